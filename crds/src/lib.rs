@@ -1,0 +1,1 @@
+//! RuntimeConfig and ImagePolicy: types, defaults, rules, merge.

@@ -1,0 +1,1 @@
+//! The CRI's gRPC edge: one file per call.

@@ -1,0 +1,1 @@
+//! Use cases and state machines of the node.

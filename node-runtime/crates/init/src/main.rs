@@ -1,0 +1,2 @@
+//! Creates a container, or enters one, and becomes its process.
+fn main() {}

@@ -1,0 +1,38 @@
+//! The words of the domain, shared by every crate of the node half.
+//!
+//! Owns: identifiers, digests, image references, pod and container configurations as value types, states, errors.
+//! Must not: do I/O, read the clock, draw random numbers, know a wire format.
+#![forbid(unsafe_code)]
+
+mod container;
+mod digest;
+mod error;
+mod ids;
+mod image;
+mod phase;
+mod pod;
+mod reference;
+mod resources;
+mod security;
+
+pub use container::{
+    ContainerConfig, ContainerMetadata, ContainerState, Device, ExitReason, ExitStatus, ImageMount, Mount, Propagation,
+    StopSignal,
+};
+pub use digest::Digest;
+pub use error::{Error, ErrorKind, Result, ResultExt};
+pub use ids::{ContainerId, ExecId, PodId};
+pub use image::{ImageConfig, ImageId, ImageUser, PullProgress, PullStage};
+pub use phase::{Phase, Phases};
+pub use pod::{DnsConfig, PodConfig, PodKey, PodMetadata, PodState, PortMapping, Protocol};
+pub use reference::{Reference, Tag};
+pub use resources::{HugepageLimit, Resources};
+pub use security::{
+    IdMapping, NamespaceMode, NamespaceOptions, Profile, RunAs, SecurityContext, SelinuxOptions, SupplementalGroupsPolicy,
+};
+
+/// Labels and annotations: returned byte for byte as they came in, in a stable order.
+pub type Labels = std::collections::BTreeMap<String, String>;
+
+/// Unix time in nanoseconds, as the CRI counts it. Zero means "not yet".
+pub type UnixNanos = i64;

@@ -1,0 +1,2 @@
+//! Supervises the processes of one pod.
+fn main() {}

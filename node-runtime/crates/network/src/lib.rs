@@ -1,0 +1,1 @@
+//! The built-in bridge network: addresses, routes, NAT, host ports.

@@ -1,0 +1,1 @@
+//! Container spec assembly and the monitor's client.

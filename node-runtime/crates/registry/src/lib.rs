@@ -1,0 +1,1 @@
+//! Registry client: references to digests, manifests and blobs, with authentication and retries.

@@ -1,0 +1,1 @@
+//! Documents to validated settings, and the difference of two settings.

@@ -1,0 +1,1 @@
+//! All raw system calls of the node half, as safe functions on owned descriptors.

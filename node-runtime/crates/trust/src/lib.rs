@@ -1,0 +1,1 @@
+//! Image policy: match, evidence, verdicts. No I/O.

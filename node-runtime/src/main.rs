@@ -1,0 +1,2 @@
+//! The node runtime: daemon and command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! CRI v1 and the node API, generated without protoc.

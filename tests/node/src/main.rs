@@ -1,0 +1,2 @@
+//! Tests of the node half on a real kernel.
+fn main() {}

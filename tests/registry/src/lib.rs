@@ -1,0 +1,1 @@
+//! An OCI registry in one process, for tests and the quickstart; it can misbehave on purpose.

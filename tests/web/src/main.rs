@@ -1,0 +1,2 @@
+//! A static web server: the payload of the sample image.
+fn main() {}

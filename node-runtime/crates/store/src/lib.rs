@@ -10,4 +10,4 @@ mod database;
 mod records;
 
 pub use database::{Database, ImageChanges, MAX_IMAGE_RECORD, MAX_KEY, MAX_LEASE};
-pub use records::{Loaded, Records, Unreadable};
+pub use records::{Loaded, Records, Sync, Unreadable};

@@ -28,6 +28,15 @@ pub struct Records<T> {
     record: PhantomData<fn() -> T>,
 }
 
+/// When a write must be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Before the call returns: found again after a power cut.
+    Now,
+    /// When the kernel gets to it: found again after a kill, and whole or not at all after a power cut.
+    Later,
+}
+
 /// What a directory held.
 #[derive(Debug)]
 pub struct Loaded<T> {
@@ -132,6 +141,11 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     /// Writes a record durably, replacing the one before. When it fails, the one before is still there. Errors:
     /// `InvalidArgument` for a record over 4 MiB, `ResourceExhausted` for a full disk.
     pub fn write(&self, id: &str, record: &T) -> Result<()> {
+        self.write_synced(id, record, Sync::Now)
+    }
+
+    /// As [`Records::write`], durable when `sync` says.
+    pub fn write_synced(&self, id: &str, record: &T, sync: Sync) -> Result<()> {
         check_id(id)?;
         let envelope = Envelope { kind: self.kind.to_owned(), version: self.version, id: id.to_owned(), record };
         let bytes = serde_json::to_vec(&envelope).map_err(|e| Error::internal(format!("{} {id}: {e}", self.kind)))?;
@@ -141,10 +155,10 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
                 format!("record of {} bytes is longer than {MAX_RECORD}", bytes.len()),
             ));
         }
-        self.replace(id, &bytes).context(|| format!("cannot write {} {id}", self.kind))
+        self.replace(id, &bytes, sync).context(|| format!("cannot write {} {id}", self.kind))
     }
 
-    fn replace(&self, id: &str, bytes: &[u8]) -> Result<()> {
+    fn replace(&self, id: &str, bytes: &[u8], sync: Sync) -> Result<()> {
         let parent = open_directory(&self.directory)?;
         let fresh = match fs::mkdirat(&parent, id, Mode::from_raw_mode(0o700)) {
             Ok(()) => true,
@@ -153,7 +167,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = fs::openat(&parent, id, flags, Mode::empty()).map_err(io)?;
-        let written = write_and_rename(&directory, bytes);
+        let written = write_and_rename(&directory, bytes, sync);
         if written.is_err() {
             // A full disk must not leave half a file, or an object that never was.
             let _ = fs::unlinkat(&directory, TEMPORARY, AtFlags::empty());
@@ -161,6 +175,9 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
                 let _ = fs::unlinkat(&parent, id, AtFlags::REMOVEDIR);
             }
             return written;
+        }
+        if sync == Sync::Later {
+            return Ok(());
         }
         fs::fsync(&directory).map_err(io)?;
         if fresh {
@@ -187,12 +204,14 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
 }
 
 /// Data first, then the name: whoever sees the name sees all of the data.
-fn write_and_rename(directory: &OwnedFd, bytes: &[u8]) -> Result<()> {
+fn write_and_rename(directory: &OwnedFd, bytes: &[u8], sync: Sync) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file =
         std::fs::File::from(fs::openat(directory, TEMPORARY, flags, Mode::from_raw_mode(0o600)).map_err(io)?);
     file.write_all(bytes)?;
-    file.sync_data()?;
+    if sync == Sync::Now {
+        file.sync_data()?;
+    }
     fs::renameat(directory, TEMPORARY, directory, FILE).map_err(io)
 }
 

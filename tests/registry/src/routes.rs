@@ -1,0 +1,167 @@
+//! The distribution API: paths to answers.
+//!
+//! Owns: pull and listing; hands uploads and tokens on. Must not: misbehave; faults are bent in afterwards.
+//! Source: OCI distribution spec 1.1, "Endpoints".
+use crate::state::State;
+use crate::{auth, uploads};
+use berth_model::Digest;
+use bytes::Bytes;
+use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RANGE};
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::json;
+
+/// The digest of what is sent.
+pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// An answer before faults.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn status(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    pub fn json(status: StatusCode, value: &serde_json::Value) -> Self {
+        let mut answer = Self::status(status);
+        answer.header(CONTENT_TYPE, "application/json");
+        answer.body = value.to_string().into();
+        answer
+    }
+
+    /// The spec's error document.
+    pub fn error(status: StatusCode, code: &str, message: &str) -> Self {
+        Self::json(status, &json!({"errors": [{"code": code, "message": message}]}))
+    }
+
+    pub fn header(&mut self, name: HeaderName, value: &str) {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+    }
+
+    /// The same answer with another status.
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Changes the first byte of the body.
+    pub fn corrupt(&mut self) {
+        let mut bytes = self.body.to_vec();
+        if let Some(first) = bytes.first_mut() {
+            *first ^= 0xff;
+        }
+        self.body = bytes.into();
+    }
+}
+
+/// Answers one request.
+pub(crate) fn answer(state: &mut State, parts: &Parts, body: Bytes, honour_range: bool) -> Answer {
+    let path = parts.uri.path();
+    if path == "/token" {
+        return auth::token(state, parts, &body);
+    }
+    let Some(path) = path.strip_prefix("/v2/") else {
+        return Answer::error(StatusCode::NOT_FOUND, "NOT_FOUND", "only /v2/ is here");
+    };
+    let target = Target::parse(path);
+    if let Err(challenge) = auth::check(state, parts, target.as_ref().map(|t| t.repo)) {
+        return *challenge;
+    }
+    let Some(target) = target else {
+        return if path.is_empty() {
+            Answer::json(StatusCode::OK, &json!({}))
+        } else {
+            Answer::error(StatusCode::NOT_FOUND, "NAME_INVALID", "no such endpoint")
+        };
+    };
+    let pull = matches!(parts.method, Method::GET | Method::HEAD);
+    let range = parts.headers.get(RANGE).filter(|_| honour_range);
+    match target.kind {
+        "manifests" if pull => manifest(state, &target),
+        "manifests" => uploads::manifest(state, parts, &target, body),
+        "blobs" if pull && !target.last.starts_with("uploads") => blob(state, &target, range),
+        "blobs" => uploads::blob(state, parts, &target, &body),
+        "tags" => tags(state, target.repo),
+        _ => Answer::error(StatusCode::NOT_FOUND, "UNSUPPORTED", "no such endpoint"),
+    }
+}
+
+/// A path below `/v2/`: `<repo>/<kind>/<last>`.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    pub repo: &'a str,
+    pub kind: &'a str,
+    pub last: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn parse(path: &'a str) -> Option<Self> {
+        for kind in ["manifests", "blobs", "tags"] {
+            if let Some(at) = path.find(&format!("/{kind}/")) {
+                return Some(Self { repo: &path[..at], kind, last: &path[at + kind.len() + 2..] });
+            }
+        }
+        None
+    }
+}
+
+fn manifest(state: &State, target: &Target<'_>) -> Answer {
+    let Some((digest, media_type, bytes)) = state.manifest(target.repo, target.last) else {
+        return Answer::error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown");
+    };
+    let mut answer = Answer::status(StatusCode::OK);
+    answer.header(CONTENT_TYPE, &media_type);
+    answer.header(CONTENT_DIGEST, digest.as_str());
+    answer.body = bytes;
+    answer
+}
+
+fn blob(state: &State, target: &Target<'_>, range: Option<&HeaderValue>) -> Answer {
+    let unknown = || Answer::error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "blob unknown");
+    let Some((digest, bytes)) = Digest::parse(target.last).ok().and_then(|d| state.blobs.get_key_value(&d)) else {
+        return unknown();
+    };
+    let mut answer = Answer::status(StatusCode::OK);
+    answer.header(CONTENT_TYPE, "application/octet-stream");
+    answer.header(CONTENT_DIGEST, digest.as_str());
+    answer.header(ACCEPT_RANGES, "bytes");
+    answer.body = bytes.clone();
+    let Some(range) = range else { return answer };
+    let total = bytes.len();
+    match range.to_str().ok().and_then(|r| parse_range(r, total)) {
+        Some((from, to)) => {
+            answer.status = StatusCode::PARTIAL_CONTENT;
+            answer.header(CONTENT_RANGE, &format!("bytes {from}-{to}/{total}"));
+            answer.body = bytes.slice(from..=to);
+        }
+        None => {
+            answer = Answer::error(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", "range not satisfiable");
+            answer.header(CONTENT_RANGE, &format!("bytes */{total}"));
+        }
+    }
+    answer
+}
+
+/// `bytes=<from>-[<to>]` within `total`, both ends included.
+fn parse_range(text: &str, total: usize) -> Option<(usize, usize)> {
+    let (from, to) = text.strip_prefix("bytes=")?.split_once('-')?;
+    let from: usize = from.parse().ok()?;
+    let to = if to.is_empty() { total.checked_sub(1)? } else { to.parse::<usize>().ok()?.min(total.checked_sub(1)?) };
+    (from <= to).then_some((from, to))
+}
+
+fn tags(state: &State, repo: &str) -> Answer {
+    match state.repos.get(repo) {
+        Some(found) => {
+            Answer::json(StatusCode::OK, &json!({"name": repo, "tags": found.tags.keys().collect::<Vec<_>>()}))
+        }
+        None => Answer::error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "repository unknown"),
+    }
+}

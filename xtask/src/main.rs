@@ -1,2 +1,49 @@
-//! The project own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask test|tidy|help`. Owns: what a checkout can do with itself.
+//! Must not: be linked by, or link, anything of the product; it sees the product as files, crates and programs.
+#![forbid(unsafe_code)]
+
+mod cache;
+mod install;
+mod programs;
+mod run;
+mod test;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  test [TIER…]    install what the tests need and run the tiers, by default all: static unit node guest
+                  (node and guest need root)
+  tidy            check the rules that no compiler checks: crate edges, unsafe, headers, sizes, formats
+  help            this text
+
+What is slow to build is kept in ${BERTH_CACHE:-$HOME/.cache/berth}; it can be deleted at any time.
+";
+
+/// Result of a command: the error is a sentence for people.
+pub type Result<T = ()> = std::result::Result<T, String>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match args.split_first() {
+        Some((command, tiers)) if command == "test" => test::main(tiers),
+        Some((command, [])) if command == "tidy" => tidy::main(),
+        Some((command, [])) if matches!(command.as_str(), "help" | "-h" | "--help") => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => Err(format!("what to do?\n\n{HELP}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) if message.is_empty() => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

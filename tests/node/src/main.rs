@@ -1,2 +1,0 @@
-//! Tests of the node half on a real kernel.
-fn main() {}

@@ -1,0 +1,37 @@
+//! The product's programs as the tests use them, together in one directory: `berth` finds its siblings beside itself.
+use crate::{Result, install, run, workspace};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Run inside root filesystems without a C library, or once per pod: static, small, optimised.
+const STATIC: [&str; 3] = ["berth-monitor", "berth-init", "berth-web"];
+
+/// Builds them, and returns the directory.
+pub fn build() -> Result<PathBuf> {
+    let dir = workspace::target_dir().join("berth-bin");
+    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    run::plain(workspace::cargo().args(["build", "--quiet", "--package=berth"]))?;
+    place(&workspace::target_dir().join("debug/berth"), &dir)?;
+
+    let target = install::static_target()?;
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--quiet", "--release", "--target", &target.triple]);
+    cargo.args(STATIC.map(|package| format!("--package={package}")));
+    if !target.rustflags.is_empty() {
+        cargo.env("RUSTFLAGS", target.rustflags);
+    }
+    run::plain(&mut cargo)?;
+    for program in STATIC {
+        place(&workspace::target_dir().join(&target.triple).join("release").join(program), &dir)?;
+    }
+    Ok(dir)
+}
+
+/// A hard link where possible. The old one is unlinked first, so that a program that still runs keeps its file.
+fn place(program: &Path, dir: &Path) -> Result {
+    let name = program.file_name().ok_or_else(|| format!("{}: no file name", program.display()))?;
+    let to = dir.join(name);
+    let _ = fs::remove_file(&to);
+    let placed = fs::hard_link(program, &to).or_else(|_| fs::copy(program, &to).map(drop));
+    placed.map_err(|e| format!("{} to {}: {e}", program.display(), to.display()))
+}

@@ -1,0 +1,138 @@
+//! Tier `guest`: a machine with systemd as pid 1 and pure cgroup v2, as most nodes are, booted in seconds as a
+//! user-mode-linux program. Its kernel and root are made from Debian's packages, once; the scripts are in `xtask/guest`.
+//! It has no network to the host: a job is a directory that both sees, with a program `run` in it.
+use super::Tier;
+use super::binaries::{self, TestBinary};
+use super::node::{self, GUEST_PREFIX};
+use crate::cache::Key;
+use crate::{Result, cache, install, run, workspace};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const KERNEL_PACKAGES: [install::Package; 8] = [
+    ("gcc", "gcc"),
+    ("libc6-dev", "/usr/include/features.h"),
+    ("make", "make"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("xz-utils", "xz"),
+    ("binutils", "strip"),
+];
+const ROOT_PACKAGES: [install::Package; 1] = [("mmdebstrap", "mmdebstrap")];
+
+/// What every job may rely on; a guest that lacks one of it would test something else than it says.
+const GUEST_CHECK: &str = r#"#!/bin/sh -eu
+[ "$(cat /proc/1/comm)" = systemd ]
+state=$(systemctl is-system-running || true)
+[ "$state" = running ] || { systemctl list-units --failed --no-legend; echo "systemd says: $state"; exit 1; }
+[ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]
+for controller in cpuset cpu io memory pids; do
+  grep -qw "$controller" /sys/fs/cgroup/cgroup.controllers || { echo "no controller $controller"; exit 1; }
+done
+nft add table inet check && nft delete table inet check
+ip link add check type bridge && ip link delete check
+busctl status org.freedesktop.systemd1 >/dev/null
+echo "Linux $(uname -r), $(systemctl --version | head -n 1), up $(cut -d' ' -f1 /proc/uptime) s"
+"#;
+
+pub fn tier(tier: &mut Tier) {
+    let Some(guest) = tier.prepare("the guest's kernel and root", Guest::made) else { return };
+    tier.check("boots with systemd and cgroup v2", || guest.run("check", GUEST_CHECK, &mut |_| ()));
+    let Some((list, environment)) = tier.prepare("compile the programs and the node tests", node::built) else {
+        return;
+    };
+    tier.step("node tests in the guest", || {
+        let script = tests_script(&list, &environment);
+        binaries::count(|line| guest.run("tests", &script, line))
+    });
+}
+
+/// The job that runs the tests for the guest. What they need of the host is mounted at its own path, read-only, so that
+/// every path means the same on both sides.
+fn tests_script(list: &[TestBinary], environment: &node::Environment) -> String {
+    let mut host: BTreeSet<PathBuf> = [workspace::root(), workspace::target_dir()].into();
+    host.extend(environment.iter().filter_map(|(_, path)| path.parent().map(Path::to_owned)));
+    let all = host.clone();
+    host.retain(|dir| !all.iter().any(|other| other != dir && dir.starts_with(other)));
+
+    let mut script = String::from("#!/bin/sh\nset -eu\n");
+    for dir in host {
+        let dir = dir.display();
+        // busybox's mount: util-linux hands the path over in a way that hostfs does not take.
+        script += &format!("mkdir -p '{dir}'\n/bin/busybox mount -t hostfs -r -o '{dir}' none '{dir}'\n");
+    }
+    for (name, value) in environment {
+        script += &format!("export {name}='{}'\n", value.display());
+    }
+    script += "export TMPDIR=/tmp RUST_BACKTRACE=1\nrc=0\n";
+    for TestBinary { name, path, dir } in list {
+        let (path, dir) = (path.display(), dir.display());
+        script += &format!("echo '-- {name}'\ncd '{dir}'\ntimeout 600 '{path}' {GUEST_PREFIX} || rc=1\n");
+    }
+    script + "exit $rc\n"
+}
+
+/// A kernel and a root filesystem.
+struct Guest {
+    kernel: PathBuf,
+    root: PathBuf,
+}
+
+fn scripts() -> PathBuf {
+    workspace::root().join("xtask/guest")
+}
+
+impl Guest {
+    /// From the cache, or built: the kernel takes 10 minutes, the root two.
+    fn made() -> Result<Self> {
+        install::need_root("the guest tier")?;
+        let key =
+            |names: &[&str]| names.iter().try_fold(Key::default(), |key, name| key.with_file(&scripts().join(name)));
+        let kernel_key = key(&["build-kernel", "kernel-options.list", "suite-sources"])?;
+        let kernel = cache::entry("guest-kernel", &kernel_key, |dir| {
+            install::packages(&KERNEL_PACKAGES)?;
+            run::plain(Command::new(scripts().join("build-kernel")).arg(dir))
+        })?;
+        let root_key = key(&["build-root", "guest-init", "run-job", "job.service", "suite-sources"])?;
+        let root = cache::entry("guest-root", &root_key, |dir| {
+            install::packages(&ROOT_PACKAGES)?;
+            run::plain(Command::new(scripts().join("build-root")).arg(dir.join("root")))
+        })?;
+        Ok(Self { kernel: kernel.join("linux"), root: root.join("root") })
+    }
+
+    /// Boots, runs the script, and powers off. Each line of its output is printed and given to `line`.
+    fn run(&self, name: &str, script: &str, line: &mut dyn FnMut(&str)) -> Result {
+        let job = workspace::target_dir().join("guest").join(name);
+        let file = job.join("run");
+        let at = |e: std::io::Error| format!("{}: {e}", file.display());
+        fs::create_dir_all(&job).map_err(at)?;
+        fs::write(&file, script).map_err(at)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).map_err(at)?;
+        let mut boot = Command::new(scripts().join("boot"));
+        run::watched(boot.arg(&self.kernel).arg(&self.root).arg(&job), line)
+            .map_err(|e| format!("{e}; console: {}", job.join("out/console").display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_mounts_the_host_once_and_runs_every_program() {
+        let root = workspace::root();
+        let binary =
+            |n: &str| TestBinary { name: n.into(), path: root.join("t").join(n), dir: root.join("tests/node") };
+        let environment = vec![("BERTH_CRICTL", PathBuf::from("/cache/cri-tools/1/crictl"))];
+        let script = tests_script(&[binary("a"), binary("b")], &environment);
+        assert_eq!(script.matches(&format!("hostfs -r -o '{}'", root.display())).count(), 1);
+        assert!(script.contains("hostfs -r -o '/cache/cri-tools/1'") && script.contains("export BERTH_CRICTL="));
+        assert_eq!(script.matches(" guest_ || rc=1").count(), 2);
+        assert!(script.ends_with("exit $rc\n"));
+    }
+}

@@ -1,0 +1,151 @@
+//! `cargo xtask test`: tiers, each a list of named steps. A failed step is told and counted, and the next one runs; nothing
+//! is skipped in silence: what cannot run has failed. The last line is `N passed, N failed`, over every single test.
+mod binaries;
+mod fuzz;
+mod guest;
+mod node;
+mod statics;
+mod unit;
+
+use crate::{Result, run};
+use std::time::{Duration, Instant};
+
+/// Tests that passed and failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Passed.
+    pub passed: usize,
+    /// Failed.
+    pub failed: usize,
+}
+
+impl Count {
+    /// A step that is one check.
+    pub const ONE_PASSED: Self = Self { passed: 1, failed: 0 };
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// Runs and prints the steps of one tier, and counts.
+#[derive(Default)]
+pub struct Tier {
+    count: Count,
+    failures: Vec<String>,
+}
+
+impl Tier {
+    /// A step that is one check: its error is one failed test.
+    pub fn check(&mut self, name: &str, body: impl FnOnce() -> Result) {
+        self.step(name, || body().map(|()| Count::ONE_PASSED));
+    }
+
+    /// A step that prepares what others need: it counts only when it fails, and then gives `None`.
+    pub fn prepare<T>(&mut self, name: &str, body: impl FnOnce() -> Result<T>) -> Option<T> {
+        let mut made = None;
+        self.step(name, || {
+            made = Some(body()?);
+            Ok(Count::default())
+        });
+        made
+    }
+
+    /// A step that counts its tests itself.
+    pub fn step(&mut self, name: &str, body: impl FnOnce() -> Result<Count>) {
+        println!("-- {name}");
+        let start = Instant::now();
+        let outcome = body();
+        let count = outcome.clone().unwrap_or(Count { passed: 0, failed: 1 });
+        let verdict = if count.failed == 0 { "ok" } else { "FAILED" };
+        println!(
+            "-- {name}: {verdict}, {} passed, {} failed, {}",
+            count.passed,
+            count.failed,
+            run::human(start.elapsed())
+        );
+        if let Err(message) = outcome {
+            println!("   {message}");
+            self.failures.push(format!("{name}: {message}"));
+        } else if count.failed > 0 {
+            self.failures.push(format!("{name}: {} failed", count.failed));
+        }
+        self.count.add(count);
+    }
+}
+
+type Run = fn(&mut Tier);
+const TIERS: [(&str, Run); 4] =
+    [("static", statics::tier), ("unit", unit::tier), ("node", node::tier), ("guest", guest::tier)];
+
+/// Runs the named tiers, or all. The error is empty: what failed has been told.
+pub fn main(names: &[String]) -> Result {
+    let known = TIERS.map(|(name, _)| name).join(" ");
+    if let Some(unknown) = names.iter().find(|n| !TIERS.iter().any(|(name, _)| name == *n)) {
+        return Err(format!("no tier {unknown:?}; there are: {known}"));
+    }
+    let mut summary: Vec<(&str, Tier, Duration)> = Vec::new();
+    for (name, tier) in TIERS.into_iter().filter(|(name, _)| names.is_empty() || names.iter().any(|n| n == name)) {
+        println!("== tier {name}");
+        let start = Instant::now();
+        let mut state = Tier::default();
+        tier(&mut state);
+        let time = start.elapsed();
+        println!(
+            "== tier {name}: {} passed, {} failed, {}\n",
+            state.count.passed,
+            state.count.failed,
+            run::human(time)
+        );
+        summary.push((name, state, time));
+    }
+    let mut total = Count::default();
+    for (name, state, time) in &summary {
+        println!("{name:8} {:5} passed {:3} failed  {}", state.count.passed, state.count.failed, run::human(*time));
+        for failure in &state.failures {
+            println!("         {failure}");
+        }
+        total.add(state.count);
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    if total.failed == 0 { Ok(()) } else { Err(String::new()) }
+}
+
+/// Reads the closing line of one Rust test program. An ignored test counts as failed: nothing is skipped.
+/// `test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.01s`
+pub fn result_line(line: &str) -> Option<Count> {
+    let rest = line.trim_start().strip_prefix("test result: ")?;
+    let number = |word: &str| -> Option<usize> {
+        let before = rest.split(';').find_map(|part| part.trim().strip_suffix(word))?;
+        before.trim().rsplit([' ', '.']).next()?.parse().ok()
+    };
+    Some(Count { passed: number("passed")?, failed: number("failed")? + number("ignored")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_counted_and_ignored_tests_fail() {
+        let ok = "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.01s";
+        assert_eq!(result_line(ok), Some(Count { passed: 12, failed: 0 }));
+        let bad = "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out";
+        assert_eq!(result_line(bad), Some(Count { passed: 3, failed: 3 }));
+        assert_eq!(result_line("test result of mine: ok. 1 passed; 0 failed; 0 ignored"), None);
+        assert_eq!(result_line("test result: nonsense"), None);
+    }
+
+    #[test]
+    fn a_failed_step_counts_and_the_next_one_runs() {
+        let mut tier = Tier::default();
+        tier.check("bad", || Err("broken".into()));
+        assert_eq!(tier.prepare("setup", || Ok(7)), Some(7));
+        assert_eq!(tier.prepare("no setup", || Err::<u8, _>("gone".into())), None);
+        tier.step("some", || Ok(Count { passed: 3, failed: 1 }));
+        tier.check("good", || Ok(()));
+        assert_eq!(tier.count, Count { passed: 4, failed: 3 });
+        assert_eq!(tier.failures.len(), 3);
+    }
+}

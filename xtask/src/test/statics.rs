@@ -1,0 +1,22 @@
+//! Tier `static`: what can be said of the source without running it.
+use super::Tier;
+use crate::{install, run, tidy, tools, workspace};
+use std::process::Command;
+
+pub fn tier(tier: &mut Tier) {
+    tier.check("rustfmt", || {
+        install::component("rustfmt", "fmt")?;
+        run::plain(workspace::cargo().args(["fmt", "--all", "--check"]))
+    });
+    tier.check("tidy", tidy::main);
+    tier.check("cargo-deny", || {
+        let program = tools::cargo_deny()?;
+        // Advisories need their database from outside the registry; CONTRIBUTING.md says when to run them by hand.
+        let checks = ["check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
+        run::plain(Command::new(program).current_dir(workspace::root()).args(checks))
+    });
+    tier.check("clippy", || {
+        install::component("clippy", "clippy")?;
+        run::plain(workspace::cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-Dwarnings"]))
+    });
+}

@@ -1,1 +1,24 @@
-//! RuntimeConfig and ImagePolicy: types, defaults, rules, merge.
+//! RuntimeConfig and ImagePolicy: types, defaults, rules, merge. One file per kind.
+//!
+//! The same types read the documents of a node without a cluster and (with the cluster half) the API server's objects. Only
+//! fields that work are here; any other is refused by name, line and column.
+//! Must not: do I/O. Fuzz target: `documents`.
+#![forbid(unsafe_code)]
+
+mod document;
+mod image_policy;
+mod merge;
+mod metadata;
+mod runtime_config;
+
+pub use document::{Document, MAX_DOCUMENT, MAX_DOCUMENTS_IN_FILE, parse_documents};
+pub use image_policy::{
+    EnforcePoint, ImageMatch, ImagePattern, ImagePolicy, ImagePolicySpec, NamespaceSelector, PolicyMode, References,
+    Registries, SelectorOperator, SelectorRequirement,
+};
+pub use merge::{Effective, merge};
+pub use metadata::{API_VERSION, ObjectMeta};
+pub use runtime_config::{
+    CgroupManager, Limits, LogLevel, Metrics, Network, NetworkMode, RegistryHost, RegistryTls, Runtime, RuntimeConfig,
+    RuntimeConfigSpec, State,
+};

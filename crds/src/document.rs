@@ -1,0 +1,249 @@
+//! Text to documents: the one place that knows YAML. Sizes are limited before the parser sees a byte; what the parser says of
+//! a place (line and column) is passed on.
+use crate::image_policy::ImagePolicy;
+use crate::metadata::{API_VERSION, is_name};
+use crate::runtime_config::RuntimeConfig;
+use berth_model::{Error, Result};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Longest file of documents in bytes.
+pub const MAX_DOCUMENT: usize = 1 << 20;
+/// Most documents in one file.
+pub const MAX_DOCUMENTS_IN_FILE: usize = 100;
+/// Deepest nesting; ours need six.
+const MAX_DEPTH: usize = 32;
+
+/// A document of either kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    /// RuntimeConfig.
+    RuntimeConfig(Box<RuntimeConfig>),
+    /// ImagePolicy.
+    ImagePolicy(Box<ImagePolicy>),
+}
+
+impl Document {
+    /// `Kind/name`, as messages and `berth info` show it.
+    pub fn title(&self) -> String {
+        match self {
+            Self::RuntimeConfig(d) => format!("RuntimeConfig/{}", d.metadata.name),
+            Self::ImagePolicy(d) => format!("ImagePolicy/{}", d.metadata.name),
+        }
+    }
+}
+
+/// Reads all documents of a file. Errors: `InvalidArgument` naming the document, the field, line and column.
+pub fn parse_documents(text: &str) -> Result<Vec<Document>> {
+    if text.len() > MAX_DOCUMENT {
+        return Err(Error::invalid("document", format!("is {} bytes long, the limit is {MAX_DOCUMENT}", text.len())));
+    }
+    if looks_too_deep(text) {
+        return Err(Error::invalid("document", format!("is nested deeper than {MAX_DEPTH} levels")));
+    }
+    let mut documents = Vec::new();
+    for (first_line, part) in split(text) {
+        let line = first_line + 1;
+        if documents.len() == MAX_DOCUMENTS_IN_FILE {
+            return Err(Error::invalid("document", format!("file has more than {MAX_DOCUMENTS_IN_FILE} documents")));
+        }
+        // Empty lines in front keep the parser's line numbers those of the file.
+        let padded = format!("{}{part}", "\n".repeat(first_line));
+        if let Some(document) = parse_one(&padded, line)? {
+            documents.push(document);
+        }
+    }
+    Ok(documents)
+}
+
+/// Parts between `---` lines with the number of lines before each.
+fn split(text: &str) -> Vec<(usize, String)> {
+    let mut parts = vec![(0, String::new())];
+    for (number, line) in text.lines().enumerate() {
+        if line == "---" || line.starts_with("--- ") {
+            parts.push((number + 1, String::new()));
+        } else if let Some((_, part)) = parts.last_mut() {
+            part.push_str(line);
+            part.push('\n');
+        }
+    }
+    parts
+}
+
+/// Flow collections are where YAML nests without indentation: `[[[[...`.
+fn looks_too_deep(text: &str) -> bool {
+    let mut depth = 0usize;
+    text.bytes().any(|b| {
+        match b {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > MAX_DEPTH
+    }) || text.lines().any(|l| l.len() - l.trim_start_matches([' ', '-']).len() > 8 * MAX_DEPTH)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+}
+
+fn parse_one(text: &str, line: usize) -> Result<Option<Document>> {
+    let head: Option<Head> = from_yaml(text, "document")?;
+    let Some(head) = head else { return Ok(None) };
+    if head.api_version != API_VERSION {
+        let problem = format!("is {:?}, must be {API_VERSION} (document at line {line})", head.api_version);
+        return Err(Error::invalid("apiVersion", problem));
+    }
+    let document = match head.kind.as_str() {
+        "RuntimeConfig" => Document::RuntimeConfig(Box::new(from_yaml(text, "RuntimeConfig")?)),
+        "ImagePolicy" => Document::ImagePolicy(Box::new(from_yaml(text, "ImagePolicy")?)),
+        other => {
+            let problem = format!("{other:?} is not a kind of {API_VERSION}; known are RuntimeConfig and ImagePolicy");
+            return Err(Error::invalid("kind", format!("{problem} (document at line {line})")));
+        }
+    };
+    check(&document).map_err(|e| e.context(format!("{} (line {line})", document.title())))?;
+    Ok(Some(document))
+}
+
+fn from_yaml<T: DeserializeOwned>(text: &str, what: &str) -> Result<T> {
+    serde_yaml::from_str(text).map_err(|e| Error::invalid(what, e))
+}
+
+/// The rules that types cannot carry.
+fn check(document: &Document) -> Result<()> {
+    let name = match document {
+        Document::RuntimeConfig(d) => &d.metadata.name,
+        Document::ImagePolicy(d) => &d.metadata.name,
+    };
+    if !is_name(name) {
+        return Err(Error::invalid("metadata.name", "must be lower-case letters, digits, '-' and '.', at most 253"));
+    }
+    match document {
+        Document::RuntimeConfig(d) => check_runtime_config(d),
+        Document::ImagePolicy(d) => check_image_policy(d),
+    }
+}
+
+fn check_runtime_config(document: &RuntimeConfig) -> Result<()> {
+    let spec = &document.spec;
+    if spec.priority.is_some_and(|p| p > 1000) {
+        return Err(Error::invalid("spec.priority", "must be 0 to 1000"));
+    }
+    if spec.runtime.pids_limit.is_some_and(|p| p < 20) {
+        return Err(Error::invalid("spec.runtime.pidsLimit", "must be at least 20, or no container can run a shell"));
+    }
+    for (i, host) in spec.registries.iter().enumerate() {
+        let field = format!("spec.registries[{i}]");
+        if host.host.is_empty() || host.host.contains('/') {
+            return Err(Error::invalid(format!("{field}.host"), "must be a host name with an optional port"));
+        }
+        if host.tls.insecure && !host.tls.ca_pem.is_empty() {
+            return Err(Error::invalid(format!("{field}.tls"), "insecure and caPem exclude each other"));
+        }
+        if !host.tls.ca_pem.is_empty() && !host.tls.ca_pem.contains("-----BEGIN CERTIFICATE-----") {
+            return Err(Error::invalid(format!("{field}.tls.caPem"), "must hold certificates in PEM"));
+        }
+        if spec.registries[..i].iter().any(|other| other.host == host.host) {
+            return Err(Error::invalid(format!("{field}.host"), format!("{} stands twice", host.host)));
+        }
+    }
+    if let Some(address) = &spec.metrics.address
+        && address.parse::<std::net::SocketAddr>().is_err()
+    {
+        return Err(Error::invalid("spec.metrics.address", "must be ADDRESS:PORT, such as 127.0.0.1:9464"));
+    }
+    Ok(())
+}
+
+fn check_image_policy(document: &ImagePolicy) -> Result<()> {
+    let spec = &document.spec;
+    if spec.enforce_at.is_empty() {
+        return Err(Error::invalid("spec.enforceAt", "must name at least one of Pull and Create"));
+    }
+    let lists = [("spec.match.images", spec.matches.images.len(), 256), ("spec.match.exclude", spec.matches.exclude.len(), 64)];
+    for (field, len, most) in lists {
+        if len > most {
+            return Err(Error::invalid(field, format!("has {len} entries, the limit is {most}")));
+        }
+    }
+    let Some(selector) = &spec.matches.namespace_selector else { return Ok(()) };
+    let keys = selector.match_labels.keys().chain(selector.match_expressions.iter().map(|e| &e.key));
+    for key in keys {
+        if key != "kubernetes.io/metadata.name" {
+            return Err(Error::invalid(
+                "spec.match.namespaceSelector",
+                format!("a node knows only the label kubernetes.io/metadata.name, not {key:?}"),
+            ));
+        }
+    }
+    if selector.match_expressions.iter().any(|e| e.values.is_empty()) {
+        return Err(Error::invalid("spec.match.namespaceSelector.matchExpressions", "In and NotIn need values"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+apiVersion: berth.dev/v1alpha1
+kind: RuntimeConfig
+metadata: {name: node}
+spec:
+  runtime: {pidsLimit: 100, cgroupManager: Cgroupfs}
+  network: {mode: Builtin}
+---
+apiVersion: berth.dev/v1alpha1
+kind: ImagePolicy
+metadata: {name: default}
+spec:
+  mode: Enforce
+  registries: {deny: ['bad.example']}
+";
+
+    #[test]
+    fn documents_of_both_kinds_are_read() {
+        let documents = parse_documents(GOOD).unwrap();
+        assert_eq!(documents.iter().map(Document::title).collect::<Vec<_>>(), ["RuntimeConfig/node", "ImagePolicy/default"]);
+        let Document::ImagePolicy(policy) = &documents[1] else { panic!("second is the policy") };
+        assert_eq!(policy.spec.enforce_at.len(), 2, "both points by default");
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_place_in_the_file() {
+        let text = GOOD.replace("registries: {deny: ['bad.example']}", "registry: {}");
+        let message = parse_documents(&text).unwrap_err().to_string();
+        assert!(message.contains("unknown field `registry`"), "{message}");
+        assert!(message.contains("line 13 column 3"), "{message}");
+    }
+
+    #[test]
+    fn wrong_values_name_the_field() {
+        let cases = [
+            ("pidsLimit: 100", "pidsLimit: 19", "spec.runtime.pidsLimit"),
+            ("kind: ImagePolicy", "kind: Policy", "kind"),
+            ("v1alpha1\nkind: ImagePolicy", "v2\nkind: ImagePolicy", "apiVersion"),
+            ("{name: node}", "{name: Node_1}", "metadata.name"),
+            ("mode: Enforce", "mode: Enforce\n  enforceAt: []", "spec.enforceAt"),
+            ("mode: Builtin", "mode: Bridge", "network.mode"),
+        ];
+        for (from, to, field) in cases {
+            let error = parse_documents(&GOOD.replace(from, to)).unwrap_err();
+            assert!(error.message().contains(field), "{field}: {error}");
+        }
+    }
+
+    #[test]
+    fn deep_and_long_documents_are_refused_before_parsing() {
+        assert!(parse_documents(&"[".repeat(10_000)).is_err());
+        assert!(parse_documents(&"#".repeat(MAX_DOCUMENT + 1)).is_err());
+        assert_eq!(parse_documents("---\n# nothing\n---\n").unwrap(), []);
+    }
+}

@@ -1,0 +1,180 @@
+//! RuntimeConfig: how nodes run containers.
+use crate::metadata::ObjectMeta;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How nodes run containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// `berth.dev/v1alpha1`.
+    pub api_version: String,
+    /// `RuntimeConfig`.
+    pub kind: String,
+    /// Name and labels.
+    pub metadata: ObjectMeta,
+    /// What is wanted.
+    pub spec: RuntimeConfigSpec,
+}
+
+/// What is wanted of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuntimeConfigSpec {
+    /// `Managed` (default). The other states belong to a cluster.
+    #[serde(default)]
+    pub state: State,
+    /// Of two documents that set one field, the one with the higher priority wins; 0 to 1000, default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u16>,
+    /// The runtime itself.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// Registries, by host. Class: live.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registries: Vec<RegistryHost>,
+    /// The pod network.
+    #[serde(default)]
+    pub network: Network,
+    /// Metrics.
+    #[serde(default)]
+    pub metrics: Metrics,
+}
+
+/// What happens with the node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum State {
+    /// These settings apply.
+    #[default]
+    Managed,
+}
+
+/// Settings of the runtime.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Runtime {
+    /// How much the daemon logs; default `Info`. Class: live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<LogLevel>,
+    /// Most processes of a container, at least 20; unset is no limit. Class: new containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_limit: Option<u64>,
+    /// Who makes cgroups; unset is systemd where it is pid 1 of a cgroup v2 node, else the daemon itself. Class: restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_manager: Option<CgroupManager>,
+    /// Limits on images. Class: live.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Log levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And why.
+    Debug,
+    /// And every detail.
+    Trace,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CgroupManager {
+    /// systemd, by scopes.
+    Systemd,
+    /// The daemon, by files.
+    Cgroupfs,
+}
+
+/// Limits on what a pull may bring; unset fields keep their defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// Longest manifest or index in bytes; default 4 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_manifest_bytes: Option<u64>,
+    /// Most entries of an index; default 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_index_entries: Option<u32>,
+    /// Most layers of an image; default 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_layers: Option<u32>,
+    /// Most bytes that one layer unpacks to; default 64 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_uncompressed_per_layer: Option<u64>,
+    /// Most bytes that one image unpacks to; default 128 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_uncompressed_per_image: Option<u64>,
+    /// Most times that a layer may grow by unpacking; default 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_compression_ratio: Option<u32>,
+    /// Most entries of a layer; default 1,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tar_entries: Option<u64>,
+}
+
+/// How to talk to one registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistryHost {
+    /// Host with its port, as references have it.
+    pub host: String,
+    /// TLS.
+    #[serde(default)]
+    pub tls: RegistryTls,
+    /// Speak plain HTTP. A registry on loopback may do so without being told.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+/// TLS with one registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistryTls {
+    /// Certificates of authorities to trust beside the system's, in PEM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ca_pem: String,
+    /// Do not verify. Not together with `caPem`.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+/// The pod network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Network {
+    /// `CNI` (default) or `Builtin`. Class: restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<NetworkMode>,
+    /// Subnet of the built-in network, IPv4; unset is derived from the daemon's root. Class: restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    /// MTU of the built-in network; unset is the bridge's own. Class: restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+}
+
+/// Who connects pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NetworkMode {
+    /// CNI plugins.
+    #[default]
+    #[serde(rename = "CNI")]
+    Cni,
+    /// The built-in bridge.
+    Builtin,
+}
+
+/// Metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metrics {
+    /// Address to serve metrics on; default `127.0.0.1:9464`, with a root of its own a free port. Class: restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}

@@ -46,11 +46,16 @@ pub enum Stdio {
     Terminal,
 }
 
+/// Whether a text can be a task's id: 1 to [`MAX_ID`] ASCII letters, digits, `_` and `-`. It becomes a file's name.
+pub fn is_task_id(text: &str) -> bool {
+    (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
 /// The order in which descriptors follow a [`Request::Spawn`]: always the init executable, the spec and the sync socket;
 /// then those whose flag is set; then, for [`Stdio::Passed`], stdin, stdout, stderr.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spawn {
-    /// Id of the new task, unique within the monitor.
+    /// Id of the new task, unique within the monitor; see [`is_task_id`].
     pub id: String,
     /// What it is.
     pub kind: TaskKind,
@@ -85,7 +90,10 @@ pub enum Request {
         /// Task.
         id: String,
     },
-    /// Asks for the master of a [`Stdio::Terminal`]. Reply: [`Reply::Done`] with one descriptor.
+    /// Asks for a task's streams. Reply: [`Reply::Done`] with descriptors: for [`Stdio::Terminal`] the master; for
+    /// [`Stdio::LogTerminal`] the master, for writing only, and a pipe to read a copy of the output from; for [`Stdio::Log`]
+    /// the write end of the stdin pipe, if it has one that is open, and two pipes to read copies of stdout and stderr from.
+    /// Who reads too slowly loses bytes of his copy; the container and its log never wait for him.
     Attach {
         /// Task.
         id: String,
@@ -287,7 +295,10 @@ impl Tagged<Request> {
             Request::Resize { id, rows, cols } => {
                 w.text(id).u16(*rows).u16(*cols);
             }
-            Request::ReopenLog { id } | Request::Attach { id } | Request::CloseStdin { id } | Request::Forget { id } => {
+            Request::ReopenLog { id }
+            | Request::Attach { id }
+            | Request::CloseStdin { id }
+            | Request::Forget { id } => {
                 w.text(id);
             }
         }
@@ -496,6 +507,14 @@ mod tests {
             let bytes = frame.encode();
             assert!(bytes.len() <= MAX_FRAME, "{} bytes", bytes.len());
             assert_eq!(Tagged::<Reply>::decode(&bytes), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn ids_cannot_leave_their_directory() {
+        assert!(is_task_id(&"a".repeat(64)) && is_task_id("exec-1_b"));
+        for bad in ["", ".", "..", "a/b", "a b", "a\0", "\u{e9}", &"a".repeat(65)] {
+            assert!(!is_task_id(bad), "{bad:?}");
         }
     }
 

@@ -1,9 +1,10 @@
-//! What daemon, monitor and init say to each other. Three conversations, two kinds of contract:
+//! What daemon, monitor and init say to each other. Three conversations and a file, two kinds of contract:
 //!
 //! - [`frame`]: daemon to monitor, over a `SOCK_SEQPACKET` unix socket. **Frozen and versioned**: any daemon talks to any
 //!   living monitor, so a message is only ever added, never changed.
 //! - [`child`]: init to monitor, over a socket pair that the monitor makes. **Frozen** too: an old monitor runs the newest
 //!   daemon's init.
+//! - [`record`]: monitor to any later daemon, by way of tmpfs. Frozen too.
 //! - [`spec`] and [`sync`]: daemon to init. Both are of one version (the daemon hands its own init to the monitor as a sealed
 //!   memory fd), so these may change with every release. The monitor passes them on unread.
 //!
@@ -14,10 +15,14 @@
 pub mod child;
 mod codec;
 pub mod frame;
+pub mod record;
 pub mod spec;
 pub mod sync;
 
 pub use codec::DecodeError;
+
+/// Name of a monitor's socket below its pod's runtime directory.
+pub const SOCKET: &str = "monitor.sock";
 
 /// Descriptor numbers that init finds open when the monitor executes it, beside 0, 1 and 2.
 pub mod init_fd {

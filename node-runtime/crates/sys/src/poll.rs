@@ -104,6 +104,13 @@ impl AsFd for Epoll {
     }
 }
 
+/// Makes reads and writes of the open file answer `WouldBlock` instead of waiting. It holds for every copy of the descriptor, in
+/// other processes too.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

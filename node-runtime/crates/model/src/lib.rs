@@ -4,6 +4,7 @@
 //! Must not: do I/O, read the clock, draw random numbers, know a wire format.
 #![forbid(unsafe_code)]
 
+mod capability;
 mod container;
 mod digest;
 mod error;
@@ -15,6 +16,7 @@ mod reference;
 mod resources;
 mod security;
 
+pub use capability::{CAPABILITIES, capability_bit, capability_names};
 pub use container::{
     ContainerConfig, ContainerMetadata, ContainerState, Device, ExitReason, ExitStatus, ImageMount, Mount, Propagation,
     StopSignal,
@@ -28,7 +30,8 @@ pub use pod::{DnsConfig, PodConfig, PodKey, PodMetadata, PodState, PortMapping, 
 pub use reference::{Reference, Tag};
 pub use resources::{HugepageLimit, Resources};
 pub use security::{
-    IdMapping, NamespaceMode, NamespaceOptions, Profile, RunAs, SecurityContext, SelinuxOptions, SupplementalGroupsPolicy,
+    IdMapping, NamespaceMode, NamespaceOptions, Profile, RunAs, SecurityContext, SelinuxOptions,
+    SupplementalGroupsPolicy,
 };
 
 /// Labels and annotations: returned byte for byte as they came in, in a stable order.

@@ -1,0 +1,255 @@
+//! From a profile to a BPF program for one machine and one container.
+//!
+//! Per architecture the numbers are cut into ranges with the same answer, and found by halving: about eight comparisons for
+//! any system call. Which answers depend on arguments is kept apart, so that the kernel can remember the others in its bitmap
+//! of calls that are always allowed (`kernel/seccomp.c`, `seccomp_cache_prepare`).
+use crate::action::ENOSYS;
+use crate::assembler::{Assembler, IF_EQ, IF_GE, IF_GT, Label};
+use crate::profile::{Profile, Rule};
+use crate::table::{ARM_PRIVATE, X32_BIT, is_known, number};
+use crate::{Action, Arch, Condition, Op};
+use berth_model::{Error, Result};
+use berth_monitor_api::spec::SeccompFilter;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Longest program that the kernel takes (`BPF_MAXINSNS`).
+pub const MAX_INSTRUCTIONS: usize = 4096;
+
+/// What a program is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CompileInput {
+    /// The container's bounding capabilities, as a bit set.
+    pub bounding: u64,
+    /// Architecture of the node's kernel.
+    pub arch: Arch,
+    /// Kernel version, major and minor.
+    pub kernel: (u32, u32),
+}
+
+/// Compiles a profile.
+///
+/// Errors: `InvalidArgument` where a restriction names a system call that this version does not know (it would restrict
+/// nothing), and where the program is longer than [`MAX_INSTRUCTIONS`].
+pub fn compile(profile: &Profile, input: &CompileInput) -> Result<SeccompFilter> {
+    let default = profile.default_action;
+    let mut rules = Vec::new();
+    for (i, rule) in profile.rules.iter().enumerate() {
+        if rule.counts(input.arch, input.bounding, input.kernel) && rule.action != default {
+            check_names(i, rule, default)?;
+            rules.push(rule);
+        }
+    }
+    let mut out = Assembler::new(MAX_INSTRUCTIONS);
+    let mut dispatch = out.give(Action::KillProcess.return_value());
+    let arches = arches(profile, input.arch);
+    // Written from the end: the native architecture last, so that it is tried first.
+    for arch in arches.iter().rev().filter(|arch| **arch != Arch::X32) {
+        let ranges = ranges(profile, &rules, *arch, arches.contains(&Arch::X32));
+        let search = search(&mut out, &ranges, arch.is_32_bit());
+        let section = out.load(OFFSET_NUMBER, search);
+        dispatch = out.branch(IF_EQ, arch.audit(), section, dispatch);
+    }
+    out.load(OFFSET_ARCH, dispatch);
+    let program = out.finish().ok_or_else(|| {
+        let problem = format!(
+            "compiles to more than the kernel's limit of {MAX_INSTRUCTIONS} instructions; use fewer conditions"
+        );
+        Error::invalid("seccomp profile", problem)
+    })?;
+    Ok(SeccompFilter { program, flags: profile.flags })
+}
+
+// Offsets in struct seccomp_data (`linux/seccomp.h`). Both families are little-endian.
+const OFFSET_NUMBER: u32 = 0;
+const OFFSET_ARCH: u32 = 4;
+const OFFSET_ARGUMENTS: u32 = 16;
+
+/// Leaving out an unknown name is safe only where that leaves the call forbidden.
+fn check_names(index: usize, rule: &Rule, default: Action) -> Result<()> {
+    if rule.action.is_permissive() && !default.is_permissive() {
+        return Ok(());
+    }
+    match rule.names.iter().find(|name| !is_known(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::invalid(
+            format!("seccomp profile: syscalls[{index}].names"),
+            format_args!(
+                "{name:?} is no system call that this version knows, so it cannot be restricted; correct or remove it"
+            ),
+        )),
+    }
+}
+
+/// The architectures that the filter lets in, native first.
+fn arches(profile: &Profile, native: Arch) -> Vec<Arch> {
+    let mapped = profile.arch_map.iter().filter(|(arch, _)| *arch == native).flat_map(|(_, subs)| subs);
+    let mut all = vec![native];
+    for arch in profile.architectures.iter().chain(mapped) {
+        if native.runs(*arch) && !all.contains(arch) {
+            all.push(*arch);
+        }
+    }
+    all
+}
+
+/// The answer for a range of numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Answer {
+    /// Conditions that must all hold, and what is then given; tried in order.
+    chains: Vec<(Vec<Condition>, Action)>,
+    /// What is given else.
+    otherwise: Action,
+}
+
+impl Answer {
+    fn always(action: Action) -> Self {
+        Self { chains: Vec::new(), otherwise: action }
+    }
+}
+
+/// A range starts here and ends where the next one starts.
+type Range = (u32, Answer);
+
+fn ranges(profile: &Profile, rules: &[&Rule], arch: Arch, x32: bool) -> Vec<Range> {
+    let mut all = Vec::new();
+    let beyond = arch_ranges(profile, rules, arch, 0, &mut all);
+    if arch == Arch::X86_64 {
+        if x32 {
+            arch_ranges(profile, rules, Arch::X32, X32_BIT, &mut all);
+        } else {
+            all.push((X32_BIT, Answer::always(Action::KillProcess)));
+        }
+        // -1 is what a tracer writes to skip a call: no call of x32.
+        all.push((u32::MAX, Answer::always(beyond)));
+    }
+    all.dedup_by(|next, previous| next.1 == previous.1);
+    all
+}
+
+/// Appends the ranges of one architecture from number `first` on, and returns the action beyond what the profile knows.
+fn arch_ranges(profile: &Profile, rules: &[&Rule], arch: Arch, first: u32, all: &mut Vec<Range>) -> Action {
+    let default = profile.default_action;
+    let known = known(profile, arch);
+    // ARM's private calls lie far above the others and say nothing about which of those are known.
+    let last = known.iter().copied().filter(|nr| arch != Arch::Arm || *nr < ARM_PRIVATE).max();
+    let beyond = if default.is_permissive() || last.is_none() { default } else { Action::Errno(ENOSYS) };
+    let mut starts: BTreeMap<u32, Answer> = BTreeMap::new();
+    let mut gap = |from: u32| {
+        let action = if last.is_some_and(|last| from > last) && !known.contains(&from) { beyond } else { default };
+        starts.entry(from).or_insert_with(|| Answer::always(action));
+    };
+    gap(first);
+    for nr in &known {
+        gap(*nr);
+        gap(nr + 1);
+    }
+    starts.extend(answers(rules, arch, default));
+    all.extend(starts);
+    beyond
+}
+
+/// Every number that the profile names, whether or not its rule counts here.
+fn known(profile: &Profile, arch: Arch) -> BTreeSet<u32> {
+    let names = profile.rules.iter().flat_map(|rule| &rule.names);
+    names.filter_map(|name| number(arch, name)).collect()
+}
+
+fn answers(rules: &[&Rule], arch: Arch, default: Action) -> BTreeMap<u32, Answer> {
+    let mut answers: BTreeMap<u32, Answer> = BTreeMap::new();
+    // The first rule without conditions decides alone, wherever it stands.
+    for rule in rules.iter().filter(|rule| rule.conditions.is_empty()) {
+        for nr in rule.names.iter().filter_map(|name| number(arch, name)) {
+            answers.entry(nr).or_insert_with(|| Answer::always(rule.action));
+        }
+    }
+    let unconditional: Vec<u32> = answers.keys().copied().collect();
+    for rule in rules.iter().filter(|rule| !rule.conditions.is_empty()) {
+        let alternatives = rule.alternatives();
+        for nr in rule.names.iter().filter_map(|name| number(arch, name)) {
+            if unconditional.binary_search(&nr).is_err() {
+                let answer = answers.entry(nr).or_insert_with(|| Answer::always(default));
+                answer.chains.extend(alternatives.iter().map(|conditions| (conditions.clone(), rule.action)));
+            }
+        }
+    }
+    answers
+}
+
+/// Writes the search for the number that was loaded.
+fn search(out: &mut Assembler, ranges: &[Range], narrow: bool) -> Label {
+    match ranges {
+        [] => out.give(Action::KillProcess.return_value()),
+        [(_, answer)] => self::answer(out, answer, narrow),
+        _ => {
+            let (low, high) = ranges.split_at(ranges.len() / 2);
+            let high_label = search(out, high, narrow);
+            let low_label = search(out, low, narrow);
+            out.branch(IF_GE, high[0].0, high_label, low_label)
+        }
+    }
+}
+
+fn answer(out: &mut Assembler, answer: &Answer, narrow: bool) -> Label {
+    let mut next = out.give(answer.otherwise.return_value());
+    for (conditions, action) in answer.chains.iter().rev() {
+        if out.overflowed() {
+            break;
+        }
+        let mut pass = out.give(action.return_value());
+        for condition in conditions.iter().rev() {
+            pass = self::condition(out, *condition, narrow, pass, next);
+        }
+        next = pass;
+    }
+    next
+}
+
+/// Writes one comparison of 64 bits out of comparisons of 32.
+fn condition(out: &mut Assembler, condition: Condition, narrow: bool, pass: Label, fail: Label) -> Label {
+    let condition = if narrow { condition.narrowed() } else { condition };
+    let (high, low) = halves(condition.value);
+    let argument = Argument { offset: OFFSET_ARGUMENTS + 8 * u32::from(condition.index) };
+    match condition.op {
+        Op::Eq => argument.equals(out, (high, low), None, pass, fail),
+        Op::Ne => argument.equals(out, (high, low), None, fail, pass),
+        Op::MaskedEq => argument.equals(out, halves(condition.value_two), Some((high, low)), pass, fail),
+        Op::Gt => argument.above(out, IF_GT, (high, low), pass, fail),
+        Op::Ge => argument.above(out, IF_GE, (high, low), pass, fail),
+        Op::Le => argument.above(out, IF_GT, (high, low), fail, pass),
+        Op::Lt => argument.above(out, IF_GE, (high, low), fail, pass),
+    }
+}
+
+fn halves(value: u64) -> (u32, u32) {
+    // The casts cut on purpose.
+    ((value >> 32) as u32, value as u32)
+}
+
+struct Argument {
+    offset: u32,
+}
+
+impl Argument {
+    fn equals(&self, out: &mut Assembler, value: (u32, u32), mask: Option<(u32, u32)>, yes: Label, no: Label) -> Label {
+        let low = self.half(out, self.offset, value.1, mask.map(|m| m.1), yes, no);
+        self.half(out, self.offset + 4, value.0, mask.map(|m| m.0), low, no)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one comparison has that many parts")]
+    fn half(&self, out: &mut Assembler, offset: u32, value: u32, mask: Option<u32>, yes: Label, no: Label) -> Label {
+        let mut next = out.branch(IF_EQ, value, yes, no);
+        if let Some(mask) = mask.filter(|mask| *mask != u32::MAX) {
+            next = out.and(mask, next);
+        }
+        out.load(offset, next)
+    }
+
+    /// `code` is what the lower half is compared by where the upper halves are equal.
+    fn above(&self, out: &mut Assembler, code: u16, value: (u32, u32), yes: Label, no: Label) -> Label {
+        let low = out.branch(code, value.1, yes, no);
+        let low = out.load(self.offset, low);
+        let equal = out.branch(IF_EQ, value.0, low, no);
+        let higher = out.branch(IF_GT, value.0, yes, equal);
+        out.load(self.offset + 4, higher)
+    }
+}

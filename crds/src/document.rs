@@ -166,7 +166,8 @@ fn check_image_policy(document: &ImagePolicy) -> Result<()> {
     if spec.enforce_at.is_empty() {
         return Err(Error::invalid("spec.enforceAt", "must name at least one of Pull and Create"));
     }
-    let lists = [("spec.match.images", spec.matches.images.len(), 256), ("spec.match.exclude", spec.matches.exclude.len(), 64)];
+    let lists =
+        [("spec.match.images", spec.matches.images.len(), 256), ("spec.match.exclude", spec.matches.exclude.len(), 64)];
     for (field, len, most) in lists {
         if len > most {
             return Err(Error::invalid(field, format!("has {len} entries, the limit is {most}")));
@@ -211,7 +212,10 @@ spec:
     #[test]
     fn documents_of_both_kinds_are_read() {
         let documents = parse_documents(GOOD).unwrap();
-        assert_eq!(documents.iter().map(Document::title).collect::<Vec<_>>(), ["RuntimeConfig/node", "ImagePolicy/default"]);
+        assert_eq!(
+            documents.iter().map(Document::title).collect::<Vec<_>>(),
+            ["RuntimeConfig/node", "ImagePolicy/default"]
+        );
         let Document::ImagePolicy(policy) = &documents[1] else { panic!("second is the policy") };
         assert_eq!(policy.spec.enforce_at.len(), 2, "both points by default");
     }

@@ -24,7 +24,10 @@ pub fn merge(documents: &[RuntimeConfig]) -> Result<Effective> {
     let mut by_field = BTreeMap::new();
     for (i, document) in sorted.iter().enumerate() {
         if i > 0 && sorted[i - 1].metadata.name == document.metadata.name {
-            return Err(Error::invalid("metadata.name", format!("RuntimeConfig {} stands twice", document.metadata.name)));
+            return Err(Error::invalid(
+                "metadata.name",
+                format!("RuntimeConfig {} stands twice", document.metadata.name),
+            ));
         }
         Layer { document, by_field: &mut by_field, effective: &mut effective }.apply()?;
     }
@@ -63,8 +66,12 @@ impl Layer<'_> {
         self.scalar("spec.runtime.pidsLimit", pids_limit, |s| &mut s.runtime.pids_limit)?;
         self.scalar("spec.runtime.cgroupManager", cgroup_manager, |s| &mut s.runtime.cgroup_manager)?;
         let limit = "spec.runtime.limits";
-        self.scalar(&format!("{limit}.maxManifestBytes"), max_manifest_bytes, |s| &mut s.runtime.limits.max_manifest_bytes)?;
-        self.scalar(&format!("{limit}.maxIndexEntries"), max_index_entries, |s| &mut s.runtime.limits.max_index_entries)?;
+        self.scalar(&format!("{limit}.maxManifestBytes"), max_manifest_bytes, |s| {
+            &mut s.runtime.limits.max_manifest_bytes
+        })?;
+        self.scalar(&format!("{limit}.maxIndexEntries"), max_index_entries, |s| {
+            &mut s.runtime.limits.max_index_entries
+        })?;
         self.scalar(&format!("{limit}.maxLayers"), max_layers, |s| &mut s.runtime.limits.max_layers)?;
         self.scalar(&format!("{limit}.maxUncompressedPerLayer"), max_uncompressed_per_layer, |s| {
             &mut s.runtime.limits.max_uncompressed_per_layer
@@ -83,7 +90,9 @@ impl Layer<'_> {
         for host in registries {
             if !self.effective.spec.registries.iter().any(|h| h.host == host.host) {
                 self.effective.spec.registries.push(host.clone());
-                self.effective.sources.insert(format!("spec.registries[{}]", host.host), self.document.metadata.name.clone());
+                self.effective
+                    .sources
+                    .insert(format!("spec.registries[{}]", host.host), self.document.metadata.name.clone());
             }
         }
         Ok(())
@@ -122,8 +131,11 @@ mod tests {
     use crate::{Document, parse_documents};
 
     fn config(name: &str, spec: &str) -> RuntimeConfig {
-        let text = format!("apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {{name: {name}}}\nspec: {spec}\n");
-        let Some(Document::RuntimeConfig(document)) = parse_documents(&text).unwrap().pop() else { panic!("one config") };
+        let text =
+            format!("apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {{name: {name}}}\nspec: {spec}\n");
+        let Some(Document::RuntimeConfig(document)) = parse_documents(&text).unwrap().pop() else {
+            panic!("one config")
+        };
         *document
     }
 

@@ -18,7 +18,12 @@ fn message_lines(m: &DescriptorProto, out: &mut BTreeSet<String>) {
         let oneof = f.oneof_index.map(|i| m.oneof_decl[i as usize].name().to_owned());
         out.insert(format!(
             "field {}.{} = {} {:?} {:?} {} {oneof:?}",
-            m.name(), f.name(), f.number(), f.label(), f.r#type(), f.type_name()
+            m.name(),
+            f.name(),
+            f.number(),
+            f.label(),
+            f.r#type(),
+            f.type_name()
         ));
     }
     for e in &m.enum_type {
@@ -51,8 +56,9 @@ fn compile(path: &Path) -> FileDescriptorProto {
 
 #[test]
 fn our_file_says_what_cri_api_says() {
-    let theirs = std::env::var_os("BERTH_CRI_API_PROTO")
-        .unwrap_or_else(|| panic!("set BERTH_CRI_API_PROTO to api.proto of k8s.io/cri-api v0.37 (`cargo xtask test unit` does)"));
+    let theirs = std::env::var_os("BERTH_CRI_API_PROTO").unwrap_or_else(|| {
+        panic!("set BERTH_CRI_API_PROTO to api.proto of k8s.io/cri-api v0.37 (`cargo xtask test unit` does)")
+    });
     let theirs = lines(&compile(Path::new(&theirs)));
     let ours = lines(&compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cri/runtime_v1.proto")));
     let missing: Vec<_> = theirs.difference(&ours).collect();

@@ -18,7 +18,8 @@ impl Host {
         }
         let plausible = text == "localhost" || text.contains(['.', ':']) || text.starts_with('[');
         if !plausible {
-            let problem = format!("{text:?} is not a registry host; write the whole name, such as docker.io/library/{text}");
+            let problem =
+                format!("{text:?} is not a registry host; write the whole name, such as docker.io/library/{text}");
             return Err(Error::invalid("pattern", problem));
         }
         let labels: Vec<String> = text.split('.').map(str::to_owned).collect();

@@ -175,7 +175,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn policy(name: &str, spec: &str) -> ImagePolicy {
-        let text = format!("apiVersion: berth.dev/v1alpha1\nkind: ImagePolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n");
+        let text =
+            format!("apiVersion: berth.dev/v1alpha1\nkind: ImagePolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n");
         let Some(Document::ImagePolicy(document)) = parse_documents(&text).unwrap().pop() else { panic!("one policy") };
         *document
     }
@@ -205,8 +206,16 @@ mod tests {
             ("{mode: Warn, references: {forbidTags: [latest]}}", "good.io/app", Outcome::Warn),
             ("{mode: Audit, references: {forbidTags: [latest]}}", "good.io/app", Outcome::Audit),
             ("{mode: Enforce, enforceAt: [Create], registries: {deny: [bad.io]}}", "bad.io/app", Outcome::Allow),
-            ("{mode: Enforce, match: {images: [{pattern: bad.io/x}]}, registries: {deny: [bad.io]}}", "bad.io/y", Outcome::Allow),
-            ("{mode: Enforce, match: {exclude: [{pattern: bad.io/y}]}, registries: {deny: [bad.io]}}", "bad.io/y", Outcome::Allow),
+            (
+                "{mode: Enforce, match: {images: [{pattern: bad.io/x}]}, registries: {deny: [bad.io]}}",
+                "bad.io/y",
+                Outcome::Allow,
+            ),
+            (
+                "{mode: Enforce, match: {exclude: [{pattern: bad.io/y}]}, registries: {deny: [bad.io]}}",
+                "bad.io/y",
+                Outcome::Allow,
+            ),
         ];
         for (spec, image, expected) in cases {
             assert_eq!(outcome(spec, Stage::Pull, &subject(image, &[])), expected, "{spec} on {image}");
@@ -229,7 +238,9 @@ mod tests {
     #[test]
     fn an_unknown_namespace_gets_the_strictest_set() {
         let name = "kubernetes.io/metadata.name";
-        let spec = format!("{{mode: Enforce, match: {{namespaceSelector: {{matchLabels: {{{name}: prod}}}}}}, registries: {{deny: [bad.io]}}}}");
+        let spec = format!(
+            "{{mode: Enforce, match: {{namespaceSelector: {{matchLabels: {{{name}: prod}}}}}}, registries: {{deny: [bad.io]}}}}"
+        );
         let mut who = subject("bad.io/app", &[]);
         assert_eq!(outcome(&spec, Stage::Pull, &who), Outcome::Allow, "namespace shop is not meant");
         who.namespace = Some("prod".into());
@@ -242,10 +253,7 @@ mod tests {
     fn reasons_name_the_policy_and_the_remedy() {
         let set = PolicySet::new(&[policy("pinned", "{mode: Enforce, references: {requireDigest: true}}")]).unwrap();
         let verdict = set.evaluate(Stage::Pull, &subject("good.io/app:v1", &[]));
-        assert_eq!(
-            verdict.reasons,
-            ["ImagePolicy pinned: good.io/app:v1 has no digest; write good.io/app@sha256:..."]
-        );
+        assert_eq!(verdict.reasons, ["ImagePolicy pinned: good.io/app:v1 has no digest; write good.io/app@sha256:..."]);
     }
 
     const SPECS: [&str; 5] = [

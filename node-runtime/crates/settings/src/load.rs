@@ -1,0 +1,90 @@
+//! A directory to settings.
+use crate::{Network, Settings};
+use berth_crds::{Document, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, merge, parse_documents};
+use berth_model::{Error, Result, ResultExt};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Most files in the directory.
+const MAX_FILES: usize = 200;
+
+/// Reads all documents of a directory. One that does not exist holds none: the defaults apply.
+/// Errors: `InvalidArgument` naming file, document, field, line and column.
+pub fn load(directory: &Path) -> Result<Settings> {
+    let mut configs = Vec::new();
+    let mut policies: Vec<ImagePolicy> = Vec::new();
+    let mut documents = Vec::new();
+    for file in files(directory)? {
+        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let found = read(&file).and_then(|text| parse_documents(&text)).context(|| file.display())?;
+        for document in found {
+            documents.push(format!("{} ({name})", document.title()));
+            match document {
+                Document::RuntimeConfig(config) => configs.push(*config),
+                Document::ImagePolicy(policy) => add_policy(&mut policies, *policy).context(|| file.display())?,
+            }
+        }
+    }
+    policies.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    settings(&configs, policies, documents)
+}
+
+fn add_policy(policies: &mut Vec<ImagePolicy>, policy: ImagePolicy) -> Result<()> {
+    if policies.iter().any(|p| p.metadata.name == policy.metadata.name) {
+        return Err(Error::invalid("metadata.name", format!("ImagePolicy {} stands twice", policy.metadata.name)));
+    }
+    policies.push(policy);
+    Ok(())
+}
+
+fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, documents: Vec<String>) -> Result<Settings> {
+    let effective = merge(configs)?;
+    let spec = effective.spec;
+    Ok(Settings {
+        log_level: spec.runtime.log_level.unwrap_or(LogLevel::Info),
+        pids_limit: spec.runtime.pids_limit,
+        cgroup_manager: spec.runtime.cgroup_manager,
+        limits: spec.runtime.limits,
+        registries: spec.registries,
+        network: Network {
+            mode: spec.network.mode.unwrap_or_default(),
+            subnet: spec.network.subnet,
+            mtu: spec.network.mtu,
+        },
+        metrics_address: spec.metrics.address,
+        policies,
+        sources: effective.sources,
+        documents,
+    })
+}
+
+/// Files in name order; hidden ones (an editor's, a ConfigMap's `..data`) are not documents.
+fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.context(|| directory.display())?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.context(|| directory.display())?.path();
+        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        let yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+        if yaml && !hidden {
+            files.push(path);
+        }
+    }
+    if files.len() > MAX_FILES {
+        let problem = format!("holds {} documents files, the limit is {MAX_FILES}", files.len());
+        return Err(Error::invalid(directory.display(), problem));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    // One byte more than allowed, so that the parser's limit tells about a longer file.
+    fs::File::open(path)?.take(MAX_DOCUMENT as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
+}

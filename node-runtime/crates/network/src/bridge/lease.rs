@@ -1,0 +1,92 @@
+//! What is recorded: the attachment that goes into the pod's record, and the lease that the store keeps.
+use berth_model::{Error, PodId, PortMapping, Result};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Largest lease that is read back, in bytes.
+const LEASE_MAX: usize = 256 * 1024;
+
+/// How a pod hangs on the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Name of the interface in the pod.
+    pub interface: String,
+    /// Name of its other end on the node.
+    pub host_interface: String,
+    /// Hardware address of the interface in the pod, as `02:be:0a:40:00:02`.
+    pub mac: String,
+    /// Addresses of the pod, each with its subnet's prefix.
+    pub addresses: Vec<IpNet>,
+    /// Where the pod's default route goes.
+    pub gateway: IpAddr,
+}
+
+/// Where leases are kept. Keys are pod ids. `put` and `remove` are durable when they return; they are called from threads
+/// that may block.
+pub trait Leases: Send + Sync {
+    /// All leases.
+    fn all(&self) -> Result<Vec<(String, Vec<u8>)>>;
+    /// Writes one.
+    fn put(&self, key: &str, value: &[u8]) -> Result<()>;
+    /// Removes one; no error if it is not there.
+    fn remove(&self, key: &str) -> Result<()>;
+}
+
+/// An address in use, and all that hangs on it. New fields must be optional: the version before reads what this one writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lease {
+    /// The pod's address.
+    pub(super) address: Ipv4Addr,
+    /// Name of the pod's interface on the node.
+    pub(super) host_interface: String,
+    /// Host ports.
+    #[serde(default)]
+    pub(super) ports: Vec<PortMapping>,
+    /// Grows with every lease: the highest one was handed out last.
+    #[serde(default)]
+    pub(super) serial: u64,
+}
+
+impl Lease {
+    /// As bytes for the store.
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| Error::internal(format!("encode an address lease: {e}")))
+    }
+
+    /// From the store.
+    pub(super) fn decode(key: &str, value: &[u8]) -> Result<(PodId, Self)> {
+        if value.len() > LEASE_MAX {
+            return Err(Error::internal(format!("address lease {key}: {} bytes are too many", value.len())));
+        }
+        let lease = serde_json::from_slice(value).map_err(|e| Error::internal(format!("address lease {key}: {e}")))?;
+        Ok((PodId::parse(key)?, lease))
+    }
+}
+
+/// The node's end of a pod's veth pair: told from the id alone, so that it can be found without a record.
+pub(super) fn host_interface(pod: &PodId) -> String {
+    format!("bv{}", pod.short())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_model::Protocol;
+
+    #[test]
+    fn a_lease_reads_back_and_a_torn_one_is_an_error() {
+        let pod = PodId::from_random([7; 32]);
+        let lease = Lease {
+            address: Ipv4Addr::new(10, 64, 0, 2),
+            host_interface: host_interface(&pod),
+            ports: vec![PortMapping { protocol: Protocol::Udp, container_port: 53, host_port: 5353, host_ip: None }],
+            serial: 9,
+        };
+        let bytes = lease.encode().unwrap();
+        assert_eq!(Lease::decode(pod.as_str(), &bytes).unwrap(), (pod.clone(), lease));
+        assert!(Lease::decode(pod.as_str(), &bytes[..bytes.len() - 1]).is_err());
+        assert!(Lease::decode("short", &bytes).is_err());
+        assert_eq!(host_interface(&pod).len(), 14, "interface names have at most 15 characters");
+    }
+}

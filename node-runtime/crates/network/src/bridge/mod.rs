@@ -1,0 +1,16 @@
+//! The built-in bridge network.
+//!
+//! One bridge, one subnet and one nftables table per root of the daemon. A pod has one veth pair: one end on the bridge, the
+//! other one is its `eth0`. A pod's address is leased durably before anything exists, and the lease says everything that
+//! undoing needs. Must not: know the CRI, or a pod beyond its id and its ports.
+
+mod config;
+mod host;
+mod lease;
+mod pool;
+mod run;
+mod sysctl;
+
+pub use config::{BridgeConfig, subnet_for};
+pub use lease::{Attachment, Leases};
+pub use run::{Bridge, Reconciled};

@@ -124,7 +124,8 @@ fn split_host(name: &str) -> (String, String) {
     match name.split_once('/') {
         Some((host, path)) if host.contains(['.', ':']) || host == "localhost" || host.starts_with('[') => {
             let host = if host == "index.docker.io" { DEFAULT_HOST } else { host };
-            let path = if host == DEFAULT_HOST && !path.contains('/') { format!("library/{path}") } else { path.into() };
+            let path =
+                if host == DEFAULT_HOST && !path.contains('/') { format!("library/{path}") } else { path.into() };
             (host.to_owned(), path)
         }
         Some(_) => (DEFAULT_HOST.to_owned(), name.to_owned()),
@@ -239,8 +240,28 @@ mod tests {
     fn wrong_references_are_refused() {
         let long = format!("a/{}", "b".repeat(300));
         let bad = [
-            "", "/", "a//b", "A", "host.io/", ":tag", "a:", "a:-x", "a@sha256:12", "a b", "../a", "a/../b", "host.io:x/a",
-            "host.io:99999/a", "-h.io/a", "[::g]/a", "a\n", "host.io/a_", &long, "a@", "a@sha256:ABC", "ho_st.io/a",
+            "",
+            "/",
+            "a//b",
+            "A",
+            "host.io/",
+            ":tag",
+            "a:",
+            "a:-x",
+            "a@sha256:12",
+            "a b",
+            "../a",
+            "a/../b",
+            "host.io:x/a",
+            "host.io:99999/a",
+            "-h.io/a",
+            "[::g]/a",
+            "a\n",
+            "host.io/a_",
+            &long,
+            "a@",
+            "a@sha256:ABC",
+            "ho_st.io/a",
         ];
         for text in bad {
             assert!(Reference::parse(text).is_err(), "{text:?} was taken for a reference");

@@ -42,8 +42,17 @@ impl Resources {
     /// Takes over each value that `update` sets and keeps the others: the semantics of UpdateContainerResources.
     pub fn merge(&mut self, update: &Resources) {
         let Resources {
-            cpu_period, cpu_quota, cpu_shares, memory_limit, memory_swap_limit, oom_score_adj, cpuset_cpus, cpuset_mems,
-            hugepages, unified, pids,
+            cpu_period,
+            cpu_quota,
+            cpu_shares,
+            memory_limit,
+            memory_swap_limit,
+            oom_score_adj,
+            cpuset_cpus,
+            cpuset_mems,
+            hugepages,
+            unified,
+            pids,
         } = update;
         self.cpu_period = cpu_period.or(self.cpu_period);
         self.cpu_quota = cpu_quota.or(self.cpu_quota);

@@ -13,6 +13,7 @@ pub const MAX_SPEC: usize = 4 * 1024 * 1024;
 
 /// One run of init.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "there is one value at a time, and it is only read")]
 pub enum InitSpec {
     /// Make a pod's namespaces.
     Sandbox(SandboxSpec),
@@ -173,8 +174,11 @@ pub struct Rootfs {
     /// Overlay's work directory, on the file system of `upper`.
     pub work: PathBuf,
     /// Shift of the lower layers (idmapped mounts) in a pod with a user namespace; the namespace is
-    /// [`JoinNamespaces::user`]'s. The upper directory's root is chowned to the mapped root.
+    /// [`JoinNamespaces::user`]'s.
     pub idmapped: bool,
+    /// Host ids (user, group) to give the upper directory's root to: the pod's root, with a user namespace. What is written
+    /// there keeps host ids; only the lower layers are shifted.
+    pub owner: Option<(u32, u32)>,
     /// Read-only root.
     pub readonly: bool,
     /// An empty directory on the host that the overlay is assembled on, in the private mount namespace of the child.

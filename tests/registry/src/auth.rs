@@ -4,14 +4,14 @@
 //! Source: distribution's "Token Authentication Specification" and "OAuth2 token authentication".
 use crate::registry::{AuthMode, TokenAuth};
 use crate::routes::Answer;
-use crate::state::{State, Token};
+use crate::state::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const SERVICE: &str = "berth-test-registry";
 
@@ -90,9 +90,7 @@ pub(crate) fn token(state: &mut State, parts: &Parts, body: &[u8]) -> Answer {
             grants.push(format!("{name}:{action}"));
         }
     }
-    let value = format!("token-{}", state.next_serial());
-    let expires = Instant::now() + Duration::from_secs(settings.expires_in);
-    state.tokens.insert(value.clone(), Token { grants, expires });
+    let value = state.issue(grants, settings.expires_in);
     let name = if post { "access_token" } else { "token" };
     Answer::json(StatusCode::OK, &json!({name: value, "expires_in": settings.expires_in}))
 }

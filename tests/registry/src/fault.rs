@@ -120,10 +120,15 @@ pub(crate) struct Shape {
     pub chunk: Option<usize>,
     pub stall_after: Option<u64>,
     pub truncate_after: Option<u64>,
+    /// The body ends before its announced length.
+    pub short: bool,
 }
 
 /// Most bytes handed to the connection at once where no fault says otherwise.
 const CHUNK: usize = 64 * 1024;
+
+/// A pause in which what was sent leaves; the connection forgets it when the body fails at once.
+const FLUSH: Duration = Duration::from_millis(20);
 
 struct Sending {
     body: Bytes,
@@ -156,12 +161,16 @@ pub(crate) fn body_stream(
         }
         if let Some(after) = state.shape.truncate_after {
             if state.sent >= after {
+                tokio::time::sleep(FLUSH).await;
                 let cut = io::Error::new(io::ErrorKind::ConnectionAborted, "cut on purpose");
                 return Some((Err(cut), None));
             }
             limit = limit.min(after - state.sent);
         }
         if state.body.is_empty() {
+            if state.shape.short {
+                tokio::time::sleep(FLUSH).await;
+            }
             return None;
         }
         if let Some(wait) = state.shape.per_chunk {

@@ -216,6 +216,17 @@ impl Registry {
         self.shared.lock().repos.get(repo)?.tags.get(tag).cloned()
     }
 
+    /// Hands out a token with these grants, such as `repository:app:pull`, as the token server would.
+    pub fn issue_token(&self, grants: &[&str]) -> String {
+        let grants = grants.iter().map(|g| (*g).to_owned()).collect();
+        self.shared.lock().issue(grants, 300)
+    }
+
+    /// Makes every token so far worthless.
+    pub fn revoke_tokens(&self) {
+        self.shared.lock().tokens.clear();
+    }
+
     /// Misbehaves on every matching request from now on.
     pub fn inject(&self, when: When, fault: Fault) {
         self.shared.lock().rules.push(Rule { when, fault, remaining: None });
@@ -250,6 +261,11 @@ impl Registry {
     /// Bytes of bodies sent so far.
     pub fn bytes_served(&self) -> u64 {
         self.shared.counters.bytes()
+    }
+
+    /// TCP connections so far.
+    pub fn connections(&self) -> u64 {
+        self.shared.counters.connections()
     }
 
     /// Most bodies under way at one time so far.

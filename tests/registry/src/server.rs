@@ -60,6 +60,7 @@ pub(crate) async fn serve(
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
+        shared.counters.connected();
         let _ = stream.set_nodelay(true);
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
@@ -169,6 +170,10 @@ fn finish(mut answer: Answer, faults: &[Fault], method: &Method, shared: &Shared
             Fault::ContentDigest(value) => answer.header(routes::CONTENT_DIGEST, value),
             _ => {}
         }
+    }
+    if let Some(length) = length {
+        shape.short = length > answer.body.len() as u64;
+        answer.body.truncate(usize::try_from(length).unwrap_or(usize::MAX));
     }
     let mut response = Response::builder().status(answer.status);
     if let Some(headers) = response.headers_mut() {

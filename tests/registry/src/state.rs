@@ -7,7 +7,7 @@ use berth_model::Digest;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One request, as it arrived.
 #[derive(Debug, Clone)]
@@ -37,6 +37,7 @@ pub(crate) struct Counters {
     bytes: AtomicU64,
     active: AtomicU64,
     peak: AtomicU64,
+    connections: AtomicU64,
 }
 
 impl Counters {
@@ -46,6 +47,14 @@ impl Counters {
 
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub fn body_started(&self) {
@@ -111,6 +120,14 @@ impl State {
     pub fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
+    }
+
+    /// Makes a token and returns it.
+    pub fn issue(&mut self, grants: Vec<String>, seconds: u64) -> String {
+        let value = format!("token-{}", self.next_serial());
+        let expires = Instant::now() + Duration::from_secs(seconds);
+        self.tokens.insert(value.clone(), Token { grants, expires });
+        value
     }
 
     /// The manifest under a tag or digest.

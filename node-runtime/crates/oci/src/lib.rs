@@ -1,1 +1,7 @@
 //! Container spec assembly and the monitor's client.
+//!
+//! Owns: what init is asked to make, and every word that is spoken with a pod's monitor. Must not: decide when; that is the engine's.
+#![forbid(unsafe_code)]
+
+pub mod exits;
+pub mod monitor;

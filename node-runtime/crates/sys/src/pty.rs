@@ -14,10 +14,15 @@ use std::path::Path;
 pub fn open(ptmx: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = rustix::fs::open(ptmx, flags, Mode::empty())?;
-    rustix::pty::unlockpt(&master)?;
-    let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, peer)?;
+    let slave = slave_of(master.as_fd())?;
     Ok((master, slave))
+}
+
+/// The slave of a master that was just opened.
+pub fn slave_of(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    rustix::pty::unlockpt(master)?;
+    let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    Ok(rustix::pty::ioctl_tiocgptpeer(master, peer)?)
 }
 
 /// Sets the size in characters; the kernel sends SIGWINCH if it changed.

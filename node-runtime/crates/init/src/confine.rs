@@ -1,0 +1,165 @@
+//! The last part, the same for containers and exec: who the process is, what confines it, and the program.
+//!
+//! Owns: the order of identity and confinement (capabilities(7), seccomp(2)). Must not: open a path of the container after the
+//! user's rights are gone, except the program's.
+use crate::accounts::{self, Account};
+use crate::failure::{Explain, Failure, Result};
+use crate::program;
+use crate::root::{Root, Want};
+use crate::stdio;
+use crate::talk::Talk;
+use berth_monitor_api::spec::{Process, SeccompFilter};
+use berth_sys::openat::Access;
+use berth_sys::procfs::Procfs;
+use berth_sys::seccomp_load::{self, Instruction};
+use berth_sys::task::{self, ExecList};
+use berth_sys::{caps, identity};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// errno of permissions: root of a user namespace, or of the node on a network file system, may have less than the user.
+const EACCES: i32 = 13;
+
+/// Leads a session and a keyring of its own. The SELinux label goes onto the keyring, so it comes first.
+pub fn new_session(procfs: &Procfs, process: &Process) -> Result<()> {
+    // In a user namespace the kernel has set the flag anew at the change of ids.
+    task::forbid_inspection().explain(|| "forbid inspection")?;
+    task::new_session().explain(|| "start a session")?;
+    if let Some(label) = &process.selinux {
+        procfs.write("self/attr/keycreate", label.as_bytes()).explain(|| format!("set the keyring label {label}"))?;
+    }
+    task::new_session_keyring().explain(|| "join a session keyring")?;
+    if process.selinux.is_some() {
+        procfs.write("self/attr/keycreate", b"\n").explain(|| "reset the keyring label")?;
+    }
+    Ok(())
+}
+
+/// What the process takes along to the end.
+pub struct Last {
+    /// The container's root.
+    pub root: Root,
+    /// Our own procfs, for the labels.
+    pub procfs: Procfs,
+    /// Id of this process in the monitor's PID namespace.
+    pub pid: u32,
+}
+
+/// The working directory, made if asked for, and entered if we may as root. False: try again as the user.
+pub fn enter_cwd(root: &Root, path: &Path, make: bool) -> Result<bool> {
+    let what = || format!("change to the working directory {}", path.display());
+    let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
+    let found = if make { root.ensure(path, Want::Directory) } else { root.open(path, Access::Path).explain(what) };
+    let found = match found {
+        Err(failure) if failure.errno == EACCES => return Ok(false),
+        other => other?,
+    };
+    match task::change_dir(found.as_fd()) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        other => other.explain(what).map(|()| true),
+    }
+}
+
+/// Does the rest and becomes the program. Never returns `Ok`.
+pub fn finish(talk: &mut Talk, process: &Process, last: Last) -> Result<()> {
+    let Last { root, procfs, pid } = last;
+    let Some(name) = process.args.first() else {
+        return Err(Failure::refused("no command specified"));
+    };
+    let account = accounts::resolve(&root, &process.user)?;
+    let arguments = program::strings("args", process.args.iter().map(String::as_bytes))?;
+    let environment = program::strings("env", process.env.iter().map(Vec::as_slice))?;
+    let environment = program::with_home(environment, &account.home);
+    let filter = process.seccomp.as_ref().map(instructions);
+    stdio::reopen_null(&root)?;
+    stdio::give_to(account.identity.uid)?;
+    let entered = enter_cwd(&root, &process.cwd, false)?;
+    for limit in &process.rlimits {
+        task::set_limits(limit.resource, limit.soft, limit.hard)
+            .explain(|| format!("set limit {} to {}:{}", limit.resource, limit.soft, limit.hard))?;
+    }
+    if let Some(profile) = &process.apparmor {
+        set_apparmor(&procfs, profile)?;
+    }
+    if process.no_new_privs {
+        task::set_no_new_privs().explain(|| "set no_new_privs")?;
+    }
+    talk.ready(pid, account.identity.clone())?;
+
+    if let Some(label) = &process.selinux {
+        procfs.write("self/attr/exec", label.as_bytes()).explain(|| format!("set the SELinux label {label}"))?;
+    }
+    // From here on the process is one that the container's own may be able to trace: no descriptor of the host's any more.
+    drop((root, procfs));
+    talk.close_all_others()?;
+    become_user(process, &account)?;
+    check_cwd(&process.cwd, entered)?;
+    let path = program::find(name, &environment)?;
+    let (arguments, environment) = (ExecList::new(&arguments), ExecList::new(&environment));
+    if let (Some(filter), Some(seccomp)) = (&filter, &process.seccomp) {
+        seccomp_load::load(filter, seccomp.flags).explain(|| "load the seccomp filter")?;
+    }
+    drop_admin(process)?;
+    talk.exec_next()?;
+    task::reset_signals().explain(|| "reset signals")?;
+    Err(program::failure(name, "in the container", &task::execute(&path, &arguments, &environment)))
+}
+
+/// Without `no_new_privs` a filter needs `CAP_SYS_ADMIN`, which most containers have not: it is kept until the filter is loaded.
+fn needs_admin(process: &Process) -> u64 {
+    if process.seccomp.is_some() && !process.no_new_privs { caps::SYS_ADMIN } else { 0 }
+}
+
+fn become_user(process: &Process, account: &Account) -> Result<()> {
+    let (wanted, who) = (process.capabilities, &account.identity);
+    task::set_umask(0o022);
+    caps::limit_bounding(wanted.bounding).explain(|| "limit the bounding set")?;
+    caps::keep_over_setuid(true).explain(|| "keep capabilities")?;
+    identity::set_groups(&who.groups).explain(|| format!("set groups {:?}", who.groups))?;
+    identity::set_gid(who.gid).explain(|| format!("set group id {}", who.gid))?;
+    identity::set_uid(who.uid).explain(|| format!("set user id {}", who.uid))?;
+    // A change of id makes the process inspectable where fs.suid_dumpable is not 0.
+    task::forbid_inspection().explain(|| "forbid inspection")?;
+    caps::keep_over_setuid(false).explain(|| "keep capabilities no more")?;
+    let admin = needs_admin(process);
+    // Inheritable is empty but for ambient ones (CVE-2022-24769, CVE-2022-29162).
+    caps::set(wanted.effective | admin, wanted.permitted | admin, wanted.ambient).explain(|| {
+        format!("set capabilities (permitted {:#x}, effective {:#x})", wanted.permitted, wanted.effective)
+    })?;
+    caps::set_ambient(wanted.ambient).explain(|| "set ambient capabilities")
+}
+
+fn drop_admin(process: &Process) -> Result<()> {
+    let wanted = process.capabilities;
+    if needs_admin(process) & !(wanted.permitted & wanted.effective) == 0 {
+        return Ok(());
+    }
+    caps::set(wanted.effective, wanted.permitted, wanted.ambient)
+        .explain(|| "drop CAP_SYS_ADMIN (without no_new_privs the seccomp profile must allow capset)")
+}
+
+/// The working directory must be one that the container can name; `(unreachable)` would be a directory of the host
+/// (CVE-2024-21626).
+fn check_cwd(path: &Path, entered: bool) -> Result<()> {
+    let what = || format!("change to the working directory {}", path.display());
+    if !entered {
+        task::change_dir_to(path).explain(what)?;
+    }
+    let found = task::current_dir().explain(what)?;
+    if found.starts_with(b"/") { Ok(()) } else { Err(Failure::refused(format!("{}: it is outside the root", what()))) }
+}
+
+fn set_apparmor(procfs: &Procfs, profile: &str) -> Result<()> {
+    let command = format!("exec {profile}");
+    // 5.8 has a directory of AppArmor's own, which stays right when several security modules run.
+    match procfs.write("self/attr/apparmor/exec", command.as_bytes()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => procfs.write("self/attr/exec", command.as_bytes()),
+        other => other,
+    }
+    .explain(|| format!("set the AppArmor profile {profile}"))
+}
+
+fn instructions(filter: &SeccompFilter) -> Vec<Instruction> {
+    filter.program.iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect()
+}

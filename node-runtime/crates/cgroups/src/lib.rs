@@ -1,1 +1,32 @@
 //! Control groups: v1, hybrid and v2; cgroupfs and systemd drivers; limits, devices, readings, removal.
+//!
+//! Owns: the groups of containers and of the runtime's own processes, from their names to their removal. Facts about the
+//! kernel's files are from Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst.
+//! Must not: touch groups it did not make (the kubelet owns the pods'), know pods or containers, start processes.
+#![forbid(unsafe_code)]
+
+mod check;
+mod convert;
+mod create;
+mod devices;
+mod files;
+mod join;
+mod kill;
+mod path;
+mod probe;
+mod program;
+mod remove;
+mod systemd;
+mod update;
+mod usage;
+mod v1;
+mod v2;
+mod view;
+mod writes;
+
+pub use convert::{shares_to_weight, weight_to_shares};
+pub use devices::{DeviceAccess, DeviceKind, DevicePolicy, DeviceRule};
+pub use path::CgroupPath;
+pub use probe::{Cgroups, Driver, Layout};
+pub use program::device_program;
+pub use usage::{CpuUsage, IoUsage, MemoryUsage, PidsUsage, Pressure, PressureLine, SwapUsage, Usage};

@@ -5,6 +5,7 @@
 // The one crate where it is the rule; each block names the invariant that makes it sound.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod caps;
 pub mod clone;
 pub mod identity;

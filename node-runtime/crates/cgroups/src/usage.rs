@@ -1,0 +1,360 @@
+//! Readings of a group: CPU, memory, swap, processes, I/O, pressure. Missing controllers give `None`, never an error.
+use crate::view::View;
+use crate::{CgroupPath, Cgroups, Layout};
+use berth_model::{Result, UnixNanos};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// v1's "no limit", see `v1.rs`.
+const UNLIMITED: u64 = 1 << 62;
+
+/// What a group uses. Counters count from the making of the group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// When it was read.
+    pub taken_at: UnixNanos,
+    /// CPU.
+    pub cpu: Option<CpuUsage>,
+    /// Memory.
+    pub memory: Option<MemoryUsage>,
+    /// Swap.
+    pub swap: Option<SwapUsage>,
+    /// Processes and threads.
+    pub pids: Option<PidsUsage>,
+    /// I/O.
+    pub io: Option<IoUsage>,
+}
+
+/// CPU time in nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CpuUsage {
+    /// Consumed in all.
+    pub total: u64,
+    /// In user mode.
+    pub user: u64,
+    /// In the kernel.
+    pub system: u64,
+    /// Enforcement periods that have passed.
+    pub periods: u64,
+    /// Those in which the group was held back.
+    pub throttled_periods: u64,
+    /// For how long it was held back.
+    pub throttled: u64,
+    /// Pressure.
+    pub pressure: Option<Pressure>,
+}
+
+/// Memory in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryUsage {
+    /// All that is charged.
+    pub usage: u64,
+    /// Without file pages that nobody used lately: what the kubelet evicts by.
+    pub working_set: u64,
+    /// Limit minus working set, with a limit.
+    pub available: Option<u64>,
+    /// Anonymous memory.
+    pub rss: u64,
+    /// Page faults.
+    pub page_faults: u64,
+    /// Those that read from disk.
+    pub major_page_faults: u64,
+    /// File pages.
+    pub cache: u64,
+    /// The most that was charged at once, if the kernel tells.
+    pub peak: Option<u64>,
+    /// The limit.
+    pub limit: Option<u64>,
+    /// OOM kills.
+    pub oom_kills: u64,
+    /// Pressure.
+    pub pressure: Option<Pressure>,
+}
+
+/// Swap in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SwapUsage {
+    /// In use.
+    pub usage: u64,
+    /// Limit minus usage, with a limit.
+    pub available: Option<u64>,
+}
+
+/// Tasks: processes and threads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PidsUsage {
+    /// Now.
+    pub current: u64,
+    /// The limit.
+    pub limit: Option<u64>,
+}
+
+/// I/O of all devices together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IoUsage {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Read operations.
+    pub reads: u64,
+    /// Write operations.
+    pub writes: u64,
+    /// Pressure.
+    pub pressure: Option<Pressure>,
+}
+
+/// Pressure stall information (Documentation/accounting/psi.rst).
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pressure {
+    /// Some task waited.
+    pub some: PressureLine,
+    /// All of them waited.
+    pub full: PressureLine,
+}
+
+// The averages are read from decimal text and never NaN.
+impl Eq for Pressure {}
+
+/// Shares of time in percent and the sum of waiting.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PressureLine {
+    /// Over ten seconds.
+    pub avg10: f64,
+    /// Over a minute.
+    pub avg60: f64,
+    /// Over five minutes.
+    pub avg300: f64,
+    /// Microseconds since the group was made.
+    pub total: u64,
+}
+
+impl Cgroups {
+    /// Reads what a group uses. Errors: `NotFound`.
+    pub fn usage(&self, path: &CgroupPath) -> Result<Usage> {
+        let view = self.view(path)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let v2 = self.layout() == Layout::V2;
+        let memory = if v2 { memory_v2(&view) } else { memory_v1(&view) };
+        Ok(Usage {
+            taken_at: UnixNanos::try_from(now.as_nanos()).unwrap_or(UnixNanos::MAX),
+            cpu: if v2 { cpu_v2(&view) } else { cpu_v1(&view) },
+            swap: memory.as_ref().and_then(|m| if v2 { swap_v2(&view) } else { swap_v1(&view, m) }),
+            memory,
+            pids: view
+                .number("pids", "pids.current")
+                .map(|current| PidsUsage { current, limit: view.number("pids", "pids.max") }),
+            io: if v2 { io_v2(&view) } else { io_v1(&view) },
+        })
+    }
+}
+
+fn cpu_v2(view: &View) -> Option<CpuUsage> {
+    let stat = view.read("cpu", "cpu.stat")?;
+    let nanos = |name| field(&stat, name).unwrap_or_default().saturating_mul(1000);
+    Some(CpuUsage {
+        total: nanos("usage_usec"),
+        user: nanos("user_usec"),
+        system: nanos("system_usec"),
+        periods: field(&stat, "nr_periods").unwrap_or_default(),
+        throttled_periods: field(&stat, "nr_throttled").unwrap_or_default(),
+        throttled: nanos("throttled_usec"),
+        pressure: pressure(view, "cpu.pressure"),
+    })
+}
+
+fn cpu_v1(view: &View) -> Option<CpuUsage> {
+    let stat = view.read("cpu", "cpu.stat").unwrap_or_default();
+    let number = |name| field(&stat, name).unwrap_or_default();
+    Some(CpuUsage {
+        total: view.number("cpuacct", "cpuacct.usage")?,
+        user: view.number("cpuacct", "cpuacct.usage_user").unwrap_or_default(),
+        system: view.number("cpuacct", "cpuacct.usage_sys").unwrap_or_default(),
+        periods: number("nr_periods"),
+        throttled_periods: number("nr_throttled"),
+        throttled: number("throttled_time"),
+        pressure: pressure(view, "cpu.pressure"),
+    })
+}
+
+fn memory_v2(view: &View) -> Option<MemoryUsage> {
+    let usage = view.number("memory", "memory.current")?;
+    let stat = view.read("memory", "memory.stat").unwrap_or_default();
+    let number = |name| field(&stat, name).unwrap_or_default();
+    let limit = view.number("memory", "memory.max");
+    let working_set = usage.saturating_sub(number("inactive_file"));
+    Some(MemoryUsage {
+        usage,
+        working_set,
+        available: limit.map(|limit| limit.saturating_sub(working_set)),
+        rss: number("anon"),
+        page_faults: number("pgfault"),
+        major_page_faults: number("pgmajfault"),
+        cache: number("file"),
+        peak: view.number("memory", "memory.peak"),
+        limit,
+        oom_kills: field(&view.read("memory", "memory.events").unwrap_or_default(), "oom_kill").unwrap_or_default(),
+        pressure: pressure(view, "memory.pressure"),
+    })
+}
+
+fn memory_v1(view: &View) -> Option<MemoryUsage> {
+    let usage = view.number("memory", "memory.usage_in_bytes")?;
+    let stat = view.read("memory", "memory.stat").unwrap_or_default();
+    let number = |name| field(&stat, name).unwrap_or_default();
+    let limit = view.number("memory", "memory.limit_in_bytes").filter(|limit| *limit < UNLIMITED);
+    let working_set = usage.saturating_sub(number("total_inactive_file"));
+    Some(MemoryUsage {
+        usage,
+        working_set,
+        available: limit.map(|limit| limit.saturating_sub(working_set)),
+        rss: number("total_rss"),
+        page_faults: number("total_pgfault"),
+        major_page_faults: number("total_pgmajfault"),
+        cache: number("total_cache"),
+        peak: view.number("memory", "memory.max_usage_in_bytes"),
+        limit,
+        oom_kills: field(&view.read("memory", "memory.oom_control").unwrap_or_default(), "oom_kill")
+            .unwrap_or_default(),
+        pressure: pressure(view, "memory.pressure"),
+    })
+}
+
+fn swap_v2(view: &View) -> Option<SwapUsage> {
+    let usage = view.number("memory", "memory.swap.current")?;
+    let limit = view.number("memory", "memory.swap.max");
+    Some(SwapUsage { usage, available: limit.map(|limit| limit.saturating_sub(usage)) })
+}
+
+fn swap_v1(view: &View, memory: &MemoryUsage) -> Option<SwapUsage> {
+    let usage = view.number("memory", "memory.memsw.usage_in_bytes")?.saturating_sub(memory.usage);
+    let both = view.number("memory", "memory.memsw.limit_in_bytes").filter(|limit| *limit < UNLIMITED);
+    let limit = both.zip(memory.limit).map(|(both, limit)| both.saturating_sub(limit));
+    Some(SwapUsage { usage, available: limit.map(|limit| limit.saturating_sub(usage)) })
+}
+
+fn io_v2(view: &View) -> Option<IoUsage> {
+    let stat = view.read("io", "io.stat")?;
+    let sum = |name: &str| {
+        let values =
+            stat.split_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok());
+        values.fold(0, u64::saturating_add)
+    };
+    Some(IoUsage {
+        read_bytes: sum("rbytes"),
+        write_bytes: sum("wbytes"),
+        reads: sum("rios"),
+        writes: sum("wios"),
+        pressure: pressure(view, "io.pressure"),
+    })
+}
+
+fn io_v1(view: &View) -> Option<IoUsage> {
+    let bytes = view.read("blkio", "blkio.throttle.io_service_bytes")?;
+    let operations = view.read("blkio", "blkio.throttle.io_serviced").unwrap_or_default();
+    // "MAJOR:MINOR Read N" per device and kind.
+    let sum = |text: &str, kind: &str| {
+        let values = text.lines().filter_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            (words.next()? == kind).then(|| words.next()?.parse::<u64>().ok())?
+        });
+        values.fold(0, u64::saturating_add)
+    };
+    Some(IoUsage {
+        read_bytes: sum(&bytes, "Read"),
+        write_bytes: sum(&bytes, "Write"),
+        reads: sum(&operations, "Read"),
+        writes: sum(&operations, "Write"),
+        pressure: pressure(view, "io.pressure"),
+    })
+}
+
+/// Pressure is the core's own, so the v2 tree of a hybrid machine has it, too. `None` where PSI is off.
+fn pressure(view: &View, file: &str) -> Option<Pressure> {
+    let text = view.v2.as_ref()?.read(file).ok()?;
+    let mut pressure = Pressure::default();
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let target = match words.next() {
+            Some("some") => &mut pressure.some,
+            Some("full") => &mut pressure.full,
+            _ => continue,
+        };
+        for (name, value) in words.filter_map(|word| word.split_once('=')) {
+            match name {
+                "avg10" => target.avg10 = value.parse().unwrap_or_default(),
+                "avg60" => target.avg60 = value.parse().unwrap_or_default(),
+                "avg300" => target.avg300 = value.parse().unwrap_or_default(),
+                "total" => target.total = value.parse().unwrap_or_default(),
+                _ => {}
+            }
+        }
+    }
+    Some(pressure)
+}
+
+/// A number in a file of `name value` lines.
+pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Tree;
+
+    #[test]
+    fn v2_files_become_readings() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cgroup.controllers"), "cpu memory io pids\n").unwrap();
+        std::fs::create_dir(dir.path().join("g")).unwrap();
+        let put = |name: &str, text: &str| std::fs::write(dir.path().join("g").join(name), text).unwrap();
+        put(
+            "cpu.stat",
+            "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\nnr_periods 4\nnr_throttled 1\nthrottled_usec 7\n",
+        );
+        put(
+            "cpu.pressure",
+            "some avg10=1.50 avg60=0.25 avg300=0.00 total=123\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=9\n",
+        );
+        put("memory.current", "10000\n");
+        put("memory.max", "20000\n");
+        put("memory.stat", "anon 6000\nfile 4000\ninactive_file 3000\npgfault 11\npgmajfault 2\n");
+        put("memory.events", "low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 0\n");
+        put("memory.swap.current", "100\n");
+        put("memory.swap.max", "max\n");
+        put("io.stat", "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n8:16 rbytes=5 wbytes=0 rios=1 wios=0\n");
+        put("pids.current", "3\n");
+        put("pids.max", "max\n");
+        let cgroups = Cgroups::v2_at(dir.path());
+        let path = CgroupPath::plain("g").unwrap();
+        let usage = cgroups.usage(&path).unwrap();
+        let cpu = usage.cpu.unwrap();
+        assert_eq!((cpu.total, cpu.user, cpu.throttled, cpu.throttled_periods), (1_500_000, 1_000_000, 7000, 1));
+        let psi = cpu.pressure.unwrap();
+        assert_eq!((psi.some.avg10, psi.some.total, psi.full.total), (1.5, 123, 9));
+        let memory = usage.memory.unwrap();
+        assert_eq!((memory.working_set, memory.available, memory.rss, memory.oom_kills), (7000, Some(13_000), 6000, 2));
+        assert_eq!(usage.swap.unwrap(), SwapUsage { usage: 100, available: None });
+        assert_eq!(usage.pids.unwrap(), PidsUsage { current: 3, limit: None });
+        let io = usage.io.unwrap();
+        assert_eq!((io.read_bytes, io.write_bytes, io.reads, io.writes, io.pressure), (15, 20, 2, 2, None));
+        assert_eq!(cgroups.oom_kills(&path).unwrap(), 2);
+    }
+
+    #[test]
+    fn v1_block_io_is_summed_by_kind() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "8:0 Read 100\n8:0 Write 7\n8:0 Total 107\n8:16 Read 1\nTotal 108\n";
+        std::fs::write(dir.path().join("blkio.throttle.io_service_bytes"), text).unwrap();
+        let group = Tree::open(dir.path()).unwrap().group("").unwrap();
+        let view = View { layout: Layout::V1, v1: vec![(vec!["blkio".into()], group)], v2: None };
+        let io = io_v1(&view).unwrap();
+        assert_eq!((io.read_bytes, io.write_bytes), (101, 7));
+    }
+
+    #[test]
+    fn fields_are_whole_words() {
+        assert_eq!(field("oom 1\noom_kill 2\n", "oom_kill"), Some(2));
+        assert_eq!(field("oom_kill_x 2\n", "oom_kill"), None);
+    }
+}

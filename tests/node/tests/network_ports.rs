@@ -134,3 +134,39 @@ fn the_table_can_be_listed_and_loaded_again() {
     node.detach(&bridge, &pod);
     assert!(!node.netns.ruleset().contains("elements"));
 }
+
+#[test]
+fn a_udp_client_that_never_pauses_reaches_the_pod_that_came_later() {
+    let node = Node::new();
+    let (bridge, _) = node.bridge(config(6));
+    // One and the same local port: to the kernel it is one flow, and stays as it was translated at first.
+    let ask = |patience: u64| node.world.dial_udp("192.0.2.2:5353", 40_000, Duration::from_millis(patience));
+    assert!(ask(100).is_err(), "nobody is there yet");
+    let udp = [port(Protocol::Udp, 5353, 80, None)];
+    let first = node.pod(&bridge, &udp);
+    let server = first.netns.serve("0.0.0.0:80");
+    assert!(ask(2000).is_ok(), "the first pod is not reached");
+    drop(server);
+    node.detach(&bridge, &first);
+    let second = node.pod(&bridge, &udp);
+    let _second = second.netns.serve("0.0.0.0:80");
+    assert!(ask(2000).is_ok(), "the second pod is not reached");
+}
+
+#[test]
+fn flows_of_others_through_the_node_survive() {
+    let node = Node::new();
+    let (bridge, _) = node.bridge(config(7));
+    let client = node.pod(&bridge, &[]);
+    // An answer that is still under way when a pod with the same port number comes.
+    let world = node.world.run(|| std::net::UdpSocket::bind("0.0.0.0:53").unwrap());
+    let socket = client.netns.run(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    for end in [&world, &socket] {
+        end.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    }
+    socket.send_to(b"?", "192.0.2.1:53").unwrap();
+    let (_, asker) = world.recv_from(&mut [0; 8]).unwrap();
+    let _dns = node.pod(&bridge, &[port(Protocol::Udp, 53, 53, None)]);
+    world.send_to(b"!", asker).unwrap();
+    socket.recv_from(&mut [0; 8]).expect("the answer to another pod's query was lost");
+}

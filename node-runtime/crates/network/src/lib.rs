@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod conntrack;
 mod netlink;
 mod netns;
 mod nft;

@@ -250,8 +250,8 @@ impl Node {
     }
 
     pub fn detach(&self, bridge: &Bridge, pod: &Pod) {
-        let (bridge, id) = (bridge.clone(), pod.id.clone());
-        self.block_on(async move { bridge.detach(&id).await }).unwrap();
+        let (bridge, id, attachment) = (bridge.clone(), pod.id.clone(), pod.attachment.clone());
+        self.block_on(async move { bridge.detach(&id, Some(&attachment)).await }).unwrap();
     }
 
     pub fn try_attach(&self, bridge: &Bridge, id: &PodId, netns: PathBuf, ports: &[PortMapping]) -> Result<Attachment> {

@@ -3,10 +3,11 @@
 //! Must not: decide who gets which address or port, or keep what the kernel keeps.
 use super::config::{BridgeConfig, mac_of};
 use super::sysctl;
+use crate::conntrack::ConntrackSocket;
 use crate::netlink::{LinkInfo, NetlinkError, RouteSocket, route};
 use crate::netns;
 use crate::nft::{Element, HostPort, NftSocket, TableSpec};
-use berth_model::{Error, ErrorKind, Result, ResultExt};
+use berth_model::{Error, ErrorKind, Protocol, Result, ResultExt};
 use ipnet::Ipv4Net;
 use nix::errno::Errno;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -44,6 +45,7 @@ pub(super) struct Host {
     table: TableSpec,
     route: RouteSocket,
     nft: NftSocket,
+    conntrack: ConntrackSocket,
     bridge: Option<BridgeLink>,
     /// Interfaces of pods that were detached, and when.
     leaving: HashMap<String, Instant>,
@@ -53,8 +55,9 @@ impl Host {
     /// Opens the sockets in the calling thread's network namespace; changes nothing.
     pub(super) fn open(config: &BridgeConfig) -> Result<Self> {
         let table = TableSpec { table: config.table.clone(), bridge: config.bridge.clone(), subnet: config.subnet };
-        let (route, nft) = (RouteSocket::open()?, NftSocket::open()?);
-        let mut host = Self { config: config.clone(), table, route, nft, bridge: None, leaving: HashMap::new() };
+        let (route, nft, conntrack) = (RouteSocket::open()?, NftSocket::open()?, ConntrackSocket::open()?);
+        let config = config.clone();
+        let mut host = Self { config, table, route, nft, conntrack, bridge: None, leaving: HashMap::new() };
         let links = host.route.links()?;
         host.check_overlap(&links)?;
         Ok(host)
@@ -186,13 +189,28 @@ impl Host {
     /// Adds host ports. `all` are those of all pods: whoever flushed the ruleset meanwhile took the whole table with it.
     pub(super) fn add_ports(&mut self, ports: &[HostPort], all: &[HostPort]) -> Result<()> {
         let result = self.nft.add(&self.table, ports);
-        self.or_replace(result, all)
+        self.or_replace(result, all)?;
+        self.forget_flows(ports);
+        Ok(())
     }
 
     /// Removes host ports. `all` are those that stay.
     pub(super) fn remove_ports(&mut self, ports: &[HostPort], all: &[HostPort]) -> Result<()> {
         let result = self.nft.remove(&self.table, ports);
-        self.or_replace(result, all)
+        self.or_replace(result, all)?;
+        self.forget_flows(ports);
+        Ok(())
+    }
+
+    /// Lets UDP clients meet the table as it is now. They would in the end anyway: a failure stops nothing.
+    fn forget_flows(&mut self, ports: &[HostPort]) {
+        if !ports.iter().any(|p| p.protocol == Protocol::Udp) {
+            return;
+        }
+        let local = self.route.addresses().map(|all| all.into_iter().map(|(_, net)| net).collect::<Vec<_>>());
+        if let Err(e) = local.and_then(|local| self.conntrack.forget(ports, &local)) {
+            tracing::warn!(error = ?e, "UDP clients may reach a host port's former pod until they pause");
+        }
     }
 
     /// A missing table or element means that somebody else changed the table: it is written anew.
@@ -255,7 +273,7 @@ impl Host {
             return Ok(Some(format!("bridge {name:?} is down")));
         }
         let address = self.config.gateway_net();
-        if !self.route.addresses(link.index)?.contains(&address) {
+        if !self.route.addresses()?.contains(&(link.index, address)) {
             return Ok(Some(format!("bridge {name:?} lacks its address {address}")));
         }
         if !self.nft.exists(&self.config.table)? {

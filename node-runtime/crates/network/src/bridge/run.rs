@@ -117,9 +117,16 @@ impl Bridge {
 
     /// Takes a pod's host ports and address back. Idempotent; needs no namespace. The veth pair goes with the pod's network
     /// namespace, which the caller drops; the kernel needs 20 ms and more for it, and nobody has to wait for that.
-    pub async fn detach(&self, pod: &PodId) -> Result<()> {
-        let pod = pod.clone();
-        self.run(move |inner| inner.detach(&pod)).await
+    /// The lease says all that is to be undone; what the pod's record says counts where the lease is lost.
+    pub async fn detach(&self, pod: &PodId, attachment: Option<&Attachment>) -> Result<()> {
+        let (pod, recorded) = (pod.clone(), attachment.map(|a| a.host_interface.clone()));
+        self.run(move |inner| {
+            if let Some(interface) = recorded {
+                inner.host().leaves(&interface);
+            }
+            inner.detach(&pod)
+        })
+        .await
     }
 
     /// Removes leases, interfaces on the bridge and nftables elements that belong to none of the `live` pods. `live` has

@@ -141,11 +141,11 @@ impl RouteSocket {
         Ok(answers.iter().filter_map(|a| parse_link(&a.payload)).collect())
     }
 
-    /// The IPv4 addresses of an interface.
-    pub(crate) fn addresses(&mut self, index: u32) -> Result<Vec<Ipv4Net>, NetlinkError> {
+    /// The IPv4 addresses, each with the index of its interface.
+    pub(crate) fn addresses(&mut self) -> Result<Vec<(u32, Ipv4Net)>, NetlinkError> {
         let m = Message::new(RTM_GETADDR, F_DUMP, &address_header(0, 0));
         let answers = self.0.ask(Request::new("list addresses", m))?;
-        Ok(answers.iter().filter_map(|a| parse_address(&a.payload)).filter(|a| a.0 == index).map(|a| a.1).collect())
+        Ok(answers.iter().filter_map(|a| parse_address(&a.payload)).collect())
     }
 
     /// The IPv4 routes of all tables.

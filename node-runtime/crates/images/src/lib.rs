@@ -1,1 +1,112 @@
-//! Content store, unpacking, snapshots, garbage collection.
+//! Images on this node: pulled, verified, unpacked, kept as long as they are needed.
+//!
+//! Owns: the content store, the unpacking of layers, snapshots shared by chain id, the root filesystems of containers, garbage
+//! collection. Must not: decide whether an image may be used (that is trust), mount anything (that is `berth-init`), or let a
+//! list wait for a pull.
+//!
+//! One pull's way: [`Images::fetch`] joins an equal pull or starts a task ([`pull`]); blobs arrive in parallel and go through
+//! [`unpack`] as they arrive, each layer into a directory of its own; one sync makes all of it durable; the record comes last
+//! ([`commit`]). A crash leaves directories that nothing names, and the next start removes them ([`open`]).
+#![forbid(unsafe_code)]
+
+mod collect;
+mod commit;
+mod config;
+mod flights;
+mod image_config;
+mod layout;
+mod open;
+mod pull;
+mod record;
+mod rootfs;
+mod state;
+mod tree;
+mod unpack;
+mod usage;
+
+pub use collect::Collected;
+pub use config::{ImagesConfig, Limits};
+pub use pull::PullRequest;
+pub use record::{Evidence, ImageRecord, LayerRecord, Source};
+pub use rootfs::{RootfsDirs, RootfsRecord, RootfsUsage};
+pub use tree::DiskUsage;
+pub use usage::FsUsage;
+
+use berth_model::{Digest, Error, ErrorKind, Reference, Result, UnixNanos};
+use berth_registry::{Auth, Client, Resolved};
+use berth_store::{Database, Records};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// The images of one root directory. Clones are the same store.
+#[derive(Clone)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ImagesConfig,
+    layout: layout::Layout,
+    database: Arc<Database>,
+    client: Client,
+    rootfs_records: Records<RootfsRecord>,
+    state: Mutex<state::State>,
+    usage: usage::Readings,
+    flights: flights::Flights,
+    /// Held while names and records change, so that each change is built on the one before.
+    committing: tokio::sync::Mutex<()>,
+    /// Held while the trash is emptied.
+    collecting: tokio::sync::Mutex<()>,
+    /// How many blobs are on their way, in all pulls together.
+    blob_permits: tokio::sync::Semaphore,
+    /// Who makes which snapshot, so that two pulls do not make it twice.
+    makers: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Images {
+    /// What a reference stands for on its registry now. Errors: the registry client's.
+    pub async fn resolve(&self, reference: &Reference, auth: &Auth) -> Result<Resolved> {
+        self.inner.client.resolve(reference, auth).await
+    }
+
+    /// All images, by id.
+    pub fn list(&self) -> Vec<Arc<ImageRecord>> {
+        self.state().images()
+    }
+
+    /// The image that a text stands for: an id or a unique prefix of it of 12 digits or more, with or without `sha256:`; or a
+    /// reference as people write it. Errors: `InvalidArgument` for a text that is none of these.
+    pub fn find(&self, text: &str) -> Result<Option<Arc<ImageRecord>>> {
+        self.state().find(text)
+    }
+
+    fn state(&self) -> MutexGuard<'_, state::State> {
+        // Nothing that holds the lock can fail half-way, so a panic elsewhere leaves it whole.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs blocking work off the async threads.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(e) => Err(Error::internal(format!("a task of the image store ended early: {e}"))),
+        }
+    }
+}
+
+impl std::fmt::Debug for Images {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Images({})", self.inner.layout.root().display())
+    }
+}
+
+/// An image's content is not as it must be; pulling it again changes nothing.
+fn refused(what: impl std::fmt::Display, problem: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::FailedPrecondition, format!("{what}: {problem}"))
+}
+
+/// The time. Zero before 1970, which no clock of ours shows.
+fn now() -> UnixNanos {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,75 @@
+//! Garbage collection: what no image, container or running pull needs goes.
+//!
+//! Owns: the sweep. Must not: stop pulls. What a pull needs it has leased before it looked whether it is here, and the sweep
+//! takes things out of the table under the same lock.
+use crate::Images;
+use crate::tree::DiskUsage;
+use berth_model::Result;
+use std::time::Duration;
+
+/// What a collection removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Snapshots.
+    pub snapshots: usize,
+    /// Blobs.
+    pub blobs: usize,
+    /// What they took.
+    pub usage: DiskUsage,
+}
+
+impl Images {
+    /// Removes what is not needed, and returns when the disk is free of it.
+    pub async fn collect(&self) -> Result<Collected> {
+        let _guard = self.inner.collecting.lock().await;
+        let images = self.clone();
+        self.blocking(move || {
+            let collected = images.sweep()?;
+            images.inner.layout.empty_trash()?;
+            Ok(collected)
+        })
+        .await
+    }
+
+    /// Takes what is not needed out of the table and out of its place. Quick: renames only.
+    fn sweep(&self) -> Result<Collected> {
+        let layout = &self.inner.layout;
+        let mut state = self.state();
+        let needed = state.needed();
+        let mut collected = Collected::default();
+        let snapshots: Vec<_> = state.snapshots.keys().filter(|id| !needed.contains(*id)).cloned().collect();
+        for id in snapshots {
+            layout.discard(&layout.snapshot(&id))?;
+            if let Some(snapshot) = state.snapshots.remove(&id) {
+                collected.snapshots += 1;
+                collected.usage += snapshot.usage;
+            }
+        }
+        let blobs: Vec<_> = state.blobs.keys().filter(|digest| !needed.contains(*digest)).cloned().collect();
+        for digest in blobs {
+            layout.discard(&layout.blob(&digest))?;
+            if let Some(bytes) = state.blobs.remove(&digest) {
+                collected.blobs += 1;
+                collected.usage += DiskUsage { bytes, inodes: 1 };
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Collects without making the caller wait. Outside of a runtime the next collection does it.
+    pub(crate) fn sweep_later(&self) {
+        self.sweep_after(Duration::ZERO);
+    }
+
+    /// The same after a while.
+    pub(crate) fn sweep_after(&self, delay: Duration) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let images = self.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(delay).await;
+            if let Err(e) = images.collect().await {
+                tracing::warn!(error = %e, "cannot collect unused image data");
+            }
+        });
+    }
+}

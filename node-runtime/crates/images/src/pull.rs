@@ -1,0 +1,231 @@
+//! One pull: manifest, configuration, layers.
+//!
+//! Owns: the order of a pull, what runs in parallel, and that a failure leaves nothing but garbage that is removed. Must not:
+//! speak HTTP (the registry client does), or make anything visible (that is [`crate::commit`]).
+mod layers;
+
+use crate::flights::Listeners;
+use crate::image_config::{self, ParsedConfig};
+use crate::record::{Evidence, ImageRecord};
+use crate::{Images, refused};
+use berth_model::{Digest, ErrorKind, ImageId, PullProgress, PullStage, Reference, Result, ResultExt};
+use berth_registry::{Auth, Descriptor, ImageManifest, ManifestKind, Platform, parse_manifest, select_platform};
+use bytes::Bytes;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Configurations that are of images; anything else is an artifact.
+const CONFIG_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+/// Layers that are archives. How they are compressed their first bytes tell.
+const LAYER_TYPES: [&str; 8] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+];
+
+/// How long the finished layers of a pull that a registry failed wait for the next attempt. The kubelet's longest pause between two
+/// attempts is five minutes.
+const KEEP_PARTIAL: Duration = Duration::from_secs(600);
+
+/// What to pull.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// As the user wrote it, completed.
+    pub reference: Reference,
+    /// What it was resolved to: the digest of a manifest or an index.
+    pub digest: Digest,
+    /// Credentials.
+    pub auth: Auth,
+    /// What trust found out about this digest; stored with the image.
+    pub evidence: Evidence,
+    /// Where progress is told. A listener that does not keep up misses some.
+    pub progress: Option<mpsc::Sender<PullProgress>>,
+}
+
+/// A pull that runs.
+struct Pull {
+    images: Images,
+    request: PullRequest,
+    listeners: Listeners,
+}
+
+/// Keeps blobs and snapshots from the collector while a pull needs them.
+struct Lease {
+    images: Images,
+    digests: Vec<Digest>,
+}
+
+impl Lease {
+    fn add(&mut self, digests: Vec<Digest>) {
+        self.images.state().lease(&digests);
+        self.digests.extend(digests);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.images.state().release(&self.digests);
+    }
+}
+
+impl Images {
+    /// Pulls an image, or joins an equal pull. It goes on when the caller gives up, and asking again joins it. What is here already is
+    /// not fetched again.
+    ///
+    /// Errors: the registry client's (`Unknown` starting `RegistryUnavailable`, `NotFound`, `PermissionDenied`); `FailedPrecondition` for
+    /// content that is not as promised or unsafe; `ResourceExhausted` for a limit or a full disk. A pull that fails leaves no
+    /// file behind.
+    pub async fn fetch(&self, request: PullRequest) -> Result<Arc<ImageRecord>> {
+        let images = self.clone();
+        self.inner.flights.join(request, |request, listeners| Pull { images, request, listeners }.run()).await
+    }
+
+    /// The configuration of an image, byte for byte as it was pulled. Errors: `NotFound`.
+    pub async fn config_document(&self, id: &ImageId) -> Result<Vec<u8>> {
+        if self.state().image(id).is_none() {
+            return Err(berth_model::Error::not_found("image", id));
+        }
+        let path = self.inner.layout.blob(id);
+        self.blocking(move || std::fs::read(&path).context(|| path.display())).await
+    }
+}
+
+impl Pull {
+    async fn run(self) -> Result<Arc<ImageRecord>> {
+        let result = self.run_once().await;
+        match &result {
+            Ok(image) => self.tell("", PullStage::Done, image.size, image.size),
+            // Asking again may help: then the layers that were finished are not fetched again.
+            Err(e) if matches!(e.kind(), ErrorKind::Unknown | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) => {
+                self.images.sweep_after(KEEP_PARTIAL);
+            }
+            // Waited for, so that the caller finds the disk as it was.
+            Err(_) => {
+                if let Err(e) = self.images.collect().await {
+                    tracing::warn!(error = %e, "cannot clean up after a pull");
+                }
+            }
+        }
+        result
+    }
+
+    async fn run_once(&self) -> Result<Arc<ImageRecord>> {
+        if let Some(id) = self.present() {
+            match self.images.commit(&self.request, &id, None).await {
+                // Removed between the two: fetch it.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        let mut lease = Lease { images: self.images.clone(), digests: Vec::new() };
+        let (manifest_digest, manifest_bytes, manifest) = self.manifest().await?;
+        check_types(&manifest)?;
+        let id = manifest.config.digest.clone();
+        lease.add(vec![id.clone(), manifest_digest.clone()]);
+        let config_bytes = self.config(&manifest.config).await?;
+        let parsed = image_config::parse(&config_bytes, manifest.layers.len(), &self.images.inner.config.limits)?;
+        let chain_ids = image_config::chain_ids(&parsed.diff_ids);
+        lease.add(chain_ids.iter().chain(manifest.layers.iter().map(|l| &l.digest)).cloned().collect());
+        for (digest, bytes) in [(&manifest_digest, manifest_bytes), (&id, config_bytes)] {
+            self.keep(digest.clone(), bytes).await?;
+        }
+        let layers = self.layers(&manifest, &parsed.diff_ids, &chain_ids).await?;
+        let ParsedConfig { config, created, .. } = parsed;
+        let fresh = ImageRecord {
+            id: id.clone(),
+            config,
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            manifest_digest,
+            size: manifest.config.size + manifest.layers.iter().map(|l| l.size).sum::<u64>(),
+            layers,
+            created,
+            pulled_at: 0,
+            pinned: false,
+            evidence: Evidence::default(),
+        };
+        self.images.commit(&self.request, &id, Some(fresh)).await
+    }
+
+    /// The image, if this digest is here with all of its layers.
+    fn present(&self) -> Option<ImageId> {
+        let state = self.images.state();
+        let image = state.image_by_digest(&self.request.digest)?;
+        if !state.has_snapshots(image.chain_ids()) {
+            return None;
+        }
+        self.tell("", PullStage::Exists, image.size, image.size);
+        Some(image.id.clone())
+    }
+
+    /// The manifest for this platform, with its digest and bytes.
+    async fn manifest(&self) -> Result<(Digest, Bytes, ImageManifest)> {
+        let PullRequest { reference, digest, auth, .. } = &self.request;
+        let client = &self.images.inner.client;
+        self.tell("", PullStage::Resolving, 0, 0);
+        let raw = client.manifest(reference, digest, auth).await?;
+        let entry = match parse_manifest(&raw.bytes, &raw.media_type)? {
+            ManifestKind::Image(manifest) => return Ok((raw.digest, raw.bytes, manifest)),
+            ManifestKind::Index(entries) => select_platform(&entries, &Platform::host())?.clone(),
+        };
+        let raw = client.manifest(reference, &entry.digest, auth).await?;
+        match parse_manifest(&raw.bytes, &raw.media_type)? {
+            ManifestKind::Image(manifest) => Ok((raw.digest, raw.bytes, manifest)),
+            ManifestKind::Index(_) => Err(refused("image index", "names another index for this platform")),
+        }
+    }
+
+    async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        let PullRequest { reference, auth, .. } = &self.request;
+        let limit = self.images.inner.config.limits.max_config;
+        self.images.inner.client.small_blob(reference, descriptor, auth, limit).await
+    }
+
+    /// Writes a small blob into the store.
+    async fn keep(&self, digest: Digest, bytes: Bytes) -> Result<()> {
+        let images = self.images.clone();
+        self.images
+            .blocking(move || {
+                if images.state().blobs.contains_key(&digest) {
+                    return Ok(());
+                }
+                let layout = &images.inner.layout;
+                let (temporary, mut file) = layout.temporary_file()?;
+                file.write_all(&bytes)?;
+                file.sync_data()?;
+                temporary.commit(&layout.blob(&digest))?;
+                images.state().blobs.insert(digest, bytes.len() as u64);
+                Ok(())
+            })
+            .await
+    }
+
+    fn tell(&self, item: &str, stage: PullStage, current: u64, total: u64) {
+        self.listeners.tell(&PullProgress { item: item.to_owned(), stage, current, total });
+    }
+}
+
+fn check_types(manifest: &ImageManifest) -> Result<()> {
+    let config = manifest.config.media_type.as_str();
+    if !CONFIG_TYPES.contains(&config) {
+        return Err(refused(
+            "image manifest",
+            format!("has a configuration of type {config:?}: an artifact, not an image"),
+        ));
+    }
+    match manifest.layers.iter().find(|l| !LAYER_TYPES.contains(&l.media_type.as_str())) {
+        Some(layer) => Err(refused(
+            "image manifest",
+            format!("has a layer of type {:?}, which is not supported", layer.media_type),
+        )),
+        None => Ok(()),
+    }
+}

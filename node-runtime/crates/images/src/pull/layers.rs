@@ -1,0 +1,258 @@
+//! The layers of one pull: fetched and unpacked side by side, put in place from the bottom up.
+//!
+//! Owns: the parallelism and its end. A layer needs the ones below only when it is put in place, for the attributes of directories
+//! that it implies. Must not: leave a thread running after the pull has ended.
+use super::Pull;
+use crate::layout::Temporary;
+use crate::open::SnapshotNote;
+use crate::record::LayerRecord;
+use crate::state::Snapshot;
+use crate::unpack::{self, Job, LayerPath, Unpacked, io};
+use crate::{Images, refused};
+use berth_model::{Digest, Error, ErrorKind, PullStage, Result, ResultExt};
+use berth_registry::{Descriptor, ImageManifest};
+use bytes::Bytes;
+use futures_util::{StreamExt, future};
+use rustix::fs::{self, Mode, OFlags};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// Chunks on their way from the network to the inflating thread.
+const CHUNKS: usize = 32;
+/// Progress of one blob is told so often.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+/// Digits of a digest that name a layer to people.
+const SHORT: usize = 12;
+
+/// How far a layer has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Working,
+    InPlace,
+    /// It, or another one, failed.
+    Failed,
+}
+
+/// One layer of the pull.
+struct Layer<'a> {
+    descriptor: &'a Descriptor,
+    diff_id: &'a Digest,
+    chain_ids: &'a [Digest],
+    index: usize,
+}
+
+/// What the layers of one pull share.
+struct Crew {
+    progress: Vec<watch::Sender<Progress>>,
+    failure: Mutex<Option<Error>>,
+    image_bytes: Arc<AtomicU64>,
+}
+
+impl Crew {
+    /// Keeps the first error and stops all others.
+    fn fail(&self, error: Error) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        for layer in &self.progress {
+            layer.send_if_modified(|p| std::mem::replace(p, Progress::Failed) != Progress::Failed);
+        }
+    }
+
+    fn cancelled() -> Error {
+        Error::new(ErrorKind::Unavailable, "another layer of the image failed")
+    }
+}
+
+impl Layer<'_> {
+    fn chain_id(&self) -> &Digest {
+        &self.chain_ids[self.index]
+    }
+
+    fn item(&self) -> &str {
+        &self.descriptor.digest.hex()[..SHORT]
+    }
+}
+
+impl Pull {
+    /// Brings all layers into place. When one fails the others stop, and this returns when the last thread has.
+    pub(super) async fn layers(
+        &self,
+        manifest: &ImageManifest,
+        diff_ids: &[Digest],
+        chain_ids: &[Digest],
+    ) -> Result<Vec<LayerRecord>> {
+        let crew = Crew {
+            progress: diff_ids.iter().map(|_| watch::channel(Progress::Working).0).collect(),
+            failure: Mutex::default(),
+            image_bytes: Arc::default(),
+        };
+        let tasks = manifest.layers.iter().zip(diff_ids).enumerate().map(|(index, (descriptor, diff_id))| {
+            let crew = &crew;
+            async move {
+                match self.layer(&Layer { descriptor, diff_id, chain_ids, index }, crew).await {
+                    Ok(()) => drop(crew.progress[index].send_if_modified(|p| match *p {
+                        Progress::Working => {
+                            *p = Progress::InPlace;
+                            true
+                        }
+                        _ => false,
+                    })),
+                    Err(e) => crew.fail(e),
+                }
+            }
+        });
+        future::join_all(tasks).await;
+        if let Some(e) = crew.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(e);
+        }
+        let state = self.images.state();
+        let records = manifest.layers.iter().zip(diff_ids).zip(chain_ids).map(|((descriptor, diff_id), chain_id)| {
+            let snapshot =
+                state.snapshots.get(chain_id).ok_or_else(|| Error::internal(format!("snapshot {chain_id} is gone")))?;
+            Ok(LayerRecord {
+                chain_id: chain_id.clone(),
+                diff_id: diff_id.clone(),
+                digest: descriptor.digest.clone(),
+                size: descriptor.size,
+                usage: snapshot.usage,
+            })
+        });
+        records.collect()
+    }
+
+    async fn layer(&self, layer: &Layer<'_>, crew: &Crew) -> Result<()> {
+        let maker = self.images.maker(layer.chain_id());
+        // Two pulls that share a layer: the second one waits here, and then finds it. Locks are taken from the top of a stack
+        // to its bottom only, so they cannot wait for each other in a circle.
+        let _making = maker.lock().await;
+        if self.images.state().snapshots.contains_key(layer.chain_id()) {
+            self.tell(layer.item(), PullStage::Exists, layer.descriptor.size, layer.descriptor.size);
+            return Ok(());
+        }
+        let (directory, unpacked) = {
+            let _permit = self.images.inner.blob_permits.acquire().await.map_err(|e| Error::internal(e.to_string()))?;
+            self.download(layer, crew).await?
+        };
+        if let Some(below) = layer.index.checked_sub(1) {
+            let mut progress = crew.progress[below].subscribe();
+            let reached = progress.wait_for(|p| *p != Progress::Working).await.map(|p| *p);
+            if !matches!(reached, Ok(Progress::InPlace)) {
+                return Err(Crew::cancelled());
+            }
+        }
+        let (images, chain_ids) = (self.images.clone(), layer.chain_ids[..=layer.index].to_vec());
+        self.images.blocking(move || images.put_in_place(directory, &unpacked, &chain_ids)).await?;
+        self.tell(layer.item(), PullStage::Done, layer.descriptor.size, layer.descriptor.size);
+        Ok(())
+    }
+
+    /// Fetches and unpacks at the same time.
+    async fn download(&self, layer: &Layer<'_>, crew: &Crew) -> Result<(Temporary, Unpacked)> {
+        let mut progress = crew.progress[layer.index].subscribe();
+        let super::PullRequest { reference, auth, .. } = &self.request;
+        let client = &self.images.inner.client;
+        let mut stream = tokio::select! {
+            _ = progress.wait_for(|p| *p == Progress::Failed) => return Err(Crew::cancelled()),
+            stream = client.blob(reference, layer.descriptor, auth, 0) => stream?,
+        };
+        let (sender, chunks) = mpsc::channel::<Result<Bytes>>(CHUNKS);
+        let work = self.images.unpacker(layer, crew, chunks);
+        let unpacking = tokio::task::spawn_blocking(work);
+        let (mut seen, mut told) = (0, Instant::now());
+        let total = layer.descriptor.size;
+        loop {
+            let chunk = tokio::select! {
+                _ = progress.wait_for(|p| *p == Progress::Failed) => Some(Err(Crew::cancelled())),
+                chunk = stream.next() => chunk,
+            };
+            let Some(chunk) = chunk else { break };
+            let ended = chunk.is_err();
+            seen += chunk.as_ref().map_or(0, |c| c.len() as u64);
+            // The unpacking side gives up first only with an error of its own.
+            if sender.send(chunk).await.is_err() || ended {
+                break;
+            }
+            if told.elapsed() >= TELL_EVERY {
+                self.tell(layer.item(), PullStage::Downloading, seen, total);
+                told = Instant::now();
+            }
+        }
+        drop(sender);
+        self.tell(layer.item(), PullStage::Unpacking, seen, total);
+        unpacking.await.map_err(|e| Error::internal(format!("unpacking ended early: {e}")))?
+    }
+}
+
+impl Images {
+    /// The lock of whoever makes a snapshot.
+    fn maker(&self, chain_id: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut makers = self.inner.makers.lock().unwrap_or_else(PoisonError::into_inner);
+        makers.retain(|_, maker| maker.strong_count() > 0);
+        if let Some(maker) = makers.get(chain_id).and_then(Weak::upgrade) {
+            return maker;
+        }
+        let maker = Arc::new(tokio::sync::Mutex::new(()));
+        makers.insert(chain_id.clone(), Arc::downgrade(&maker));
+        maker
+    }
+
+    /// The blocking part of a layer. Whatever happens to the pull, the thread itself removes what it made when it fails.
+    fn unpacker(
+        &self,
+        layer: &Layer<'_>,
+        crew: &Crew,
+        chunks: unpack::Chunks,
+    ) -> impl FnOnce() -> Result<(Temporary, Unpacked)> + Send + 'static {
+        let images = self.clone();
+        let Descriptor { digest, size, .. } = layer.descriptor.clone();
+        let (diff_id, chain_id) = (layer.diff_id.clone(), layer.chain_id().clone());
+        let image_bytes = crew.image_bytes.clone();
+        move || {
+            let config = &images.inner.config;
+            let layout = &images.inner.layout;
+            let directory = layout.temporary_directory()?;
+            let target = directory.path().join("fs");
+            std::fs::DirBuilder::new().mode(0o755).create(&target).context(|| target.display())?;
+            let (blob_file, blob) = match config.keep_layer_blobs {
+                true => layout.temporary_file().map(|(t, f)| (Some(t), Some(f)))?,
+                false => (None, None),
+            };
+            let limits = (&config.limits).into();
+            let job = Job { digest: digest.clone(), size, diff_id, target, blob, limits, image_bytes };
+            let unpacked = unpack::unpack(job, chunks)?;
+            if let Some(file) = blob_file {
+                file.commit(&layout.blob(&digest))?;
+                images.state().blobs.insert(digest, size);
+            }
+            SnapshotNote::write(directory.path(), &chain_id, unpacked.usage)?;
+            Ok((directory, unpacked))
+        }
+    }
+
+    /// Gives a layer its place among the snapshots. The last of `chain_ids` is its own; those below are in place.
+    fn put_in_place(&self, directory: Temporary, unpacked: &Unpacked, chain_ids: &[Digest]) -> Result<()> {
+        let Some((own, below)) = chain_ids.split_last() else { return Err(refused("layer", "has no chain id")) };
+        self.inherit(&directory, &unpacked.implied, below)?;
+        directory.commit(&self.inner.layout.snapshot(own))?;
+        self.state().snapshots.insert(own.clone(), Snapshot { usage: unpacked.usage, synced: false });
+        Ok(())
+    }
+
+    fn inherit(&self, directory: &Temporary, implied: &[LayerPath], below: &[Digest]) -> Result<()> {
+        if implied.is_empty() {
+            return Ok(());
+        }
+        let open = |path: &std::path::Path| {
+            fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .map_err(io)
+                .context(|| path.display())
+        };
+        let root = open(&directory.path().join("fs"))?;
+        let parents =
+            below.iter().rev().map(|id| open(&self.inner.layout.snapshot_tree(id))).collect::<Result<Vec<_>>>()?;
+        unpack::inherit(root.as_fd(), implied, &parents, rustix::process::geteuid().is_root())
+    }
+}

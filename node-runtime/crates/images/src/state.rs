@@ -1,0 +1,281 @@
+//! What the store has, in memory: every list and lookup is answered from here.
+//!
+//! Owns: images with their names, snapshots, blobs, who needs which of them. Must not: touch the disk.
+use crate::record::ImageRecord;
+use crate::rootfs::RootfsRecord;
+use crate::tree::DiskUsage;
+use berth_model::{ContainerId, Digest, Error, ImageId, Reference, Result};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Fewest hex digits of an id that stand for it.
+const MIN_PREFIX: usize = 12;
+
+/// A snapshot on disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot {
+    /// What it takes.
+    pub usage: DiskUsage,
+    /// Whether it survives a power cut. What is not synced yet is only used by pulls that sync before they commit.
+    pub synced: bool,
+}
+
+/// Everything there is.
+#[derive(Debug, Default)]
+pub struct State {
+    images: HashMap<ImageId, Arc<ImageRecord>>,
+    references: BTreeMap<String, ImageId>,
+    /// By chain id.
+    pub snapshots: HashMap<Digest, Snapshot>,
+    /// Sizes, by digest.
+    pub blobs: HashMap<Digest, u64>,
+    /// What running pulls need: digests of blobs and chain ids, with the number of pulls.
+    pub leases: HashMap<Digest, usize>,
+    /// Root filesystems, by container.
+    pub rootfs: HashMap<ContainerId, RootfsRecord>,
+}
+
+impl State {
+    /// Takes over what a start found.
+    pub fn load(&mut self, images: Vec<ImageRecord>, references: Vec<(String, ImageId)>) {
+        self.images = images.into_iter().map(|i| (i.id.clone(), Arc::new(i))).collect();
+        self.references = references.into_iter().filter(|(_, id)| self.images.contains_key(id)).collect();
+        for id in self.images.keys().cloned().collect::<Vec<_>>() {
+            self.rename(&id);
+        }
+    }
+
+    /// All images, by id.
+    pub fn images(&self) -> Vec<Arc<ImageRecord>> {
+        let mut all: Vec<_> = self.images.values().cloned().collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    /// One image.
+    pub fn image(&self, id: &ImageId) -> Option<&Arc<ImageRecord>> {
+        self.images.get(id)
+    }
+
+    /// An image that one of its names has this digest, in any repository.
+    pub fn image_by_digest(&self, digest: &Digest) -> Option<&Arc<ImageRecord>> {
+        self.images
+            .values()
+            .find(|i| i.manifest_digest == *digest || i.repo_digests.iter().any(|r| r.digest() == Some(digest)))
+    }
+
+    /// The texts of the references to an image.
+    pub fn references_to<'a>(&'a self, id: &'a ImageId) -> impl Iterator<Item = &'a String> {
+        self.references.iter().filter(move |(_, to)| *to == id).map(|(text, _)| text)
+    }
+
+    /// Writes an image and lets references name it; those that named another one are moved. Returns the image.
+    pub fn put_image(&mut self, record: ImageRecord, references: Vec<String>) -> Arc<ImageRecord> {
+        let id = record.id.clone();
+        self.images.insert(id.clone(), Arc::new(record));
+        let mut touched: HashSet<ImageId> = [id.clone()].into();
+        for text in references {
+            touched.extend(self.references.insert(text, id.clone()));
+        }
+        touched.iter().for_each(|id| self.rename(id));
+        self.images[&id].clone()
+    }
+
+    /// Forgets an image and all of its names.
+    pub fn remove_image(&mut self, id: &ImageId) {
+        self.images.remove(id);
+        self.references.retain(|_, to| to != id);
+    }
+
+    /// Brings the names in a record up to date.
+    fn rename(&mut self, id: &ImageId) {
+        let names: Vec<Reference> = self.references_to(id).filter_map(|text| Reference::parse(text).ok()).collect();
+        let Some(image) = self.images.get_mut(id) else { return };
+        let (digests, tags) = names.into_iter().partition(|r| r.digest().is_some());
+        let image = Arc::make_mut(image);
+        (image.repo_digests, image.repo_tags) = (digests, tags);
+    }
+
+    /// The image that a text stands for: a full id with or without `sha256:`, a unique prefix of 12 digits or more, a reference with tag
+    /// or digest, shortened as people write it. Errors: `InvalidArgument` for a text that is none of these, and for a
+    /// prefix of several images.
+    pub fn find(&self, text: &str) -> Result<Option<Arc<ImageRecord>>> {
+        let bare = text.strip_prefix("sha256:");
+        let hex = bare.unwrap_or(text);
+        if hex.len() >= MIN_PREFIX
+            && hex.len() <= 64
+            && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
+            let mut found = self.images.values().filter(|i| i.id.hex().starts_with(hex));
+            match (found.next(), found.next()) {
+                (Some(_), Some(_)) => {
+                    return Err(Error::invalid("image id", format!("{text} stands for several images")));
+                }
+                (Some(one), None) => return Ok(Some(one.clone())),
+                (None, _) if bare.is_some() => return Ok(None),
+                (None, _) => {}
+            }
+        }
+        let reference = Reference::parse(text)?;
+        let key = match reference.digest() {
+            Some(digest) => reference.with_digest_only(digest.clone()),
+            None => reference,
+        };
+        Ok(self.references.get(&key.to_string()).and_then(|id| self.images.get(id)).cloned())
+    }
+
+    /// Whether all snapshots of a stack are here.
+    pub fn has_snapshots<'a>(&self, mut chain_ids: impl Iterator<Item = &'a Digest>) -> bool {
+        chain_ids.all(|id| self.snapshots.contains_key(id))
+    }
+
+    /// Whether all of these snapshots are known to be on the disk.
+    pub fn is_synced(&self, chain_ids: &[Digest]) -> bool {
+        chain_ids.iter().all(|id| self.snapshots.get(id).is_some_and(|s| s.synced))
+    }
+
+    /// Says that they are.
+    pub fn set_synced(&mut self, chain_ids: &[Digest]) {
+        for id in chain_ids {
+            if let Some(snapshot) = self.snapshots.get_mut(id) {
+                snapshot.synced = true;
+            }
+        }
+    }
+
+    /// Chain ids and blob digests that someone needs: images, containers, running pulls.
+    pub fn needed(&self) -> HashSet<Digest> {
+        let mut needed: HashSet<Digest> = self.leases.keys().cloned().collect();
+        for image in self.images.values() {
+            needed.extend([image.id.clone(), image.manifest_digest.clone()]);
+            needed.extend(image.layers.iter().flat_map(|l| [l.chain_id.clone(), l.digest.clone()]));
+        }
+        needed.extend(self.rootfs.values().flat_map(|r| r.layers.iter().cloned()));
+        needed
+    }
+
+    /// Adds to the leases.
+    pub fn lease(&mut self, digests: &[Digest]) {
+        for digest in digests {
+            *self.leases.entry(digest.clone()).or_default() += 1;
+        }
+    }
+
+    /// Takes from the leases.
+    pub fn release(&mut self, digests: &[Digest]) {
+        for digest in digests {
+            if let Some(count) = self.leases.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    self.leases.remove(digest);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Evidence, LayerRecord};
+
+    fn digest(n: u8) -> Digest {
+        Digest::from_bytes([n; 32])
+    }
+
+    fn image(n: u8) -> ImageRecord {
+        let layer = LayerRecord {
+            chain_id: digest(n + 100),
+            diff_id: digest(n),
+            digest: digest(n + 50),
+            size: 1,
+            usage: DiskUsage::default(),
+        };
+        ImageRecord {
+            id: digest(n),
+            config: Default::default(),
+            repo_tags: vec![],
+            repo_digests: vec![],
+            manifest_digest: digest(n + 150),
+            size: 1,
+            layers: vec![layer],
+            created: String::new(),
+            pulled_at: 1,
+            pinned: false,
+            evidence: Evidence::default(),
+        }
+    }
+
+    fn tags(state: &State, n: u8) -> Vec<String> {
+        state.image(&digest(n)).unwrap().repo_tags.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_tag_moves_and_the_former_image_stays_without_it() {
+        let mut state = State::default();
+        let by_digest = format!("r.io/app@{}", digest(9));
+        state.put_image(image(1), vec!["r.io/app:v1".into(), "r.io/app:latest".into(), by_digest.clone()]);
+        state.put_image(image(2), vec!["r.io/app:latest".into()]);
+        assert_eq!(tags(&state, 1), ["r.io/app:v1"]);
+        assert_eq!(tags(&state, 2), ["r.io/app:latest"]);
+        state.put_image(image(2), vec!["r.io/app:v1".into()]);
+        assert!(tags(&state, 1).is_empty());
+        assert_eq!(state.images().len(), 2);
+        assert_eq!(state.find(&by_digest).unwrap().unwrap().id, digest(1));
+        assert_eq!(state.image_by_digest(&digest(9)).unwrap().id, digest(1));
+        state.remove_image(&digest(2));
+        assert!(state.find("r.io/app:v1").unwrap().is_none());
+    }
+
+    #[test]
+    fn an_image_is_found_by_every_name() {
+        let mut state = State::default();
+        state.put_image(
+            image(1),
+            vec!["docker.io/library/busybox:1.36".into(), format!("docker.io/library/busybox@{}", digest(8))],
+        );
+        let hex = digest(1).hex().to_owned();
+        let names = [
+            digest(1).to_string(),
+            hex.clone(),
+            hex[..12].to_owned(),
+            format!("sha256:{}", &hex[..20]),
+            "busybox:1.36".into(),
+            "docker.io/busybox:1.36".into(),
+            "index.docker.io/library/busybox:1.36".into(),
+            format!("busybox@{}", digest(8)),
+            format!("busybox:any@{}", digest(8)),
+        ];
+        for name in names {
+            assert!(state.find(&name).unwrap().is_some(), "{name}");
+        }
+        for name in ["busybox", "other:1.36", &hex[..11], &digest(2).to_string(), &format!("busybox@{}", digest(7))] {
+            assert!(state.find(name).unwrap().is_none(), "{name}");
+        }
+        assert!(state.find("UPPER").is_err());
+        let mut twin = image(2);
+        twin.id = Digest::parse(&format!("sha256:{}ff", &hex[..62])).unwrap();
+        state.put_image(twin, vec![]);
+        assert!(state.find(&hex[..12]).unwrap_err().message().contains("several"));
+    }
+
+    #[test]
+    fn what_images_containers_and_pulls_use_is_needed() {
+        let mut state = State::default();
+        state.put_image(image(1), vec![]);
+        let needed = state.needed();
+        for used in [digest(1), digest(51), digest(101), digest(151)] {
+            assert!(needed.contains(&used), "{used}");
+        }
+        state.remove_image(&digest(1));
+        assert!(state.needed().is_empty());
+        let container = ContainerId::from_random([1; 32]);
+        state.rootfs.insert(container, RootfsRecord { image: digest(1), layers: vec![digest(101)] });
+        state.lease(&[digest(5)]);
+        state.lease(&[digest(5)]);
+        state.release(&[digest(5)]);
+        assert_eq!(state.needed(), [digest(101), digest(5)].into());
+        state.release(&[digest(5)]);
+        assert_eq!(state.needed(), [digest(101)].into());
+    }
+}

@@ -1,0 +1,16 @@
+//! Unpacking: a compressed layer becomes a directory that overlayfs can stack.
+//!
+//! Owns: decompression, verification of both digests, extraction. Must not: talk to a registry, or name snapshots.
+mod archive;
+mod attributes;
+mod extract;
+mod path;
+mod stream;
+mod whiteout;
+
+pub use attributes::inherit;
+pub use path::{LayerPath, io};
+pub use stream::{Chunks, Job, Unpacked, unpack};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! Readings of what is used on disk.
+//!
+//! Owns: the cache of countings, and the sums over them. Must not: count anything when asked for a sum.
+use crate::rootfs::RootfsUsage;
+use crate::tree::DiskUsage;
+use crate::{Images, now};
+use berth_model::{ContainerId, Result, UnixNanos};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The last reading of each container.
+#[derive(Debug, Default)]
+pub struct Readings(Mutex<HashMap<ContainerId, (Instant, RootfsUsage)>>);
+
+impl Readings {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ContainerId, (Instant, RootfsUsage)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reading that is not too old.
+    pub fn get(&self, owner: &ContainerId, max_age: Duration) -> Option<RootfsUsage> {
+        self.lock().get(owner).filter(|(at, _)| at.elapsed() <= max_age).map(|(_, reading)| *reading)
+    }
+
+    /// Keeps a reading.
+    pub fn put(&self, owner: ContainerId, usage: DiskUsage) -> RootfsUsage {
+        let reading = RootfsUsage { usage, at: now() };
+        self.lock().insert(owner, (Instant::now(), reading));
+        reading
+    }
+
+    /// Forgets a container.
+    pub fn forget(&self, owner: &ContainerId) {
+        self.lock().remove(owner);
+    }
+
+    fn sum(&self) -> DiskUsage {
+        let mut total = DiskUsage::default();
+        self.lock().values().for_each(|(_, reading)| total += reading.usage);
+        total
+    }
+}
+
+/// What images and containers use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsUsage {
+    /// The store's directory, on the file system that is used.
+    pub mountpoint: PathBuf,
+    /// Snapshots and blobs.
+    pub images: DiskUsage,
+    /// Writable layers, by their last readings.
+    pub containers: DiskUsage,
+    /// When this was read.
+    pub at: UnixNanos,
+}
+
+impl Images {
+    /// What images and containers use, from memory.
+    pub fn fs_usage(&self) -> Result<FsUsage> {
+        let mut images = DiskUsage::default();
+        {
+            let state = self.state();
+            state.snapshots.values().for_each(|s| images += s.usage);
+            state.blobs.values().for_each(|size| images += DiskUsage { bytes: size.next_multiple_of(4096), inodes: 1 });
+        }
+        let mountpoint = self.inner.layout.root().to_owned();
+        Ok(FsUsage { mountpoint, images, containers: self.inner.usage.sum(), at: now() })
+    }
+}

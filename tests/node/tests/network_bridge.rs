@@ -49,10 +49,15 @@ fn the_first_packet_of_a_new_pod_gets_through_at_once() {
     let node = Node::new();
     let (bridge, _) = node.bridge(config(3));
     let _node = node.netns.serve("0.0.0.0:81");
-    for _ in 0..5 {
+    for n in 0..10 {
         let pod = node.pod(&bridge, &[]);
+        // The last pod takes the bridge's carrier with it.
+        let last = n % 2 == 0;
         // A lost SYN is sent again after a second.
         pod.netns.dial_within("10.64.3.1:81", Duration::from_millis(900)).expect("lost the first packet");
+        if last {
+            node.netns.sh(&format!("ip link del {}", pod.attachment.host_interface));
+        }
     }
 }
 
@@ -261,6 +266,48 @@ fn reconcile_removes_what_was_planted_and_nothing_else() {
     assert!(!node.netns.ruleset().contains("8014"));
     assert!(node.world.dial("192.0.2.2:8013").is_ok(), "the living pod is untouched");
     assert!(node.reconcile(&bridge, &[&live]).is_empty());
+}
+
+#[test]
+fn pods_that_start_at_once_get_in_nobodys_way() {
+    let node = Node::new();
+    let (bridge, leases) = node.bridge(config(16));
+    let pods: Vec<_> = (0..24).map(|n| (new_id(), Netns::new(), tcp(9100 + n, 80))).collect();
+    let ids: Vec<_> = pods.iter().map(|p| p.0.clone()).collect();
+    let start = || {
+        let tasks = pods.iter().map(|(id, netns, port)| {
+            let (bridge, id, path, port) = (bridge.clone(), id.clone(), netns.path(), port.clone());
+            async move { bridge.attach(&id, &path, &[port]).await }
+        });
+        tasks.collect::<Vec<_>>()
+    };
+    let (tasks, other, live) = (start(), bridge.clone(), ids.clone());
+    let attachments = node.block_on(async move {
+        let tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
+        let mut done = Vec::new();
+        for task in tasks {
+            other.ensure().await.unwrap();
+            assert!(other.reconcile(&live).await.unwrap().is_empty(), "took a pod under way for a leak");
+            done.push(task.await.unwrap().unwrap());
+        }
+        done
+    });
+    let addresses: std::collections::BTreeSet<_> = attachments.iter().map(|a| a.addresses[0]).collect();
+    assert_eq!(addresses.len(), 24);
+    let list = node.netns.ruleset();
+    assert!((9100..9124).all(|port| list.contains(&format!("tcp . {port} :"))), "{list}");
+    let other = bridge.clone();
+    node.block_on(async move {
+        let tasks: Vec<_> = ids.into_iter().map(|id| (other.clone(), id)).collect();
+        let tasks: Vec<_> =
+            tasks.into_iter().map(|(b, id)| tokio::spawn(async move { b.detach(&id, None).await })).collect();
+        for task in tasks {
+            other.ensure().await.unwrap();
+            task.await.unwrap().unwrap();
+        }
+    });
+    assert!(leases.map.lock().unwrap().is_empty());
+    assert!(!node.netns.ruleset().contains("elements"));
 }
 
 #[test]

@@ -169,6 +169,8 @@ impl Host {
             route::add_default_route(index, self.config.gateway()),
         ])?;
         wait_for_carrier(&mut self.route, name)?;
+        // With its first port, the bridge itself gets its carrier too.
+        wait_for_carrier(&mut self.route, &self.config.bridge)?;
         wait_for_carrier(inside, POD_INTERFACE)
     }
 

@@ -22,25 +22,26 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-stats", FOUNDATIONS),
     // Use cases.
     ("berth-engine", CAPABILITIES),
-    // Edges: they and their clients alone know gRPC.
+    // Edges: they and their clients alone know gRPC. They drive the engine, and encode the values of what is below it.
     ("berth-proto", &["berth-model"]),
-    ("berth-cri", &["berth-model", "berth-engine", "berth-proto"]),
-    ("berth-node-api", &["berth-model", "berth-engine", "berth-proto"]),
+    ("berth-cri", EDGES),
+    ("berth-node-api", EDGES),
     // The helpers that outlive the daemon see as little as they can.
     ("berth-monitor", &["berth-model", "berth-sys", "berth-monitor-api"]),
     ("berth-init", &["berth-model", "berth-sys", "berth-monitor-api"]),
     ("berth-streaming", &["berth-model", "berth-sys", "berth-monitor-api"]),
     // Wiring may name everything.
-    ("berth", ANYTHING_OF_THE_NODE),
+    ("berth", NODE),
     // Tests and tools. The leak counter and xtask share nothing with what they judge.
     ("berth-leaks", &[]),
     ("xtask", &[]),
     ("berth-web", &[]),
     ("berth-test-registry", &["berth-model"]),
     ("berth-quickstart", &["berth-leaks", "berth-test-registry", "berth-model", "berth-proto", "berth-crds"]),
-    ("berth-node-tests", ANYTHING_FOR_TESTS),
+    ("berth-node-tests", TESTS),
 ];
 
+/// What capabilities may use.
 const FOUNDATIONS: &[&str] = &[
     "berth-model",
     "berth-sys",
@@ -53,6 +54,7 @@ const FOUNDATIONS: &[&str] = &[
     "berth-settings",
 ];
 
+/// What the engine may use.
 const CAPABILITIES: &[&str] = &[
     "berth-model",
     "berth-sys",
@@ -70,7 +72,28 @@ const CAPABILITIES: &[&str] = &[
     "berth-stats",
 ];
 
-const ANYTHING_OF_THE_NODE: &[&str] = &[
+/// What the gRPC edges may use.
+const EDGES: &[&str] = &[
+    "berth-model",
+    "berth-sys",
+    "berth-monitor-api",
+    "berth-crds",
+    "berth-seccomp",
+    "berth-cgroups",
+    "berth-registry",
+    "berth-store",
+    "berth-settings",
+    "berth-images",
+    "berth-trust",
+    "berth-network",
+    "berth-oci",
+    "berth-stats",
+    "berth-engine",
+    "berth-proto",
+];
+
+/// What the wiring may use.
+const NODE: &[&str] = &[
     "berth-model",
     "berth-sys",
     "berth-monitor-api",
@@ -91,7 +114,30 @@ const ANYTHING_OF_THE_NODE: &[&str] = &[
     "berth-node-api",
 ];
 
-const ANYTHING_FOR_TESTS: &[&str] = &["berth-model", "berth-leaks", "berth-test-registry", "berth-proto", "berth-crds"];
+/// What the tests on a real kernel may use: each crate that they test, and the tests' own.
+const TESTS: &[&str] = &[
+    "berth-model",
+    "berth-sys",
+    "berth-monitor-api",
+    "berth-crds",
+    "berth-seccomp",
+    "berth-cgroups",
+    "berth-registry",
+    "berth-store",
+    "berth-settings",
+    "berth-images",
+    "berth-trust",
+    "berth-network",
+    "berth-oci",
+    "berth-stats",
+    "berth-engine",
+    "berth-proto",
+    "berth-cri",
+    "berth-node-api",
+    "berth-leaks",
+    "berth-test-registry",
+    "berth-web",
+];
 
 /// Crates of others that only some of ours may link, and who.
 const RESERVED: &[(&str, &[&str])] = &[

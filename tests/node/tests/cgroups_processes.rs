@@ -78,6 +78,8 @@ fn a_frozen_process_stands_still() {
     let cpu = || parent.cgroups.usage(&path).unwrap().cpu.unwrap().total;
     until("some work", || cpu() > 0);
     parent.cgroups.freeze(&path, true).unwrap();
+    // The kernel says "frozen" just before the process leaves its CPU.
+    std::thread::sleep(Duration::from_millis(50));
     let stopped = cpu();
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(cpu(), stopped);

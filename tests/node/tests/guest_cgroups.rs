@@ -264,7 +264,8 @@ fn guest_systemd_own_leaf_is_below_the_service() {
     let name = berth_node_tests::unique("leaf");
     let leaf = cgroups.own_leaf("", &name, &[shell.0.id()]).unwrap();
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
-    assert_eq!(format!("0::{leaf}"), format!("{}/{name}", own.trim_end()));
+    let own = own.lines().find(|line| line.starts_with("0::")).unwrap();
+    assert_eq!(format!("0::{leaf}"), format!("{own}/{name}"));
     assert_eq!(cgroups.pids(&leaf).unwrap(), [shell.0.id()]);
     cgroups.kill(&leaf, WAIT).unwrap();
     drop(shell);

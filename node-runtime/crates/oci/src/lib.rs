@@ -3,5 +3,9 @@
 //! Owns: what init is asked to make, and every word that is spoken with a pod's monitor. Must not: decide when; that is the engine's.
 #![forbid(unsafe_code)]
 
+pub mod devices;
 pub mod exits;
 pub mod monitor;
+pub mod pod_dir;
+pub mod signal;
+pub mod spec;

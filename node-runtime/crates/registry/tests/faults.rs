@@ -61,7 +61,7 @@ async fn retry_after_is_waited_for_or_ends_the_pull() {
     let e = client().resolve(&s.reference, &ANON).await.unwrap_err();
     assert_unavailable(&e);
     assert!(e.message().contains("3600 s"), "{e}");
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(20));
     assert_eq!(s.registry.requests().len(), 1);
 }
 
@@ -84,14 +84,14 @@ async fn a_dropped_or_late_answer_is_retried() {
     assert_eq!(blob(&client(), &s.reference, &s.layer, &ANON).await.unwrap(), s.layer_bytes);
 
     let mut impatient = config();
-    impatient.timeouts.header = Duration::from_millis(200);
+    impatient.timeouts.header = Duration::from_secs(1);
     let client = Client::new(impatient).unwrap();
-    s.registry.inject_times(When::any(), Fault::DelayHeaders(Duration::from_secs(2)), 1);
+    s.registry.inject_times(When::any(), Fault::DelayHeaders(Duration::from_secs(10)), 1);
     client.resolve(&s.reference, &ANON).await.unwrap();
-    s.registry.inject(When::any(), Fault::DelayHeaders(Duration::from_secs(2)));
+    s.registry.inject(When::any(), Fault::DelayHeaders(Duration::from_secs(10)));
     let e = client.resolve(&s.reference, &ANON).await.unwrap_err();
     assert_unavailable(&e);
-    assert!(e.message().contains("no answer within 200 ms"), "{e}");
+    assert!(e.message().contains("no answer within 1000 ms"), "{e}");
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_stream_that_never_gets_on_ends() {
         let e = blob_error(&s).await;
         assert_unavailable(&e);
         assert!(e.message().contains(word), "{e}");
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < Duration::from_secs(20));
     }
 }
 
@@ -135,7 +135,7 @@ async fn a_drip_is_a_stall_and_a_slow_stream_is_not() {
     s.registry.inject(When::blob(&s.layer.digest), drip);
     let start = Instant::now();
     assert!(blob_error(&s).await.message().contains("stalled"));
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(20));
     s.registry.clear_faults();
     let slow = Fault::Delay { per_chunk: Duration::from_millis(100), chunk: 20_000 };
     s.registry.inject(When::blob(&s.layer.digest), slow);

@@ -1,12 +1,17 @@
-//! Containers made by `berth-init`: namespaces, mounts, identity, confinement. Needs root and busybox-static.
+//! Containers made by `berth-init`: namespaces, identity, confinement, life cycle. Needs root and busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
 mod init;
 
 use berth_model::RunAs;
-use berth_monitor_api::spec::{Rlimit, User};
+use berth_monitor_api::spec::{CgroupJoin, MountKind, Rlimit, User};
+use berth_monitor_api::sync::{FromInit, ToInit};
 use init::fixture::container;
-use init::{Fixture, Run, caps, forbid, host, status};
+use init::run::With;
+use init::{Fixture, Run, caps, forbid, mount, status};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
 
 #[test]
 fn a_process_is_confined_as_asked() {
@@ -49,5 +54,246 @@ fn root_has_the_capabilities_of_the_spec() {
     assert_eq!(status(&end.out, "CapInh"), "0".repeat(16));
     assert_eq!(status(&end.out, "NoNewPrivs"), "1");
     assert!(end.out.ends_with("HOME=/root\n100\n321\n"), "{}", end.out);
-    drop(host("true", &[]));
+}
+
+#[test]
+fn ambient_capabilities_survive_for_users() {
+    let f = Fixture::new("ambient");
+    let mut spec = f.script("cat /proc/self/status");
+    spec.process.user = User { run_as: RunAs::Uid { uid: 4711, gid: Some(12) }, ..User::default() };
+    spec.process.capabilities.ambient = 1 << 10;
+    spec.process.seccomp = Some(forbid(83));
+    let end = Run::ready(&container(spec)).finish();
+    for set in ["CapAmb", "CapInh", "CapPrm", "CapEff"] {
+        assert_eq!(status(&end.out, set), format!("{:016x}", 1 << 10), "{set}");
+    }
+    assert_eq!((status(&end.out, "Groups").as_str(), status(&end.out, "Seccomp").as_str()), ("12", "2"));
+}
+
+#[test]
+fn a_score_below_what_the_kernel_allows_is_clamped() {
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    let may_lower = status(&std::fs::read_to_string("/proc/self/status").unwrap(), "CapEff");
+    let may_lower = u64::from_str_radix(&may_lower, 16).unwrap() & (1 << 24) != 0;
+    let f = Fixture::new("oom");
+    let mut spec = f.script("cat /proc/self/oom_score_adj");
+    spec.process.oom_score_adj = Some(-999);
+    let found: i32 = Run::ready(&container(spec)).finish().out.trim().parse().unwrap();
+    if may_lower {
+        assert_eq!(found, -999);
+    } else {
+        assert!(found > -999 && found <= own, "{found}, own {own}");
+    }
+}
+
+#[test]
+fn the_child_is_in_new_namespaces_and_in_no_others() {
+    let f = Fixture::new("namespaces");
+    let mut run = Run::ready(&container(f.idle()));
+    let own = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    for name in ["mnt", "pid", "cgroup"] {
+        assert_ne!(run.namespace(name), own(name), "{name}");
+    }
+    for name in ["net", "ipc", "uts", "user"] {
+        assert_eq!(run.namespace(name), own(name), "{name}");
+    }
+    run.go().unwrap();
+    assert_eq!(run.line(), "up");
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", run.pid)).unwrap().count();
+    assert_eq!(descriptors, 3, "only standard streams");
+    let status_text = run.proc("status");
+    assert_eq!(status(&status_text, "PPid"), std::process::id().to_string(), "the monitor's child");
+    assert!(status(&status_text, "NSpid").ends_with("\t1"), "{status_text}");
+    assert_eq!(
+        run.proc("mountinfo").lines().filter(|l| l.contains(&f.dir.display().to_string())).count(),
+        1,
+        "overlay options only"
+    );
+    run.stdin = None;
+    assert_eq!(run.ended().code, 0);
+}
+
+#[test]
+fn nothing_starts_that_nobody_waits_for() {
+    let f = Fixture::new("eof");
+    let mut run = Run::ready(&container(f.script("touch /started")));
+    run.hang_up();
+    assert_ne!(run.ended().code, 0);
+    assert!(!f.path("upper/started").exists());
+
+    let mut run = Run::start(&container(f.script("touch /started")), &With::default());
+    run.hang_up();
+    assert_ne!(run.end_of_all(), 0);
+    assert!(!f.path("upper/started").exists());
+}
+
+#[test]
+fn wrong_answers_of_the_daemon_are_refused() {
+    let f = Fixture::new("answers");
+    let mut run = Run::ready(&container(f.script("touch /started")));
+    run.say(ToInit::Continue);
+    match run.hear() {
+        Some(FromInit::Failed { detail, .. }) => assert!(detail.contains("Continue"), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!f.path("upper/started").exists());
+    assert_ne!(run.end_of_all(), 0);
+}
+
+#[test]
+fn failures_name_step_and_path() {
+    let f = Fixture::new("failures");
+    let failed = |change: &dyn Fn(&mut berth_monitor_api::spec::ContainerSpec)| {
+        let mut spec = f.script("true");
+        change(&mut spec);
+        Run::fails(&container(spec))
+    };
+    let e = failed(&|s| s.mounts.push(mount("/data", MountKind::Bind(init::bind(&f.path("missing"))))));
+    assert_eq!((e.step.as_str(), e.errno), ("sources", 2));
+    assert!(e.detail.contains("missing") && e.detail.contains("/data"), "{e:?}");
+    let e = failed(&|s| s.mounts.push(mount("/etc/passwd", MountKind::Bind(init::bind(&f.path("lower"))))));
+    assert_eq!((e.step.as_str(), e.errno), ("mounts", 20), "{e:?}");
+    let e = failed(&|s| s.mounts.push(mount("/", MountKind::Bind(init::bind(&f.path("lower"))))));
+    assert!(e.detail.contains("root"), "{e:?}");
+    let e = failed(&|s| s.rootfs.lower[0] = f.path("nolayer"));
+    assert_eq!((e.step.as_str(), e.errno), ("rootfs", 2));
+    let e = failed(&|s| s.process.user.run_as = RunAs::Name { name: "nobody".into(), gid: None });
+    assert!(e.step == "confine" && e.detail.contains("nobody"), "{e:?}");
+    let e = failed(&|s| s.process.apparmor = Some("berth-default".into()));
+    assert!(e.step == "confine" && e.detail.contains("berth-default"), "no profile is ever skipped: {e:?}");
+    let e = failed(&|s| s.process.args.clear());
+    assert!(e.detail.contains("no command"), "{e:?}");
+    let e = failed(&|s| s.namespaces.net = Some(f.path("lower/etc/passwd")));
+    assert!(e.step == "namespaces" && e.detail.contains("passwd"), "{e:?}");
+}
+
+#[test]
+fn a_program_that_cannot_start_has_the_code_of_shells() {
+    let f = Fixture::new("exec");
+    let plain = f.file("lower/bin/plain", "#!/bin/sh\n");
+    std::fs::set_permissions(plain, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let lost = f.file("lower/bin/lost", "#!/no/such/interpreter\n");
+    std::fs::set_permissions(lost, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let wrong = f.file("lower/bin/wrong", "not a program");
+    std::fs::set_permissions(wrong, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (program, errno, code) in [
+        ("no-such", 2, 127),
+        ("/no/such", 2, 127),
+        ("plain", 13, 126),
+        ("/etc", 13, 126),
+        ("lost", 2, 127),
+        ("wrong", 8, 126),
+    ] {
+        let mut run = Run::ready(&container(f.spec(init::process(&[program]))));
+        run.say(ToInit::Go);
+        let failed = loop {
+            match run.hear().unwrap() {
+                FromInit::Failed { step, errno, detail } => break (step, errno, detail),
+                FromInit::ExecNext => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((failed.0.as_str(), failed.1), ("exec", errno), "{program}: {}", failed.2);
+        assert!(failed.2.contains(&format!("exit code {code}")), "{}", failed.2);
+        assert_eq!(run.end_of_all(), code, "{program}");
+    }
+}
+
+/// A group of the test's own in every v1 hierarchy that the machine has, and in the v2 tree.
+struct Groups(Vec<PathBuf>, Option<PathBuf>);
+
+impl Groups {
+    fn new(name: &str) -> Self {
+        let name = format!("berth-init-{name}-{}", std::process::id());
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let (mut v1, mut v2) = (Vec::new(), None);
+        for line in table.lines() {
+            let (left, right) = line.split_once(" - ").unwrap();
+            let dir = PathBuf::from(left.split(' ').nth(4).unwrap()).join(&name);
+            match right.split(' ').next() {
+                // A fresh cpuset has no cpus, and nobody can join it.
+                Some("cgroup") if !right.contains("cpuset") => v1.push(dir),
+                Some("cgroup2") => v2 = Some(dir),
+                _ => continue,
+            }
+        }
+        v1.iter().chain(&v2).for_each(|dir| std::fs::create_dir(dir).unwrap());
+        assert!(!v1.is_empty() || v2.is_some(), "no cgroup tree on this machine");
+        Self(v1, v2)
+    }
+
+    fn join(&self) -> CgroupJoin {
+        CgroupJoin::Own { v2: self.1.clone(), v1_tasks: self.0.iter().map(|dir| dir.join("tasks")).collect() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.iter().chain(&self.1)
+    }
+
+    fn pids(&self) -> Vec<String> {
+        self.all().map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).unwrap()).collect()
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for dir in self.all() {
+            let until = std::time::Instant::now() + Duration::from_secs(5);
+            while let Err(e) = std::fs::remove_dir(dir) {
+                assert!(std::time::Instant::now() < until || std::thread::panicking(), "{}: {e}", dir.display());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_child_joins_its_cgroups_and_sees_them_as_roots() {
+    let f = Fixture::new("cgroup");
+    let groups = Groups::new("join");
+    let mut spec = f.idle();
+    spec.process.args[2] =
+        "echo up; cat /proc/self/cgroup; ls /sys/fs/cgroup/ /sys/fs/cgroup/memory; echo end; cat >/dev/null".into();
+    spec.cgroup = groups.join();
+    let v1 = groups.0.iter().map(|dir| {
+        let controller = dir.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        (controller, dir.clone())
+    });
+    spec.mounts.push(mount(
+        "/sys/fs/cgroup",
+        MountKind::Cgroup {
+            readonly: true,
+            v1: v1.collect(),
+            v1_links: vec![("cpu-link".into(), "cpu".into())],
+            v2_bind: groups.1.clone(),
+        },
+    ));
+    let mut run = Run::ready(&container(spec));
+    for pids in groups.pids() {
+        assert_eq!(pids.trim(), run.pid.to_string(), "before the program runs it is in every group");
+    }
+    run.go().unwrap();
+    let text: Vec<String> = std::iter::from_fn(|| Some(run.line()).filter(|l| l != "end")).collect();
+    let text = text.join("\n");
+    assert!(text.contains("memory:/\n") && text.contains("0::/\n"), "roots of the cgroup namespace: {text}");
+    assert!(text.contains("unified") && text.contains("cpu-link") && text.contains("memory.limit_in_bytes"), "{text}");
+    run.stdin = None;
+    assert_eq!(run.ended().code, 0);
+}
+
+#[test]
+fn a_moved_child_waits_for_its_group() {
+    let f = Fixture::new("moved");
+    let groups = Groups::new("moved");
+    let mut spec = f.script("cat /proc/self/cgroup");
+    spec.cgroup = CgroupJoin::Moved;
+    let mut run = Run::start(&container(spec), &With::default());
+    run.until_ready_moving(|pid| {
+        for dir in groups.all() {
+            std::fs::write(dir.join("cgroup.procs"), pid.to_string()).unwrap();
+        }
+    })
+    .unwrap();
+    let out = run.finish().out;
+    assert!(out.contains("memory:/\n") && out.contains("0::/\n"), "the namespace is made after the move: {out}");
 }

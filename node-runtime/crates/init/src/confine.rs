@@ -21,17 +21,49 @@ use std::path::Path;
 /// errno of permissions: root of a user namespace, or of the node on a network file system, may have less than the user.
 const EACCES: i32 = 13;
 
+/// The procfs that labels are written to. Whoever traces a process of a container's PID namespace has its descriptors, and a
+/// procfs of the node would show all the node's processes. So the child makes its own, of the container's PID namespace.
+/// Only where a user namespace keeps it from that (`mount_too_revealing`, fs/namespace.c) the node's is taken along: a
+/// container there has no rights over a process that was executed outside.
+pub struct Labels(Option<Procfs>);
+
+impl Labels {
+    /// In init, before the clone.
+    pub fn before_clone(procfs: Procfs, process: &Process, user_namespace: bool) -> Self {
+        Self(Some(procfs).filter(|_| user_namespace && Self::wanted(process)))
+    }
+
+    /// In the child.
+    pub fn after_clone(self, process: &Process) -> Result<Self> {
+        match self.0 {
+            None if Self::wanted(process) => {
+                let own = Procfs::processes_only().explain(|| "mount a private procfs")?;
+                Ok(Self(Some(own)))
+            }
+            kept => Ok(Self(kept)),
+        }
+    }
+
+    fn wanted(process: &Process) -> bool {
+        process.apparmor.is_some() || process.selinux.is_some()
+    }
+
+    fn write(&self, file: &str, text: &[u8]) -> io::Result<()> {
+        self.0.as_ref().map_or_else(|| Err(io::ErrorKind::Unsupported.into()), |procfs| procfs.write(file, text))
+    }
+}
+
 /// Leads a session and a keyring of its own. The SELinux label goes onto the keyring, so it comes first.
-pub fn new_session(procfs: &Procfs, process: &Process) -> Result<()> {
+pub fn new_session(labels: &Labels, process: &Process) -> Result<()> {
     // In a user namespace the kernel has set the flag anew at the change of ids.
     task::forbid_inspection().explain(|| "forbid inspection")?;
     task::new_session().explain(|| "start a session")?;
     if let Some(label) = &process.selinux {
-        procfs.write("self/attr/keycreate", label.as_bytes()).explain(|| format!("set the keyring label {label}"))?;
+        labels.write("self/attr/keycreate", label.as_bytes()).explain(|| format!("set the keyring label {label}"))?;
     }
     task::new_session_keyring().explain(|| "join a session keyring")?;
     if process.selinux.is_some() {
-        procfs.write("self/attr/keycreate", b"\n").explain(|| "reset the keyring label")?;
+        labels.write("self/attr/keycreate", b"\n").explain(|| "reset the keyring label")?;
     }
     Ok(())
 }
@@ -40,8 +72,8 @@ pub fn new_session(procfs: &Procfs, process: &Process) -> Result<()> {
 pub struct Last {
     /// The container's root.
     pub root: Root,
-    /// Our own procfs, for the labels.
-    pub procfs: Procfs,
+    /// Where labels are written.
+    pub labels: Labels,
     /// Id of this process in the monitor's PID namespace.
     pub pid: u32,
 }
@@ -63,7 +95,7 @@ pub fn enter_cwd(root: &Root, path: &Path, make: bool) -> Result<bool> {
 
 /// Does the rest and becomes the program. Never returns `Ok`.
 pub fn finish(talk: &mut Talk, process: &Process, last: Last) -> Result<()> {
-    let Last { root, procfs, pid } = last;
+    let Last { root, labels, pid } = last;
     let Some(name) = process.args.first() else {
         return Err(Failure::refused("no command specified"));
     };
@@ -80,7 +112,7 @@ pub fn finish(talk: &mut Talk, process: &Process, last: Last) -> Result<()> {
             .explain(|| format!("set limit {} to {}:{}", limit.resource, limit.soft, limit.hard))?;
     }
     if let Some(profile) = &process.apparmor {
-        set_apparmor(&procfs, profile)?;
+        set_apparmor(&labels, profile)?;
     }
     if process.no_new_privs {
         task::set_no_new_privs().explain(|| "set no_new_privs")?;
@@ -88,10 +120,10 @@ pub fn finish(talk: &mut Talk, process: &Process, last: Last) -> Result<()> {
     talk.ready(pid, account.identity.clone())?;
 
     if let Some(label) = &process.selinux {
-        procfs.write("self/attr/exec", label.as_bytes()).explain(|| format!("set the SELinux label {label}"))?;
+        labels.write("self/attr/exec", label.as_bytes()).explain(|| format!("set the SELinux label {label}"))?;
     }
     // From here on the process is one that the container's own may be able to trace: no descriptor of the host's any more.
-    drop((root, procfs));
+    drop((root, labels));
     talk.close_all_others()?;
     become_user(process, &account)?;
     check_cwd(&process.cwd, entered)?;
@@ -150,11 +182,11 @@ fn check_cwd(path: &Path, entered: bool) -> Result<()> {
     if found.starts_with(b"/") { Ok(()) } else { Err(Failure::refused(format!("{}: it is outside the root", what()))) }
 }
 
-fn set_apparmor(procfs: &Procfs, profile: &str) -> Result<()> {
+fn set_apparmor(labels: &Labels, profile: &str) -> Result<()> {
     let command = format!("exec {profile}");
     // 5.8 has a directory of AppArmor's own, which stays right when several security modules run.
-    match procfs.write("self/attr/apparmor/exec", command.as_bytes()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => procfs.write("self/attr/exec", command.as_bytes()),
+    match labels.write("self/attr/apparmor/exec", command.as_bytes()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => labels.write("self/attr/exec", command.as_bytes()),
         other => other,
     }
     .explain(|| format!("set the AppArmor profile {profile}"))

@@ -3,7 +3,7 @@
 //! Owns: the order (host's rights first, then namespaces, then the clone, then the tree). Must not: hold a host path in the
 //! container longer than until `pivot`.
 use crate::cgroup::Join;
-use crate::confine::{self, Last};
+use crate::confine::{self, Labels, Last};
 use crate::failure::{Explain, Failure, Result};
 use crate::root::Root;
 use crate::sources::Sources;
@@ -34,6 +34,7 @@ pub fn run(talk: &mut Talk, spec: ContainerSpec, target: Option<OwnedFd>) -> Res
     if names.user.is_some() {
         stdio::open_pipes_to_all()?;
     }
+    let labels = Labels::before_clone(procfs, &spec.process, names.user.is_some());
     names.join()?;
     let own_pid = spec.namespaces.pid == PidNamespace::New;
     let how = Clone {
@@ -51,7 +52,8 @@ pub fn run(talk: &mut Talk, spec: ContainerSpec, target: Option<OwnedFd>) -> Res
     if spec.namespaces.new_cgroup {
         namespace::unshare(Kinds::CGROUP).explain(|| "make a cgroup namespace")?;
     }
-    confine::new_session(&procfs, &spec.process)?;
+    let labels = labels.after_clone(&spec.process)?;
+    confine::new_session(&labels, &spec.process)?;
 
     talk.phase("mounts")?;
     task::set_umask(0);
@@ -64,6 +66,7 @@ pub fn run(talk: &mut Talk, spec: ContainerSpec, target: Option<OwnedFd>) -> Res
     if let Some(size) = spec.process.terminal {
         terminal::open(talk, &root, size, dev.as_ref())?;
     }
+    talk.leave_monitor();
     hide::make_read_only(&root, &spec.readonly_paths)?;
     hide::mask(&root, &spec.masked_paths, sources.null)?;
 
@@ -71,7 +74,7 @@ pub fn run(talk: &mut Talk, spec: ContainerSpec, target: Option<OwnedFd>) -> Res
     pivot(&root, &old, &spec)?;
     drop((old, dev));
     talk.phase("confine")?;
-    confine::finish(talk, &spec.process, Last { root, procfs, pid })
+    confine::finish(talk, &spec.process, Last { root, labels, pid })
 }
 
 fn pivot(root: &Root, old: &OwnedFd, spec: &ContainerSpec) -> Result<()> {
@@ -124,23 +127,19 @@ impl Namespaces {
         Ok(Self { user: spec.user.as_deref().map(open).transpose()?, others, pid_of })
     }
 
-    /// The user namespace first: it owns the others, and its root may join them.
+    /// The PID namespace of a process while we may still look at it; then the user namespace, whose root may join the others.
     fn join(&self) -> Result<()> {
-        let joined_user = match (&self.user, &self.pid_of) {
-            (Some(user), _) => {
-                namespace::join(user.as_fd(), Kinds::USER).explain(|| "join the user namespace")?;
-                true
-            }
-            _ => false,
-        };
-        for (fd, kind, name) in &self.others {
-            namespace::join(fd.as_fd(), *kind).explain(|| format!("join the namespace {name}"))?;
-        }
         if let Some(pidfd) = &self.pid_of {
             namespace::join_process(pidfd.as_fd(), Kinds::PID)
                 .explain(|| "join the PID namespace (has its first process ended?)")?;
         }
-        if joined_user {
+        if let Some(user) = &self.user {
+            namespace::join(user.as_fd(), Kinds::USER).explain(|| "join the user namespace")?;
+        }
+        for (fd, kind, name) in &self.others {
+            namespace::join(fd.as_fd(), *kind).explain(|| format!("join the namespace {name}"))?;
+        }
+        if self.user.is_some() {
             identity::become_root().explain(|| "become root of the user namespace")?;
             task::forbid_inspection().explain(|| "forbid inspection")?;
         }

@@ -3,7 +3,7 @@
 //! Owns: the order of joining. The container is hostile from then on: nothing is opened by a path of its /proc, and what is
 //! opened elsewhere is looked at first. Must not: create anything in it.
 use crate::cgroup::Join;
-use crate::confine::{self, Last};
+use crate::confine::{self, Labels, Last};
 use crate::failure::{Explain, Result};
 use crate::root::Root;
 use crate::split::{Split, split};
@@ -25,6 +25,7 @@ pub fn run(talk: &mut Talk, spec: ExecSpec, target: OwnedFd) -> Result<()> {
     if spec.user_namespace {
         stdio::open_pipes_to_all()?;
     }
+    let labels = Labels::before_clone(procfs, &spec.process, spec.user_namespace);
     enter(&target, spec.user_namespace)?;
     let how =
         Clone { namespaces: Kinds::NONE, sibling: true, cgroup: join.directory().filter(|_| !spec.user_namespace) };
@@ -36,14 +37,16 @@ pub fn run(talk: &mut Talk, spec: ExecSpec, target: OwnedFd) -> Result<()> {
     // Last, because groups can be joined only within the namespace that one is in.
     namespace::join_process(target.as_fd(), Kinds::CGROUP).explain(|| "join the container's cgroup namespace")?;
     drop(target);
-    confine::new_session(&procfs, &spec.process)?;
+    let labels = labels.after_clone(&spec.process)?;
+    confine::new_session(&labels, &spec.process)?;
 
     talk.phase("confine")?;
     let root = Root::new(openat::open_host(Path::new("/"), Access::Path).explain(|| "open the container's root")?);
     if let Some(size) = spec.process.terminal {
         terminal::open(talk, &root, size, None)?;
     }
-    confine::finish(talk, &spec.process, Last { root, procfs, pid })
+    talk.leave_monitor();
+    confine::finish(talk, &spec.process, Last { root, labels, pid })
 }
 
 fn enter(target: &OwnedFd, user_namespace: bool) -> Result<()> {

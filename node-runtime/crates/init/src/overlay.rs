@@ -25,7 +25,7 @@ pub fn assemble(spec: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd
     match by_descriptors(&lower, &upper, &work) {
         Ok(root) => Ok(root),
         // A kernel that has no `lowerdir+`, or none that takes a descriptor (both are newer than 6.5).
-        Err(e) if e.errno == 22 => by_paths(spec, &lower, &upper, &work).explain(|| "mount the overlay by paths"),
+        Err(e) if e.errno == 22 => by_paths(spec, &lower).explain(|| "mount the overlay by paths"),
         Err(e) => Err(e),
     }
 }
@@ -57,30 +57,37 @@ fn by_descriptors(lower: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<
     overlay.mount(0).explain(|| "mount the overlay")
 }
 
-/// The way of kernels before 6.13: option strings, which name attached directories only. So this process takes a mount
-/// namespace of its own, where a tmpfs on the given mount point holds the layers and the overlay until the copy is taken.
-fn by_paths(spec: &Rootfs, lower: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd> {
+/// The way of kernels before 6.13: option strings, which name attached directories of the caller's mount namespace only. So
+/// this process takes a mount namespace of its own, where a tmpfs on the given mount point holds the shifted layers and the
+/// overlay until the copy is taken.
+fn by_paths(spec: &Rootfs, shifted: &[OwnedFd]) -> Result<OwnedFd> {
     let at = spec.mountpoint.as_path();
     let what = || format!("prepare {}", at.display());
+    let open = |path: &Path| openat::open_host(path, Access::Path).explain(|| format!("open {}", path.display()));
     namespace::unshare(Kinds::MOUNT).explain(what)?;
     mount::change_root_sharing(Sharing::Private).explain(what)?;
     let scratch = NewMount::open("tmpfs").explain(what)?.mount(attr::NODEV).explain(what)?;
-    let place = openat::open_host(at, Access::Path).explain(what)?;
-    mount::attach(scratch.as_fd(), place.as_fd()).explain(what)?;
+    mount::attach(scratch.as_fd(), open(at)?.as_fd()).explain(what)?;
+    // Opened anew: what was opened before is in the other namespace.
+    let mut keep = Vec::new();
     let mut options = String::from("lowerdir=");
-    for (n, fd) in lower.iter().enumerate() {
-        if spec.idmapped {
+    for (n, path) in spec.lower.iter().enumerate() {
+        let mut layer = path.clone();
+        if let (true, Some(tree)) = (spec.idmapped, shifted.get(n)) {
             let name = n.to_string();
             openat::make_dir(scratch.as_fd(), Path::new(&name), 0o700).explain(what)?;
-            let dir = openat::open_host(&at.join(&name), Access::Path).explain(what)?;
-            mount::attach(fd.as_fd(), dir.as_fd()).explain(what)?;
+            layer = at.join(name);
+            mount::attach(tree.as_fd(), open(&layer)?.as_fd()).explain(what)?;
         }
+        let fd = open(&layer)?;
         let separator = if n == 0 { "" } else { ":" };
         // Through the descriptor, so that neither length nor colons of the real path matter.
         let _ = write!(options, "{separator}/proc/self/fd/{}", fd.as_raw_fd());
+        keep.push(fd);
     }
-    let (upper, work) = (upper.as_raw_fd(), work.as_raw_fd());
-    let _ = write!(options, ",upperdir=/proc/self/fd/{upper},workdir=/proc/self/fd/{work}");
+    let (upper, work) = (open(&spec.upper)?, open(&spec.work)?);
+    let (upper_fd, work_fd) = (upper.as_raw_fd(), work.as_raw_fd());
+    let _ = write!(options, ",upperdir=/proc/self/fd/{upper_fd},workdir=/proc/self/fd/{work_fd}");
     openat::make_dir(scratch.as_fd(), Path::new("root"), 0o755).explain(what)?;
     let root = at.join("root");
     mount::mount_by_options("overlay", &root, &options).explain(|| format!("overlay on {}", root.display()))?;

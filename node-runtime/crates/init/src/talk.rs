@@ -78,9 +78,14 @@ impl Talk {
         socket::send(monitor.as_fd(), &message.encode(), &[fd], Wait::Yes).explain(|| "tell the monitor")
     }
 
+    /// Nothing more to tell the monitor.
+    pub fn leave_monitor(&mut self) {
+        self.monitor = None;
+    }
+
     /// Closes every descriptor from 3 on except the socket to the daemon. Values that own one must be gone.
     pub fn close_all_others(&mut self) -> Result<()> {
-        self.monitor = None;
+        self.leave_monitor();
         let sync = self.sync.as_raw_fd().cast_unsigned();
         if sync > 3 {
             task::close_between(3, sync - 1).explain(|| "close descriptors")?;

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const APPLETS: &str = "sh cat ls id mount umount grep sleep stat touch mkdir tty stty readlink hostname kill ps head wc \
-    env dd echo rm ln ip sysctl pwd find chmod sort cut tr true false mknod df od cp mountpoint nsenter unshare chown";
+    env dd echo rm ln ip sysctl pwd find chmod sort cut tr true false mknod df od cp nsenter unshare chown";
 
 /// The sealed program, made once per test binary.
 pub fn program() -> OwnedFd {

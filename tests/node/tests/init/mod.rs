@@ -8,9 +8,9 @@ pub mod fixture;
 pub mod run;
 
 pub use fixture::Fixture;
-pub use run::{Ended, Failed, Run};
+pub use run::Run;
 
-use berth_monitor_api::spec::{CgroupJoin, MountKind, MountSpec, Process, SeccompFilter, BpfInstruction, Capabilities};
+use berth_monitor_api::spec::{BpfInstruction, Capabilities, CgroupJoin, MountKind, MountSpec, Process, SeccompFilter};
 use std::path::Path;
 
 /// containerd's default capabilities by number (linux/capability.h): CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP
@@ -60,10 +60,10 @@ pub fn shell(script: &str) -> Process {
 pub fn forbid(number: u32) -> SeccompFilter {
     let i = |code, jt, jf, k| BpfInstruction { code, jt, jf, k };
     let program = vec![
-        i(0x20, 0, 0, 0),               // A = nr
-        i(0x15, 0, 1, number),          // nr?
-        i(0x06, 0, 0, 0x0005_0001),     // ERRNO(EPERM)
-        i(0x06, 0, 0, 0x7fff_0000),     // ALLOW
+        i(0x20, 0, 0, 0),           // A = nr
+        i(0x15, 0, 1, number),      // nr?
+        i(0x06, 0, 0, 0x0005_0001), // ERRNO(EPERM)
+        i(0x06, 0, 0, 0x7fff_0000), // ALLOW
     ];
     SeccompFilter { program, flags: 0 }
 }

@@ -32,7 +32,8 @@ pub struct Ended {
 
 /// A running init, and later its child.
 pub struct Run {
-    init: (u32, OwnedFd),
+    init: OwnedFd,
+    init_ended: Option<i32>,
     sync: Option<OwnedFd>,
     child_channel: OwnedFd,
     pub stdin: Option<File>,
@@ -52,6 +53,8 @@ pub struct With<'a> {
     pub leak: Option<BorrowedFd<'a>>,
     /// Standard streams are the host's null device, as for terminals.
     pub null: bool,
+    /// A program that is not the sealed one.
+    pub program: Option<BorrowedFd<'a>>,
 }
 
 impl Run {
@@ -77,12 +80,13 @@ impl Run {
         ];
         fds.extend(with.target.map(|fd| (fd, 6)));
         fds.extend(with.leak.map(|fd| (fd, 9)));
-        let image = program();
-        let mut how = Spawn::new(image.as_fd(), &[c"berth-init"]);
+        let sealed = program();
+        let mut how = Spawn::new(with.program.unwrap_or(sealed.as_fd()), &[c"berth-init"]);
         how.fds = &fds;
         let started = spawn(&how).unwrap();
         Self {
-            init: (started.pid, started.pidfd),
+            init: started.pidfd,
+            init_ended: None,
             sync: Some(sync),
             child_channel,
             stdin: Some(File::from(OwnedFd::from(stdin))),
@@ -147,7 +151,7 @@ impl Run {
                     assert_eq!(pid, self.pid, "init told daemon and monitor about different processes");
                     self.identity = identity;
                     // Its child does the rest.
-                    assert_eq!(wait(&self.init.1), 0, "init itself ends well");
+                    assert_eq!(self.init_end(), 0, "init itself ends well");
                     return Ok(());
                 }
                 other => panic!("unexpected {other:?}"),
@@ -167,7 +171,7 @@ impl Run {
                     self.take_child();
                 }
                 assert_eq!(pid.unwrap_or(0), self.pid);
-                assert_eq!(wait(&self.init.1), 0);
+                assert_eq!(self.init_end(), 0);
                 Ok(pid)
             }
             other => panic!("unexpected {other:?}"),
@@ -257,11 +261,18 @@ impl Run {
         code
     }
 
+    fn init_end(&mut self) -> i32 {
+        *self.init_ended.get_or_insert_with(|| wait(&self.init))
+    }
+
     /// Waits for init and, if there is one, its child: the exit code of the last that ran.
     pub fn end_of_all(&mut self) -> i32 {
         let mut buffer = [0; 64];
-        let init = wait(&self.init.1);
-        if self.pidfd.is_none() && let Ok((n, mut fds)) = socket::recv(self.child_channel.as_fd(), &mut buffer, Wait::No) && n > 0 {
+        let init = self.init_end();
+        if self.pidfd.is_none()
+            && let Ok((n, mut fds)) = socket::recv(self.child_channel.as_fd(), &mut buffer, Wait::No)
+            && n > 0
+        {
             self.pidfd = fds.pop();
         }
         self.reaped = true;
@@ -300,6 +311,18 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> (usize, Vec<OwnedFd>) {
             other => return other.unwrap(),
         }
     }
+}
+
+/// Reads a terminal until it has said a word, or, without one, to its end, which is EIO.
+pub fn hear_terminal(master: &mut File, word: Option<&str>) -> String {
+    let (mut heard, mut buffer) = (Vec::new(), [0; 512]);
+    while !word.is_some_and(|word| String::from_utf8_lossy(&heard).contains(word)) {
+        match master.read(&mut buffer) {
+            Ok(n) if n > 0 => heard.extend_from_slice(&buffer[..n]),
+            _ => break,
+        }
+    }
+    String::from_utf8(heard).unwrap()
 }
 
 /// Reaps: the exit code, 128 + signal for signals.

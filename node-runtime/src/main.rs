@@ -1,2 +1,12 @@
-//! The node runtime: daemon and command line.
-fn main() {}
+//! `berth`: the daemon (`berth serve`) and the node's command line. Parses, then hands over.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod layout;
+mod serve;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    cli::run(cli::Cli::parse())
+}

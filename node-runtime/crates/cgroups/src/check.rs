@@ -11,6 +11,13 @@ const MAX_CPU: u32 = 8_191;
 const MAX_LIST: usize = 4_096;
 const MAX_UNIFIED: usize = 64;
 
+impl crate::Cgroups {
+    /// Checks limits as `create` and `update` would, and writes nothing. Errors: `InvalidArgument` naming the field.
+    pub fn check(&self, resources: &Resources) -> Result<()> {
+        checked(resources).map(drop)
+    }
+}
+
 /// The same limits with zeros, which the CRI uses for "not given", turned into `None`, and shares put into the kernel's range.
 /// Errors: `InvalidArgument` naming the field.
 pub(crate) fn checked(resources: &Resources) -> Result<Resources> {

@@ -1,1 +1,40 @@
-//! Use cases and state machines of the node.
+//! Use cases of the node: run, create, start, stop, remove, exec, pull, recover.
+//!
+//! Owns: the pod table in memory, the order of steps and their undo, what is durable when. Decides with pure planning (crate
+//! `oci`, `trust`, the `plan` functions here) and acts through the capabilities, carrying values between them.
+//! Must not: make system calls, know wire types.
+//!
+//! Invariants:
+//! - A pod's record is on disk before anything of the pod exists, and goes last.
+//! - List and status read the table and wait for nothing.
+//! - Operations run in tasks of their own: a client that goes away stops no step midway; a retry joins.
+//! - One writer per pod: changes go through [`pod::Pod::update`], which persists them in order.
+//!
+//! Tasks: one per running operation, one per pod that listens to its monitor (`supervise`).
+#![forbid(unsafe_code)]
+
+mod clock;
+mod container;
+mod context;
+mod image;
+mod inflight;
+mod metrics;
+mod node;
+mod pod;
+mod record;
+mod recover;
+mod steps;
+mod supervise;
+mod table;
+mod verdict;
+
+pub use container::exec::{ExecOutput, ExecRequest, ExecSession, ExecStreams, ExecEnd, RunningExec};
+pub use container::stats::StatsFilter;
+pub use context::{Engine, Parts, Paths};
+pub use image::{PullOutcome, PullSpec};
+pub use metrics::Metrics;
+pub use node::{Condition, NodeStatus};
+pub use berth_monitor_api::spec::TerminalSize;
+pub use berth_monitor_api::sync::Identity;
+pub use record::{ContainerRecord, Life, PodPhase, PodRecord};
+pub use table::{ContainerFilter, ContainerView, PodFilter, PodView};

@@ -5,7 +5,14 @@
 
 pub mod devices;
 pub mod exits;
+pub mod logs;
 pub mod monitor;
+pub mod pipes;
 pub mod pod_dir;
+pub mod probe;
+pub mod processes;
+pub mod profiles;
+pub mod readback;
 pub mod signal;
 pub mod spec;
+pub mod terminal;

@@ -46,6 +46,13 @@ pub struct Verdict {
     pub reasons: Vec<String>,
 }
 
+impl Verdict {
+    /// Whether the image may be used.
+    pub fn permits(&self) -> bool {
+        self.outcome != Outcome::Deny
+    }
+}
+
 /// All policies of a node, compiled.
 #[derive(Debug, Default)]
 pub struct PolicySet(Vec<Policy>);

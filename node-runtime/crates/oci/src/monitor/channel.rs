@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
     deprecated,
     reason = "its successor is unsafe for types that might change their descriptor; an OwnedFd does not"
 )]
-pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
 }
 

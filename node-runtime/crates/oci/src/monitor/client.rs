@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long after the end of a connection the monitor's own end may still show.
 const LAST_BREATH: Duration = Duration::from_millis(200);
+const SIGKILL: i32 = 9;
 /// How often a socket that is not there yet is tried.
 const RETRY: Duration = Duration::from_millis(2);
 
@@ -303,6 +304,17 @@ impl Monitor {
         match timeout(CALL_LIMIT, self.closed()).await {
             Ok(_) => Ok(()),
             Err(_) => Err(self.late("end")),
+        }
+    }
+
+    /// Kills the monitor, if the connection still stands: then the process is the one that answered.
+    pub fn kill(&self) -> Result<()> {
+        if self.0.shared.table().closed {
+            return Ok(());
+        }
+        match pidfd::open(self.pid()).and_then(|process| pidfd::signal(process.as_fd(), SIGKILL)) {
+            Err(e) if e.raw_os_error() != Some(rustix::io::Errno::SRCH.raw_os_error()) => Err(Error::from(e)),
+            _ => Ok(()),
         }
     }
 

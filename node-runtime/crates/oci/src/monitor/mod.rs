@@ -2,7 +2,7 @@
 //!
 //! Owns: starting monitors, talking to them, and the conversation with init during a start. Must not: decide what to start, or what
 //! an exit means. No call waits without a limit, and none blocks a thread of the runtime.
-mod channel;
+pub(crate) mod channel;
 mod client;
 mod launcher;
 mod start;

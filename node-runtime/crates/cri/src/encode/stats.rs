@@ -1,0 +1,73 @@
+//! Readings.
+use super::u64_value;
+use berth_engine::ContainerView;
+use berth_proto::cri as wire;
+use berth_stats::{ContainerStats, CpuUsage, IoUsage, MemoryUsage, Pressure, PressureLine, SwapUsage, WritableLayer};
+
+/// A container's readings. What the kernel does not tell is absent, not zero; rates are the kubelet's to compute.
+pub(crate) fn container_stats(view: &ContainerView, stats: &ContainerStats) -> wire::ContainerStats {
+    let config = &view.record.config;
+    let usage = &stats.usage;
+    let at = usage.taken_at;
+    wire::ContainerStats {
+        attributes: Some(wire::ContainerAttributes {
+            id: view.id.to_string(),
+            metadata: Some(wire::ContainerMetadata {
+                name: config.metadata.name.clone(),
+                attempt: config.metadata.attempt,
+            }),
+            labels: config.labels.clone().into_iter().collect(),
+            annotations: config.annotations.clone().into_iter().collect(),
+        }),
+        cpu: usage.cpu.as_ref().map(|c| cpu(at, c)),
+        memory: usage.memory.as_ref().map(|m| memory(at, m)),
+        writable_layer: stats.writable_layer.as_ref().map(layer),
+        swap: usage.swap.as_ref().map(|s| swap(at, s)),
+        io: usage.io.as_ref().map(|i| io(at, i)),
+    }
+}
+
+fn cpu(timestamp: i64, cpu: &CpuUsage) -> wire::CpuUsage {
+    let psi = cpu.pressure.as_ref().map(pressure);
+    wire::CpuUsage { timestamp, usage_core_nano_seconds: u64_value(cpu.total), usage_nano_cores: None, psi }
+}
+
+fn memory(timestamp: i64, memory: &MemoryUsage) -> wire::MemoryUsage {
+    wire::MemoryUsage {
+        timestamp,
+        working_set_bytes: u64_value(memory.working_set),
+        available_bytes: memory.available.and_then(u64_value),
+        usage_bytes: u64_value(memory.usage),
+        rss_bytes: u64_value(memory.rss),
+        page_faults: u64_value(memory.page_faults),
+        major_page_faults: u64_value(memory.major_page_faults),
+        psi: memory.pressure.as_ref().map(pressure),
+    }
+}
+
+fn swap(timestamp: i64, swap: &SwapUsage) -> wire::SwapUsage {
+    wire::SwapUsage {
+        timestamp,
+        swap_available_bytes: swap.available.and_then(u64_value),
+        swap_usage_bytes: u64_value(swap.usage),
+    }
+}
+
+fn io(timestamp: i64, io: &IoUsage) -> wire::IoUsage {
+    wire::IoUsage { timestamp, psi: io.pressure.as_ref().map(pressure) }
+}
+
+fn layer(layer: &WritableLayer) -> wire::FilesystemUsage {
+    let mountpoint = layer.file_system.to_string_lossy().into_owned();
+    wire::FilesystemUsage {
+        timestamp: layer.taken_at,
+        fs_id: Some(wire::FilesystemIdentifier { mountpoint }),
+        used_bytes: u64_value(layer.used_bytes),
+        inodes_used: u64_value(layer.inodes_used),
+    }
+}
+
+fn pressure(p: &Pressure) -> wire::PsiStats {
+    let line = |l: &PressureLine| wire::PsiData { total: l.total, avg10: l.avg10, avg60: l.avg60, avg300: l.avg300 };
+    wire::PsiStats { full: Some(line(&p.full)), some: Some(line(&p.some)) }
+}

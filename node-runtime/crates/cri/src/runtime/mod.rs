@@ -1,0 +1,21 @@
+//! RuntimeService, one file per call.
+pub(crate) mod container_stats;
+pub(crate) mod container_status;
+pub(crate) mod create_container;
+pub(crate) mod exec_sync;
+pub(crate) mod list_container_stats;
+pub(crate) mod list_containers;
+pub(crate) mod list_pod_sandbox;
+pub(crate) mod pod_sandbox_status;
+pub(crate) mod remove_container;
+pub(crate) mod remove_pod_sandbox;
+pub(crate) mod reopen_container_log;
+pub(crate) mod run_pod_sandbox;
+pub(crate) mod runtime_config;
+pub(crate) mod start_container;
+pub(crate) mod status;
+pub(crate) mod stop_container;
+pub(crate) mod stop_pod_sandbox;
+pub(crate) mod update_container_resources;
+pub(crate) mod update_runtime_config;
+pub(crate) mod version;

@@ -1,0 +1,39 @@
+//! Status: conditions, handlers and features. Only what is built is claimed.
+use crate::encode::info;
+use berth_engine::Engine;
+use berth_model::Result;
+use berth_proto::cri as wire;
+use std::sync::Arc;
+
+pub(crate) async fn call(engine: &Arc<Engine>, request: wire::StatusRequest) -> Result<wire::StatusResponse> {
+    let status = engine.status().await;
+    let conditions = status.conditions.into_iter().map(|c| wire::RuntimeCondition {
+        r#type: c.kind.to_owned(),
+        status: c.ok,
+        reason: c.reason.to_owned(),
+        message: c.message,
+    });
+    let facts = engine.facts();
+    let features = wire::RuntimeHandlerFeatures {
+        recursive_read_only_mounts: facts.recursive_readonly(),
+        user_namespaces: facts.user_namespaces,
+    };
+    let verbose = || serde_json::json!({ "config": { "stateDir": engine.state_dir() }, "documents": engine.settings().documents });
+    Ok(wire::StatusResponse {
+        status: Some(wire::RuntimeStatus { conditions: conditions.collect() }),
+        info: if request.verbose { config_info(&verbose()) } else { Default::default() },
+        runtime_handlers: vec![wire::RuntimeHandler { name: String::new(), features: Some(features) }],
+        features: Some(wire::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
+            mount_options: false,
+        }),
+    })
+}
+
+/// critest reads `config` as a document of its own.
+fn config_info(value: &serde_json::Value) -> std::collections::HashMap<String, String> {
+    let mut map = info(value);
+    map.insert("config".to_owned(), value["config"].to_string());
+    map
+}

@@ -1,0 +1,165 @@
+//! CreateContainer: everything that can be refused is refused here; what is made is a root file system and a record.
+use crate::clock;
+use crate::container::plan;
+use crate::context::Engine;
+use crate::pod::Pod;
+use crate::record::{ContainerRecord, Life, PodPhase};
+use crate::steps::Walk;
+use crate::verdict::Stage;
+use berth_images::ImageRecord;
+use berth_model::{ContainerConfig, ContainerId, Error, ErrorKind, Resources, Result};
+use berth_oci::spec::validate_container;
+use berth_store::Sync;
+use std::sync::Arc;
+
+impl Engine {
+    /// Creates a container, or joins the creation by an equal request, or returns what exists.
+    /// Errors: `NotFound` for pod or image, `FailedPrecondition` for a pod that is not ready, `InvalidArgument` naming the
+    /// field, `PermissionDenied` by policy, `AlreadyExists` with id, state and remedy.
+    pub async fn create_container(self: &Arc<Self>, pod: &str, config: ContainerConfig) -> Result<ContainerId> {
+        let pod = self.table.pod(pod)?;
+        let key = (pod.id.clone(), config.metadata.clone());
+        let engine = self.clone();
+        self.creates
+            .join_or_start(key, config.clone(), || async move {
+                match existing(&pod, &config)? {
+                    Some(id) => Ok(id),
+                    None => engine.execute_create(&pod, config).await,
+                }
+            })
+            .await
+    }
+
+    async fn execute_create(self: Arc<Self>, pod: &Arc<Pod>, config: ContainerConfig) -> Result<ContainerId> {
+        let id = ContainerId::from_random(clock::random()?);
+        let mut walk = Walk::new("create", &self.metrics);
+        match self.create_steps(&mut walk, pod, &id, config).await {
+            Ok(()) => {
+                tracing::info!(pod = %pod.id, container = %id, "container is created");
+                Ok(id)
+            }
+            Err(error) => {
+                let unwound = walk.unwind(error).await;
+                if !unwound.clean {
+                    self.metrics.event("undo_failed");
+                }
+                Err(unwound.error)
+            }
+        }
+    }
+
+    async fn create_steps(
+        self: &Arc<Self>,
+        walk: &mut Walk,
+        pod: &Arc<Pod>,
+        id: &ContainerId,
+        config: ContainerConfig,
+    ) -> Result<()> {
+        let pod_record = pod.record();
+        if pod_record.phase != PodPhase::Ready {
+            let problem = format!("pod {} is NOTREADY; create a new sandbox", pod.id);
+            return Err(Error::new(ErrorKind::FailedPrecondition, problem));
+        }
+        let image = walk.step("image", async { self.image_for(&config) }).await?;
+        walk.step("policy", async {
+            let namespace = &pod_record.config.metadata.namespace;
+            self.decide(Stage::Create, namespace, written_reference(&config), &image).map(drop)
+        })
+        .await?;
+        walk.step("validate", self.check_container(pod, &config, &image)).await?;
+        let (images, owner) = (self.images.clone(), id.clone());
+        walk.undo("rootfs", move || async move { images.remove_rootfs(&owner).await });
+        let mapped = plan::mapped_root(&pod_record.config);
+        walk.step("rootfs", self.images.prepare_rootfs(id, &image.id, mapped)).await?;
+        let record = self.container_record(&pod_record.config, id, config, &image)?;
+        let (owner, gone) = (pod.clone(), id.clone());
+        walk.undo(
+            "record",
+            move || async move { owner.update(Sync::Later, |r| drop(r.containers.remove(&gone))).await },
+        );
+        let enter = pod.update(Sync::Now, |r| drop(r.containers.insert(id.clone(), record)));
+        walk.step("record", enter).await?;
+        self.table.insert_container(id.clone(), pod.id.clone());
+        Ok(())
+    }
+
+    fn image_for(&self, config: &ContainerConfig) -> Result<Arc<ImageRecord>> {
+        if config.image.is_empty() {
+            return Err(Error::invalid("config.image.image", "must not be empty"));
+        }
+        self.images.find(&config.image)?.ok_or_else(|| {
+            let problem = format!("image {} is not on this node; pull it first", config.image);
+            Error::new(ErrorKind::NotFound, problem)
+        })
+    }
+
+    /// Refuses what a start would refuse: the specification is assembled once, for its errors alone.
+    async fn check_container(&self, pod: &Pod, config: &ContainerConfig, image: &ImageRecord) -> Result<()> {
+        let record = pod.record();
+        validate_container(config, &record.config, &image.config, &self.facts)?;
+        self.cgroups.check(&self.with_default_limits(&config.resources))?;
+        plan::seccomp(self, &record.config, config).await?;
+        plan::resolve_devices(self, config).await?;
+        plan::check_mount_sources(config).await?;
+        if config.security.namespaces.pid == berth_model::NamespaceMode::Target {
+            plan::target_of(&record, config)?;
+        }
+        Ok(())
+    }
+
+    fn container_record(
+        &self,
+        pod: &berth_model::PodConfig,
+        id: &ContainerId,
+        config: ContainerConfig,
+        image: &ImageRecord,
+    ) -> Result<ContainerRecord> {
+        let cgroup = self.cgroups.path(&pod.cgroup_parent, &self.paths.cgroup_parent, id.as_str())?;
+        Ok(ContainerRecord {
+            image_id: image.id.clone(),
+            image_config: image.config.clone(),
+            image_ref: image.repo_digests.first().map_or_else(|| image.id.to_string(), ToString::to_string),
+            stop_signal: plan::stop_signal(&config, &image.config)?,
+            created_at: clock::now(),
+            life: Life::Created,
+            identity: None,
+            cgroup,
+            resources: self.with_default_limits(&config.resources),
+            log_path: plan::log_path(pod, &config),
+            phases: Default::default(),
+            config,
+        })
+    }
+
+    /// The CRI has no process limit; the node's settings do.
+    fn with_default_limits(&self, resources: &Resources) -> Resources {
+        Resources { pids: resources.pids.or(self.settings().pids_limit), ..resources.clone() }
+    }
+}
+
+/// The reference that the user wrote, else what the container names.
+pub(crate) fn written_reference(config: &ContainerConfig) -> &str {
+    if config.user_image.is_empty() { &config.image } else { &config.user_image }
+}
+
+/// The container that holds the key already, if it was created by an equal request.
+fn existing(pod: &Pod, config: &ContainerConfig) -> Result<Option<ContainerId>> {
+    let record = pod.record();
+    let Some((id, found)) = record.containers.iter().find(|(_, c)| c.config.metadata == config.metadata) else {
+        return Ok(None);
+    };
+    let same = found.config == *config;
+    if same && found.exit().is_none() {
+        return Ok(Some(id.clone()));
+    }
+    let difference = if same { "" } else { " with another configuration" };
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "container {} (attempt {}) of this pod exists as {id}, {:?}{difference}; remove it, or use the next attempt number",
+            config.metadata.name,
+            config.metadata.attempt,
+            found.state(),
+        ),
+    ))
+}

@@ -1,0 +1,148 @@
+//! StartContainer: cgroup with its limits, log, specification, spawn, record, go. A failed start ends EXITED.
+use crate::clock;
+use crate::container::plan::{self, SpecParts};
+use crate::context::{Engine, blocking};
+use crate::pod::Pod;
+use crate::pod::stop::run_to_end;
+use crate::record::{ContainerRecord, Life, START_ERROR_CODE};
+use crate::steps::Walk;
+use berth_model::{ContainerId, Error, ErrorKind, ExitReason, ExitStatus, Result};
+use berth_monitor_api::frame::TaskKind;
+use berth_monitor_api::spec::InitSpec;
+use berth_oci::monitor::{Event, SpawnRequest, Start, TaskStdio};
+use berth_store::Sync;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+
+impl Engine {
+    /// Starts a created container; returns after its program was executed.
+    /// Errors: `NotFound`; `FailedPrecondition` when it is not CREATED. Any other error leaves it EXITED with the reason.
+    pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let (pod, id) = self.table.container(id)?;
+        let engine = self.clone();
+        run_to_end(async move {
+            let lock = pod.container_lock(&id);
+            let _one = lock.lock().await;
+            engine.execute_start(&pod, &id).await
+        })
+        .await
+    }
+
+    async fn execute_start(self: &Arc<Self>, pod: &Arc<Pod>, id: &ContainerId) -> Result<()> {
+        let container = pod.container(id)?;
+        if container.life != Life::Created {
+            let problem = format!("container {id} is {:?}, only a CREATED one can be started", container.state());
+            return Err(Error::new(ErrorKind::FailedPrecondition, problem));
+        }
+        let mut walk = Walk::new("start", &self.metrics);
+        match self.start_steps(&mut walk, pod, id, &container).await {
+            Ok(()) => {
+                let phases = walk.finish();
+                pod.update_container(id, Sync::Later, |c| c.phases = phases).await?;
+                tracing::info!(pod = %pod.id, container = %id, "container is running");
+                Ok(())
+            }
+            Err(error) => {
+                let error = walk.unwind(error).await.error;
+                let status = ExitStatus {
+                    code: START_ERROR_CODE,
+                    finished_at: clock::now(),
+                    reason: ExitReason::StartError,
+                    message: error.message().to_owned(),
+                };
+                self.container_ended(pod, id, status).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_steps(
+        self: &Arc<Self>,
+        walk: &mut Walk,
+        pod: &Arc<Pod>,
+        id: &ContainerId,
+        container: &ContainerRecord,
+    ) -> Result<()> {
+        walk.step("record", pod.update_container(id, Sync::Later, |c| c.life = Life::Starting)).await?;
+        let mapped = plan::mapped_root(&pod.record().config);
+        let parts = SpecParts {
+            rootfs: walk.step("rootfs", self.images.prepare_rootfs(id, &container.image_id, mapped)).await?,
+            seccomp: plan::seccomp(self, &pod.record().config, &container.config).await?,
+            devices: plan::resolve_devices(self, &container.config).await?,
+        };
+        let policy = plan::device_policy(container, &parts.devices);
+        let (cgroups, group, limits, rules) =
+            (self.cgroups.clone(), container.cgroup.clone(), container.resources.clone(), policy.clone());
+        walk.step("cgroup", blocking(move || cgroups.create(&group, &limits, &rules))).await?;
+        let spec = walk.step("spec", async { plan::specification(self, pod, container, parts) }).await?;
+        let spec = InitSpec::Container(Box::new(spec));
+        let mut start = walk.step("spawn", self.spawn(pod, id, container, &spec)).await?;
+        let set_up = self.drive(&mut start, container, &policy);
+        let (pid, identity) = walk.step("setup", set_up).await?;
+        walk.adopt("setup", start.phases().clone());
+        let started_at = clock::now();
+        let run = pod.update_container(id, Sync::Later, |c| {
+            c.life = Life::Running { pid, started_at };
+            c.identity = Some(identity);
+        });
+        walk.step("running", run).await?;
+        walk.step("exec", self.execute(&mut start, container, pid)).await
+    }
+
+    async fn spawn(&self, pod: &Pod, id: &ContainerId, container: &ContainerRecord, spec: &InitSpec) -> Result<Start> {
+        let stdin = container.config.stdin;
+        let stdio = if container.config.tty { TaskStdio::LogTerminal } else { TaskStdio::Log { stdin } };
+        let log: Option<OwnedFd> = match container.log_path.clone() {
+            Some(path) => Some(blocking(move || berth_oci::logs::open(&path)).await?),
+            None => None,
+        };
+        let (cgroups, group) = (self.cgroups.clone(), container.cgroup.clone());
+        let (oom, kill) = blocking(move || Ok((cgroups.oom_fd(&group)?, cgroups.kill_fd(&group)?))).await?;
+        let join = plan::joined_task(pod, container)?;
+        let request = SpawnRequest {
+            init: self.launcher.init(),
+            id: id.as_str(),
+            kind: TaskKind::Container,
+            stdio,
+            join: join.as_deref(),
+            log: log.as_ref().map(AsFd::as_fd),
+            oom: oom.as_ref().map(AsFd::as_fd),
+            kill: kill.as_ref().map(AsFd::as_fd),
+            spec,
+        };
+        pod.monitor()?.spawn(request).await
+    }
+
+    /// Follows init until the child waits for `Go`.
+    async fn drive(
+        &self,
+        start: &mut Start,
+        container: &ContainerRecord,
+        policy: &berth_cgroups::DevicePolicy,
+    ) -> Result<(u32, berth_monitor_api::sync::Identity)> {
+        loop {
+            match start.next().await? {
+                Event::Paused { pid } => {
+                    self.cgroups.start_scope(&container.cgroup, pid, &container.resources, policy).await?;
+                    start.continue_().await?;
+                }
+                Event::Ready { pid, identity } => return Ok((pid, identity)),
+                Event::Made { .. } | Event::Started => {
+                    return Err(Error::internal("init answered a container as if it were a sandbox"));
+                }
+            }
+        }
+    }
+
+    /// Lets the child execute its program, and reads back from the kernel what confines it.
+    async fn execute(&self, start: &mut Start, container: &ContainerRecord, pid: u32) -> Result<()> {
+        start.go().await?;
+        if start.next().await? != Event::Started {
+            return Err(Error::internal("init said something unexpected after Go"));
+        }
+        // On an error the caller ends the container by its cgroup.
+        let expected = berth_oci::readback::Expected::of(&container.config.security);
+        blocking(move || berth_oci::readback::check(pid, &expected)).await
+    }
+}

@@ -1,0 +1,185 @@
+//! The engine's parts and where things lie. Wiring (the `berth` binary) makes the parts; use cases take them from here.
+use crate::inflight::Inflight;
+use crate::metrics::Metrics;
+use crate::pod::Pod;
+use crate::record::PodRecord;
+use crate::table::{ContainerFilter, ContainerView, PodFilter, PodView, Table};
+use crate::verdict::PolicyCache;
+use berth_cgroups::Cgroups;
+use berth_images::Images;
+use berth_model::{ContainerConfig, ContainerId, ContainerMetadata, Error, PodConfig, PodId, PodKey, Result};
+use berth_network::Bridge;
+use berth_oci::monitor::Launcher;
+use berth_oci::pod_dir::PodDir;
+use berth_oci::spec::NodeFacts;
+use berth_settings::Settings;
+use berth_store::Records;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where the daemon keeps things.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// `/var/lib/berth` or `ROOT/lib`.
+    pub lib: PathBuf,
+    /// `/run/berth` or `ROOT/run`.
+    pub run: PathBuf,
+    /// Cgroup parent of pods that name none, and (with `-monitors`) of monitors: `berth-<hash of the root>`.
+    pub cgroup_parent: String,
+}
+
+impl Paths {
+    /// Parent of the pods' tmpfs directories.
+    pub fn pod_base(&self) -> PathBuf {
+        self.run.join("pods")
+    }
+
+    pub(crate) fn pod_dir(&self, id: &PodId) -> PodDir {
+        PodDir::new(&self.pod_base(), id)
+    }
+
+    /// Parent of the pods' records.
+    pub fn records(&self) -> PathBuf {
+        self.lib.join("pods")
+    }
+
+    /// Parent of the cgroups of the runtime's own processes, outside of the pods'.
+    pub fn runtime_group(&self) -> String {
+        format!("{}-runtime", self.cgroup_parent.trim_end_matches(".slice"))
+    }
+}
+
+/// What the engine is made of.
+pub struct Parts {
+    /// Where things lie.
+    pub paths: Paths,
+    /// Images.
+    pub images: Images,
+    /// Control groups.
+    pub cgroups: Cgroups,
+    /// The built-in network, if the settings ask for it.
+    pub bridge: Option<Bridge>,
+    /// Monitor and init programs.
+    pub launcher: Launcher,
+    /// What this node can do.
+    pub facts: NodeFacts,
+    /// Settings in force.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// Figures.
+    pub metrics: Metrics,
+}
+
+/// The engine. All use cases hang on `Arc<Engine>`.
+pub struct Engine {
+    pub(crate) paths: Paths,
+    pub(crate) images: Images,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) bridge: Option<Bridge>,
+    pub(crate) launcher: Launcher,
+    pub(crate) facts: NodeFacts,
+    pub(crate) settings: watch::Receiver<Arc<Settings>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) table: Table,
+    pub(crate) records: Arc<Records<PodRecord>>,
+    pub(crate) boot_id: String,
+    pub(crate) policy: PolicyCache,
+    pub(crate) runs: Inflight<PodKey, PodConfig, PodId>,
+    pub(crate) creates: Inflight<(PodId, ContainerMetadata), ContainerConfig, ContainerId>,
+}
+
+/// Version of the pod record's format.
+const RECORD_VERSION: u32 = 1;
+
+impl Engine {
+    /// Opens the records and makes an engine that knows no pods yet; [`Engine::recover`] brings them in.
+    pub fn new(parts: Parts) -> Result<Arc<Self>> {
+        let records = Records::open(parts.paths.records(), "pod", RECORD_VERSION)?;
+        berth_oci::pod_dir::prepare_base(&parts.paths.pod_base())?;
+        Ok(Arc::new(Self {
+            paths: parts.paths,
+            images: parts.images,
+            cgroups: parts.cgroups,
+            bridge: parts.bridge,
+            launcher: parts.launcher,
+            facts: parts.facts,
+            settings: parts.settings,
+            metrics: parts.metrics,
+            table: Table::default(),
+            records: Arc::new(records),
+            boot_id: crate::clock::boot_id()?,
+            policy: PolicyCache::default(),
+            runs: Inflight::default(),
+            creates: Inflight::default(),
+        }))
+    }
+
+    /// Settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    /// Where images and records lie.
+    pub fn state_dir(&self) -> &std::path::Path {
+        &self.paths.lib
+    }
+
+    /// Figures, for the edges to add theirs.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Sets the gauges; called before each scrape.
+    pub fn count_states(&self) {
+        self.metrics.count(&self.table);
+    }
+
+    /// Pods that match.
+    pub fn pods(&self, filter: &PodFilter) -> Vec<PodView> {
+        self.table.pods(filter)
+    }
+
+    /// The pod by id or unique prefix. Errors: `NotFound`, `InvalidArgument`.
+    pub fn pod(&self, id: &str) -> Result<PodView> {
+        let pod = self.table.pod(id)?;
+        Ok(PodView { id: pod.id.clone(), record: pod.record() })
+    }
+
+    /// Containers that match.
+    pub fn containers(&self, filter: &ContainerFilter) -> Vec<ContainerView> {
+        self.table.containers(filter)
+    }
+
+    /// The container by id or unique prefix. Errors: `NotFound`, `InvalidArgument`.
+    pub fn container(&self, id: &str) -> Result<ContainerView> {
+        let (pod, id) = self.table.container(id)?;
+        let pod_record = pod.record();
+        let record = pod_record.containers.get(&id).cloned().ok_or_else(|| Error::not_found("container", &id))?;
+        Ok(ContainerView { id, pod: pod.id.clone(), pod_record, record })
+    }
+
+    /// Gives back what a daemon without pods need not leave behind: the private mount of the pods' directories and the
+    /// runtime's own cgroups. With pods nothing is done. Returns whether it was.
+    pub async fn release(&self) -> Result<bool> {
+        if !self.table.all().is_empty() {
+            return Ok(false);
+        }
+        let base = self.paths.pod_base();
+        blocking(move || berth_oci::pod_dir::release_base(&base)).await?;
+        let (cgroups, group) = (self.cgroups.clone(), self.paths.runtime_group());
+        let monitors = blocking(move || cgroups.own_leaf(&group, crate::pod::run::MONITORS, &[])).await?;
+        self.cgroups.remove(&monitors).await?;
+        Ok(true)
+    }
+
+    pub(crate) fn enter(&self, id: PodId, record: PodRecord) -> Arc<Pod> {
+        let pod = Pod::new(id, record, self.records.clone());
+        self.table.insert(pod.clone());
+        pod
+    }
+}
+
+/// Runs blocking work (files, cgroups, mounts) off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("blocking work: {e}")))?
+}

@@ -1,0 +1,91 @@
+//! Image use cases: policy, resolve, fetch; list, status, remove.
+use crate::context::Engine;
+use crate::pod::stop::run_to_end;
+use crate::steps::Walk;
+use berth_images::{Evidence, FsUsage, ImageRecord, PullRequest, Source};
+use berth_model::{PullProgress, Reference, Result};
+use berth_registry::Auth;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// What to pull.
+pub struct PullSpec {
+    /// The reference as written.
+    pub reference: String,
+    /// Credentials.
+    pub auth: Auth,
+    /// Namespace whose policies apply; empty is unknown: the strictest set.
+    pub namespace: String,
+    /// Where progress goes.
+    pub progress: Option<mpsc::Sender<PullProgress>>,
+}
+
+/// What a pull gave.
+#[derive(Debug, Clone)]
+pub struct PullOutcome {
+    /// The image.
+    pub image: Arc<ImageRecord>,
+    /// What policies in mode Warn say.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Pulls an image; equal pulls join one transfer.
+    /// Errors: `Unknown` with `SignatureValidationFailed` or `RegistryUnavailable` in front, as the kubelet expects;
+    /// `InvalidArgument` for a malformed reference; `NotFound`; `ResourceExhausted` for limits and full disks.
+    pub async fn pull(self: &Arc<Self>, spec: PullSpec) -> Result<PullOutcome> {
+        let engine = self.clone();
+        run_to_end(async move {
+            let begun = Instant::now();
+            let result = engine.clone().execute_pull(spec).await;
+            let label = match &result {
+                Ok(_) => "ok",
+                Err(e) if e.message().starts_with("SignatureValidationFailed") => "denied",
+                Err(_) => "error",
+            };
+            engine.metrics.pull(label, begun.elapsed());
+            result
+        })
+        .await
+    }
+
+    async fn execute_pull(self: Arc<Self>, spec: PullSpec) -> Result<PullOutcome> {
+        let reference = Reference::parse(&spec.reference)?;
+        let mut walk = Walk::new("pull", &self.metrics);
+        let namespace = spec.namespace.clone();
+        let warnings = walk.step("policy", async { self.decide_reference(&namespace, &reference) }).await?;
+        let resolved = walk.step("resolve", self.images.resolve(&reference, &spec.auth)).await?;
+        let source = Source {
+            registry: reference.host().to_owned(),
+            digest: resolved.digest.clone(),
+            reference: reference.clone(),
+        };
+        let evidence = Evidence { sources: vec![source], verified_keys: Vec::new() };
+        let request = PullRequest { reference, digest: resolved.digest, auth: spec.auth, evidence, progress: spec.progress };
+        let image = walk.step("fetch", self.images.fetch(request)).await?;
+        tracing::info!(image = %image.id, reference = spec.reference, "image is here");
+        Ok(PullOutcome { image, warnings })
+    }
+
+    /// All images.
+    pub fn images(&self) -> Vec<Arc<ImageRecord>> {
+        self.images.list()
+    }
+
+    /// The image by id, unique prefix or name; `None` when it is not here.
+    pub fn image(&self, name: &str) -> Result<Option<Arc<ImageRecord>>> {
+        self.images.find(name)
+    }
+
+    /// Removes an image with all its names. One that is not here is removed.
+    pub async fn remove_image(self: &Arc<Self>, name: &str) -> Result<()> {
+        let (engine, name) = (self.clone(), name.to_owned());
+        run_to_end(async move { engine.images.remove(&name).await }).await
+    }
+
+    /// Use of the file system that holds images and writable layers.
+    pub fn image_fs(&self) -> Result<FsUsage> {
+        self.images.fs_usage()
+    }
+}

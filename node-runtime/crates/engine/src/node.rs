@@ -1,0 +1,62 @@
+//! What the node as a whole says: conditions, driver.
+use crate::context::Engine;
+use berth_cgroups::Driver;
+use berth_oci::spec::NodeFacts;
+use berth_settings::NetworkMode;
+
+/// One condition of the CRI's Status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// `RuntimeReady` or `NetworkReady`.
+    pub kind: &'static str,
+    /// Holds.
+    pub ok: bool,
+    /// One word, empty when it holds.
+    pub reason: &'static str,
+    /// For people, with the remedy.
+    pub message: String,
+}
+
+/// The node's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Conditions.
+    pub conditions: Vec<Condition>,
+}
+
+impl Engine {
+    /// Conditions. RuntimeReady does not depend on the network.
+    pub async fn status(&self) -> NodeStatus {
+        let network = match (&self.bridge, self.settings().network.mode) {
+            (Some(bridge), _) => bridge.ready().await,
+            (None, NetworkMode::Cni) => Err(
+                "no CNI configuration that this version can use; spec.network.mode Builtin brings the built-in network"
+                    .to_owned(),
+            ),
+            (None, NetworkMode::Builtin) => {
+                Err("the built-in network was switched on after the daemon's start; restart the daemon".to_owned())
+            }
+        };
+        let runtime = Condition { kind: "RuntimeReady", ok: true, reason: "", message: String::new() };
+        let network = match network {
+            Ok(()) => Condition { kind: "NetworkReady", ok: true, reason: "", message: String::new() },
+            Err(message) => Condition { kind: "NetworkReady", ok: false, reason: "NetworkPluginNotReady", message },
+        };
+        NodeStatus { conditions: vec![runtime, network] }
+    }
+
+    /// The cgroup driver, constant while the daemon runs.
+    pub fn cgroup_driver(&self) -> Driver {
+        self.cgroups.driver()
+    }
+
+    /// Layout of the cgroup mounts, for people.
+    pub fn cgroup_layout(&self) -> String {
+        format!("{:?}", self.cgroups.layout())
+    }
+
+    /// What this node can do.
+    pub fn facts(&self) -> &NodeFacts {
+        &self.facts
+    }
+}

@@ -1,0 +1,124 @@
+//! Image policy at work: evidence in, verdict out, counted. The decision itself is the crate `trust`, pure.
+use crate::context::Engine;
+use berth_images::{Evidence, ImageRecord};
+use berth_model::{Error, ErrorKind, Reference, Result};
+use berth_settings::Settings;
+use berth_trust::{Outcome, PolicySet, Subject, Verdict};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where in an image's life a decision is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Pull,
+    Create,
+}
+
+impl Stage {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Create => "create",
+        }
+    }
+
+    fn point(self) -> berth_trust::Stage {
+        match self {
+            Self::Pull => berth_trust::Stage::Pull,
+            Self::Create => berth_trust::Stage::Create,
+        }
+    }
+}
+
+/// The compiled policies of the settings that were in force last.
+#[derive(Default)]
+pub(crate) struct PolicyCache(Mutex<Option<(Arc<Settings>, Arc<PolicySet>)>>);
+
+impl PolicyCache {
+    fn get(&self, settings: &Arc<Settings>) -> Result<Arc<PolicySet>> {
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, set)) = &*cached
+            && Arc::ptr_eq(of, settings)
+        {
+            return Ok(set.clone());
+        }
+        let set = Arc::new(PolicySet::new(&settings.policies)?);
+        *cached = Some((settings.clone(), set.clone()));
+        Ok(set)
+    }
+}
+
+impl Engine {
+    /// Decides about a reference before anything is fetched. Returns warnings. Errors: `Unknown` with the kubelet's prefix.
+    pub(crate) fn decide_reference(&self, namespace: &str, reference: &Reference) -> Result<Vec<String>> {
+        let set = self.policy.get(&self.settings())?;
+        let subject = Subject { namespace: known(namespace), references: vec![reference.clone()], sources: Vec::new() };
+        self.judge(Stage::Pull, &reference.to_string(), set.evaluate(Stage::Pull.point(), &subject))
+    }
+
+    /// Decides about an image on the node, for the reference that the user wrote. By id, a recorded source must pass too.
+    pub(crate) fn decide(
+        &self,
+        stage: Stage,
+        namespace: &str,
+        written: &str,
+        image: &ImageRecord,
+    ) -> Result<Vec<String>> {
+        let set = self.policy.get(&self.settings())?;
+        let references = written_references(written, image);
+        let subject = Subject { namespace: known(namespace), references, sources: sources(&image.evidence) };
+        self.judge(stage, written, set.evaluate(stage.point(), &subject))
+    }
+
+    /// What the policies say, without counting or refusing: for people who ask.
+    pub fn check_image(&self, namespace: &str, reference: &str) -> Result<Verdict> {
+        let reference = Reference::parse(reference)?;
+        let set = self.policy.get(&self.settings())?;
+        let subject = Subject { namespace: known(namespace), references: vec![reference], sources: Vec::new() };
+        Ok(set.evaluate(berth_trust::Stage::Pull, &subject))
+    }
+
+    fn judge(&self, stage: Stage, what: &str, verdict: Verdict) -> Result<Vec<String>> {
+        let label = match verdict.outcome {
+            Outcome::Allow => "allow",
+            Outcome::Audit => "audit",
+            Outcome::Warn => "warn",
+            Outcome::Deny => "deny",
+        };
+        self.metrics.decision(stage.label(), label);
+        match verdict.outcome {
+            Outcome::Allow => Ok(Vec::new()),
+            Outcome::Audit => {
+                tracing::info!(image = what, reasons = ?verdict.reasons, "image policy would deny this (mode Audit)");
+                Ok(Vec::new())
+            }
+            Outcome::Warn => {
+                tracing::warn!(image = what, reasons = ?verdict.reasons, "image policy would deny this (mode Warn)");
+                Ok(verdict.reasons)
+            }
+            Outcome::Deny => {
+                // The kubelet matches on this prefix, and only with the code Unknown (cri-contract 2.6).
+                let problem =
+                    format!("SignatureValidationFailed: image {what} is denied: {}", verdict.reasons.join("; "));
+                Err(Error::new(ErrorKind::Unknown, problem))
+            }
+        }
+    }
+}
+
+/// An empty namespace is unknown: the strictest set applies.
+fn known(namespace: &str) -> Option<String> {
+    (!namespace.is_empty()).then(|| namespace.to_owned())
+}
+
+/// The reference as the user wrote it; an id names none, and then where the image came from decides alone.
+fn written_references(written: &str, image: &ImageRecord) -> Vec<Reference> {
+    let is_id = written == image.id.as_str() || image.id.hex().starts_with(written.trim_start_matches("sha256:"));
+    if is_id {
+        return Vec::new();
+    }
+    Reference::parse(written).into_iter().collect()
+}
+
+fn sources(evidence: &Evidence) -> Vec<Reference> {
+    evidence.sources.iter().map(|s| s.reference.clone()).collect()
+}

@@ -1,0 +1,120 @@
+//! Exec: a command with its streams over one call. A client that goes away ends the command.
+use crate::error::status;
+use berth_engine::{Engine, ExecRequest, ExecSession, ExecStreams, RunningExec, TerminalSize};
+use berth_model::Error;
+use berth_oci::pipes::{reader, writer};
+use berth_oci::terminal::Terminal;
+use berth_proto::node as wire;
+use berth_proto::node::exec_input::Input;
+use berth_proto::node::exec_output::Output;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::BoxStream;
+use tonic::{Status, Streaming};
+
+/// Chunks that may wait for a slow reader; then the command's own writes wait.
+const BACKLOG: usize = 16;
+const CHUNK: usize = 32 * 1024;
+/// How long output is waited for after the command has ended.
+const DRAIN_LIMIT: Duration = Duration::from_millis(500);
+
+type Tell = mpsc::Sender<Result<wire::ExecOutput, Status>>;
+
+pub(crate) async fn call(
+    engine: Arc<Engine>,
+    mut input: Streaming<wire::ExecInput>,
+) -> Result<BoxStream<wire::ExecOutput>, Status> {
+    let first = input.message().await?.and_then(|m| m.input);
+    let Some(Input::Start(start)) = first else {
+        return Err(status(Error::invalid("input", "the first message must be a start")));
+    };
+    let size = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
+    let terminal = start.tty.then(|| TerminalSize { rows: size(start.rows), cols: size(start.cols) });
+    let request =
+        ExecRequest { container: start.container_id, command: start.command, terminal, stdin: start.stdin };
+    let exec = engine.exec(request).await.map_err(status)?;
+    let (tell, outputs) = mpsc::channel(BACKLOG);
+    tokio::spawn(async move {
+        if let Err(e) = pump(exec, input, tell.clone()).await {
+            let _ = tell.send(Err(status(e))).await;
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(outputs)))
+}
+
+/// Moves bytes both ways until the command has ended and its output is told.
+async fn pump(exec: RunningExec, input: Streaming<wire::ExecInput>, tell: Tell) -> Result<(), Error> {
+    let RunningExec { session, streams, end } = exec;
+    let mut copies = tokio::task::JoinSet::new();
+    let stdin: Option<Box<dyn AsyncWrite + Send + Unpin>> = match streams {
+        ExecStreams::Terminal(master) => {
+            let (read, write) = Terminal::split(master)?;
+            copies.spawn(copy(read, tell.clone(), Output::Stdout));
+            Some(Box::new(write))
+        }
+        ExecStreams::Pipes { stdin, stdout, stderr } => {
+            copies.spawn(copy(reader(stdout)?, tell.clone(), Output::Stdout));
+            copies.spawn(copy(reader(stderr)?, tell.clone(), Output::Stderr));
+            stdin.map(writer).transpose()?.map(|w| Box::new(w) as Box<_>)
+        }
+    };
+    let exit = tokio::select! {
+        exit = end.wait() => exit?,
+        () = feed(&session, input, stdin) => {
+            // The client is gone. What it started does not go on without it.
+            session.kill().await?;
+            return Ok(());
+        }
+    };
+    let drained = async { while copies.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN_LIMIT, drained).await;
+    let _ = tell.send(Ok(output(Output::ExitCode(exit.code)))).await;
+    Ok(())
+}
+
+/// Feeds what the client sends; returns when the client has gone.
+async fn feed(
+    session: &ExecSession,
+    mut input: Streaming<wire::ExecInput>,
+    mut stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+) {
+    loop {
+        match input.message().await.map(|m| m.and_then(|m| m.input)) {
+            Ok(Some(Input::Stdin(bytes))) => {
+                if let Some(writer) = &mut stdin
+                    && writer.write_all(&bytes).await.is_err()
+                {
+                    stdin = None;
+                }
+            }
+            Ok(Some(Input::StdinClosed(_))) => stdin = None,
+            Ok(Some(Input::Resize(size))) => {
+                let cut = |v: u32| u16::try_from(v).unwrap_or(u16::MAX);
+                let size = TerminalSize { rows: cut(size.rows), cols: cut(size.cols) };
+                if let Err(e) = session.resize(size).await {
+                    tracing::debug!(error = %e, "terminal is not resized");
+                }
+            }
+            Ok(Some(Input::Start(_))) => {}
+            // The client has said all it wants to say and still listens.
+            Ok(None) => std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, tell: Tell, wrap: fn(Vec<u8>) -> Output) {
+    let mut chunk = vec![0; CHUNK];
+    while let Ok(n) = from.read(&mut chunk).await {
+        if n == 0 || tell.send(Ok(output(wrap(chunk[..n].to_vec())))).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn output(output: Output) -> wire::ExecOutput {
+    wire::ExecOutput { output: Some(output) }
+}

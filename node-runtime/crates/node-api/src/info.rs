@@ -1,0 +1,41 @@
+//! Info.
+use crate::service::DaemonFacts;
+use berth_engine::{ContainerFilter, Engine, PodFilter};
+use berth_model::{ContainerState, PodState};
+use berth_proto::node as wire;
+use std::sync::Arc;
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::InfoResponse {
+    let settings = engine.settings();
+    let status = engine.status().await;
+    let network = status.conditions.into_iter().find(|c| c.kind == "NetworkReady");
+    let ready = PodFilter { state: Some(PodState::Ready), ..PodFilter::default() };
+    let running = ContainerFilter { state: Some(ContainerState::Running), ..ContainerFilter::default() };
+    let (major, minor) = engine.facts().kernel;
+    let path = |p: &std::path::Path| p.to_string_lossy().into_owned();
+    wire::InfoResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        root: path(&facts.root),
+        cri_socket: path(&facts.cri_socket),
+        metrics_address: facts.metrics_address.clone(),
+        cgroup_driver: format!("{:?}", engine.cgroup_driver()).to_lowercase(),
+        cgroup_layout: engine.cgroup_layout().to_lowercase(),
+        kernel: format!("{major}.{minor}"),
+        network_mode: format!("{:?}", settings.network.mode),
+        network_message: network.map(|n| n.message).unwrap_or_default(),
+        documents_directory: path(&facts.documents),
+        documents: settings.documents.clone(),
+        refused_documents: facts.refused.borrow().clone(),
+        pods_ready: count(engine.pods(&ready).len()),
+        containers_running: count(engine.containers(&running).len()),
+        images: count(engine.images().len()),
+        image_bytes: engine.image_fs().map(|u| u.images.bytes).unwrap_or_default(),
+        subnet: facts.subnet.clone(),
+        bridge: facts.bridge.clone(),
+    }
+}

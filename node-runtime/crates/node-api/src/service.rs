@@ -1,0 +1,81 @@
+//! The service: each call goes to its file.
+use crate::error::status;
+use crate::{exec, info, inspect, pull};
+use berth_engine::Engine;
+use berth_proto::node as wire;
+use berth_proto::node::node_server::Node;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// What wiring knows and the engine does not.
+#[derive(Debug, Clone)]
+pub struct DaemonFacts {
+    /// Root directory, or `/`.
+    pub root: PathBuf,
+    /// CRI socket.
+    pub cri_socket: PathBuf,
+    /// Documents directory.
+    pub documents: PathBuf,
+    /// Where metrics are served.
+    pub metrics_address: String,
+    /// Bridge of the built-in network; empty without.
+    pub bridge: String,
+    /// Its subnet.
+    pub subnet: String,
+    /// Why the documents on disk are not in force; empty when they are.
+    pub refused: watch::Receiver<String>,
+}
+
+/// The node API over the engine.
+#[derive(Clone)]
+pub struct NodeService {
+    engine: Arc<Engine>,
+    facts: Arc<DaemonFacts>,
+}
+
+impl NodeService {
+    /// Over this engine.
+    pub fn new(engine: Arc<Engine>, facts: DaemonFacts) -> Self {
+        Self { engine, facts: Arc::new(facts) }
+    }
+}
+
+#[tonic::async_trait]
+impl Node for NodeService {
+    type PullImageStream = BoxStream<wire::PullImageEvent>;
+    type ExecStream = BoxStream<wire::ExecOutput>;
+
+    async fn info(&self, _request: Request<wire::InfoRequest>) -> Result<Response<wire::InfoResponse>, Status> {
+        Ok(Response::new(info::call(&self.engine, &self.facts).await))
+    }
+
+    async fn pull_image(
+        &self,
+        request: Request<wire::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        Ok(Response::new(pull::call(self.engine.clone(), request.into_inner())))
+    }
+
+    async fn exec(&self, request: Request<Streaming<wire::ExecInput>>) -> Result<Response<Self::ExecStream>, Status> {
+        exec::call(self.engine.clone(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn inspect(
+        &self,
+        request: Request<wire::InspectRequest>,
+    ) -> Result<Response<wire::InspectResponse>, Status> {
+        inspect::call(&self.engine, &request.get_ref().name).map(Response::new).map_err(status)
+    }
+
+    async fn check_image(
+        &self,
+        request: Request<wire::CheckImageRequest>,
+    ) -> Result<Response<wire::CheckImageResponse>, Status> {
+        let request = request.into_inner();
+        let verdict = self.engine.check_image(&request.namespace, &request.reference).map_err(status)?;
+        Ok(Response::new(wire::CheckImageResponse { allowed: verdict.permits(), reasons: verdict.reasons }))
+    }
+}

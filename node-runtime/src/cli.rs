@@ -1,0 +1,40 @@
+//! The command line: what there is to say to `berth`.
+use crate::layout::Layout;
+use crate::serve;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Container runtime of a Kubernetes node: daemon and command line.
+#[derive(Parser)]
+#[command(name = "berth", version, max_term_width = 100)]
+pub struct Cli {
+    /// Keep everything under DIR instead of /etc/berth, /var/lib/berth and /run/berth; names the daemon to talk to.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the daemon: CRI on berth.sock, the node API on node.sock, metrics over HTTP.
+    Serve(serve::Options),
+}
+
+/// Does it.
+pub fn run(cli: Cli) -> ExitCode {
+    let layout = Layout::new(cli.root.as_deref());
+    let done = match cli.command {
+        Command::Serve(options) => layout.and_then(|layout| serve::run(&layout, &options)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("berth: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

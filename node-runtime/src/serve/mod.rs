@@ -1,0 +1,63 @@
+//! `berth serve`: start order, sockets, end.
+mod http;
+mod logging;
+mod notify;
+mod sockets;
+mod wire;
+
+use crate::layout::Layout;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Options of the daemon.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Read documents (RuntimeConfig, ImagePolicy as YAML) from DIR instead of /etc/berth or ROOT/etc.
+    #[arg(long, value_name = "DIR")]
+    pub config: Option<PathBuf>,
+
+    /// Serve metrics on ADDRESS:PORT; default 127.0.0.1:9464, with --root a free port (see `berth info`).
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<String>,
+
+    /// Log lines as JSON.
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. Pods live on.
+pub fn run(layout: &Layout, options: &Options) -> Result<()> {
+    let log = logging::start(options.log_json);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.context("cannot start the async runtime")?;
+    runtime.block_on(serve(layout, options, log))
+}
+
+async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Result<()> {
+    // Signals are caught before anything exists, so that none ends the daemon half-made.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let _lock = sockets::lock_root(layout)?;
+    let daemon = wire::build(layout, options, log).await?;
+    daemon.engine.recover().await?;
+    let http = http::serve(daemon.engine.clone(), &daemon.metrics_wish).await?;
+    let servers = sockets::serve(layout, &daemon, &http.address).await?;
+    notify::ready();
+    tracing::info!(
+        cri = %layout.cri_socket().display(),
+        metrics = http.address,
+        version = env!("CARGO_PKG_VERSION"),
+        "berth is ready"
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        ended = servers.ended() => return ended.context("a server ended by itself"),
+    }
+    tracing::info!("berth ends; pods live on");
+    notify::stopping();
+    servers.stop().await;
+    daemon.leave(layout).await;
+    Ok(())
+}

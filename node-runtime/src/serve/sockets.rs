@@ -1,0 +1,116 @@
+//! One daemon per root, and its two unix sockets: for root only.
+use super::wire::Daemon;
+use crate::layout::Layout;
+use anyhow::{Context, Result, bail};
+use berth_cri::{CallMetrics, CriService, MAX_MESSAGE};
+use berth_node_api::{DaemonFacts, NodeService};
+use berth_proto::cri::image_service_server::ImageServiceServer;
+use berth_proto::cri::runtime_service_server::RuntimeServiceServer;
+use berth_proto::node::node_server::NodeServer;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+/// How long calls under way may take when the daemon ends.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// Makes the root's directories and takes the lock. The lock goes with the process, however it ends.
+pub fn lock_root(layout: &Layout) -> Result<File> {
+    for dir in [&layout.lib, &layout.run] {
+        std::fs::create_dir_all(dir).with_context(|| format!("directory {}", dir.display()))?;
+        std::fs::set_permissions(dir, PermissionsExt::from_mode(0o711))
+            .with_context(|| format!("directory {}", dir.display()))?;
+    }
+    let path = layout.lib.join("lock");
+    let file = File::create(&path).with_context(|| format!("lock {}", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another daemon runs with root {}; stop it, or use --root with another directory", layout.root.display());
+    }
+    Ok(file)
+}
+
+/// The servers of both sockets.
+pub struct Servers {
+    tasks: JoinSet<Result<()>>,
+    stop: watch::Sender<bool>,
+}
+
+/// Starts both.
+pub async fn serve(layout: &Layout, daemon: &Daemon, metrics_address: &str) -> Result<Servers> {
+    let (stop, stopped) = watch::channel(false);
+    let calls = CallMetrics::new(daemon.engine.metrics().registry())?;
+    let cri = CriService::new(daemon.engine.clone(), calls);
+    let runtime = RuntimeServiceServer::new(cri.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let image = ImageServiceServer::new(cri).max_decoding_message_size(MAX_MESSAGE);
+    let facts = DaemonFacts {
+        root: layout.root.clone(),
+        cri_socket: layout.cri_socket(),
+        documents: daemon.documents.clone(),
+        metrics_address: metrics_address.to_owned(),
+        bridge: daemon.network.as_ref().map(|n| n.bridge.clone()).unwrap_or_default(),
+        subnet: daemon.network.as_ref().map(|n| n.subnet.to_string()).unwrap_or_default(),
+        refused: daemon.refused.clone(),
+    };
+    let node = NodeServer::new(NodeService::new(daemon.engine.clone(), facts));
+    let mut tasks = JoinSet::new();
+    let cri_listener = listen(&layout.cri_socket())?;
+    let node_listener = listen(&layout.node_socket())?;
+    let router = Server::builder().add_service(runtime).add_service(image);
+    tasks.spawn(run(router, cri_listener, stopped.clone()));
+    tasks.spawn(run(Server::builder().add_service(node), node_listener, stopped));
+    Ok(Servers { tasks, stop })
+}
+
+async fn run(
+    router: tonic::transport::server::Router,
+    listener: UnixListenerStream,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<()> {
+    let end = async move {
+        let _ = stopped.wait_for(|s| *s).await;
+    };
+    router.serve_with_incoming_shutdown(listener, end).await.context("gRPC server")
+}
+
+/// A socket of a daemon that is gone is replaced; the root's lock says that it is gone.
+fn listen(path: &Path) -> Result<UnixListenerStream> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("old socket {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("socket {}", path.display()))?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))
+        .with_context(|| format!("socket {}", path.display()))?;
+    Ok(UnixListenerStream::new(listener))
+}
+
+impl Servers {
+    /// Resolves when one of them ends by itself.
+    pub async fn ended(&self) -> Result<()> {
+        while !self.tasks.is_empty() {
+            if self.stop.is_closed() {
+                bail!("a socket is not served any more");
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        bail!("no socket is served any more")
+    }
+
+    /// Ends both: calls under way get a moment to finish.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(END_LIMIT, all).await.is_err() {
+            tracing::warn!("calls under way are cut off");
+        }
+    }
+}

@@ -7,11 +7,10 @@ use berth_model::RunAs;
 use berth_monitor_api::spec::{CgroupJoin, MountKind, Rlimit, User};
 use berth_monitor_api::sync::{FromInit, ToInit};
 use init::fixture::container;
+use init::groups::Groups;
 use init::run::With;
 use init::{Fixture, Run, caps, forbid, mount, status};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::time::Duration;
 
 #[test]
 fn a_process_is_confined_as_asked() {
@@ -196,54 +195,6 @@ fn a_program_that_cannot_start_has_the_code_of_shells() {
         assert_eq!((failed.0.as_str(), failed.1), ("exec", errno), "{program}: {}", failed.2);
         assert!(failed.2.contains(&format!("exit code {code}")), "{}", failed.2);
         assert_eq!(run.end_of_all(), code, "{program}");
-    }
-}
-
-/// A group of the test's own in every v1 hierarchy that the machine has, and in the v2 tree.
-struct Groups(Vec<PathBuf>, Option<PathBuf>);
-
-impl Groups {
-    fn new(name: &str) -> Self {
-        let name = format!("berth-init-{name}-{}", std::process::id());
-        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let (mut v1, mut v2) = (Vec::new(), None);
-        for line in table.lines() {
-            let (left, right) = line.split_once(" - ").unwrap();
-            let dir = PathBuf::from(left.split(' ').nth(4).unwrap()).join(&name);
-            match right.split(' ').next() {
-                // A fresh cpuset has no cpus, and nobody can join it.
-                Some("cgroup") if !right.contains("cpuset") => v1.push(dir),
-                Some("cgroup2") => v2 = Some(dir),
-                _ => continue,
-            }
-        }
-        v1.iter().chain(&v2).for_each(|dir| std::fs::create_dir(dir).unwrap());
-        assert!(!v1.is_empty() || v2.is_some(), "no cgroup tree on this machine");
-        Self(v1, v2)
-    }
-
-    fn join(&self) -> CgroupJoin {
-        CgroupJoin::Own { v2: self.1.clone(), v1_tasks: self.0.iter().map(|dir| dir.join("tasks")).collect() }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        self.0.iter().chain(&self.1)
-    }
-
-    fn pids(&self) -> Vec<String> {
-        self.all().map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).unwrap()).collect()
-    }
-}
-
-impl Drop for Groups {
-    fn drop(&mut self) {
-        for dir in self.all() {
-            let until = std::time::Instant::now() + Duration::from_secs(5);
-            while let Err(e) = std::fs::remove_dir(dir) {
-                assert!(std::time::Instant::now() < until || std::thread::panicking(), "{}: {e}", dir.display());
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
     }
 }
 

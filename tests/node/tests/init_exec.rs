@@ -6,6 +6,7 @@ mod init;
 use berth_model::RunAs;
 use berth_monitor_api::spec::{ExecSpec, InitSpec, Process, TerminalSize};
 use init::fixture::container;
+use init::groups::Groups;
 use init::run::{With, hear_terminal};
 use init::{Fixture, Run, forbid, no_cgroup, shell, status};
 use std::os::fd::AsFd;
@@ -46,6 +47,29 @@ fn a_command_is_in_the_container_and_as_confined() {
     assert_eq!((status(&end.out, "NoNewPrivs").as_str(), status(&end.out, "Seccomp").as_str()), ("1", "2"));
     assert!(end.out.ends_with("1\n/data\nthrough the pipe"), "{}", end.out);
     assert_eq!(main.kill(), 137);
+}
+
+#[test]
+fn a_command_joins_its_group_from_outside_the_cgroup_namespace() {
+    let f = Fixture::new("exec-cgroup");
+    let groups = Groups::new("exec");
+    let mut spec = f.idle();
+    spec.cgroup = groups.join();
+    let mut main = Run::ready(&container(spec));
+    main.go().unwrap();
+    assert_eq!(main.line(), "up");
+    let spec = ExecSpec { process: shell("cat /proc/self/cgroup"), cgroup: groups.join(), user_namespace: false };
+    let run = Run::ready_with(&InitSpec::Exec(Box::new(spec)), &enter(&main));
+    for pids in groups.pids() {
+        let mut pids: Vec<&str> = pids.lines().collect();
+        pids.sort_unstable();
+        let mut wanted = [main.pid.to_string(), run.pid.to_string()];
+        wanted.sort_unstable();
+        assert_eq!(pids, wanted);
+    }
+    let out = run.finish().out;
+    assert!(out.contains("memory:/\n") && out.contains("0::/\n"), "{out}");
+    main.kill();
 }
 
 #[test]

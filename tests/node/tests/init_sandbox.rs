@@ -36,7 +36,7 @@ fn namespaces_outlive_init_and_are_joined() {
         assert!(run.phases.iter().any(|p| p == phase), "{:?}", run.phases);
     }
     assert_eq!(f.mounts().len(), 4, "{:?}", f.mounts());
-    assert_eq!(std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().contains("pod-name"), false);
+    assert!(!std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().contains("pod-name"));
 
     let mut inside = f.joined(f.script(
         "hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced \

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod fixture;
+pub mod groups;
 pub mod run;
 
 pub use fixture::Fixture;

@@ -4,7 +4,8 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use std::time::Instant;
 use tonic::{Code, Status};
 
-const BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+const BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 
 /// Figures of the CRI edge; cheap to clone.
 #[derive(Clone)]
@@ -18,7 +19,8 @@ impl CallMetrics {
     pub fn new(registry: &Registry) -> Result<Self> {
         let broken = |e: prometheus::Error| Error::internal(format!("metrics: {e}"));
         let calls = Opts::new("berth_cri_calls_total", "CRI calls by method and gRPC code.");
-        let seconds = HistogramOpts::new("berth_cri_call_seconds", "Time of CRI calls by method.").buckets(BUCKETS.to_vec());
+        let seconds =
+            HistogramOpts::new("berth_cri_call_seconds", "Time of CRI calls by method.").buckets(BUCKETS.to_vec());
         let this = Self {
             calls: IntCounterVec::new(calls, &["method", "code"]).map_err(broken)?,
             seconds: HistogramVec::new(seconds, &["method"]).map_err(broken)?,

@@ -62,7 +62,8 @@ impl Engine {
             reference: reference.clone(),
         };
         let evidence = Evidence { sources: vec![source], verified_keys: Vec::new() };
-        let request = PullRequest { reference, digest: resolved.digest, auth: spec.auth, evidence, progress: spec.progress };
+        let request =
+            PullRequest { reference, digest: resolved.digest, auth: spec.auth, evidence, progress: spec.progress };
         let image = walk.step("fetch", self.images.fetch(request)).await?;
         tracing::info!(image = %image.id, reference = spec.reference, "image is here");
         Ok(PullOutcome { image, warnings })

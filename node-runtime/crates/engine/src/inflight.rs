@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 type Outcome<T> = watch::Receiver<Option<Result<T>>>;
+type Running<K, R, T> = Arc<Mutex<HashMap<K, (R, Outcome<T>)>>>;
 
 /// The operations under way for one kind of object.
 pub(crate) struct Inflight<K, R, T> {
-    running: Arc<Mutex<HashMap<K, (R, Outcome<T>)>>>,
+    running: Running<K, R, T>,
 }
 
 impl<K, R, T> Default for Inflight<K, R, T> {
@@ -74,7 +75,7 @@ where
 
 /// Takes the key out when the operation ends, also by a panic.
 struct Leave<K: Eq + Hash, R, T> {
-    running: Arc<Mutex<HashMap<K, (R, Outcome<T>)>>>,
+    running: Running<K, R, T>,
     key: K,
 }
 

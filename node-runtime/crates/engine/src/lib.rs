@@ -28,13 +28,13 @@ mod supervise;
 mod table;
 mod verdict;
 
-pub use container::exec::{ExecOutput, ExecRequest, ExecSession, ExecStreams, ExecEnd, RunningExec};
+pub use berth_monitor_api::spec::TerminalSize;
+pub use berth_monitor_api::sync::Identity;
+pub use container::exec::{ExecEnd, ExecOutput, ExecRequest, ExecSession, ExecStreams, RunningExec};
 pub use container::stats::StatsFilter;
 pub use context::{Engine, Parts, Paths};
 pub use image::{PullOutcome, PullSpec};
 pub use metrics::Metrics;
 pub use node::{Condition, NodeStatus};
-pub use berth_monitor_api::spec::TerminalSize;
-pub use berth_monitor_api::sync::Identity;
 pub use record::{ContainerRecord, Life, PodPhase, PodRecord};
 pub use table::{ContainerFilter, ContainerView, PodFilter, PodView};

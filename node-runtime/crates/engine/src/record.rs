@@ -4,8 +4,8 @@
 //! the boot it names.
 use berth_cgroups::CgroupPath;
 use berth_model::{
-    ContainerConfig, ContainerId, ContainerState, Digest, ExitReason, ExitStatus, ImageConfig, Phases, PodConfig, PodState,
-    Resources, UnixNanos,
+    ContainerConfig, ContainerId, ContainerState, Digest, ExitReason, ExitStatus, ImageConfig, Phases, PodConfig,
+    PodState, Resources, UnixNanos,
 };
 use berth_monitor_api::sync::Identity;
 use berth_network::Attachment;

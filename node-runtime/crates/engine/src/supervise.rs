@@ -58,10 +58,10 @@ impl Engine {
     /// Records a container's end and clears its cgroup: nothing outlives the main process.
     pub(crate) async fn container_ended(self: &Arc<Self>, pod: &Arc<Pod>, id: &ContainerId, status: ExitStatus) {
         let reason = status.reason;
-        if let Ok(container) = pod.container(id) {
-            if let Err(e) = self.clear_cgroup(&container.cgroup).await {
-                tracing::warn!(container = %id, error = %e, "cgroup of an ended container is still there");
-            }
+        if let Ok(container) = pod.container(id)
+            && let Err(e) = self.clear_cgroup(&container.cgroup).await
+        {
+            tracing::warn!(container = %id, error = %e, "cgroup of an ended container is still there");
         }
         let mut taken = false;
         let ended = pod.update_container(id, Sync::Later, |c| taken = c.end(status)).await;

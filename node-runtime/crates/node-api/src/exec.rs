@@ -1,12 +1,11 @@
 //! Exec: a command with its streams over one call. A client that goes away ends the command.
-use crate::error::status;
 use berth_engine::{Engine, ExecRequest, ExecSession, ExecStreams, RunningExec, TerminalSize};
 use berth_model::Error;
 use berth_oci::pipes::{reader, writer};
 use berth_oci::terminal::Terminal;
-use berth_proto::node as wire;
 use berth_proto::node::exec_input::Input;
 use berth_proto::node::exec_output::Output;
+use berth_proto::{node as wire, status};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -33,8 +32,7 @@ pub(crate) async fn call(
     };
     let size = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
     let terminal = start.tty.then(|| TerminalSize { rows: size(start.rows), cols: size(start.cols) });
-    let request =
-        ExecRequest { container: start.container_id, command: start.command, terminal, stdin: start.stdin };
+    let request = ExecRequest { container: start.container_id, command: start.command, terminal, stdin: start.stdin };
     let exec = engine.exec(request).await.map_err(status)?;
     let (tell, outputs) = mpsc::channel(BACKLOG);
     tokio::spawn(async move {

@@ -3,7 +3,6 @@
 //! Owns: decode → engine → encode for these calls. Wire types end here. Must not: decide anything.
 #![forbid(unsafe_code)]
 
-mod error;
 mod exec;
 mod info;
 mod inspect;

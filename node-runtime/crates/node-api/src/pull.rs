@@ -1,9 +1,8 @@
 //! PullImage: progress as it comes, then the result.
-use crate::error::status;
 use berth_engine::{Engine, PullSpec};
 use berth_model::{PullProgress, PullStage};
-use berth_proto::node as wire;
 use berth_proto::node::pull_image_event::Event;
+use berth_proto::{node as wire, status};
 use berth_registry::Auth;
 use std::sync::Arc;
 use tokio::sync::mpsc;

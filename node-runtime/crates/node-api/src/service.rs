@@ -1,9 +1,8 @@
 //! The service: each call goes to its file.
-use crate::error::status;
 use crate::{exec, info, inspect, pull};
 use berth_engine::Engine;
-use berth_proto::node as wire;
 use berth_proto::node::node_server::Node;
+use berth_proto::{node as wire, status};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -63,10 +62,7 @@ impl Node for NodeService {
         exec::call(self.engine.clone(), request.into_inner()).await.map(Response::new)
     }
 
-    async fn inspect(
-        &self,
-        request: Request<wire::InspectRequest>,
-    ) -> Result<Response<wire::InspectResponse>, Status> {
+    async fn inspect(&self, request: Request<wire::InspectRequest>) -> Result<Response<wire::InspectResponse>, Status> {
         inspect::call(&self.engine, &request.get_ref().name).map(Response::new).map_err(status)
     }
 

@@ -146,7 +146,9 @@ fn deprecated_profile(field: &str, text: &str) -> Result<Profile> {
         "" | "unconfined" => Ok(Profile::Unconfined),
         "runtime/default" | "docker/default" => Ok(Profile::RuntimeDefault),
         text if text.starts_with("localhost/") => localhost(field, text),
-        other => Err(Error::invalid(field, format!("{other:?} is neither runtime/default, unconfined nor localhost/..."))),
+        other => {
+            Err(Error::invalid(field, format!("{other:?} is neither runtime/default, unconfined nor localhost/...")))
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use berth_proto::cri::Signal;
 
 /// Linux numbers of the named values 1 to 34, in the enumeration's order.
 const NAMED: [i32; 34] = [
-    6, 14, 7, 17, 17, 18, 8, 1, 4, 2, 29, 6, 9, 13, 29, 27, 30, 3, 11, 16, 19, 31, 15, 5, 20, 21, 22, 23, 10, 12, 26, 28,
-    24, 25,
+    6, 14, 7, 17, 17, 18, 8, 1, 4, 2, 29, 6, 9, 13, 29, 27, 30, 3, 11, 16, 19, 31, 15, 5, 20, 21, 22, 23, 10, 12, 26,
+    28, 24, 25,
 ];
 const FIRST_REALTIME: i32 = Signal::Sigrtmin as i32;
 /// SIGRTMIN as libc has it.

@@ -1,7 +1,7 @@
 //! RemoveImage: all names go; idempotent.
 use crate::decode::required;
-use berth_model::Error;
 use berth_engine::Engine;
+use berth_model::Error;
 use berth_model::Result;
 use berth_proto::cri as wire;
 use std::sync::Arc;

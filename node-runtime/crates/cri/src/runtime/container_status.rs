@@ -5,7 +5,10 @@ use berth_model::Result;
 use berth_proto::cri as wire;
 use std::sync::Arc;
 
-pub(crate) fn call(engine: &Arc<Engine>, request: &wire::ContainerStatusRequest) -> Result<wire::ContainerStatusResponse> {
+pub(crate) fn call(
+    engine: &Arc<Engine>,
+    request: &wire::ContainerStatusRequest,
+) -> Result<wire::ContainerStatusResponse> {
     let view = engine.container(&request.container_id)?;
     let verbose = || serde_json::json!({ "sandboxID": view.pod, "pid": view.record.pid(), "record": &view.record });
     let info = if request.verbose { info(&verbose()) } else { Default::default() };

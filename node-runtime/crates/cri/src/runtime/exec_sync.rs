@@ -1,10 +1,10 @@
 //! ExecSync: a non-zero exit code is an answer, not an error.
-use berth_model::Error;
-use std::time::Duration;
 use berth_engine::Engine;
+use berth_model::Error;
 use berth_model::Result;
 use berth_proto::cri as wire;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) async fn call(engine: &Arc<Engine>, request: wire::ExecSyncRequest) -> Result<wire::ExecSyncResponse> {
     let seconds = u64::try_from(request.timeout).map_err(|_| Error::invalid("timeout", "must not be negative"))?;

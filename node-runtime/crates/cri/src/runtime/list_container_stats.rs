@@ -11,5 +11,7 @@ pub(crate) async fn call(
     request: wire::ListContainerStatsRequest,
 ) -> Result<wire::ListContainerStatsResponse> {
     let stats = engine.list_container_stats(&stats_filter(request.filter)).await?;
-    Ok(wire::ListContainerStatsResponse { stats: stats.iter().map(|(view, stats)| container_stats(view, stats)).collect() })
+    Ok(wire::ListContainerStatsResponse {
+        stats: stats.iter().map(|(view, stats)| container_stats(view, stats)).collect(),
+    })
 }

@@ -5,7 +5,10 @@ use berth_model::Result;
 use berth_proto::cri as wire;
 use std::sync::Arc;
 
-pub(crate) fn call(engine: &Arc<Engine>, request: &wire::PodSandboxStatusRequest) -> Result<wire::PodSandboxStatusResponse> {
+pub(crate) fn call(
+    engine: &Arc<Engine>,
+    request: &wire::PodSandboxStatusRequest,
+) -> Result<wire::PodSandboxStatusResponse> {
     let view = engine.pod(&request.pod_sandbox_id)?;
     let verbose = || serde_json::json!({ "pid": view.record.init_pid, "record": &*view.record });
     let info = if request.verbose { info(&verbose()) } else { Default::default() };

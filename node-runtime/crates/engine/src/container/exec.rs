@@ -131,10 +131,7 @@ impl Engine {
     ) -> Result<ExecOutput> {
         let request = ExecRequest { container: container.to_owned(), command, terminal: None, stdin: false };
         let engine = self.clone();
-        run_to_end(async move {
-            engine.exec(request).await?.collect(limit).await
-        })
-        .await
+        run_to_end(async move { engine.exec(request).await?.collect(limit).await }).await
     }
 
     /// Starts a command and hands over its streams.

@@ -14,7 +14,6 @@ use berth_store::Sync;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-
 impl Engine {
     /// Starts a created container; returns after its program was executed.
     /// Errors: `NotFound`; `FailedPrecondition` when it is not CREATED. Any other error leaves it EXITED with the reason.

@@ -1,9 +1,9 @@
-//! Engine errors to gRPC status: exactly one code per kind.
+//! Errors of the node half as gRPC status: exactly one code per kind. Both edges answer with this.
 use berth_model::{Error, ErrorKind};
 use tonic::{Code, Status};
 
 /// The status of an error.
-pub(crate) fn status(error: Error) -> Status {
+pub fn status(error: Error) -> Status {
     let code = match error.kind() {
         ErrorKind::InvalidArgument => Code::InvalidArgument,
         ErrorKind::NotFound => Code::NotFound,

@@ -1,4 +1,5 @@
 //! Metrics over HTTP: `/metrics` (Prometheus text) and `/healthz`.
+use super::process::ProcessFigures;
 use anyhow::{Context, Result};
 use berth_engine::Engine;
 use http_body_util::Full;
@@ -19,6 +20,12 @@ const CONNECTIONS: usize = 16;
 /// How long a client may take to send its request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
+/// What a scrape reads.
+struct Scraped {
+    engine: Arc<Engine>,
+    process: ProcessFigures,
+}
+
 /// The running server.
 pub struct Http {
     /// Where it listens.
@@ -27,19 +34,21 @@ pub struct Http {
 
 /// Listens on `address`. The error names it: another daemon may have it.
 pub async fn serve(engine: Arc<Engine>, address: &str) -> Result<Http> {
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("metrics address {address}; set spec.metrics.address or --metrics to another one")
-    })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("metrics address {address}; set spec.metrics.address or --metrics to another one"))?;
     let address = listener.local_addr()?.to_string();
+    let process = ProcessFigures::new(engine.metrics().registry()).context("process figures")?;
+    let scraped = Arc::new(Scraped { engine, process });
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     tokio::spawn(async move {
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let engine = engine.clone();
+                    let scraped = scraped.clone();
                     tokio::spawn(async move {
-                        connection(engine, stream).await;
+                        connection(scraped, stream).await;
                         drop(permit);
                     });
                 }
@@ -53,10 +62,10 @@ pub async fn serve(engine: Arc<Engine>, address: &str) -> Result<Http> {
     Ok(Http { address })
 }
 
-async fn connection(engine: Arc<Engine>, stream: TcpStream) {
+async fn connection(scraped: Arc<Scraped>, stream: TcpStream) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let engine = engine.clone();
-        async move { Ok::<_, Infallible>(answer(&engine, &request)) }
+        let scraped = scraped.clone();
+        async move { Ok::<_, Infallible>(answer(&scraped, &request)) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -68,9 +77,9 @@ async fn connection(engine: Arc<Engine>, stream: TcpStream) {
     }
 }
 
-fn answer(engine: &Engine, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(scraped: &Scraped, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => match metrics(engine) {
+        (&Method::GET, "/metrics") => match metrics(scraped) {
             Ok(text) => (StatusCode::OK, text),
             Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n").into_bytes()),
         },
@@ -85,8 +94,10 @@ fn answer(engine: &Engine, request: &Request<Incoming>) -> Response<Full<Bytes>>
     response
 }
 
-fn metrics(engine: &Engine) -> Result<Vec<u8>, prometheus::Error> {
+fn metrics(scraped: &Scraped) -> Result<Vec<u8>, prometheus::Error> {
+    let engine = &scraped.engine;
     engine.count_states();
+    scraped.process.read();
     let mut text = Vec::new();
     TextEncoder::new().encode(&engine.metrics().registry().gather(), &mut text)?;
     Ok(text)

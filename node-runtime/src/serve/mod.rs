@@ -2,6 +2,7 @@
 mod http;
 mod logging;
 mod notify;
+mod process;
 mod sockets;
 mod wire;
 

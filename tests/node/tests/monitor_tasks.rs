@@ -9,6 +9,7 @@ use berth_monitor_api::spec::{InitSpec, SandboxSpec};
 use berth_oci::exits::read_exits;
 use berth_oci::monitor::{Closed, Event, Monitor, SpawnRequest, TaskStdio};
 use monitor::*;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -125,11 +126,37 @@ async fn an_exec_gets_the_pidfd_of_the_task_it_joins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn passed_streams_are_the_programs_own() {
+    let mut pod = Pod::start().await;
+    let (stdin, mut write) = std::io::pipe().unwrap();
+    let (mut out, stdout) = std::io::pipe().unwrap();
+    let (mut err, stderr) = std::io::pipe().unwrap();
+    let spec = shell("read line; echo out $line; echo err $line >&2");
+    let stdio = TaskStdio::Passed([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+    let start = Instant::now();
+    let mut start_of_task = pod.monitor.spawn(SpawnRequest { stdio, ..pod.request("task", &spec) }).await.unwrap();
+    println!("init was executed after {:?}", start.elapsed());
+    go(&mut start_of_task).await;
+    drop((stdin, stdout, stderr));
+    write.write_all(b"words\n").unwrap();
+    let (mut out_text, mut err_text) = (String::new(), String::new());
+    // The ends come because neither the monitor nor init has kept a copy.
+    out.read_to_string(&mut out_text).unwrap();
+    err.read_to_string(&mut err_text).unwrap();
+    assert_eq!((out_text.as_str(), err_text.as_str()), ("out words\n", "err words\n"));
+    assert_eq!(pod.exit_of("task").await.code, 0);
+    pod.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn orphans_come_to_the_monitor_and_are_reaped() {
     let mut pod = Pod::start().await;
-    pod.run("parent", "for i in 1 2 3 4 5; do (setsid sleep 0.3 &) ; done").await;
+    pod.run("parent", "for i in 1 2 3 4 5; do (setsid sleep 600 &) ; done").await;
     pod.exit_of("parent").await;
-    assert_eq!(children(pod.process.pid).len(), 5, "orphans are the monitor's children");
+    until("orphans are the monitor's children", || children(pod.process.pid).len() == 5);
+    for orphan in children(pod.process.pid) {
+        berth_sys::pidfd::signal(berth_sys::pidfd::open(orphan).unwrap().as_fd(), SIGKILL).unwrap();
+    }
     until("all orphans are reaped", || children(pod.process.pid).is_empty());
     // A child that ends before anybody has heard its name keeps its status.
     for round in 0..20 {

@@ -94,6 +94,7 @@ impl Server {
     /// Sets the process up and listens. An error says which step failed.
     pub fn start(pod: &str, dir: &Path) -> Result<Self, String> {
         let at = |step: &'static str| move |e: std::io::Error| format!("{step}: {e}");
+        process::set_name(c"berth-monitor");
         process::start_session();
         process::become_subreaper().map_err(at("become subreaper"))?;
         process::ignore_signals(&IGNORED).map_err(at("ignore signals"))?;

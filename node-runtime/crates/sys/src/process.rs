@@ -9,6 +9,12 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
+/// Names the process in lists (`comm`), at most 15 bytes. A program that was executed from a memory file is named after that.
+pub fn set_name(name: &std::ffi::CStr) {
+    // The one error is a pointer that is not one.
+    let _ = rustix::thread::set_name(name);
+}
+
 /// Starts a session; the caller may be a group's leader already, and then nothing changes.
 pub fn start_session() {
     // The one error is EPERM for a group's leader, which has what it needs.

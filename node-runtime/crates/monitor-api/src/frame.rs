@@ -121,6 +121,16 @@ pub enum Request {
     },
     /// From now on exits come as [`Reply::Exited`] on this connection. Reply: [`Reply::Done`].
     Subscribe,
+    /// Gives a task descriptors of a cgroup that it did not have when it was spawned: a systemd scope is made around a process
+    /// that lives already. Follow, as flagged: the file with `oom_kill`, and `cgroup.kill`. Reply: [`Reply::Done`].
+    Cgroup {
+        /// Task.
+        id: String,
+        /// `memory.events` follows.
+        oom_fd: bool,
+        /// `cgroup.kill` follows.
+        kill_fd: bool,
+    },
     /// Ends the monitor. Refused while a task lives. Reply: [`Reply::Done`], then end of file.
     Shutdown,
 }
@@ -292,6 +302,9 @@ impl Tagged<Request> {
             Request::Signal { id, signal } => {
                 w.text(id).i32(*signal);
             }
+            Request::Cgroup { id, oom_fd, kill_fd } => {
+                w.text(id).u8((*oom_fd).into()).u8((*kill_fd).into());
+            }
             Request::Resize { id, rows, cols } => {
                 w.text(id).u16(*rows).u16(*cols);
             }
@@ -326,6 +339,7 @@ impl Tagged<Request> {
             7 => Request::CloseStdin { id: r.text(MAX_ID)? },
             8 => Request::List,
             9 => Request::Forget { id: r.text(MAX_ID)? },
+            12 => Request::Cgroup { id: r.text(MAX_ID)?, oom_fd: r.bool()?, kill_fd: r.bool()? },
             10 => Request::Subscribe,
             11 => Request::Shutdown,
             other => return Err(DecodeError::UnknownType(other)),
@@ -349,6 +363,7 @@ impl Request {
             Self::Forget { .. } => 9,
             Self::Subscribe => 10,
             Self::Shutdown => 11,
+            Self::Cgroup { .. } => 12,
         }
     }
 }
@@ -483,6 +498,7 @@ mod tests {
             Request::Forget { id: id() },
             Request::Subscribe,
             Request::Shutdown,
+            Request::Cgroup { id: id(), oom_fd: true, kill_fd: false },
         ];
         for (tag, body) in (7..).zip(all) {
             let frame = Tagged { tag, body };

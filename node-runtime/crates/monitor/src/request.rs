@@ -94,6 +94,7 @@ impl Server {
         let wanted = match request {
             Request::Spawn(spawn) => return self.spawn(&spawn, fds),
             Request::ReopenLog { .. } => 1,
+            Request::Cgroup { oom_fd, kill_fd, .. } => usize::from(oom_fd) + usize::from(kill_fd),
             _ => 0,
         };
         if fds.len() != wanted {
@@ -109,6 +110,7 @@ impl Server {
             }
             Request::Signal { id, signal } => self.signal(&id, signal),
             Request::ReopenLog { id } => self.reopen_log(&id, fds.pop()),
+            Request::Cgroup { id, oom_fd, kill_fd } => self.take_cgroup(&id, oom_fd, kill_fd, fds),
             Request::Attach { id } => self.attach(&id),
             Request::Resize { id, rows, cols } => self.resize(&id, rows, cols),
             Request::CloseStdin { id } => self.close_stdin(&id),
@@ -251,6 +253,26 @@ impl Server {
         }
         if let Some(file) = file {
             task.log.reopen(file.into());
+        }
+        done()
+    }
+
+    /// Takes the descriptors of a scope that was made around the task's process.
+    fn take_cgroup(&mut self, id: &str, oom: bool, kill: bool, fds: Vec<OwnedFd>) -> Answer {
+        let at = self.find(id)?;
+        if self.tasks[at].exit().is_some() {
+            return Err(state("the task has ended"));
+        }
+        let mut fds = fds.into_iter().map(File::from);
+        if let Some(file) = oom.then(|| fds.next()).flatten() {
+            let token = Token::Task(self.tasks[at].serial, Part::Oom);
+            self.io.watch(file.as_fd(), token, Interest::Priority);
+            if let Some(old) = self.tasks[at].oom.replace(OomCounter::new(file)) {
+                self.io.forget(old.file.as_fd());
+            }
+        }
+        if let Some(file) = kill.then(|| fds.next()).flatten() {
+            self.tasks[at].kill = Some(file);
         }
         done()
     }

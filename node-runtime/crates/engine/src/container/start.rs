@@ -6,6 +6,7 @@ use crate::pod::Pod;
 use crate::pod::stop::run_to_end;
 use crate::record::{ContainerRecord, Life, START_ERROR_CODE};
 use crate::steps::Walk;
+use berth_cgroups::{DevicePolicy, Driver};
 use berth_model::{ContainerId, Error, ErrorKind, ExitReason, ExitStatus, Result};
 use berth_monitor_api::frame::TaskKind;
 use berth_monitor_api::spec::InitSpec;
@@ -77,7 +78,7 @@ impl Engine {
         let spec = walk.step("spec", async { plan::specification(self, pod, container, parts) }).await?;
         let spec = InitSpec::Container(Box::new(spec));
         let mut start = walk.step("spawn", self.spawn(pod, id, container, &spec)).await?;
-        let set_up = self.drive(&mut start, container, &policy);
+        let set_up = self.drive(&mut start, (pod, id), container, &policy);
         let (pid, identity) = walk.step("setup", set_up).await?;
         walk.adopt("setup", start.phases().clone());
         let started_at = clock::now();
@@ -96,8 +97,8 @@ impl Engine {
             Some(path) => Some(blocking(move || berth_oci::logs::open(&path)).await?),
             None => None,
         };
-        let (cgroups, group) = (self.cgroups.clone(), container.cgroup.clone());
-        let (oom, kill) = blocking(move || Ok((cgroups.oom_fd(&group)?, cgroups.kill_fd(&group)?))).await?;
+        let own = self.cgroups.driver() == Driver::Cgroupfs;
+        let (oom, kill) = if own { self.watched(container).await? } else { (None, None) };
         let join = plan::joined_task(pod, container)?;
         let request = SpawnRequest {
             init: self.launcher.init(),
@@ -113,17 +114,39 @@ impl Engine {
         pod.monitor()?.spawn(request).await
     }
 
+    /// The files by which a monitor counts OOM kills and ends what is left, open.
+    async fn watched(&self, container: &ContainerRecord) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+        let (cgroups, group) = (self.cgroups.clone(), container.cgroup.clone());
+        blocking(move || Ok((cgroups.oom_fd(&group)?, cgroups.kill_fd(&group)?))).await
+    }
+
+    /// Has systemd make a scope around the paused child, and tells the monitor of it.
+    async fn enter_scope(
+        &self,
+        pod: &Pod,
+        id: &ContainerId,
+        container: &ContainerRecord,
+        pid: u32,
+        policy: &DevicePolicy,
+    ) -> Result<()> {
+        self.cgroups.start_scope(&container.cgroup, pid, &container.resources, policy).await?;
+        let (oom, kill) = self.watched(container).await?;
+        let (oom, kill) = (oom.as_ref().map(AsFd::as_fd), kill.as_ref().map(AsFd::as_fd));
+        pod.monitor()?.set_cgroup(id.as_str(), oom, kill).await
+    }
+
     /// Follows init until the child waits for `Go`.
     async fn drive(
         &self,
         start: &mut Start,
+        (pod, id): (&Pod, &ContainerId),
         container: &ContainerRecord,
-        policy: &berth_cgroups::DevicePolicy,
+        policy: &DevicePolicy,
     ) -> Result<(u32, berth_monitor_api::sync::Identity)> {
         loop {
             match start.next().await? {
                 Event::Paused { pid } => {
-                    self.cgroups.start_scope(&container.cgroup, pid, &container.resources, policy).await?;
+                    self.enter_scope(pod, id, container, pid, policy).await?;
                     start.continue_().await?;
                 }
                 Event::Ready { pid, identity } => return Ok((pid, identity)),

@@ -267,6 +267,16 @@ impl Monitor {
         }
     }
 
+    /// Hands over descriptors of a cgroup that was made around a task's living process.
+    pub async fn set_cgroup(&self, id: &str, oom: Option<BorrowedFd<'_>>, kill: Option<BorrowedFd<'_>>) -> Result<()> {
+        let request = Request::Cgroup { id: id.to_owned(), oom_fd: oom.is_some(), kill_fd: kill.is_some() };
+        let fds: Vec<BorrowedFd<'_>> = [oom, kill].into_iter().flatten().collect();
+        match self.request(request, &fds).await?.0 {
+            Reply::Done => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Descriptors of a task's streams; which, [`Request::Attach`] says. Never empty.
     pub async fn attach(&self, id: &str) -> Result<Vec<OwnedFd>> {
         match self.request(Request::Attach { id: id.to_owned() }, &[]).await? {

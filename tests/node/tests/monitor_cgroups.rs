@@ -109,6 +109,7 @@ async fn a_monitor_is_born_in_its_group() {
     let comm = std::fs::read_to_string(format!("/proc/{}/comm", process.pid)).unwrap();
     assert_eq!(comm, "berth-monitor\n");
     monitor.shutdown().await.unwrap();
+    process.ended().await;
 
     let cgroup = CgroupJoin::Own { v2: None, v1_tasks: vec!["/nonexistent/tasks".into()] };
     let error = launcher.launch(&id, dir.path(), &LaunchOptions { cgroup }).await.unwrap_err();

@@ -204,7 +204,8 @@ async fn the_daemon_goes_and_comes_and_nothing_is_lost() {
     let spec = program(&["sleep", "600"], &["FIXTURE=hang"]);
     let start = pod.monitor.spawn(pod.request("starting", &spec)).await.unwrap();
     drop(start);
-    let (other, _) = pod.launcher.launch(&pod_id(), tempfile::tempdir().unwrap().path(), &options()).await.unwrap();
+    let (other, process) =
+        pod.launcher.launch(&pod_id(), tempfile::tempdir().unwrap().path(), &options()).await.unwrap();
     let first = std::mem::replace(&mut pod.monitor, other.clone());
     drop(first);
     std::thread::sleep(Duration::from_millis(500));
@@ -218,6 +219,7 @@ async fn the_daemon_goes_and_comes_and_nothing_is_lost() {
     assert!(pod.task("runs").await.exit.is_none());
     until("the log goes on", || records(&path_of(&pod, "log")).len() > before);
     other.shutdown().await.unwrap();
+    process.ended().await;
     pod.end().await;
 }
 
@@ -248,8 +250,9 @@ async fn a_stopped_monitor_catches_up_and_a_killed_one_is_noticed() {
     let error = Monitor::connect(pod.dir.path(), &pod.id, Instant::now()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     // Its place can be taken.
-    let (next, _) = pod.launcher.launch(&pod.id, pod.dir.path(), &options()).await.unwrap();
+    let (next, process) = pod.launcher.launch(&pod.id, pod.dir.path(), &options()).await.unwrap();
     next.shutdown().await.unwrap();
+    process.ended().await;
     until("the survivor is gone", || !Path::new(&format!("/proc/{survivor}")).exists());
 }
 

@@ -6,11 +6,10 @@
 use crate::action::ENOSYS;
 use crate::assembler::{Assembler, IF_EQ, IF_GE, IF_GT, Label};
 use crate::profile::{Profile, Rule};
-use crate::table::{ARM_PRIVATE, X32_BIT, is_known, number};
+use crate::table::{ARM_PRIVATE, Row, X32_BIT, find, is_known};
 use crate::{Action, Arch, Condition, Op};
 use berth_model::{Error, Result};
 use berth_monitor_api::spec::SeccompFilter;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest program that the kernel takes (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
@@ -32,19 +31,20 @@ pub struct CompileInput {
 /// nothing), and where the program is longer than [`MAX_INSTRUCTIONS`].
 pub fn compile(profile: &Profile, input: &CompileInput) -> Result<SeccompFilter> {
     let default = profile.default_action;
-    let mut rules = Vec::new();
+    let mut rules = Vec::with_capacity(profile.rules.len());
     for (i, rule) in profile.rules.iter().enumerate() {
-        if rule.counts(input.arch, input.bounding, input.kernel) && rule.action != default {
+        let counts = rule.counts(input.arch, input.bounding, input.kernel) && rule.action != default;
+        if counts {
             check_names(i, rule, default)?;
-            rules.push(rule);
         }
+        rules.push(Resolved { rule, counts, calls: rule.names.iter().filter_map(|name| find(name)).collect() });
     }
     let mut out = Assembler::new(MAX_INSTRUCTIONS);
     let mut dispatch = out.give(Action::KillProcess.return_value());
     let arches = arches(profile, input.arch);
     // Written from the end: the native architecture last, so that it is tried first.
     for arch in arches.iter().rev().filter(|arch| **arch != Arch::X32) {
-        let ranges = ranges(profile, &rules, *arch, arches.contains(&Arch::X32));
+        let ranges = ranges(default, &rules, *arch, arches.contains(&Arch::X32));
         let search = search(&mut out, &ranges, arch.is_32_bit());
         let section = out.load(OFFSET_NUMBER, search);
         dispatch = out.branch(IF_EQ, arch.audit(), section, dispatch);
@@ -57,6 +57,14 @@ pub fn compile(profile: &Profile, input: &CompileInput) -> Result<SeccompFilter>
         Error::invalid("seccomp profile", problem)
     })?;
     Ok(SeccompFilter { program, flags: profile.flags })
+}
+
+/// A rule with its names looked up.
+struct Resolved<'a> {
+    rule: &'a Rule,
+    /// It counts for this container; else its names only tell what the profile knows.
+    counts: bool,
+    calls: Vec<&'static Row>,
 }
 
 // Offsets in struct seccomp_data (`linux/seccomp.h`). Both families are little-endian.
@@ -110,12 +118,12 @@ impl Answer {
 /// A range starts here and ends where the next one starts.
 type Range = (u32, Answer);
 
-fn ranges(profile: &Profile, rules: &[&Rule], arch: Arch, x32: bool) -> Vec<Range> {
+fn ranges(default: Action, rules: &[Resolved<'_>], arch: Arch, x32: bool) -> Vec<Range> {
     let mut all = Vec::new();
-    let beyond = arch_ranges(profile, rules, arch, 0, &mut all);
+    let beyond = arch_ranges(default, rules, arch, 0, &mut all);
     if arch == Arch::X86_64 {
         if x32 {
-            arch_ranges(profile, rules, Arch::X32, X32_BIT, &mut all);
+            arch_ranges(default, rules, Arch::X32, X32_BIT, &mut all);
         } else {
             all.push((X32_BIT, Answer::always(Action::KillProcess)));
         }
@@ -127,52 +135,38 @@ fn ranges(profile: &Profile, rules: &[&Rule], arch: Arch, x32: bool) -> Vec<Rang
 }
 
 /// Appends the ranges of one architecture from number `first` on, and returns the action beyond what the profile knows.
-fn arch_ranges(profile: &Profile, rules: &[&Rule], arch: Arch, first: u32, all: &mut Vec<Range>) -> Action {
-    let default = profile.default_action;
-    let known = known(profile, arch);
-    // ARM's private calls lie far above the others and say nothing about which of those are known.
-    let last = known.iter().copied().filter(|nr| arch != Arch::Arm || *nr < ARM_PRIVATE).max();
-    let beyond = if default.is_permissive() || last.is_none() { default } else { Action::Errno(ENOSYS) };
-    let mut starts: BTreeMap<u32, Answer> = BTreeMap::new();
-    let mut gap = |from: u32| {
-        let action = if last.is_some_and(|last| from > last) && !known.contains(&from) { beyond } else { default };
-        starts.entry(from).or_insert_with(|| Answer::always(action));
-    };
-    gap(first);
-    for nr in &known {
-        gap(*nr);
-        gap(nr + 1);
+fn arch_ranges(default: Action, rules: &[Resolved<'_>], arch: Arch, first: u32, all: &mut Vec<Range>) -> Action {
+    let mut named: Vec<(u32, usize)> = Vec::new();
+    for (index, rule) in rules.iter().enumerate() {
+        named.extend(rule.calls.iter().filter_map(|call| Some((call.number(arch)?, index))));
     }
-    starts.extend(answers(rules, arch, default));
-    all.extend(starts);
+    named.sort_unstable();
+    // ARM's private calls lie far above the others and say nothing about which of those are known.
+    let last = named.iter().map(|(nr, _)| *nr).filter(|nr| arch != Arch::Arm || *nr < ARM_PRIVATE).max();
+    let beyond = if default.is_permissive() || last.is_none() { default } else { Action::Errno(ENOSYS) };
+    let gap = |from: u32| Answer::always(if last.is_some_and(|last| from > last) { beyond } else { default });
+    let mut next = first;
+    for same in named.chunk_by(|a, b| a.0 == b.0) {
+        let nr = same[0].0;
+        if nr > next {
+            all.push((next, gap(next)));
+        }
+        all.push((nr, answer_of(same.iter().map(|(_, index)| &rules[*index]), default)));
+        next = nr + 1;
+    }
+    all.push((next, gap(next)));
     beyond
 }
 
-/// Every number that the profile names, whether or not its rule counts here.
-fn known(profile: &Profile, arch: Arch) -> BTreeSet<u32> {
-    let names = profile.rules.iter().flat_map(|rule| &rule.names);
-    names.filter_map(|name| number(arch, name)).collect()
-}
-
-fn answers(rules: &[&Rule], arch: Arch, default: Action) -> BTreeMap<u32, Answer> {
-    let mut answers: BTreeMap<u32, Answer> = BTreeMap::new();
+/// What the rules of one system call come to, in the order of the profile.
+fn answer_of<'a>(rules: impl Iterator<Item = &'a Resolved<'a>> + Clone, default: Action) -> Answer {
+    let rules = rules.filter(|rule| rule.counts).map(|resolved| resolved.rule);
     // The first rule without conditions decides alone, wherever it stands.
-    for rule in rules.iter().filter(|rule| rule.conditions.is_empty()) {
-        for nr in rule.names.iter().filter_map(|name| number(arch, name)) {
-            answers.entry(nr).or_insert_with(|| Answer::always(rule.action));
-        }
+    if let Some(rule) = rules.clone().find(|rule| rule.conditions.is_empty()) {
+        return Answer::always(rule.action);
     }
-    let unconditional: Vec<u32> = answers.keys().copied().collect();
-    for rule in rules.iter().filter(|rule| !rule.conditions.is_empty()) {
-        let alternatives = rule.alternatives();
-        for nr in rule.names.iter().filter_map(|name| number(arch, name)) {
-            if unconditional.binary_search(&nr).is_err() {
-                let answer = answers.entry(nr).or_insert_with(|| Answer::always(default));
-                answer.chains.extend(alternatives.iter().map(|conditions| (conditions.clone(), rule.action)));
-            }
-        }
-    }
-    answers
+    let chains = rules.flat_map(|rule| rule.alternatives().into_iter().map(|conditions| (conditions, rule.action)));
+    Answer { chains: chains.collect(), otherwise: default }
 }
 
 /// Writes the search for the number that was loaded.

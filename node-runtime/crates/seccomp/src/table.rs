@@ -14,7 +14,19 @@ const ELSEWHERE: &str = "cachectl getpagesize getxgid getxpid getxuid kern_featu
     s390_pci_mmio_write s390_runtime_instr s390_sthyi spu_create spu_run subpage_prot swapcontext switch_endian \
     sys_debug_setcontext sysmips timerfd utrap_install";
 
-type Row = (&'static str, [Option<u32>; ALL.len()]);
+/// A system call.
+pub(crate) struct Row {
+    name: &'static str,
+    numbers: [Option<u32>; ALL.len()],
+}
+
+impl Row {
+    /// Its number on an architecture, x32's with its bit.
+    pub(crate) fn number(&self, arch: Arch) -> Option<u32> {
+        let column = ALL.iter().position(|a| *a == arch)?;
+        self.numbers[column].map(|nr| if arch == Arch::X32 { nr | X32_BIT } else { nr })
+    }
+}
 
 fn rows() -> &'static [Row] {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
@@ -28,26 +40,28 @@ fn row(line: &'static str) -> Option<Row> {
     for number in &mut numbers {
         *number = words.next().and_then(|word| word.parse().ok());
     }
-    Some((name, numbers))
+    Some(Row { name, numbers })
+}
+
+/// The system call of that name.
+pub(crate) fn find(name: &str) -> Option<&'static Row> {
+    let rows = rows();
+    rows.binary_search_by(|row| row.name.cmp(name)).ok().map(|index| &rows[index])
 }
 
 /// The number of a system call on an architecture, x32's with its bit. `None` where there is none of that name.
 pub fn number(arch: Arch, name: &str) -> Option<u32> {
-    let rows = rows();
-    let index = rows.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
-    let column = ALL.iter().position(|a| *a == arch)?;
-    rows[index].1[column].map(|nr| if arch == Arch::X32 { nr | X32_BIT } else { nr })
+    find(name)?.number(arch)
 }
 
 /// Some architecture has a system call of this name.
 pub(crate) fn is_known(name: &str) -> bool {
-    rows().binary_search_by(|(known, _)| (*known).cmp(name)).is_ok()
-        || ELSEWHERE.split_ascii_whitespace().any(|known| known == name)
+    find(name).is_some() || ELSEWHERE.split_ascii_whitespace().any(|known| known == name)
 }
 
 #[cfg(test)]
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    rows().iter().map(|(name, _)| *name)
+    rows().iter().map(|row| row.name)
 }
 
 #[cfg(test)]

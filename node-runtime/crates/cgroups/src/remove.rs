@@ -1,7 +1,7 @@
 //! Removing groups: sub-groups first, then the group, then parents that we made and nobody uses.
 use crate::create::ancestors;
 use crate::files::{Tree, errno, failed, is_gone};
-use crate::{CgroupPath, Cgroups};
+use crate::{CgroupPath, Cgroups, Driver};
 use berth_model::{Error, ErrorKind, Result};
 use rustix::io::Errno;
 use std::time::Duration;
@@ -22,6 +22,18 @@ impl Cgroups {
         let (this, path) = (self.clone(), path.clone());
         let task = tokio::task::spawn_blocking(move || this.remove_dirs(&path));
         task.await.map_err(|e| Error::internal(format!("removal of a cgroup was cut off: {e}")))?
+    }
+
+    /// Gives up a parent of ours that stands for no container any more. With systemd: a slice comes into being with its first
+    /// scope and stays active without any, so it is stopped. cgroupfs: such parents go with their last group.
+    pub async fn release_parent(&self, parent: &str) -> Result<()> {
+        match self.driver() {
+            Driver::Cgroupfs => Ok(()),
+            Driver::Systemd => {
+                let slice = parent.trim_end_matches('/').rsplit('/').next().unwrap_or(parent);
+                self.inner.systemd.stop(slice).await
+            }
+        }
     }
 
     /// As [`Cgroups::remove`], of what is in the file system. Blocks the thread, for about a second if processes are left.

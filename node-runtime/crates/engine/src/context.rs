@@ -169,6 +169,7 @@ impl Engine {
         let (cgroups, group) = (self.cgroups.clone(), self.paths.runtime_group());
         let monitors = blocking(move || cgroups.own_leaf(&group, crate::pod::run::MONITORS, &[])).await?;
         self.cgroups.remove(&monitors).await?;
+        self.cgroups.release_parent(&self.paths.cgroup_parent).await?;
         Ok(true)
     }
 

@@ -123,7 +123,7 @@ pub struct ContainerRecord {
     pub resources: Resources,
     /// Its log; `None` when it has none.
     pub log_path: Option<PathBuf>,
-    /// Where the time of its start went.
+    /// Where the time of its start went; empty until the start is complete.
     pub phases: Phases,
 }
 
@@ -161,6 +161,14 @@ impl ContainerRecord {
         }
     }
 
+    /// How it ended, from what its monitor tells. A start that was cut short after RUNNING was recorded shows in init's exit
+    /// code; its figures are missing then, because they are recorded after the program was executed.
+    pub(crate) fn exit_status(&self, exit: &berth_monitor_api::frame::Exit) -> ExitStatus {
+        let incomplete = self.phases.0.is_empty() && !exit.signaled;
+        let abandoned = incomplete && exit.code == i32::from(berth_monitor_api::sync::ABANDONED);
+        exit_status(&berth_monitor_api::frame::Exit { start_failed: exit.start_failed || abandoned, ..*exit })
+    }
+
     /// Ends it, unless it has ended: the first end is the true one. Returns whether this one was taken.
     pub(crate) fn end(&mut self, status: ExitStatus) -> bool {
         let started_at = match self.life {
@@ -175,7 +183,7 @@ impl ContainerRecord {
 
 /// The status of a process that ended by itself or by a signal. OOMKilled only if the main process died by SIGKILL and the
 /// group's counter had risen (container-creation 3, kubernetes#140716).
-pub(crate) fn exit_status(exit: &berth_monitor_api::frame::Exit) -> ExitStatus {
+fn exit_status(exit: &berth_monitor_api::frame::Exit) -> ExitStatus {
     let oom = exit.oom_kills > 0 && exit.signaled && exit.code == 137;
     let (reason, message) = match exit.code {
         _ if exit.start_failed => (ExitReason::StartError, "ended before its program was executed".to_owned()),

@@ -2,7 +2,7 @@
 use crate::clock;
 use crate::context::{Engine, blocking};
 use crate::pod::Pod;
-use crate::record::{LOST_CODE, Life, PodPhase, exit_status};
+use crate::record::{LOST_CODE, Life, PodPhase};
 use berth_model::{ContainerId, ExitReason, ExitStatus};
 use berth_monitor_api::frame::Exit;
 use berth_oci::monitor::{Closed, Monitor};
@@ -35,9 +35,11 @@ impl Engine {
             self.pod_init_ended(pod).await;
         } else if !pod.exec_ended(id, exit)
             && let Ok(container) = ContainerId::parse(id)
-            && pod.container(&container).is_ok_and(|c| c.life != Life::Starting)
+            && !pod.defer_exit(&container, exit)
+            && let Ok(record) = pod.container(&container)
+            && record.life != Life::Starting
         {
-            self.container_ended(pod, &container, exit_status(&exit)).await;
+            self.container_ended(pod, &container, record.exit_status(&exit)).await;
         }
         if let Err(e) = monitor.forget(id).await {
             tracing::debug!(pod = %pod.id, task = id, error = %e, "monitor keeps an ended task");
@@ -111,10 +113,10 @@ impl Engine {
             .containers
             .iter()
             .filter(|(_, c)| c.exit().is_none() && c.life != Life::Created)
-            .map(|(id, _)| id.clone())
+            .map(|(id, c)| (id.clone(), c.clone()))
             .collect();
-        for id in open {
-            let status = exits.get(id.as_str()).map_or_else(lost, |record| exit_status(&record.exit));
+        for (id, container) in open {
+            let status = exits.get(id.as_str()).map_or_else(lost, |record| container.exit_status(&record.exit));
             self.container_ended(pod, &id, status).await;
         }
     }

@@ -36,15 +36,20 @@ impl Engine {
             return Err(Error::new(ErrorKind::FailedPrecondition, problem));
         }
         let mut walk = Walk::new("start", &self.metrics);
+        pod.begin_start(id);
         match self.start_steps(&mut walk, pod, id, &container).await {
             Ok(()) => {
                 let phases = walk.finish();
-                pod.update_container(id, Sync::Later, |c| c.phases = phases).await?;
+                let noted = pod.update_container(id, Sync::Later, |c| c.phases = phases).await;
                 tracing::info!(pod = %pod.id, container = %id, "container is running");
-                Ok(())
+                if let Some(exit) = pod.end_start(id) {
+                    self.container_ended(pod, id, pod.container(id)?.exit_status(&exit)).await;
+                }
+                noted
             }
             Err(error) => {
                 let error = walk.unwind(error).await.error;
+                pod.end_start(id);
                 let status = ExitStatus {
                     code: START_ERROR_CODE,
                     finished_at: clock::now(),

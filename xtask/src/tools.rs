@@ -46,12 +46,9 @@ fn pip_install(dir: &Path, requirement: &str) -> Result {
 /// crictl, the kubelet's debugging client, unmodified. Compiles for a minute or two.
 pub fn crictl() -> Result<PathBuf> {
     let dir = from_module("crictl", |go, dir| {
-        let program = dir.join("crictl");
-        run::plain(
-            go.args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
-                .arg(program)
-                .arg("sigs.k8s.io/cri-tools/cmd/crictl"),
-        )
+        let flags = format!("-ldflags=-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version={CRICTL}");
+        go.args(["build", "-trimpath", &flags, "-o"]).arg(dir.join("crictl"));
+        run::plain(go.arg("sigs.k8s.io/cri-tools/cmd/crictl"))
     })?;
     Ok(dir.join("crictl"))
 }

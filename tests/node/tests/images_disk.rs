@@ -1,0 +1,140 @@
+//! Full disks, crashes and collection. Needs root.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
+
+mod images;
+
+use berth_model::{ContainerId, ErrorKind};
+use berth_test_registry::{Compression, Entry, Fault, ImageBuilder, Layer, When};
+use images::{Bench, names};
+use nix::mount::{MsFlags, mount, umount};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A small tmpfs that ends with its test.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: &Path, megabytes: u32) -> Self {
+        std::fs::create_dir(at).unwrap();
+        let options = format!("size={megabytes}m");
+        mount(Some("berth-test"), at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        umount(&self.0).unwrap();
+    }
+}
+
+/// Bytes that do not compress.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut step = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    (0..bytes).map(|_| step()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_fails_the_pull_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = Small::mount(&directory.path().join("small"), 8);
+    let root = small.0.join("images");
+    {
+        let bench = Bench::at(directory, root, |config| config.limits.min_free = 0).await;
+        let fits = ImageBuilder::new("fits", "v1").layer(Layer::new().file("f", 0o644, noise(1 << 20)));
+        let kept = bench.push_and_pull(&fits, "fits:v1").await;
+        let before = bench.tree();
+        let large = Layer::with_compression(Compression::Plain).entry(Entry::file("large", noise(12 << 20)));
+        bench
+            .registry
+            .push_image(&ImageBuilder::new("large", "v1").layer(Layer::new().file("g", 0o644, "g")).layer(large))
+            .unwrap();
+        let error = bench.pull("large:v1").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
+        assert!(error.message().contains("large") && error.message().contains("space"), "{error}");
+        assert_eq!(bench.tree(), before, "the failed pull left something");
+        assert_eq!(bench.images.list(), [kept.clone()]);
+        bench.images.prepare_rootfs(&ContainerId::from_random([1; 32]), &kept.id, None).await.unwrap();
+        let next = ImageBuilder::new("next", "v1").layer(Layer::new().file("n", 0o644, noise(1 << 20)));
+        bench.push_and_pull(&next, "next:v1").await;
+    }
+    drop(small);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn some_disk_is_left_for_others() {
+    let bench = Bench::with(|config| config.limits.min_free = u64::MAX).await;
+    bench.registry.push_image(&ImageBuilder::new("app", "v1").layer(Layer::new().file("f", 0o644, "f"))).unwrap();
+    let before = bench.tree();
+    let error = bench.pull("app:v1").await.unwrap_err();
+    assert!(error.kind() == ErrorKind::ResourceExhausted && error.message().contains("min_free"), "{error}");
+    assert_eq!(bench.tree(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_leaves_only_what_the_next_start_removes() {
+    let mut bench = Bench::new().await;
+    let layer = |text: &str| Layer::new().file("f", 0o644, text);
+    let image = bench.push_and_pull(&ImageBuilder::new("app", "v1").layer(layer("one")), "app:v1").await;
+    let owner = ContainerId::from_random([3; 32]);
+    bench.images.prepare_rootfs(&owner, &image.id, None).await.unwrap();
+    let sound = bench.tree();
+    // What a process killed at any point of a pull or a removal can leave.
+    let plant = |path: &str| {
+        std::fs::create_dir_all(bench.root.join(path).join("fs/deep")).unwrap();
+        std::fs::write(bench.root.join(path).join("fs/deep/file"), "x").unwrap();
+    };
+    let chain = "ab".repeat(32);
+    plant("ingest/1-1");
+    plant("trash/1-2");
+    plant(&format!("snapshots/{chain}"));
+    plant("snapshots/no-digest");
+    std::fs::write(bench.root.join("blobs/sha256").join(&chain), "unnamed").unwrap();
+    std::fs::write(bench.root.join("ingest/1-3"), "half a blob").unwrap();
+    bench.reopen();
+    bench.images.collect().await.unwrap();
+    assert_eq!(bench.tree(), sound);
+    assert_eq!(bench.images.list(), [image.clone()]);
+    assert_eq!(bench.images.rootfs_owners(), [owner.clone()]);
+    // A layer that is gone: the image is not shown, and a pull brings it back.
+    bench.images.remove_rootfs(&owner).await.unwrap();
+    bench.images.collect().await.unwrap();
+    std::fs::remove_dir_all(bench.root.join("snapshots").join(image.layers[0].chain_id.hex())).unwrap();
+    bench.reopen();
+    assert!(bench.images.list().is_empty());
+    let again = bench.pull("app:v1").await.unwrap();
+    assert_eq!(again.id, image.id);
+    assert_eq!(bench.images.config_document(&image.id).await.unwrap().len() as u64 + image.layers[0].size, image.size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_takes_nothing_from_a_running_pull() {
+    let bench = Bench::new().await;
+    let image = ImageBuilder::new("app", "v1")
+        .layer(Layer::new().file("fast", 0o644, "fast"))
+        .layer(Layer::new().file("slow", 0o644, noise(100_000)));
+    let built = image.build().unwrap();
+    bench.registry.push_image(&image).unwrap();
+    let slow = Fault::Delay { per_chunk: Duration::from_millis(100), chunk: 10_000 };
+    bench.registry.inject(When::blob(&built.layers[1].digest), slow);
+    let request = bench.request("app:v1").await.unwrap();
+    let images = bench.images.clone();
+    let pull = tokio::spawn(async move { images.fetch(request).await });
+    let mut rounds = 0;
+    while !pull.is_finished() {
+        bench.images.collect().await.unwrap();
+        rounds += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(rounds > 5, "the pull was too fast to be disturbed");
+    let pulled = pull.await.unwrap().unwrap();
+    assert!(bench.images.layers(&pulled.id).unwrap().iter().all(|l| l.is_dir()));
+    assert_eq!(bench.registry.count(&When::blob(&built.layers[0].digest)), 1);
+    assert_eq!(names(&bench.root.join("ingest")), Vec::<String>::new());
+}

@@ -4,13 +4,25 @@ use serde_json::Value;
 use std::fs;
 use std::net::IpAddr;
 
+/// A pod and its first container in the list of `berth ps`.
+pub fn listed(list: &Value, pod: &str) -> Result<(String, String)> {
+    let entry = list.as_array().into_iter().flatten().find(|p| p["name"] == pod);
+    let entry = entry.ok_or_else(|| format!("berth ps: no pod {pod} in {list}"))?;
+    let ids = (entry["id"].as_str(), entry["containers"][0]["id"].as_str());
+    let (Some(pod), Some(container)) = ids else { return Err(format!("berth ps: ids are missing in {entry}")) };
+    Ok((pod.to_owned(), container.to_owned()))
+}
+
+/// Ids of the pods in the list of `berth ps`.
+pub fn pod_ids(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(|p| p["id"].as_str()).map(str::to_owned).collect()
+}
+
 /// A container that runs, as `berth inspect` tells it.
 #[derive(Debug)]
 pub struct Running {
     /// Process id of its first process.
     pub pid: u32,
-    /// Id of its pod.
-    pub pod_id: String,
     /// Name and microseconds of each phase of its creation and start.
     pub phases: Vec<(String, u64)>,
 }
@@ -20,7 +32,6 @@ pub fn container(document: &Value) -> Result<Running> {
     let pid = at(document, "/container/life/Running/pid")?.as_u64().and_then(|p| u32::try_from(p).ok());
     Ok(Running {
         pid: pid.ok_or("berth inspect: pid is not a number")?,
-        pod_id: text(document, "/pod/id")?,
         phases: phases(at(document, "/container/phases")?),
     })
 }
@@ -84,17 +95,25 @@ mod tests {
     #[test]
     fn documents_are_read_and_what_is_missing_is_named() {
         let document = json!({
-            "pod": {"id": "p1"},
             "container": {"life": {"Running": {"pid": 7}}, "phases": [{"name": "start/init", "micros": 12}]},
         });
         let running = container(&document).unwrap();
-        assert_eq!((running.pid, running.pod_id.as_str()), (7, "p1"));
+        assert_eq!(running.pid, 7);
         assert_eq!(running.phases, [("start/init".to_owned(), 12)]);
         assert!(
             container(&json!({"container": {"life": "Created"}})).unwrap_err().contains("/container/life/Running/pid")
         );
         let document = json!({"pod": {"network": {"addresses": ["10.1.2.3/24"]}, "monitor": {"pid": 9}, "phases": []}});
         assert_eq!(pod(&document).unwrap().address, IpAddr::from([10, 1, 2, 3]));
+    }
+
+    #[test]
+    fn lists_give_ids() {
+        let list = json!([{"name": "db", "id": "p0", "containers": []}, {"name": "web", "id": "p1", "containers": [{"id": "c1"}]}]);
+        assert_eq!(listed(&list, "web").unwrap(), ("p1".into(), "c1".into()));
+        assert!(listed(&list, "db").unwrap_err().contains("ids are missing"));
+        assert!(listed(&list, "x").unwrap_err().contains("no pod x"));
+        assert_eq!(pod_ids(&list), ["p0", "p1"]);
     }
 
     #[test]

@@ -2,10 +2,9 @@
 //! counted against the snapshot that was taken before anything existed.
 use crate::args::Options;
 use crate::node::Node;
-use crate::{Result, console, interrupt, preflight, sample};
+use crate::{Result, console, interrupt, preflight, reading, sample};
 use berth_leaks::{Scope, Snapshot};
 use berth_test_registry::Registry;
-use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -119,7 +118,7 @@ impl Stage {
             self.scope.words = [base, hash].into_iter().filter(|word| !word.is_empty()).collect();
         }
         let node = self.node()?;
-        for id in pod_ids(&node.json(&["ps", "--all"])?) {
+        for id in reading::pod_ids(&node.json(&["ps", "--all"])?) {
             node.show(&["rm", "--force", &id])?;
         }
         Ok(())
@@ -159,19 +158,6 @@ impl Stage {
         println!("   rm -r {}", self.base.display());
         Ok(())
     }
-}
-
-/// Ids in a list of pods or containers.
-fn pod_ids(list: &Value) -> Vec<String> {
-    let mut ids: Vec<String> = Vec::new();
-    for entry in list.as_array().into_iter().flatten() {
-        if let Some(id) = entry["podId"].as_str()
-            && !ids.iter().any(|known| known == id)
-        {
-            ids.push(id.to_owned());
-        }
-    }
-    ids
 }
 
 /// Mount points in `base`, where removing would reach into what is mounted.

@@ -90,9 +90,9 @@ fn run(stage: &Stage) -> Result<Pod> {
     let start = Instant::now();
     node.show(&["run", "-f", &file.display().to_string()])?;
     println!("   running after {} ms", start.elapsed().as_millis());
-    let running = reading::container(&node.json(&["inspect", "web"])?)?;
-    let pod = reading::pod(&node.json(&["inspect", &running.pod_id])?)?;
-    Ok(Pod { running, pod })
+    let (pod, container) = reading::listed(&node.json(&["ps"])?, "web")?;
+    let running = reading::container(&node.json(&["inspect", &container])?)?;
+    Ok(Pod { running, pod: reading::pod(&node.json(&["inspect", &pod])?)? })
 }
 
 fn list(node: &Node) -> Result {

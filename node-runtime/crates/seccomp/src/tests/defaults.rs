@@ -107,9 +107,11 @@ fn what_no_kernel_has_yet_is_enosys_and_foreign_architectures_end_the_process() 
 
 #[test]
 fn before_kernel_4_8_tracing_is_left_out() {
-    let input = CompileInput { bounding: USUAL, arch: Arch::X86_64, kernel: (4, 7) };
-    let data = Data { nr: 101, arch: 0xc000_003e, args: [0; 6] };
-    assert_eq!(answer(&default_profile(), &input, data), EPERM);
+    for (kernel, expected) in [((4, 7), EPERM), ((4, 8), ALLOW), ((5, 0), ALLOW), ((3, 19), EPERM)] {
+        let input = CompileInput { bounding: USUAL, arch: Arch::X86_64, kernel };
+        let data = Data { nr: 101, arch: 0xc000_003e, args: [0; 6] };
+        assert_eq!(answer(&default_profile(), &input, data), expected, "{kernel:?}");
+    }
 }
 
 #[test]

@@ -124,6 +124,9 @@ fn devices_are_made_once_and_not_in_the_hosts_dev() {
     config.mounts =
         vec![berth_model::Mount { container_path: "/dev".into(), host_path: "/dev".into(), ..Default::default() }];
     assert!(assemble_with(&pod(), &config, &image(), &devices, &[]).unwrap().devices.is_empty());
+    config.mounts[0].container_path = "/dev/x".into();
+    let nodes = assemble_with(&pod(), &config, &image(), &devices, &[]).unwrap().devices;
+    assert_eq!(nodes.len(), 1, "a mount takes the place of a device: {nodes:?}");
 }
 
 #[test]

@@ -6,12 +6,18 @@ use std::path::{Path, PathBuf};
 /// Run inside root filesystems without a C library, or once per pod: static, small, optimised.
 const STATIC: [&str; 3] = ["berth-monitor", "berth-init", "berth-web"];
 
+/// Runs one pod with them, from the registry to the count of what is left.
+pub const QUICKSTART: &str = "berth-quickstart";
+
 /// Builds them, and returns the directory.
 pub fn build() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("berth-bin");
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    run::plain(workspace::cargo().args(["build", "--quiet", "--package=berth", "--features=failpoints"]))?;
-    place(&workspace::target_dir().join("debug/berth"), &dir)?;
+    let packages = ["--package=berth", "--package=berth-quickstart", "--features=berth/failpoints"];
+    run::plain(workspace::cargo().args(["build", "--quiet"]).args(packages))?;
+    for program in ["berth", QUICKSTART] {
+        place(&workspace::target_dir().join("debug").join(program), &dir)?;
+    }
 
     static_into(&dir)?;
     Ok(dir)

@@ -5,7 +5,7 @@ use super::Tier;
 use super::binaries::{self, TestBinary};
 use super::node::{self, GUEST_PREFIX};
 use crate::cache::Key;
-use crate::{Result, cache, install, run, workspace};
+use crate::{Result, cache, install, programs, run, workspace};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -45,15 +45,20 @@ pub fn tier(tier: &mut Tier) {
     let Some((list, environment)) = tier.prepare("compile the programs and the node tests", node::built) else {
         return;
     };
+    tier.check("the quickstart in the guest", || {
+        let dir = node::programs_dir(&environment)?.display();
+        let script = format!("{}exec '{dir}/{}' --bin '{dir}'\n", prelude(&environment), programs::QUICKSTART);
+        guest.run("quickstart", &script, &mut |_| ())
+    });
     tier.step("node tests in the guest", || {
         let script = tests_script(&list, &environment);
         binaries::count(|line| guest.run("tests", &script, line))
     });
 }
 
-/// The job that runs the tests for the guest. What they need of the host is mounted at its own path, read-only, so that
-/// every path means the same on both sides.
-fn tests_script(list: &[TestBinary], environment: &node::Environment) -> String {
+/// How a job begins. What it needs of the host is mounted at its own path, read-only, so that every path means the same on
+/// both sides.
+fn prelude(environment: &node::Environment) -> String {
     let mut host: BTreeSet<PathBuf> = [workspace::root(), workspace::target_dir()].into();
     host.extend(environment.iter().filter_map(|(_, path)| path.parent().map(Path::to_owned)));
     let all = host.clone();
@@ -68,7 +73,13 @@ fn tests_script(list: &[TestBinary], environment: &node::Environment) -> String 
     for (name, value) in environment {
         script += &format!("export {name}='{}'\n", value.display());
     }
-    script += "export TMPDIR=/tmp RUST_BACKTRACE=1\nrc=0\n";
+    // The guest's root is an overlay, which cannot be the upper of another one; /tmp is not.
+    script + "export TMPDIR=/tmp RUST_BACKTRACE=1\n"
+}
+
+/// The job that runs the tests for the guest.
+fn tests_script(list: &[TestBinary], environment: &node::Environment) -> String {
+    let mut script = prelude(environment) + "rc=0\n";
     for TestBinary { name, path, dir } in list {
         let (path, dir) = (path.display(), dir.display());
         script += &format!("echo '-- {name}'\ncd '{dir}'\ntimeout 600 '{path}' {GUEST_PREFIX} || rc=1\n");

@@ -1,7 +1,7 @@
 //! Tier `node`: the node half on this machine's kernel, as root.
 use super::Tier;
 use super::binaries::{self, TestBinary};
-use crate::{Result, install, programs, tools};
+use crate::{Result, install, programs, run, tools};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -26,12 +26,23 @@ pub fn tier(tier: &mut Tier) {
     if ready.is_none() {
         return;
     }
+    tier.check("the quickstart", || {
+        let dir = programs_dir(&environment)?;
+        // Tests of others may run on this machine meanwhile, so only what bears this run's names is counted.
+        run::plain(Command::new(dir.join(programs::QUICKSTART)).arg("--bin").arg(dir).arg("--shared"))
+    });
     for binary in &list {
         let set = |command: &mut Command| {
             command.envs(environment.iter().map(|(name, path)| (name, path)));
         };
         tier.step(&binary.name, || binaries::run_one(binary, &[], &["--skip", GUEST_PREFIX], set));
     }
+}
+
+/// Where the programs lie.
+pub fn programs_dir(environment: &Environment) -> Result<&PathBuf> {
+    let found = environment.iter().find(|(name, _)| *name == "BERTH_BIN_DIR");
+    found.map(|(_, dir)| dir).ok_or_else(|| "the programs were not built".to_owned())
 }
 
 /// The compiled node tests, and their environment.

@@ -4,7 +4,7 @@
 //! answers tells what ended meanwhile; one that does not has left exit records on tmpfs. A torn record is reported and its
 //! pod left alone; it never stops the start.
 use crate::clock;
-use crate::context::Engine;
+use crate::context::{Engine, blocking};
 use crate::pod::Pod;
 use crate::record::{LOST_CODE, Life, PodPhase, PodRecord};
 use berth_model::{ContainerId, ExitReason, ExitStatus, PodId, Result};
@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a monitor may take to be found by a new daemon. A stopped (SIGSTOP) one is asked again in the background.
-const CONNECT_LIMIT: Duration = Duration::from_millis(50);
+/// How long a monitor may take to answer a new daemon, on a node that is short of processors too. A stopped (SIGSTOP) one is
+/// asked again in the background.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Pause before a silent monitor is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -186,9 +187,16 @@ impl Engine {
         self.container_ended(pod, &id, status).await;
     }
 
-    /// Removes addresses, links, root file systems and directories that no record owns.
+    /// Removes monitors, addresses, links, root file systems and directories that no record owns.
     async fn reconcile(self: &Arc<Self>) {
         let pods: Vec<PodId> = self.table.all().iter().map(|p| p.id.clone()).collect();
+        let (base, known) = (self.paths.pod_base(), pods.clone());
+        let stray = move |pod: &str| !known.iter().any(|id| id.as_str() == pod);
+        match blocking(move || berth_oci::processes::kill_monitors(&base, stray)).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "monitors without a pod are ended"),
+            Err(e) => tracing::error!(error = %e, "monitors without a pod stay"),
+        }
         if let Some(bridge) = &self.bridge {
             match bridge.reconcile(&pods).await {
                 Ok(done) => tracing::debug!(?done, "network is reconciled"),

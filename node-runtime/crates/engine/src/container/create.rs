@@ -97,6 +97,11 @@ impl Engine {
     async fn check_container(&self, pod: &Pod, config: &ContainerConfig, image: &ImageRecord) -> Result<()> {
         let record = pod.record();
         validate_container(config, &record.config, &image.config, &self.facts)?;
+        if let Some(mount) = config.mounts.iter().find(|m| m.image.is_some()) {
+            // The prefix is the ecosystem's (cri-contract 2.6).
+            let problem = format!("ImageVolumeMountFailed: {}: image volumes are not built yet", mount.container_path);
+            return Err(Error::new(ErrorKind::Unimplemented, problem));
+        }
         self.cgroups.check(&self.with_default_limits(&config.resources))?;
         plan::seccomp(self, &record.config, config).await?;
         plan::resolve_devices(self, config).await?;

@@ -4,7 +4,7 @@ pub(crate) mod run;
 pub(crate) mod stop;
 
 use crate::record::{ContainerRecord, PodRecord};
-use berth_model::{ContainerId, Error, PodId, Result, ResultExt};
+use berth_model::{ContainerId, Error, ErrorKind, PodId, Result, ResultExt};
 use berth_monitor_api::frame::Exit;
 use berth_oci::monitor::Monitor;
 use berth_store::{Records, Sync};
@@ -129,11 +129,15 @@ impl Pod {
         locked(&self.container_locks).entry(id.clone()).or_default().clone()
     }
 
-    /// The monitor. Errors: `FailedPrecondition` when the pod has none (any more).
+    /// The monitor. Errors: `FailedPrecondition` when the pod has none (any more), `Unavailable` when it does not answer.
     pub(crate) fn monitor(&self) -> Result<Monitor> {
         locked(&self.monitor).clone().ok_or_else(|| {
-            let problem = format!("pod {} has no monitor: it is stopped", self.id.short());
-            Error::new(berth_model::ErrorKind::FailedPrecondition, problem)
+            let pod = self.id.short();
+            if self.record().monitor.is_some() {
+                let problem = format!("the monitor of pod {pod} does not answer; try again, or stop the pod");
+                return Error::new(ErrorKind::Unavailable, problem);
+            }
+            Error::new(ErrorKind::FailedPrecondition, format!("pod {pod} has no monitor: it is stopped"))
         })
     }
 

@@ -76,13 +76,19 @@ impl Engine {
         self.cgroups.remove(cgroup).await
     }
 
-    /// Ends the monitor: it is asked, and killed if it does not answer. Its tasks have ended before.
+    /// Ends the monitor: it is asked, and killed if it does not answer or was never reached. Its tasks have ended before.
     pub(crate) async fn end_monitor(&self, pod: &Pod) -> Result<()> {
-        let Ok(monitor) = pod.monitor() else { return Ok(()) };
+        let connected = pod.monitor().ok();
+        let record = pod.record();
+        if connected.is_none() && record.monitor.is_none() && record.phase != PodPhase::Creating {
+            return Ok(());
+        }
         pod.set_monitor(None);
         pod.drop_execs();
-        if !matches!(tokio::time::timeout(MONITOR_END_LIMIT, monitor.shutdown()).await, Ok(Ok(()))) {
-            blocking(move || monitor.kill()).await?;
+        let asked = async { matches!(connected, Some(monitor) if monitor.shutdown().await.is_ok()) };
+        if !tokio::time::timeout(MONITOR_END_LIMIT, asked).await.unwrap_or(false) {
+            let (base, id) = (self.paths.pod_base(), pod.id.clone());
+            blocking(move || berth_oci::processes::kill_monitors(&base, |pod| pod == id.as_str())).await?;
         }
         pod.update(Sync::Later, |r| r.monitor = None).await
     }

@@ -1,6 +1,6 @@
 //! The command line: what there is to say to `berth`.
 use crate::layout::Layout;
-use crate::serve;
+use crate::{commands, serve};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,13 +22,16 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon: CRI on berth.sock, the node API on node.sock, metrics over HTTP.
     Serve(serve::Options),
+    #[command(flatten)]
+    Node(commands::Command),
 }
 
 /// Does it.
 pub fn run(cli: Cli) -> ExitCode {
-    let layout = Layout::new(cli.root.as_deref());
+    let root = cli.root.as_deref();
     let done = match cli.command {
-        Command::Serve(options) => layout.and_then(|layout| serve::run(&layout, &options)),
+        Command::Serve(options) => Layout::new(root).and_then(|layout| serve::run(&layout, &options)),
+        Command::Node(command) => return commands::run(root, command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

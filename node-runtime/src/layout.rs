@@ -32,6 +32,14 @@ impl Layout {
         Ok(Self { etc: root.join("etc"), lib: root.join("lib"), run: root.join("run"), root, hash })
     }
 
+    /// As [`Self::new`], for a root that a daemon has made: one that is not there is an error.
+    pub fn existing(root: Option<&Path>) -> Result<Self> {
+        if let Some(root) = root {
+            std::fs::metadata(root).with_context(|| format!("root directory {}", root.display()))?;
+        }
+        Self::new(root)
+    }
+
     /// Whether this is the system's own root.
     pub fn is_system(&self) -> bool {
         self.root == Path::new("/")

@@ -1,0 +1,132 @@
+//! `berth info`.
+use super::connect::{self, said};
+use super::output::{self, Document, Format};
+use super::table::size;
+use crate::layout::Layout;
+use anyhow::Result;
+use berth_proto::node::{InfoRequest, InfoResponse};
+use serde::Serialize;
+
+/// How to show it.
+#[derive(clap::Args)]
+#[command(after_long_help = "Fields of -o json and -o yaml:
+  version pid root criSocket metricsAddress cgroupDriver cgroupLayout kernel networkMode networkMessage
+  bridge subnet documentsDirectory documents refusedDocuments podsReady containersRunning images imageBytes")]
+pub struct Options {
+    /// How to show it
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Format,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Info {
+    version: String,
+    pid: u32,
+    root: String,
+    cri_socket: String,
+    metrics_address: String,
+    cgroup_driver: String,
+    cgroup_layout: String,
+    kernel: String,
+    network_mode: String,
+    network_message: String,
+    bridge: String,
+    subnet: String,
+    documents_directory: String,
+    documents: Vec<String>,
+    refused_documents: String,
+    pods_ready: u32,
+    containers_running: u32,
+    images: u32,
+    image_bytes: u64,
+}
+
+impl From<InfoResponse> for Info {
+    fn from(i: InfoResponse) -> Self {
+        Self {
+            version: i.version,
+            pid: i.pid,
+            root: i.root,
+            cri_socket: i.cri_socket,
+            metrics_address: i.metrics_address,
+            cgroup_driver: i.cgroup_driver,
+            cgroup_layout: i.cgroup_layout,
+            kernel: i.kernel,
+            network_mode: i.network_mode,
+            network_message: i.network_message,
+            bridge: i.bridge,
+            subnet: i.subnet,
+            documents_directory: i.documents_directory,
+            documents: i.documents,
+            refused_documents: i.refused_documents,
+            pods_ready: i.pods_ready,
+            containers_running: i.containers_running,
+            images: i.images,
+            image_bytes: i.image_bytes,
+        }
+    }
+}
+
+/// Shows what the daemon is and has.
+pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
+    let mut node = connect::node(layout).await?;
+    let info: Info = node.info(InfoRequest {}).await.map_err(said)?.into_inner().into();
+    match options.output {
+        Format::Json => output::document(&info, Document::Json),
+        Format::Yaml => output::document(&info, Document::Yaml),
+        Format::Table | Format::Wide => output::bytes(text(&info).as_bytes()),
+    }
+}
+
+fn text(i: &Info) -> String {
+    let network = match (i.bridge.as_str(), i.subnet.as_str()) {
+        ("", _) => i.network_mode.clone(),
+        (bridge, subnet) => format!("{}, bridge {bridge}, subnet {subnet}", i.network_mode),
+    };
+    let documents = if i.documents.is_empty() { "none".to_owned() } else { i.documents.join(", ") };
+    let metrics =
+        if i.metrics_address.is_empty() { "off".to_owned() } else { format!("http://{}/metrics", i.metrics_address) };
+    let lines = [
+        ("Version", i.version.clone()),
+        ("Process", i.pid.to_string()),
+        ("Root", i.root.clone()),
+        ("CRI socket", i.cri_socket.clone()),
+        ("Metrics", metrics),
+        ("Kernel", i.kernel.clone()),
+        ("Cgroups", format!("{}, driver {}", i.cgroup_layout, i.cgroup_driver)),
+        ("Network", network),
+        ("Network state", i.network_message.clone()),
+        ("Documents", format!("{documents} (in {})", i.documents_directory)),
+        ("Refused", i.refused_documents.clone()),
+        ("Pods ready", i.pods_ready.to_string()),
+        ("Containers", format!("{} running", i.containers_running)),
+        ("Images", format!("{} ({})", i.images, size(i.image_bytes))),
+    ];
+    let shown = lines.iter().filter(|(_, value)| !value.is_empty());
+    shown.map(|(name, value)| format!("{:<15} {value}\n", format!("{name}:"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_empty_is_left_out() {
+        let info = Info::from(InfoResponse {
+            version: "1".into(),
+            network_mode: "builtin".into(),
+            bridge: "berth0".into(),
+            subnet: "10.0.0.0/24".into(),
+            documents_directory: "/etc/berth".into(),
+            images: 2,
+            image_bytes: 1500,
+            ..InfoResponse::default()
+        });
+        let text = text(&info);
+        assert!(text.contains("Network:        builtin, bridge berth0, subnet 10.0.0.0/24\n"), "{text}");
+        assert!(text.contains("Documents:      none (in /etc/berth)\n"), "{text}");
+        assert!(text.contains("Images:         2 (1.5 kB)\n") && text.contains("Metrics:        off\n"), "{text}");
+        assert!(!text.contains("Refused"), "{text}");
+    }
+}

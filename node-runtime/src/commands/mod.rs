@@ -1,0 +1,106 @@
+//! The node's command line: everything of `berth` but the daemon. Talks to a running daemon over its two sockets.
+//!
+//! Must not: do what the daemon does. What is left to it is reading files for people: Pods, and containers' logs.
+mod completion;
+mod connect;
+mod exec;
+mod images;
+mod info;
+mod inspect;
+mod listing;
+mod log_file;
+mod log_record;
+mod logs;
+mod names;
+mod node_facts;
+mod output;
+mod places;
+mod pod;
+mod progress;
+mod ps;
+mod pull;
+mod rm;
+mod run;
+mod stop;
+mod table;
+mod terminal;
+mod time;
+mod version;
+mod yaml;
+
+use crate::layout::Layout;
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Exit code where the reader of our output has gone: that of a program that SIGPIPE ends.
+const READER_GONE: u8 = 128 + 13;
+
+/// What a person can ask of a node.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run Pods from YAML files
+    Run(run::Options),
+    /// List pods and their containers
+    Ps(ps::Options),
+    /// List images
+    Images(images::Options),
+    /// Pull an image
+    Pull(pull::Options),
+    /// Show what a container has written
+    Logs(logs::Options),
+    /// Run a command in a container
+    Exec(exec::Options),
+    /// Stop pods and containers
+    Stop(stop::Options),
+    /// Remove pods and containers
+    Rm(rm::Options),
+    /// Show all that is known of a pod, a container or an image
+    Inspect(inspect::Options),
+    /// Show the daemon's facts and figures
+    Info(info::Options),
+    /// Show versions
+    Version(version::Options),
+    /// Write a completion script for a shell
+    Completion(completion::Options),
+}
+
+/// Does it: 0, 1 for an error, or the exit code of the command that was run in a container.
+pub fn run(root: Option<&Path>, command: Command) -> ExitCode {
+    let failed = if matches!(command, Command::Exec(_)) { exec::NOT_RUN } else { 1 };
+    match start(root, command) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) if e.downcast_ref::<output::ReaderGone>().is_some() => ExitCode::from(READER_GONE),
+        Err(e) => {
+            eprintln!("berth: {e:#}");
+            ExitCode::from(failed)
+        }
+    }
+}
+
+fn start(root: Option<&Path>, command: Command) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("async runtime")?;
+    let done = runtime.block_on(dispatch(Layout::existing(root), command));
+    // A thread that waits for somebody to type is not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
+    let done = match command {
+        Command::Completion(options) => completion::run(&options),
+        Command::Version(options) => version::run(layout, &options).await,
+        Command::Exec(options) => return exec::run(&layout?, options).await,
+        Command::Run(options) => run::run(&layout?, &options).await,
+        Command::Ps(options) => ps::run(&layout?, &options).await,
+        Command::Images(options) => images::run(&layout?, &options).await,
+        Command::Pull(options) => pull::run(&layout?, &options).await,
+        Command::Logs(options) => logs::run(&layout?, &options).await,
+        Command::Stop(options) => stop::run(&layout?, &options).await,
+        Command::Rm(options) => rm::run(&layout?, &options).await,
+        Command::Inspect(options) => inspect::run(&layout?, &options).await,
+        Command::Info(options) => info::run(&layout?, &options).await,
+    };
+    done.map(|()| 0)
+}

@@ -73,8 +73,13 @@ impl Node {
         self.child.id()
     }
 
+    /// Whether somebody listens on its socket. A killed process closes that a moment before it is seen to be dead.
+    pub fn answers(&self) -> bool {
+        UnixStream::connect(self.socket()).is_ok()
+    }
+
     /// Whether its process lives.
-    pub fn is_alive(&mut self) -> bool {
+    fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 

@@ -46,9 +46,11 @@ pub fn missing() -> Vec<String> {
         missing.push("User namespaces are switched off; set user.max_user_namespaces with sysctl.".into());
     }
     missing.extend(cgroups(&read("/proc/self/mountinfo"), |point| read(&format!("{point}/cgroup.controllers"))));
-    if root {
-        missing.extend(capabilities(&status));
+    let lacking = capabilities(&status);
+    if root && lacking.is_none() {
         missing.extend(probes());
+    } else if root {
+        missing.extend(lacking);
     }
     missing
 }
@@ -74,7 +76,7 @@ fn capabilities(status: &str) -> Option<String> {
     let have = field(status, "CapEff:").next().and_then(|h| u64::from_str_radix(h, 16).ok()).unwrap_or_default();
     let lacking: Vec<&str> =
         CAPABILITIES.iter().filter(|(number, _)| have & (1 << number) == 0).map(|(_, name)| *name).collect();
-    (!lacking.is_empty()).then(|| format!("Root here lacks {}: in a container, run it privileged.", lacking.join(", ")))
+    (!lacking.is_empty()).then(|| format!("Root here lacks {}: in a container, run it privileged. (overlayfs, bridges, veth and nf_tables can only be tried with them.)", lacking.join(", ")))
 }
 
 /// Controllers are on a hierarchy of v1 that is mounted with their name, or in `cgroup.controllers` of v2's root.

@@ -67,7 +67,7 @@ impl Stage {
     /// The end, after a success and after a failure.
     pub fn end(mut self, outcome: Result, keep: bool) -> Result {
         if let (Err(why), Some(node)) = (&outcome, &self.node) {
-            println!("\n{why}\n{}", node.log_tail());
+            println!("\n   failed: {why}\n   {}", node.log_tail());
         }
         if keep && outcome.is_ok() {
             return self.left_running();
@@ -105,8 +105,9 @@ impl Stage {
     /// Removes the pods that there are. A daemon that ended by itself is started again for that.
     fn remove_pods(&mut self) -> Result {
         let Some(node) = &mut self.node else { return Ok(()) };
-        if !node.is_alive() {
-            println!("   berth serve ended by itself; it is started again to remove its pods");
+        if !node.answers() {
+            println!("   berth serve does not answer any more; it is started again to remove what it made");
+            node.stop()?;
             self.start_node()?;
         }
         let node = self.node()?;

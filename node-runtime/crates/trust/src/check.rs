@@ -5,7 +5,7 @@ use berth_model::Reference;
 /// Registry rules: deny first, beats everything; then the allow list, if there is one.
 pub(crate) fn registry(allow: &[Scope], deny: &[Scope], reference: &Reference) -> Result<(), String> {
     if let Some(scope) = deny.iter().find(|s| s.contains(reference)) {
-        return Err(format!("registry {} is denied by {:?}", reference.host(), scope.as_str()));
+        return Err(format!("{} is denied by {:?}", reference.repository(), scope.as_str()));
     }
     if !allow.is_empty() && !allow.iter().any(|s| s.contains(reference)) {
         return Err(format!("{} is in none of the allowed registries", reference.repository()));

@@ -15,7 +15,7 @@ pub struct Failure {
     pub errno: i32,
     /// What, on which path, why.
     pub detail: String,
-    /// Exit code of the process that failed: 126 and 127 as shells use them, else 1.
+    /// Exit code of the process that failed: 126 and 127 as shells use them, `sync::ABANDONED`, else 1.
     pub exit: u8,
 }
 

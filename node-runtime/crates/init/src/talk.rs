@@ -108,7 +108,8 @@ impl Talk {
         let mut buffer = [0; 64];
         let (len, _) = socket::recv(self.sync.as_fd(), &mut buffer, Wait::Yes).explain(|| "hear from the daemon")?;
         if len == 0 {
-            return Err(Failure::refused("the daemon went away before it said go"));
+            let failure = Failure::refused("the daemon went away before it said go");
+            return Err(Failure { exit: sync::ABANDONED, ..failure });
         }
         match sync::decode::<ToInit>(&buffer[..len]) {
             Ok(said) if said == wanted => Ok(()),

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// Longest message in bytes.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 
+/// Exit code of a child whose daemon went away before `Go`: its program was never executed.
+pub const ABANDONED: u8 = 128;
+
 /// Identity of the process after the image's files were read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {

@@ -1,10 +1,16 @@
 //! Processes by their numbers: whether one is a pod's monitor, and the tree below a command. Facts: proc_pid_stat(5).
-use berth_model::{PodId, Result};
+use berth_model::{Error, PodId, Result, ResultExt};
 use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A tree that forks while it is killed is walked again, so often at the most.
 const ROUNDS: usize = 20;
 const SIGKILL: i32 = 9;
+/// How long a killed monitor may take to go.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether the process is the living monitor of this pod: it was started with the pod's id on its command line.
 pub fn is_monitor_of(pid: u32, pod: &PodId) -> bool {
@@ -12,6 +18,47 @@ pub fn is_monitor_of(pid: u32, pod: &PodId) -> bool {
     let arguments: Vec<&[u8]> = line.split(|b| *b == 0).collect();
     arguments.first().is_some_and(|program| program.ends_with(b"berth-monitor"))
         && arguments.iter().any(|a| *a == pod.as_str().as_bytes())
+}
+
+/// Kills the monitors whose pods' directories lie in `base` and whose pods are `meant`, and waits until they have gone. For
+/// those that no connection leads to: their daemon was killed before it knew them, or they are stopped. Returns how many.
+/// Errors: `Internal` when one does not go.
+pub fn kill_monitors(base: &Path, meant: impl Fn(&str) -> bool) -> Result<usize> {
+    let mut killed = 0;
+    for entry in std::fs::read_dir("/proc").context(|| "/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // The descriptor first: what is read afterwards is said of this process, or it has gone.
+        let Ok(process) = berth_sys::pidfd::open(pid) else { continue };
+        if pod_of_monitor(pid, base).is_some_and(|pod| meant(&pod)) {
+            let _ = berth_sys::pidfd::signal(process.as_fd(), SIGKILL);
+            wait_until_gone(pid, base)?;
+            killed += 1;
+        }
+    }
+    Ok(killed)
+}
+
+fn wait_until_gone(pid: u32, base: &Path) -> Result<()> {
+    let deadline = Instant::now() + KILL_LIMIT;
+    // A zombie has no command line any more.
+    while pod_of_monitor(pid, base).is_some() {
+        if Instant::now() >= deadline {
+            let problem = format!("monitor {pid} does not end {} s after SIGKILL", KILL_LIMIT.as_secs());
+            return Err(Error::internal(problem));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// The pod of a monitor, by its command line: `berth-monitor --pod POD --dir BASE/POD`.
+fn pod_of_monitor(pid: u32, base: &Path) -> Option<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let arguments: Vec<&[u8]> = line.split(|b| *b == 0).collect();
+    let [program, _, pod, _, dir, ..] = &arguments[..] else { return None };
+    let pod = std::str::from_utf8(pod).ok()?;
+    let ours = program.ends_with(b"berth-monitor") && *dir == base.join(pod).as_os_str().as_bytes();
+    ours.then(|| pod.to_owned())
 }
 
 /// Parent and session of a process.
@@ -41,7 +88,6 @@ pub fn kill_tree(root: u32, candidates: impl Fn() -> Result<Vec<u32>>) -> Result
         }
         for pid in tree {
             if let Ok(process) = berth_sys::pidfd::open(pid) {
-                use std::os::fd::AsFd;
                 // Gone in between is what we want.
                 let _ = berth_sys::pidfd::signal(process.as_fd(), SIGKILL);
             }

@@ -86,10 +86,13 @@ pub(crate) async fn resolve_devices(engine: &Engine, config: &ContainerConfig) -
 
 /// Every host path exists (a missing one is an error by the CRI), and answers in time.
 pub(crate) async fn check_mount_sources(config: &ContainerConfig) -> Result<()> {
-    let paths: Vec<String> = config.mounts.iter().filter(|m| m.image.is_none()).map(|m| m.host_path.clone()).collect();
+    let binds = config.mounts.iter().enumerate().filter(|(_, m)| m.image.is_none());
+    let paths: Vec<(usize, String)> = binds.map(|(i, m)| (i, m.host_path.clone())).collect();
     let look = blocking(move || {
-        for path in paths {
-            std::fs::metadata(&path).context(|| format!("mount source {path}"))?;
+        for (i, path) in paths {
+            std::fs::metadata(&path).map_err(|e| {
+                Error::invalid(format!("config.mounts[{i}].host_path"), format!("{path} on the node: {e}"))
+            })?;
         }
         Ok(())
     });

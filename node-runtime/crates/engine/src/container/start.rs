@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 impl Engine {
     /// Starts a created container; returns after its program was executed.
-    /// Errors: `NotFound`; `FailedPrecondition` when it is not CREATED. Any other error leaves it EXITED with the reason.
+    /// Errors: `NotFound`; `FailedPrecondition` when it is not CREATED; `Unavailable` when the pod's monitor does not answer now.
+    /// Any other error leaves it EXITED with the reason.
     pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
         let (pod, id) = self.table.container(id)?;
         let engine = self.clone();
@@ -35,6 +36,8 @@ impl Engine {
             let problem = format!("container {id} is {:?}, only a CREATED one can be started", container.state());
             return Err(Error::new(ErrorKind::FailedPrecondition, problem));
         }
+        // Before anything is changed: a pod whose monitor does not answer now may do so at the next try.
+        pod.monitor()?;
         let mut walk = Walk::new("start", &self.metrics);
         pod.begin_start(id);
         match self.start_steps(&mut walk, pod, id, &container).await {
@@ -49,7 +52,6 @@ impl Engine {
             }
             Err(error) => {
                 let error = walk.unwind(error).await.error;
-                pod.end_start(id);
                 let status = ExitStatus {
                     code: START_ERROR_CODE,
                     finished_at: clock::now(),
@@ -57,6 +59,8 @@ impl Engine {
                     message: error.message().to_owned(),
                 };
                 self.container_ended(pod, id, status).await;
+                // Whatever its process's end says, this is why it ended.
+                pod.end_start(id);
                 Err(error)
             }
         }

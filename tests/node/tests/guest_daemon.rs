@@ -1,0 +1,116 @@
+//! The daemon where most nodes are: cgroup v2 with systemd as pid 1. One pod per cgroup driver, its limits as the kernel has
+//! them, out of memory, a daemon killed and started again, and nothing left over. Runs in the guest tier.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
+
+mod daemon;
+
+use berth_proto::cri::ContainerState;
+use daemon::requests::resources;
+use daemon::{Node, container, pod, shell};
+use nix::sys::signal::Signal;
+
+const SYSTEMD: &str = "Systemd";
+const CGROUPFS: &str = "Cgroupfs";
+
+/// A daemon with this driver; the parent of pods that name none is its own.
+async fn node(driver: &str) -> Node {
+    let mut node = Node::with_tools().await;
+    node.document(
+        "60-driver.yaml",
+        &format!(
+            "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {{name: driver}}\n\
+             spec: {{runtime: {{cgroupManager: {driver}}}}}\n"
+        ),
+    );
+    node.kill();
+    node.start().await;
+    assert_eq!(node.info().await.cgroup_driver, driver.to_lowercase());
+    node
+}
+
+/// The v2 group of a process.
+fn group(pid: i32) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    text.trim().strip_prefix("0::").unwrap_or_else(|| panic!("pure cgroup v2 is expected: {text}")).to_owned()
+}
+
+fn limit(pid: i32, file: &str) -> String {
+    std::fs::read_to_string(format!("/sys/fs/cgroup{}/{file}", group(pid))).unwrap().trim().to_owned()
+}
+
+async fn a_pod_lives_and_ends(driver: &str) {
+    let mut node = node(driver).await;
+    let sandbox = pod(&node, "limits");
+    let mut config = container(&node, "web", &["/web"]);
+    let limits = resources(&mut config);
+    (limits.memory_limit_in_bytes, limits.cpu_quota, limits.cpu_period) = (128 << 20, 50_000, 100_000);
+    let id = node.cri().run(&sandbox).await;
+    let web = node.cri().launch(&id, &config, &sandbox).await;
+    let pid = node.cri().pid(&web).await;
+    assert_eq!(limit(pid, "memory.max"), (128u64 << 20).to_string());
+    assert_eq!(limit(pid, "cpu.max"), "50000 100000");
+    let name = group(pid);
+    let expected = if driver == SYSTEMD { format!("berth-{web}.scope") } else { web.clone() };
+    assert!(name.ends_with(&expected), "{name} is not named as the {driver} driver names groups");
+    assert_eq!(node.cri().sh(&web, "cat /proc/self/cgroup").await.trim(), "0::/", "a cgroup namespace of its own");
+
+    node.kill();
+    node.start().await;
+    assert_eq!(node.cri().pid(&web).await, pid, "the container lived through the daemon's death");
+    node.cri().try_stop(&web, 5).await.unwrap();
+    assert_eq!(node.cri().exited(&web).await.exit_code, 0);
+    node.cri().try_remove_pod(&id).await.unwrap();
+    assert!(!std::path::Path::new(&format!("/sys/fs/cgroup{name}")).exists(), "the group is gone");
+    node.finish().await;
+}
+
+async fn memory_runs_out(driver: &str) {
+    let node = node(driver).await;
+    let sandbox = pod(&node, "oom");
+    let mut greedy = container(&node, "greedy", &["/web", "alloc", "64"]);
+    resources(&mut greedy).memory_limit_in_bytes = 16 << 20;
+    resources(&mut greedy).memory_swap_limit_in_bytes = 16 << 20;
+    let id = node.cri().run(&sandbox).await;
+    let greedy = node.cri().launch(&id, &greedy, &sandbox).await;
+    let status = node.cri().exited(&greedy).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+    let modest = node.cri().launch(&id, &shell(&node, "modest", "exit 3"), &sandbox).await;
+    let status = node.cri().exited(&modest).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"));
+    node.cri().try_remove_pod(&id).await.unwrap();
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_a_pod_lives_and_ends_with_systemd() {
+    a_pod_lives_and_ends(SYSTEMD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_a_pod_lives_and_ends_with_cgroupfs() {
+    a_pod_lives_and_ends(CGROUPFS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_memory_runs_out_with_systemd() {
+    memory_runs_out(SYSTEMD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_memory_runs_out_with_cgroupfs() {
+    memory_runs_out(CGROUPFS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_a_kill_of_the_monitor_is_told_with_systemd() {
+    let node = node(SYSTEMD).await;
+    let sandbox = pod(&node, "lost");
+    let id = node.cri().run(&sandbox).await;
+    let web = node.cri().launch(&id, &container(&node, "web", &["/web"]), &sandbox).await;
+    daemon::signal(node.cri().monitor_pid(&id).await, Signal::SIGKILL);
+    let status = node.cri().exited(&web).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (255, "MonitorLost"));
+    assert_eq!(status.state, ContainerState::ContainerExited as i32);
+    node.cri().try_remove_pod(&id).await.unwrap();
+    node.finish().await;
+}

@@ -59,7 +59,7 @@ async fn a_full_disk_fails_the_pull_and_nothing_else() {
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
         assert!(error.message().contains("large") && error.message().contains("space"), "{error}");
         assert_eq!(bench.tree(), before, "the failed pull left something");
-        assert_eq!(bench.images.list(), [kept.clone()]);
+        assert_eq!(bench.images.list(), std::slice::from_ref(&kept));
         bench.images.prepare_rootfs(&ContainerId::from_random([1; 32]), &kept.id, None).await.unwrap();
         let next = ImageBuilder::new("next", "v1").layer(Layer::new().file("n", 0o644, noise(1 << 20)));
         bench.push_and_pull(&next, "next:v1").await;
@@ -100,8 +100,8 @@ async fn a_crash_leaves_only_what_the_next_start_removes() {
     bench.reopen();
     bench.images.collect().await.unwrap();
     assert_eq!(bench.tree(), sound);
-    assert_eq!(bench.images.list(), [image.clone()]);
-    assert_eq!(bench.images.rootfs_owners(), [owner.clone()]);
+    assert_eq!(bench.images.list(), std::slice::from_ref(&image));
+    assert_eq!(bench.images.rootfs_owners(), std::slice::from_ref(&owner));
     // A layer that is gone: the image is not shown, and a pull brings it back.
     bench.images.remove_rootfs(&owner).await.unwrap();
     bench.images.collect().await.unwrap();

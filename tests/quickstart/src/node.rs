@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// How long output may lag behind what it tells of.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
@@ -125,6 +127,18 @@ impl Node {
         println!("   $ berth {}", args.join(" "));
         console::flush();
         process::passed_on(&mut self.command(args), COMMAND_LIMIT)
+    }
+
+    /// Runs `berth ARGS`, shows nothing, until its output has `text`; gives up after five seconds.
+    pub fn wait_for_output(&self, args: &[&str], text: &str) -> Result {
+        let end = Instant::now() + OUTPUT_LIMIT;
+        while !process::kept(&mut self.command(args), COMMAND_LIMIT)?.out.contains(text) {
+            if Instant::now() >= end {
+                return Err(format!("berth {}: {text:?} is missing", args.join(" ")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Runs `berth ARGS -o json`, shows nothing, and returns the document.

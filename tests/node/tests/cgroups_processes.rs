@@ -111,7 +111,8 @@ fn readings_follow_what_is_done() {
     assert!(memory.working_set >= memory.rss && memory.working_set <= memory.usage);
     assert_eq!(memory.available, Some(limit as u64 - memory.working_set));
     assert!(memory.page_faults > 1000);
-    assert_eq!(stats.usage.swap.unwrap().usage, 0);
+    // v1 gives memory with swap and memory alone; each is charged in batches per CPU, so their difference is not exact.
+    assert!(stats.usage.swap.unwrap().usage < 1 << 20);
     let cpu = stats.usage.cpu.unwrap();
     assert!(cpu.total > 0 && cpu.throttled > 0 && cpu.total >= cpu.user);
     assert_eq!(stats.usage.pids.unwrap().current, 1);

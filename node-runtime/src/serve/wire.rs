@@ -127,8 +127,8 @@ fn driver(settings: &Settings) -> Driver {
 fn cgroup_parent(layout: &Layout, driver: Driver) -> String {
     match driver {
         Driver::Cgroupfs => layout.name(),
-        // A dash in a slice's name means nesting: berth.slice/berth-<hash>.slice.
-        Driver::Systemd => format!("{}.slice", layout.name()),
+        // A dash in a slice's name means nesting, and the slice above would be nobody's to remove.
+        Driver::Systemd => format!("{}.slice", layout.name().replace('-', "_")),
     }
 }
 

@@ -109,17 +109,17 @@ async fn crictl_filters_lists() {
         ids.sort();
         ids
     };
-    assert_eq!(list(&["pods", "-q", "--label", "tier=front"]), [one.clone()]);
+    assert_eq!(list(&["pods", "-q", "--label", "tier=front"]), std::slice::from_ref(&one));
     assert_eq!(list(&["pods", "-q", "--label", "tier=none"]), Vec::<String>::new());
-    assert_eq!(list(&["pods", "-q", "--id", &two[..12]]), [two.clone()]);
+    assert_eq!(list(&["pods", "-q", "--id", &two[..12]]), std::slice::from_ref(&two));
     assert_eq!(list(&["pods", "-q", "--state", "Ready"]).len(), 2);
-    assert_eq!(list(&["pods", "-q", "--name", "two"]), [two.clone()]);
-    assert_eq!(list(&["ps", "-q", "--label", "of=two"]), [c_two.clone()]);
-    assert_eq!(list(&["ps", "-q", "--pod", &one[..13]]), [c_one.clone()]);
-    assert_eq!(list(&["ps", "-q", "--id", &c_two[..13]]), [c_two.clone()]);
+    assert_eq!(list(&["pods", "-q", "--name", "two"]), std::slice::from_ref(&two));
+    assert_eq!(list(&["ps", "-q", "--label", "of=two"]), std::slice::from_ref(&c_two));
+    assert_eq!(list(&["ps", "-q", "--pod", &one[..13]]), std::slice::from_ref(&c_one));
+    assert_eq!(list(&["ps", "-q", "--id", &c_two[..13]]), std::slice::from_ref(&c_two));
     crictl::run(&node, &["stop", "--timeout", "0", c_one]);
-    assert_eq!(list(&["ps", "-q"]), [c_two.clone()], "ps shows what runs");
-    assert_eq!(list(&["ps", "-a", "-q", "--state", "Exited"]), [c_one.clone()]);
+    assert_eq!(list(&["ps", "-q"]), std::slice::from_ref(&c_two), "ps shows what runs");
+    assert_eq!(list(&["ps", "-a", "-q", "--state", "Exited"]), std::slice::from_ref(&c_one));
     crictl::run(&node, &["stopp", one]);
     assert_eq!(list(&["pods", "-q", "--state", "NotReady"]), [one.clone()]);
     node.finish().await;

@@ -106,9 +106,9 @@ fn guest_cgroupfs_update_refuses_what_would_kill() {
     let path = parent.group("b1");
     parent.cgroups.create(&path, &limits(), &DevicePolicy::all()).unwrap();
     let before = parent.cgroups.read_back(&path).unwrap();
-    let script = "x=$(head -c 40000000 /dev/zero | tr '\\0' a); read -r _; echo ${#x}";
+    let script = "x=$(head -c 30000000 /dev/zero | tr '\\0' a); read -r _; echo ${#x}";
     let mut shell = Shell::run(&parent.cgroups.join(&path), script);
-    until("the memory", || parent.cgroups.usage(&path).unwrap().memory.unwrap().rss > 40_000_000);
+    until("the memory", || parent.cgroups.usage(&path).unwrap().memory.unwrap().rss > 30_000_000);
     let update = Resources { memory_limit: Some(20 * MIB), cpu_shares: Some(100), ..Resources::default() };
     let e = block_on(parent.cgroups.update(&path, &update)).unwrap_err();
     assert!(e.kind() == ErrorKind::FailedPrecondition && e.message().contains("bytes, peak"), "{e}");
@@ -120,7 +120,7 @@ fn guest_cgroupfs_update_refuses_what_would_kill() {
     block_on(parent.cgroups.update(&path, &update)).unwrap();
     shell.go();
     let (status, text) = shell.output();
-    assert!(status.success() && text.contains("40000000"), "{text}");
+    assert!(status.success() && text.contains("30000000"), "{text}");
     parent.end(&path);
 }
 
@@ -130,9 +130,12 @@ fn guest_cgroupfs_page_cache_gives_way_to_a_lower_limit() {
     let path = parent.group("b2");
     parent.cgroups.create(&path, &limits(), &DevicePolicy::all()).unwrap();
     // Not in tmpfs: the binaries of the system are on a real file system.
-    let script = "cat /usr/bin/* /usr/lib/*/* >/dev/null 2>&1; echo done; read -r _";
+    let script = "cat /usr/bin/* /usr/lib/*/* 2>/dev/null | head -c 80000000 >/dev/null; read -r _";
     let shell = Shell::run(&parent.cgroups.join(&path), script);
-    until("some page cache", || parent.cgroups.usage(&path).unwrap().memory.unwrap().cache > 30 << 20);
+    until("some page cache, and nobody who reads on", || {
+        let usage = parent.cgroups.usage(&path).unwrap();
+        usage.memory.unwrap().cache > 30 << 20 && usage.pids.unwrap().current == 1
+    });
     let update = Resources { memory_limit: Some(24 * MIB), ..Resources::default() };
     block_on(parent.cgroups.update(&path, &update)).unwrap();
     assert_eq!(parent.cgroups.oom_kills(&path).unwrap(), 0);

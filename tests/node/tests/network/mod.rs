@@ -27,6 +27,8 @@ impl Netns {
     pub fn new() -> Self {
         let make = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace needs root");
+            // A new namespace takes its values over from the machine, where a daemon may forward.
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
             File::open("/proc/thread-self/ns/net").unwrap()
         };
         Self(Arc::new(std::thread::spawn(make).join().unwrap()))

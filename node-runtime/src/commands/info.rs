@@ -10,8 +10,9 @@ use serde::Serialize;
 /// How to show it.
 #[derive(clap::Args)]
 #[command(after_long_help = "Fields of -o json and -o yaml:
-  version pid root criSocket metricsAddress cgroupDriver cgroupLayout kernel networkMode networkMessage
-  bridge subnet documentsDirectory documents refusedDocuments podsReady containersRunning images imageBytes")]
+  version pid root criSocket metricsAddress cgroupDriver cgroupLayout kernel
+  networkMode networkMessage bridge subnet documentsDirectory documents refusedDocuments
+  podsReady containersRunning images imageBytes")]
 pub struct Options {
     /// How to show it
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]

@@ -15,7 +15,8 @@ use serde_json::Value;
   berth inspect web | jq '.pod.phases'                      where the time of its start went
   berth inspect registry.example/web:1 -o yaml              an image
 
-The document has `kind` (pod, container or image) and the object's record under that name; phases carry microseconds.")]
+The document has `kind` (pod, container or image) and the object's record under that name.
+Phases carry microseconds; one whose name begins with another's is a part of it.")]
 pub struct Options {
     /// Pod (name, namespace/name or id), container (name or id) or image (reference or id)
     #[arg(value_name = "NAME")]

@@ -20,7 +20,8 @@ const SHOWN_PHASES: usize = 3;
 Fields of -o json and -o yaml: a list of pods with
   id name namespace uid attempt state createdAt ips labels phases containers
 each container with
-  id name attempt image imageId state exitCode reason message createdAt startedAt finishedAt logPath phases
+  id name attempt image imageId state exitCode reason message
+  createdAt startedAt finishedAt logPath phases
 and each phase with name and micros. Times are RFC 3339 in UTC, empty for not yet.")]
 pub struct Options {
     /// Stopped ones too
@@ -121,15 +122,23 @@ fn wide(pods: &[PodView], now: i64, colours: bool) -> String {
     table.render()
 }
 
+/// Sum of the phases that are no part of another one: `start/setup` contains `start/setup/mounts`.
 fn total(phases: &[PhaseView]) -> String {
     if phases.is_empty() {
         return String::new();
     }
-    time::micros(phases.iter().map(|p| p.micros).sum())
+    let whole = phases.iter().filter(|p| !phases.iter().any(|other| within(p, other)));
+    time::micros(whole.map(|p| p.micros).sum())
+}
+
+fn within(part: &PhaseView, whole: &PhaseView) -> bool {
+    part.name.strip_prefix(&whole.name).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn longest(pod: &[PhaseView], container: &[PhaseView]) -> String {
-    let mut all: Vec<&PhaseView> = pod.iter().chain(container).collect();
+    let all = || pod.iter().chain(container);
+    // A phase that is told in parts is told by them.
+    let mut all: Vec<&PhaseView> = all().filter(|p| !all().any(|other| within(other, p))).collect();
     all.sort_by_key(|p| std::cmp::Reverse(p.micros));
     let shown = all.iter().take(SHOWN_PHASES).map(|p| format!("{} {}", p.name, time::micros(p.micros)));
     shown.collect::<Vec<_>>().join(", ")
@@ -193,6 +202,14 @@ mod tests {
         assert!(first.contains("run/network 2.0ms, start/mounts 1.5ms, run/record 10us"), "{text}");
         assert!(first.contains("2.0ms    ") || first.contains("2.0ms   "), "{text}");
         assert!(text.contains("Exited (3)") && text.contains("NotReady"), "{text}");
+    }
+
+    #[test]
+    fn parts_count_once() {
+        let phase = |name: &str, micros| PhaseView { name: name.into(), micros };
+        let phases = [phase("start/setup", 9000), phase("start/setup/mounts", 8000), phase("start/setups", 1000)];
+        assert_eq!(total(&phases), "10.0ms");
+        assert_eq!(longest(&[], &phases), "start/setup/mounts 8.0ms, start/setups 1.0ms");
     }
 
     #[test]

@@ -18,16 +18,23 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:
   berth run -f pod.yaml
-  kubectl create --dry-run=client -o yaml -f pod.yaml | berth run -f -   (remove what is refused)
+  berth run -q -f a.yaml -f b.yaml
+  berth run --pull Never -f - < pod.yaml
 
 A file holds v1 Pods. Every field that is not honoured is refused by its path. Honoured are
-  metadata: name namespace labels annotations
-  spec: containers volumes (hostPath, emptyDir) hostname hostNetwork hostPID hostIPC hostUsers shareProcessNamespace
-    securityContext dnsPolicy (Default, None) dnsConfig terminationGracePeriodSeconds restartPolicy (Never)
-  containers: name image imagePullPolicy command args workingDir env (value) ports resources (cpu, memory) volumeMounts
-    securityContext tty stdin stdinOnce
-Nobody restarts a container that ends: a Pod without restartPolicy is run as with Never. Without a seccompProfile it gets
-RuntimeDefault. Logs and emptyDir volumes lie in the daemon's lib directory until `berth rm`.
+  metadata:
+    name namespace labels annotations
+  spec:
+    containers volumes (hostPath, emptyDir) hostname hostNetwork hostPID hostIPC hostUsers
+    shareProcessNamespace securityContext dnsPolicy (Default, None) dnsConfig
+    terminationGracePeriodSeconds restartPolicy (Never)
+  containers:
+    name image imagePullPolicy command args workingDir env (value) ports
+    resources (cpu, memory) volumeMounts securityContext tty stdin stdinOnce
+
+Nobody restarts a container that ends: a Pod without restartPolicy is run as with Never.
+A container without seccompProfile gets RuntimeDefault. Logs and emptyDir volumes lie in the
+daemon's lib directory until `berth rm`.
 
 If anything fails, everything that this call has made is removed again; images stay.")]
 pub struct Options {

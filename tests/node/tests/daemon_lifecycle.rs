@@ -109,18 +109,18 @@ async fn crictl_filters_lists() {
         ids.sort();
         ids
     };
-    assert_eq!(list(&["pods", "-q", "--label", "tier=front"]), std::slice::from_ref(&one));
+    assert_eq!(list(&["pods", "-q", "--label", "tier=front"]), [one.as_str()]);
     assert_eq!(list(&["pods", "-q", "--label", "tier=none"]), Vec::<String>::new());
-    assert_eq!(list(&["pods", "-q", "--id", &two[..12]]), std::slice::from_ref(&two));
+    assert_eq!(list(&["pods", "-q", "--id", &two[..12]]), [two.as_str()]);
     assert_eq!(list(&["pods", "-q", "--state", "Ready"]).len(), 2);
-    assert_eq!(list(&["pods", "-q", "--name", "two"]), std::slice::from_ref(&two));
-    assert_eq!(list(&["ps", "-q", "--label", "of=two"]), std::slice::from_ref(&c_two));
-    assert_eq!(list(&["ps", "-q", "--pod", &one[..13]]), std::slice::from_ref(&c_one));
-    assert_eq!(list(&["ps", "-q", "--id", &c_two[..13]]), std::slice::from_ref(&c_two));
+    assert_eq!(list(&["pods", "-q", "--name", "two"]), [two.as_str()]);
+    assert_eq!(list(&["ps", "-q", "--label", "of=two"]), [c_two.as_str()]);
+    assert_eq!(list(&["ps", "-q", "--pod", &one[..13]]), [c_one.as_str()]);
+    assert_eq!(list(&["ps", "-q", "--id", &c_two[..13]]), [c_two.as_str()]);
     crictl::run(&node, &["stop", "--timeout", "0", c_one]);
-    assert_eq!(list(&["ps", "-q"]), std::slice::from_ref(&c_two), "ps shows what runs");
-    assert_eq!(list(&["ps", "-a", "-q", "--state", "Exited"]), std::slice::from_ref(&c_one));
+    assert_eq!(list(&["ps", "-q"]), [c_two.as_str()], "ps shows what runs");
+    assert_eq!(list(&["ps", "-a", "-q", "--state", "Exited"]), [c_one.as_str()]);
     crictl::run(&node, &["stopp", one]);
-    assert_eq!(list(&["pods", "-q", "--state", "NotReady"]), [one.clone()]);
+    assert_eq!(list(&["pods", "-q", "--state", "NotReady"]), [one.as_str()]);
     node.finish().await;
 }

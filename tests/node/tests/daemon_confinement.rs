@@ -32,7 +32,7 @@ async fn users_and_groups_are_those_of_request_and_image() {
     let node = Node::with_tools().await;
     let (cri, sandbox) = (node.cri(), pod(&node, "pod"));
     let pod = cri.run(&sandbox).await;
-    let mut launch = async |name: &str, change: &dyn Fn(&mut LinuxContainerSecurityContext)| {
+    let launch = async |name: &str, change: &dyn Fn(&mut LinuxContainerSecurityContext)| {
         let mut config = idle(&node, name);
         change(security(&mut config));
         let id = cri.launch(&pod, &config, &sandbox).await;

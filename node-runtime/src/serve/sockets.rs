@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,6 +20,10 @@ use tonic::transport::Server;
 
 /// How long calls under way may take when the daemon ends.
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// How long the lock may outlive its daemon: a process that the daemon was starting when it was killed holds its descriptors
+/// until it executes its own program.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Makes the root's directories and takes the lock. The lock goes with the process, however it ends.
 pub fn lock_root(layout: &Layout) -> Result<File> {
@@ -30,7 +34,12 @@ pub fn lock_root(layout: &Layout) -> Result<File> {
     }
     let path = layout.lib.join("lock");
     let file = File::create(&path).with_context(|| format!("lock {}", path.display()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let deadline = Instant::now() + LOCK_LIMIT;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() < deadline {
+            std::thread::sleep(LOCK_RETRY);
+            continue;
+        }
         bail!("another daemon runs with root {}; stop it, or use --root with another directory", layout.root.display());
     }
     Ok(file)

@@ -12,6 +12,9 @@ use tonic::Code;
 
 const NOBODY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+/// What makes a good request a bad one.
+type Change<T> = Box<dyn Fn(&mut T)>;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stop_and_remove_of_nothing_succeed_and_status_says_not_found() {
     let node = Node::with_tools().await;
@@ -56,7 +59,7 @@ async fn malformed_sandboxes_are_refused_by_the_field() {
     let node = Node::new().await;
     let cri = node.cri();
     let good = pod(&node, "good");
-    let cases: Vec<(&str, Box<dyn Fn(&mut PodSandboxConfig)>)> = vec![
+    let cases: Vec<(&str, Change<PodSandboxConfig>)> = vec![
         ("config.metadata", Box::new(|c| c.metadata = None)),
         ("config.metadata.name", Box::new(|c| c.metadata.as_mut().unwrap().name.clear())),
         ("config.metadata.uid", Box::new(|c| c.metadata.as_mut().unwrap().uid.clear())),
@@ -125,7 +128,7 @@ async fn malformed_containers_are_refused_by_the_field() {
     let sandbox = pod(&node, "pod");
     let pod = cri.run(&sandbox).await;
     let good = shell(&node, "good", "true");
-    let cases: Vec<(&str, Box<dyn Fn(&mut ContainerConfig)>)> = vec![
+    let cases: Vec<(&str, Change<ContainerConfig>)> = vec![
         ("config.metadata", Box::new(|c| c.metadata = None)),
         ("config.image", Box::new(|c| c.image = None)),
         ("log_path", Box::new(|c| c.log_path = "../../etc/cron.d/x".into())),

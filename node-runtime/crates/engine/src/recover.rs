@@ -137,17 +137,18 @@ impl Engine {
                 return if lives { Adoption::Silent } else { Adoption::Dead };
             }
         };
-        pod.set_monitor(Some(monitor.clone()));
         // Listening starts before the list is asked for: no end falls between the two.
-        self.clone().supervise(pod.clone(), monitor.clone());
+        let exits = monitor.exits();
         match monitor.list().await {
             Ok(tasks) => {
                 self.take_in(pod, &monitor, tasks).await;
+                // Not before: a start that began meanwhile would look like one of the former daemon's.
+                pod.set_monitor(Some(monitor.clone()));
+                self.clone().supervise(pod.clone(), monitor, exits);
                 Adoption::Taken
             }
             Err(e) => {
                 tracing::error!(pod = %pod.id, error = %e, "monitor does not list its tasks");
-                pod.set_monitor(None);
                 Adoption::Silent
             }
         }

@@ -8,12 +8,16 @@ use berth_monitor_api::frame::Exit;
 use berth_oci::monitor::{Closed, Monitor};
 use berth_store::Sync;
 use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 impl Engine {
-    /// Starts the pod's listener.
-    pub(crate) fn supervise(self: Arc<Self>, pod: Arc<Pod>, monitor: Monitor) {
-        // Listening starts here and not in the task: whoever asks for a list next misses nothing.
-        let mut exits = monitor.exits();
+    /// Starts the pod's listener. `exits` are those of this connection, taken before anything was asked: none is missed.
+    pub(crate) fn supervise(
+        self: Arc<Self>,
+        pod: Arc<Pod>,
+        monitor: Monitor,
+        mut exits: UnboundedReceiver<(String, Exit)>,
+    ) {
         tokio::spawn(async move {
             while let Some((id, exit)) = exits.recv().await {
                 self.task_ended(&pod, &monitor, &id, exit).await;

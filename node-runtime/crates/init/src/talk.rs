@@ -101,19 +101,25 @@ impl Talk {
                 bytes.len()
             )));
         }
-        task::write(&self.sync, &bytes).explain(|| "tell the daemon").map(drop)
+        task::write(&self.sync, &bytes).explain(|| "tell the daemon").map(drop).map_err(abandoned)
     }
 
     fn wait_for(&self, wanted: ToInit) -> Result<()> {
         let mut buffer = [0; 64];
-        let (len, _) = socket::recv(self.sync.as_fd(), &mut buffer, Wait::Yes).explain(|| "hear from the daemon")?;
+        let (len, _) = socket::recv(self.sync.as_fd(), &mut buffer, Wait::Yes)
+            .explain(|| "hear from the daemon")
+            .map_err(abandoned)?;
         if len == 0 {
-            let failure = Failure::refused("the daemon went away before it said go");
-            return Err(Failure { exit: sync::ABANDONED, ..failure });
+            return Err(abandoned(Failure::refused("the daemon went away before it said go")));
         }
         match sync::decode::<ToInit>(&buffer[..len]) {
             Ok(said) if said == wanted => Ok(()),
             other => Err(Failure::refused(format!("the daemon said {other:?} where {wanted:?} was due"))),
         }
     }
+}
+
+/// There is no daemon to wait for the start any more.
+fn abandoned(failure: Failure) -> Failure {
+    Failure { exit: sync::ABANDONED, ..failure }
 }

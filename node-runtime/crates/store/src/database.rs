@@ -3,6 +3,7 @@
 use berth_model::{Error, ErrorKind, Result};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Longest key in bytes: a reference of 255 bytes of name, a tag of 128 and a digest fits.
 pub const MAX_KEY: usize = 1024;
@@ -13,6 +14,10 @@ pub const MAX_LEASE: usize = 64 << 10;
 
 /// The file's own cache. The records are read once, at start, so more would only be memory lost.
 const CACHE_BYTES: usize = 2 << 20;
+/// How long a lock may outlive its daemon: a process that the daemon was starting when it was killed holds its descriptors until
+/// it executes its own program.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Written into a new file. A file with a higher number is refused; a lower one is migrated where this changes.
 const SCHEMA_VERSION: u64 = 1;
 
@@ -57,7 +62,15 @@ impl Database {
     /// Opens the file, or makes it. Errors: `FailedPrecondition` when another process has it open or when a newer version
     /// wrote it; `Internal` when it is not a database of ours.
     pub fn open(path: &Path) -> Result<Self> {
-        let inner = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|e| open_error(path, &e))?;
+        let deadline = Instant::now() + LOCK_LIMIT;
+        let inner = loop {
+            match redb::Builder::new().set_cache_size(CACHE_BYTES).create(path) {
+                Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_RETRY);
+                }
+                other => break other.map_err(|e| open_error(path, &e))?,
+            }
+        };
         let database = Self { inner };
         database.prepare().map_err(|e| e.context(path.display()))?;
         Ok(database)

@@ -42,6 +42,10 @@ impl Cri {
         self.image.clone()
     }
 
+    pub async fn version(&self) -> Answer<VersionResponse> {
+        self.runtime().version(VersionRequest::default()).await.map(tonic::Response::into_inner)
+    }
+
     pub async fn try_pull(&self, reference: &str, namespace: &str) -> Answer<String> {
         let metadata = PodSandboxMetadata { namespace: namespace.into(), ..Default::default() };
         let request = PullImageRequest {

@@ -142,7 +142,10 @@ impl Node {
         self.child = Some(command.spawn().unwrap());
         let end = Instant::now() + START_LIMIT;
         loop {
-            if let Ok(cri) = Cri::connect(&self.socket()).await {
+            // A process that the former daemon was about to execute may hold its socket for a moment more.
+            if let Ok(cri) = Cri::connect(&self.socket()).await
+                && cri.version().await.is_ok()
+            {
                 self.cri = Some(cri);
                 break;
             }
@@ -164,9 +167,12 @@ impl Node {
     pub async fn info(&self) -> node_api::InfoResponse {
         let socket = format!("unix://{}", self.root().join("run/node.sock").display());
         let endpoint = tonic::transport::Endpoint::from_shared(socket).unwrap();
-        let channel = super::eventually("node.sock answers", async || endpoint.connect().await.ok()).await;
-        let mut client = node_api::node_client::NodeClient::new(channel);
-        client.info(node_api::InfoRequest {}).await.unwrap().into_inner()
+        super::eventually("node.sock answers", async || {
+            let mut client = node_api::node_client::NodeClient::new(endpoint.connect().await.ok()?);
+            client.info(node_api::InfoRequest {}).await.ok()
+        })
+        .await
+        .into_inner()
     }
 
     /// From the next start on, the daemon waits at `operation/step/edge` whenever [`Node::arm`] was called.

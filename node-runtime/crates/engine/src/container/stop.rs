@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// How long an end may take to be told after SIGKILL; in uninterruptible sleep a process can take for ever.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long a monitor may take to tell the end of a container whose cgroup is empty.
+const TELL_LIMIT: Duration = Duration::from_secs(3);
 /// How long a monitor may take to send a signal.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(2);
 const SIGKILL: i32 = 9;
@@ -89,7 +91,8 @@ impl Engine {
         }
         let (cgroups, group) = (self.cgroups.clone(), container.cgroup.clone());
         let killed = blocking(move || cgroups.kill(&group, KILL_LIMIT)).await;
-        if self.wait_for_end(pod, id, KILL_LIMIT).await {
+        let limit = if killed.is_ok() { TELL_LIMIT } else { KILL_LIMIT };
+        if self.wait_for_end(pod, id, limit).await {
             return Ok(());
         }
         killed?;

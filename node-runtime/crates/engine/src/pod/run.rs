@@ -144,7 +144,7 @@ impl Engine {
         walk.undo("monitor", move || async move { engine.end_monitor(&owner).await });
         let pid = monitor.pid();
         pod.update(Sync::Later, |r| r.monitor = Some(MonitorRef { pid })).await?;
-        self.clone().supervise(pod.clone(), monitor.clone());
+        self.clone().supervise(pod.clone(), monitor.clone(), monitor.exits());
         Ok(monitor)
     }
 

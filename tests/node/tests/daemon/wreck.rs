@@ -20,7 +20,11 @@ pub fn clear(base: &Path, name: &str) {
     if !name.is_empty() {
         quietly("ip", &["link", "delete", &name.replace('-', "")]);
         quietly("nft", &["delete", "table", "ip", name]);
-        remove_groups(Path::new("/sys/fs/cgroup"), name, 0);
+        // A group takes a moment to become empty.
+        for _ in 0..10 {
+            remove_groups(Path::new("/sys/fs/cgroup"), name, 0);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
     }
     let _ = std::fs::remove_dir_all(base);
 }

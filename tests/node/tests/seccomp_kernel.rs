@@ -48,6 +48,15 @@ impl Bench {
     }
 }
 
+/// Starts a program, and waits for its end.
+fn ended(command: &mut Command) -> ExitStatus {
+    let mut child = {
+        let _alone = elf::alone();
+        command.spawn().unwrap()
+    };
+    child.wait().unwrap()
+}
+
 struct Program(PathBuf);
 
 impl Program {
@@ -57,11 +66,11 @@ impl Program {
     }
 
     fn status_free(&self) -> ExitStatus {
-        Command::new(&self.0).status().unwrap()
+        ended(&mut Command::new(&self.0))
     }
 
     fn status(&self, filter: &PathBuf) -> ExitStatus {
-        Command::new(env!("CARGO_BIN_EXE_seccomp_exec")).arg(filter).arg(&self.0).status().unwrap()
+        ended(Command::new(env!("CARGO_BIN_EXE_seccomp_exec")).arg(filter).arg(&self.0))
     }
 
     /// Errno of its call below a filter.

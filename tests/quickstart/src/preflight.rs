@@ -76,7 +76,9 @@ fn capabilities(status: &str) -> Option<String> {
     let have = field(status, "CapEff:").next().and_then(|h| u64::from_str_radix(h, 16).ok()).unwrap_or_default();
     let lacking: Vec<&str> =
         CAPABILITIES.iter().filter(|(number, _)| have & (1 << number) == 0).map(|(_, name)| *name).collect();
-    (!lacking.is_empty()).then(|| format!("Root here lacks {}: in a container, run it privileged. (overlayfs, bridges, veth and nf_tables can only be tried with them.)", lacking.join(", ")))
+    // What needs them is not tried without: that would only say the same again.
+    const REMEDY: &str = "in a container, run it privileged (overlayfs, bridges, veth and nf_tables were not tried)";
+    (!lacking.is_empty()).then(|| format!("Root here lacks {}: {REMEDY}.", lacking.join(", ")))
 }
 
 /// Controllers are on a hierarchy of v1 that is mounted with their name, or in `cgroup.controllers` of v2's root.

@@ -53,8 +53,16 @@ pub fn x86(path: &Path, number: u32, args: [u32; 3]) {
     write(path, &elf);
 }
 
+/// A process that another test starts while a program is written would hold it open for writing, and then nobody can execute
+/// it (ETXTBSY): writing and starting take turns.
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn write(path: &Path, bytes: &[u8]) {
     use std::os::unix::fs::PermissionsExt;
+    let _alone = alone();
     std::fs::write(path, bytes).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -30,10 +30,10 @@ pub struct RuntimeConfigSpec {
     /// The runtime itself.
     #[serde(default)]
     pub runtime: Runtime,
-    /// Registries, by host. Class: live.
+    /// Registries, by host. Class: restart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registries: Vec<RegistryHost>,
-    /// The pod network.
+    /// The pod network. Class: restart.
     #[serde(default)]
     pub network: Network,
     /// Metrics.
@@ -62,7 +62,7 @@ pub struct Runtime {
     /// Who makes cgroups; unset is systemd where it is pid 1 of a cgroup v2 node, else the daemon itself. Class: restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_manager: Option<CgroupManager>,
-    /// Limits on images. Class: live.
+    /// Limits on images. Class: restart.
     #[serde(default)]
     pub limits: Limits,
 }

@@ -3,6 +3,7 @@
 //! Owns: the descriptors, opened while we are the host's root: the opener's credentials count at the write
 //! (`kernel/cgroup`, CVE-2021-4197). Must not: make groups or set limits; they exist and are set.
 use crate::failure::{Explain, Failure, Result};
+use crate::split::Task;
 use crate::talk::Talk;
 use berth_monitor_api::spec::CgroupJoin;
 use berth_sys::openat::{self, Access, Walk, magic};
@@ -33,12 +34,12 @@ impl Join {
         self.v2.as_ref().map(|(_, directory, _)| directory.as_fd())
     }
 
-    /// In the child: joins, or waits until it was moved. Writing `0` means the writer, and joining twice is harmless.
-    pub fn join(&self, talk: &Talk, pid: u32) -> Result<()> {
+    /// In the child: joins, or waits until it was moved. Writing `0` means the writer.
+    pub fn join(&self, talk: &Talk, me: &Task) -> Result<()> {
         if self.moved {
-            return talk.paused(pid);
+            return talk.paused(me.pid);
         }
-        if let Some((path, _, procs)) = &self.v2 {
+        if let Some((path, _, procs)) = self.v2.as_ref().filter(|_| !me.placed) {
             task::write(procs, b"0").explain(|| format!("join the cgroup {}", path.display()))?;
         }
         for (path, tasks) in &self.v1_tasks {

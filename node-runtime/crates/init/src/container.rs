@@ -43,11 +43,12 @@ pub fn run(talk: &mut Talk, spec: ContainerSpec, target: Option<OwnedFd>) -> Res
         // In a user namespace the group's files are not ours any more; the descriptors opened before are.
         cgroup: join.directory().filter(|_| names.user.is_none()),
     };
-    let Split::Task(pid) = split(talk, &how)? else { return Ok(()) };
+    let Split::Task(me) = split(talk, &how)? else { return Ok(()) };
     drop(names);
 
     talk.phase("cgroup")?;
-    join.join(talk, pid)?;
+    join.join(talk, &me)?;
+    let pid = me.pid;
     drop(join);
     if spec.namespaces.new_cgroup {
         namespace::unshare(Kinds::CGROUP).explain(|| "make a cgroup namespace")?;

@@ -29,10 +29,11 @@ pub fn run(talk: &mut Talk, spec: ExecSpec, target: OwnedFd) -> Result<()> {
     enter(&target, spec.user_namespace)?;
     let how =
         Clone { namespaces: Kinds::NONE, sibling: true, cgroup: join.directory().filter(|_| !spec.user_namespace) };
-    let Split::Task(pid) = split(talk, &how)? else { return Ok(()) };
+    let Split::Task(me) = split(talk, &how)? else { return Ok(()) };
 
     talk.phase("cgroup")?;
-    join.join(talk, pid)?;
+    join.join(talk, &me)?;
+    let pid = me.pid;
     drop(join);
     // Last, because groups can be joined only within the namespace that one is in.
     namespace::join_process(target.as_fd(), Kinds::CGROUP).explain(|| "join the container's cgroup namespace")?;

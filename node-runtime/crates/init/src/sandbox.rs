@@ -42,8 +42,9 @@ pub fn run(talk: &mut Talk, spec: &SandboxSpec) -> Result<()> {
     talk.phase("pod-init")?;
     let cgroup = join.directory().filter(|_| spec.user.is_none());
     let how = Clone { namespaces: Kinds::MOUNT.and(Kinds::PID), sibling: true, cgroup };
-    let Split::Task(pid) = split(talk, &how)? else { return Ok(()) };
-    join.join(talk, pid)?;
+    let Split::Task(me) = split(talk, &how)? else { return Ok(()) };
+    join.join(talk, &me)?;
+    let pid = me.pid;
     drop((join, procfs));
     pod_init::run(talk, pid)
 }

@@ -13,8 +13,17 @@ use std::os::fd::AsFd;
 pub enum Split {
     /// Init: the child is the monitor's now, and nothing is left to do.
     Init,
-    /// The task's process; its id in the monitor's PID namespace.
-    Task(u32),
+    /// The task's process.
+    Task(Task),
+}
+
+/// The task's process, as it knows itself.
+pub struct Task {
+    /// Its id in the monitor's PID namespace.
+    pub pid: u32,
+    /// It began in its v2 group (`CLONE_INTO_CGROUP`), so it need not join: a write to `cgroup.procs` waits for an RCU grace
+    /// period, some 10 ms.
+    pub placed: bool,
 }
 
 /// Clones the task's process as a child of the monitor. It runs on only after the monitor has its pidfd, so the monitor never
@@ -22,7 +31,8 @@ pub enum Split {
 pub fn split(talk: &Talk, how: &Clone<'_>) -> Result<Split> {
     let (wait, tell) = task::pipe().explain(|| "make a pipe")?;
     // SAFETY: this program never starts a thread.
-    match unsafe { fall_back(how) }.map_err(explain_clone)? {
+    let (side, placed) = unsafe { fall_back(how) }.map_err(explain_clone)?;
+    match side {
         Side::Parent { pid, pidfd } => {
             drop(wait);
             talk.tell_monitor(ChildMessage::Child { pid }, pidfd.as_fd())?;
@@ -33,7 +43,7 @@ pub fn split(talk: &Talk, how: &Clone<'_>) -> Result<Split> {
             drop(tell);
             let mut pid = [0; 4];
             match task::read(&wait, &mut pid) {
-                Ok(4) => Ok(Split::Task(u32::from_ne_bytes(pid))),
+                Ok(4) => Ok(Split::Task(Task { pid: u32::from_ne_bytes(pid), placed })),
                 // Init has told why, or was killed.
                 _ => task::exit_now(1),
             }
@@ -42,19 +52,19 @@ pub fn split(talk: &Talk, how: &Clone<'_>) -> Result<Split> {
 }
 
 /// `CLONE_INTO_CGROUP` is refused for threaded groups, for groups of another namespace's tree, and by old kernels; then the
-/// child joins by itself, and says why if it cannot.
+/// child joins by itself, and says why if it cannot. Also tells whether the child began in the group.
 ///
 /// # Safety
 /// As [`clone`].
-unsafe fn fall_back(how: &Clone<'_>) -> io::Result<Side> {
+unsafe fn fall_back(how: &Clone<'_>) -> io::Result<(Side, bool)> {
     // SAFETY: the caller's promise.
     match unsafe { clone(how) } {
         Err(_) if how.cgroup.is_some() => {
             let plain = Clone { cgroup: None, ..*how };
             // SAFETY: the caller's promise.
-            unsafe { clone(&plain) }
+            unsafe { clone(&plain) }.map(|side| (side, false))
         }
-        other => other,
+        other => other.map(|side| (side, how.cgroup.is_some())),
     }
 }
 

@@ -30,7 +30,7 @@ pub struct RuntimeConfigSpec {
     /// The runtime itself.
     #[serde(default)]
     pub runtime: Runtime,
-    /// Registries, by host. Class: restart.
+    /// Registries, by host. Class: live.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registries: Vec<RegistryHost>,
     /// The pod network. Class: restart.

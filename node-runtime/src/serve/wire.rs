@@ -51,6 +51,7 @@ pub async fn build(layout: &Layout, options: &Options, log: logging::Handle) -> 
         let database = database.clone();
         tokio::task::spawn_blocking(move || Images::open(config, database, client)).await?.context("image store")?
     };
+    follow_registries(live.current.clone(), images.clone());
     let network = bridge_config(layout, &settings)?;
     let bridge = match &network {
         Some(config) => Some(start_bridge(config.clone(), database).await?),
@@ -111,6 +112,26 @@ fn follow(live: &Live, log: logging::Handle, metrics: Metrics) {
                     Ok(()) => {}
                     Err(_) => return,
                 },
+            }
+        }
+    });
+}
+
+/// Registries follow the documents: pulls that begin after a change use it.
+fn follow_registries(mut current: watch::Receiver<Arc<Settings>>, images: Images) {
+    let mut in_force = registry(&current.borrow_and_update());
+    tokio::spawn(async move {
+        while current.changed().await.is_ok() {
+            let wanted = registry(&current.borrow_and_update());
+            if wanted.hosts == in_force.hosts && wanted.max_manifest_bytes == in_force.max_manifest_bytes {
+                continue;
+            }
+            match Client::new(wanted.clone()) {
+                Ok(client) => {
+                    images.set_client(client);
+                    in_force = wanted;
+                }
+                Err(e) => tracing::error!(error = %e, "registry settings are refused; the former stay in force"),
             }
         }
     });

@@ -176,3 +176,26 @@ async fn pods_that_come_and_go_add_no_series() {
     assert_eq!(node.figure("berth_pods{state=\"ready\"}"), 0.0);
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registrys_authority_is_trusted_as_soon_as_a_document_says_so() {
+    let node = Node::new().await;
+    let options = berth_test_registry::Options { tls: true, ..Default::default() };
+    let registry = berth_test_registry::Registry::start(options).await.unwrap();
+    registry.push_image(&images::web("web", "v1")).unwrap();
+    let image = registry.reference("web:v1");
+    let refusal = node.cri().try_pull(&image, "default").await.unwrap_err();
+    assert!(refusal.message().starts_with("RegistryUnavailable"), "{refusal:?}");
+
+    let pem = registry.ca_pem().unwrap().trim().replace('\n', "\n          ");
+    let document = format!(
+        "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {{name: registry}}\nspec:\n  registries:\n    \
+         - host: '{}'\n      tls:\n        caPem: |\n          {pem}\n",
+        registry.host()
+    );
+    node.document("70-registry.yaml", &document);
+    in_force(&node, "RuntimeConfig/registry").await;
+    let pulled = async || node.cri().try_pull(&image, "default").await.ok();
+    eventually("the authority is trusted", pulled).await;
+    node.finish().await;
+}

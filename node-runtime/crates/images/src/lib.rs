@@ -36,7 +36,7 @@ use berth_model::{Digest, Error, ErrorKind, Reference, Result, UnixNanos};
 use berth_registry::{Auth, Client, Resolved};
 use berth_store::{Database, Records};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 /// The images of one root directory. Clones are the same store.
 #[derive(Clone)]
@@ -48,7 +48,8 @@ struct Inner {
     config: ImagesConfig,
     layout: layout::Layout,
     database: Arc<Database>,
-    client: Client,
+    /// The client of pulls that begin now; a pull under way keeps the one that it began with for each request.
+    client: RwLock<Client>,
     rootfs_records: Records<RootfsRecord>,
     state: Mutex<state::State>,
     usage: usage::Readings,
@@ -66,7 +67,17 @@ struct Inner {
 impl Images {
     /// What a reference stands for on its registry now. Errors: the registry client's.
     pub async fn resolve(&self, reference: &Reference, auth: &Auth) -> Result<Resolved> {
-        self.inner.client.resolve(reference, auth).await
+        self.client().resolve(reference, auth).await
+    }
+
+    /// Takes another registry client: the settings have changed. Pulls use it from their next request on.
+    pub fn set_client(&self, client: Client) {
+        *self.inner.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
+    /// The registry client now.
+    fn client(&self) -> Client {
+        self.inner.client.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All images, by id.

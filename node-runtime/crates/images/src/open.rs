@@ -77,7 +77,7 @@ impl Images {
             config,
             layout: layout.clone(),
             database,
-            client,
+            client: std::sync::RwLock::new(client),
             rootfs_records,
             state: Mutex::new(state),
             usage: Default::default(),

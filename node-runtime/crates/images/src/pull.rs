@@ -169,7 +169,7 @@ impl Pull {
     /// The manifest for this platform, with its digest and bytes.
     async fn manifest(&self) -> Result<(Digest, Bytes, ImageManifest)> {
         let PullRequest { reference, digest, auth, .. } = &self.request;
-        let client = &self.images.inner.client;
+        let client = self.images.client();
         self.tell("", PullStage::Resolving, 0, 0);
         let raw = client.manifest(reference, digest, auth).await?;
         let entry = match parse_manifest(&raw.bytes, &raw.media_type)? {
@@ -186,7 +186,7 @@ impl Pull {
     async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
         let PullRequest { reference, auth, .. } = &self.request;
         let limit = self.images.inner.config.limits.max_config;
-        self.images.inner.client.small_blob(reference, descriptor, auth, limit).await
+        self.images.client().small_blob(reference, descriptor, auth, limit).await
     }
 
     /// Writes a small blob into the store.

@@ -41,7 +41,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
         ("spec.runtime.pidsLimit", *pids_limit != old.pids_limit, Class::NewContainers),
         ("spec.runtime.cgroupManager", *cgroup_manager != old.cgroup_manager, Class::DaemonRestart),
         ("spec.runtime.limits", *limits != old.limits, Class::DaemonRestart),
-        ("spec.registries", *registries != old.registries, Class::DaemonRestart),
+        ("spec.registries", *registries != old.registries, Class::Live),
         ("spec.network", *network != old.network, Class::DaemonRestart),
         ("spec.metrics.address", *metrics_address != old.metrics_address, Class::DaemonRestart),
         ("ImagePolicy", *policies != old.policies, Class::Live),

@@ -61,12 +61,10 @@ impl Engine {
     /// Ends PID 1 of a shared pid namespace, and with it whatever is left inside.
     pub(crate) async fn end_pod_init(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         let Some(cgroup) = pod.record().init_cgroup.clone() else { return Ok(()) };
+        // First, so that its end is known to be wanted; the group stays recorded until it is gone.
+        pod.update(Sync::Later, |r| r.init_pid = None).await?;
         self.clear_cgroup(&cgroup).await?;
-        pod.update(Sync::Later, |r| {
-            r.init_cgroup = None;
-            r.init_pid = None;
-        })
-        .await
+        pod.update(Sync::Later, |r| r.init_cgroup = None).await
     }
 
     /// Kills what is in a cgroup, and removes it.

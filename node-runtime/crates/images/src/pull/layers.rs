@@ -153,7 +153,7 @@ impl Pull {
     async fn download(&self, layer: &Layer<'_>, crew: &Crew) -> Result<(Temporary, Unpacked)> {
         let mut progress = crew.progress[layer.index].subscribe();
         let super::PullRequest { reference, auth, .. } = &self.request;
-        let client = &self.images.inner.client;
+        let client = self.images.client();
         let mut stream = tokio::select! {
             _ = progress.wait_for(|p| *p == Progress::Failed) => return Err(Crew::cancelled()),
             stream = client.blob(reference, layer.descriptor, auth, 0) => stream?,

@@ -8,6 +8,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Foundations: the kernel, formats, records.
     ("berth-sys", &["berth-model"]),
     ("berth-monitor-api", &["berth-model"]),
+    ("berth-monitor-client", &["berth-model", "berth-sys", "berth-monitor-api"]),
     ("berth-crds", &["berth-model"]),
     ("berth-seccomp", &["berth-model", "berth-sys", "berth-monitor-api"]),
     ("berth-cgroups", &["berth-model", "berth-sys", "berth-monitor-api"]),
@@ -29,7 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // The helpers that outlive the daemon see as little as they can.
     ("berth-monitor", &["berth-model", "berth-sys", "berth-monitor-api"]),
     ("berth-init", &["berth-model", "berth-sys", "berth-monitor-api"]),
-    ("berth-streaming", &["berth-model", "berth-sys", "berth-monitor-api"]),
+    ("berth-streaming", &["berth-model", "berth-sys", "berth-monitor-api", "berth-monitor-client"]),
     // Wiring may name everything.
     ("berth", NODE),
     // Tests and tools. The leak counter and xtask share nothing with what they judge.
@@ -46,6 +47,7 @@ const FOUNDATIONS: &[&str] = &[
     "berth-model",
     "berth-sys",
     "berth-monitor-api",
+    "berth-monitor-client",
     "berth-crds",
     "berth-seccomp",
     "berth-cgroups",
@@ -59,6 +61,7 @@ const CAPABILITIES: &[&str] = &[
     "berth-model",
     "berth-sys",
     "berth-monitor-api",
+    "berth-monitor-client",
     "berth-crds",
     "berth-seccomp",
     "berth-cgroups",
@@ -77,6 +80,7 @@ const EDGES: &[&str] = &[
     "berth-model",
     "berth-sys",
     "berth-monitor-api",
+    "berth-monitor-client",
     "berth-crds",
     "berth-seccomp",
     "berth-cgroups",
@@ -97,6 +101,7 @@ const NODE: &[&str] = &[
     "berth-model",
     "berth-sys",
     "berth-monitor-api",
+    "berth-monitor-client",
     "berth-crds",
     "berth-seccomp",
     "berth-cgroups",
@@ -119,6 +124,7 @@ const TESTS: &[&str] = &[
     "berth-model",
     "berth-sys",
     "berth-monitor-api",
+    "berth-monitor-client",
     "berth-crds",
     "berth-seccomp",
     "berth-cgroups",

@@ -3,11 +3,12 @@
 //! Owns: what init is asked to make, and every word that is spoken with a pod's monitor. Must not: decide when; that is the engine's.
 #![forbid(unsafe_code)]
 
+pub use berth_monitor_client::{pipes, terminal};
+
 pub mod devices;
 pub mod exits;
 pub mod logs;
 pub mod monitor;
-pub mod pipes;
 pub mod pod_dir;
 pub mod probe;
 pub mod processes;
@@ -15,4 +16,3 @@ pub mod profiles;
 pub mod readback;
 pub mod signal;
 pub mod spec;
-pub mod terminal;

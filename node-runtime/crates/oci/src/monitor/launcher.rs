@@ -6,18 +6,16 @@
 //! A monitor is a plain child of the daemon, in a session and cgroup of its own. A task waits for its pidfd and reaps it, so it never
 //! stays a zombie and its exit status is known; when the daemon ends, it becomes a child of the system's init, which reaps too. A
 //! double fork would need a helper process and would tell less.
-use super::channel;
-use super::client::joined;
-use super::{CALL_LIMIT, Monitor};
 use berth_model::{Error, ErrorKind, PodId, Result, ResultExt};
 use berth_monitor_api::spec::CgroupJoin;
+use berth_monitor_client::{CALL_LIMIT, Monitor, Program, channel};
 use berth_sys::pidfd::{self, Child, ExitStatus, Zombie};
+use berth_sys::poll;
 use berth_sys::spawn::{self, Spawn};
-use berth_sys::{memfd, poll};
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,33 +27,6 @@ const SIGKILL: i32 = 9;
 const READY_FD: i32 = 3;
 /// Longest text of a monitor that cannot start.
 const MAX_REASON: u64 = 4096;
-/// Largest program that is copied.
-const MAX_PROGRAM: u64 = 64 * 1024 * 1024;
-
-/// A program in a sealed memory file. Copies share it.
-#[derive(Debug, Clone)]
-pub struct Program(Arc<OwnedFd>);
-
-impl Program {
-    /// Reads a program into a sealed memory file, so that it stays what it is whatever happens to the file, or to it through
-    /// `/proc/PID/exe`. Blocks.
-    pub fn load(path: &Path) -> Result<Self> {
-        let at = || format!("program {}", path.display());
-        let file = File::open(path).context(at)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let size = file.metadata().context(at)?.len();
-        if size > MAX_PROGRAM {
-            return Err(Error::internal(format!("{} has {size} bytes, the limit is {MAX_PROGRAM}", at())));
-        }
-        memfd::sealed_program(&name, &mut file.take(MAX_PROGRAM)).map(|fd| Self(Arc::new(fd))).context(at)
-    }
-}
-
-impl AsFd for Program {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
 
 /// How a monitor is started.
 #[derive(Debug, Clone)]
@@ -123,7 +94,8 @@ impl Launcher {
         let (program, options) = (self.monitor.clone(), options.clone());
         let (owned_pod, owned_dir) = (pod.clone(), dir.to_owned());
         let start = move || start_process(&program, &owned_pod, &owned_dir, &options);
-        let (ready, process) = tokio::task::spawn_blocking(start).await.map_err(joined)??;
+        let (ready, process) =
+            tokio::task::spawn_blocking(start).await.map_err(|e| Error::internal(format!("blocking task: {e}")))??;
         let answer = timeout_at(deadline, until_end(ready)).await;
         let answer = answer.map_err(|_| late(pod))?.context(|| format!("readiness of the monitor of pod {pod}"))?;
         match &answer[..] {

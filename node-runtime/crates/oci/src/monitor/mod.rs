@@ -1,15 +1,7 @@
-//! The daemon's side of the monitor protocol.
+//! The daemon's monitors.
 //!
-//! Owns: starting monitors, talking to them, and the conversation with init during a start. Must not: decide what to start, or what
-//! an exit means. No call waits without a limit, and none blocks a thread of the runtime.
-pub(crate) mod channel;
-mod client;
+//! Owns: starting them. What is spoken with them is `berth-monitor-client`'s, whose names are found here too.
 mod launcher;
-mod start;
 
-pub use client::{Closed, Monitor, SpawnRequest, TaskStdio};
-pub use launcher::{LaunchOptions, Launcher, MonitorProcess, Program};
-pub use start::{Event, Failure, Start};
-
-/// How long a call may take, unless it says otherwise.
-pub const CALL_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+pub use berth_monitor_client::{CALL_LIMIT, Closed, Event, Failure, Monitor, Program, SpawnRequest, Start, TaskStdio};
+pub use launcher::{LaunchOptions, Launcher, MonitorProcess};

@@ -12,23 +12,23 @@ use tokio::io::unix::AsyncFd;
     deprecated,
     reason = "its successor is unsafe for types that might change their descriptor; an OwnedFd does not"
 )]
-pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
 }
 
 /// A connected socket.
 #[derive(Debug)]
-pub(super) struct Channel(AsyncFd<OwnedFd>);
+pub struct Channel(AsyncFd<OwnedFd>);
 
 impl Channel {
     /// Makes the socket non-blocking and watches it.
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
         poll::set_nonblocking(fd.as_fd())?;
         watch(fd).map(Self)
     }
 
     /// Sends one packet.
-    pub(super) async fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub async fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         loop {
             let mut ready = self.0.writable().await?;
             if let Ok(result) = ready.try_io(|fd| socket::send(fd.as_fd(), bytes, fds, Wait::No)) {
@@ -38,7 +38,7 @@ impl Channel {
     }
 
     /// Receives one packet; length 0 is the end.
-    pub(super) async fn recv(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         loop {
             let mut ready = self.0.readable().await?;
             if let Ok(result) = ready.try_io(|fd| socket::recv(fd.as_fd(), buffer, Wait::No)) {

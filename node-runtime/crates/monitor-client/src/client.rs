@@ -2,8 +2,8 @@
 //!
 //! Owns: matching replies to requests, handing exits on, noticing the monitor's end. Must not: reconnect by itself; whoever holds the
 //! pod decides that.
-use super::channel::{Channel, watch};
-use super::{CALL_LIMIT, Program, Start};
+use crate::channel::{Channel, watch};
+use crate::{CALL_LIMIT, Program, Start};
 use berth_model::{Error, ErrorKind, PodId, Result, ResultExt};
 use berth_monitor_api::frame::{self, Exit, Refusal, Reply, Request, Spawn, Stdio, Tagged, Task, TaskKind};
 use berth_monitor_api::spec::{InitSpec, MAX_SPEC};
@@ -417,6 +417,6 @@ impl Drop for Forget<'_> {
 }
 
 /// A blocking task that panicked or was dropped with the runtime.
-pub(super) fn joined(e: tokio::task::JoinError) -> Error {
+fn joined(e: tokio::task::JoinError) -> Error {
     Error::internal(format!("blocking task: {e}"))
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns: its order, its time limit, its failures. Must not: move processes between cgroups or decide to go on; it hands back control
 //! at the points where somebody else has work to do. Dropping a [`Start`] before [`Start::go`] makes init end the child.
-use super::CALL_LIMIT;
-use super::channel::Channel;
+use crate::CALL_LIMIT;
+use crate::channel::Channel;
 use berth_model::{Error, ErrorKind, Phase, Phases, Result, ResultExt};
 use berth_monitor_api::sync::{self, FromInit, Identity, MAX_MESSAGE, ToInit};
 use std::io;

@@ -15,7 +15,7 @@ impl Terminal {
     /// Both directions: to read from, to write to.
     pub fn split(master: OwnedFd) -> Result<(Self, Self)> {
         rustix::io::ioctl_fionbio(&master, true).map_err(|e| Error::from(io::Error::from(e)))?;
-        let shared = Arc::new(crate::monitor::channel::watch(master).context(|| "terminal")?);
+        let shared = Arc::new(crate::channel::watch(master).context(|| "terminal")?);
         Ok((Self(shared.clone()), Self(shared)))
     }
 }

@@ -103,7 +103,12 @@ pub enum Session {
         monitor: MonitorPlace,
     },
     /// Connections to ports of a pod.
-    PortForward,
+    PortForward {
+        /// Id of the pod, for messages.
+        pod: String,
+        /// Ports that the CRI call named. Only a client that speaks channels over WebSocket depends on them; may be empty.
+        ports: Vec<u16>,
+    },
 }
 
 /// Streams of a session. With a terminal there is no stderr.
@@ -200,6 +205,8 @@ mod tests {
         let streams = Streams { stdin: true, stdout: true, stderr: false, tty: true };
         let monitor = MonitorPlace { pod: "p".into(), directory: "/run/berth/pods/p".into() };
         let reply = Reply::Granted { tag: 7, session: Session::Exec { streams, monitor } };
+        assert_eq!(decode::<Reply>(&encode(&reply).unwrap()).unwrap(), reply);
+        let reply = Reply::Granted { tag: 9, session: Session::PortForward { pod: "p".into(), ports: vec![80, 443] } };
         assert_eq!(decode::<Reply>(&encode(&reply).unwrap()).unwrap(), reply);
         let request = Request::Start { tag: 8, token: "t".into(), size: Some(Size { rows: 24, cols: 80 }) };
         assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Tests on a real kernel have tiers of their own.
-const CHOICE: [&str; 3] = ["--workspace", "--exclude", "berth-node-tests"];
+const CHOICE: [&str; 5] = ["--workspace", "--exclude", "berth-node-tests", "--exclude", "berth-cluster-tests"];
 
 pub fn tier(tier: &mut Tier) {
     let compiled = tier.prepare("compile the unit tests", || binaries::compile(&CHOICE));

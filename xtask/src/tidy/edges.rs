@@ -40,6 +40,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-test-registry", &["berth-model"]),
     ("berth-quickstart", &["berth-leaks", "berth-test-registry", "berth-model", "berth-proto", "berth-crds"]),
     ("berth-node-tests", TESTS),
+    // Knows the product by its programs and their clients only.
+    ("berth-cluster-tests", &["berth-leaks", "berth-test-registry"]),
 ];
 
 /// What capabilities may use.

@@ -20,6 +20,7 @@ mod entry;
 mod fault;
 mod image;
 mod layer;
+mod layout;
 mod registry;
 mod routes;
 mod server;

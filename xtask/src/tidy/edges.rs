@@ -38,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &[]),
     ("berth-web", &[]),
     ("berth-test-registry", &["berth-model"]),
+    ("berth-test-images", &["berth-test-registry"]),
     ("berth-quickstart", &["berth-leaks", "berth-test-registry", "berth-model", "berth-proto", "berth-crds"]),
     ("berth-node-tests", TESTS),
     // Knows the product by its programs and their clients only.

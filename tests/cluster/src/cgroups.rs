@@ -93,20 +93,37 @@ pub fn kill_all(name: &str) -> io::Result<()> {
     }
 }
 
-/// Processes in the group and below it, in every hierarchy.
-pub fn members(name: &str) -> Vec<i32> {
-    let mut pids = Vec::new();
-    for (mount, _) in hierarchies() {
-        processes(&mount.join(name), &mut pids);
-    }
-    pids.sort_unstable();
-    pids.dedup();
-    pids
-}
-
 /// Directories of the group in the hierarchies where it exists.
 pub fn directories(name: &str) -> Vec<PathBuf> {
     hierarchies().into_iter().map(|(mount, _)| mount.join(name)).filter(|dir| dir.is_dir()).collect()
+}
+
+/// The directory called `leaf` anywhere below the group, in every hierarchy.
+pub fn find(name: &str, leaf: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for top in directories(name) {
+        find_in(&top, leaf, &mut found);
+    }
+    found
+}
+
+fn find_in(dir: &Path, leaf: &str, found: &mut Vec<PathBuf>) {
+    for child in children(dir) {
+        if child.ends_with(leaf) {
+            found.push(child);
+        } else {
+            find_in(&child, leaf, found);
+        }
+    }
+}
+
+/// What the file holds in the first of these directories that has it, as that is how v1's controllers share out their files.
+///
+/// # Panics
+/// Where none has it.
+pub fn read(dirs: &[PathBuf], file: &str) -> String {
+    let found = dirs.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok());
+    found.unwrap_or_else(|| panic!("no {file} in {dirs:?}")).trim().to_owned()
 }
 
 fn is_zombie(pid: i32) -> bool {

@@ -2,7 +2,7 @@
 //! and becomes the program, whose process id is then the one that was spawned.
 //!
 //! Must not: start threads before it has joined (a mount namespace is joined by single-threaded processes only).
-use crate::{cgroups, holder, images};
+use crate::{cgroups, holder};
 use nix::sched::{CloneFlags, setns};
 use std::ffi::OsString;
 use std::fs::File;
@@ -21,7 +21,6 @@ pub fn dispatch() {
     let done = match args.next().as_deref().and_then(|word| word.to_str()) {
         Some(HOLD) => holder::main(&args.collect::<Vec<_>>()),
         Some(ENTER) => enter(&args.collect::<Vec<_>>()),
-        Some(images::SERVE) => images::serve(),
         _ => return,
     };
     if let Err(e) = done {

@@ -5,107 +5,48 @@ use crate::programs;
 use crate::service::{Recipe, Service};
 use crate::space::NodeSpace;
 use crate::wait::{Diagnose, wait_for};
-use berth_test_registry::{Compression, Entry, ImageBuilder, Layer, Options, Registry};
+use berth_test_registry::{Compression, ImageBuilder, Layer};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
-/// First argument: become the registry.
-pub const SERVE: &str = "--serve-images";
-const PORT: u16 = 5000;
 /// Where it listens, inside the node.
 pub const ADDRESS: &str = "127.0.0.1:5000";
 /// The sample web server: serves on port 80, and has small programs as arguments.
 pub const WEB: &str = "127.0.0.1:5000/web:v1";
 /// A shell and its usual programs.
 pub const BUSYBOX: &str = "127.0.0.1:5000/busybox:v1";
+/// Kubernetes' own test program: servers and clients of all kinds, with a shell.
+pub const AGNHOST: &str = "127.0.0.1:5000/agnhost:v1";
+/// Another image, that no pod uses.
+pub const SPARE: &str = "127.0.0.1:5000/spare:v1";
 /// A name that the registry does not have.
 pub const MISSING: &str = "127.0.0.1:5000/not-there:v1";
 
-const APPLETS: [&str; 45] = [
-    "sh",
-    "cat",
-    "ls",
-    "id",
-    "sleep",
-    "echo",
-    "env",
-    "mount",
-    "umount",
-    "mkdir",
-    "touch",
-    "rm",
-    "ln",
-    "test",
-    "stat",
-    "tar",
-    "mknod",
-    "chown",
-    "chmod",
-    "ps",
-    "kill",
-    "true",
-    "false",
-    "seq",
-    "dd",
-    "head",
-    "tail",
-    "wc",
-    "grep",
-    "readlink",
-    "stty",
-    "hostname",
-    "sed",
-    "cp",
-    "mv",
-    "find",
-    "ip",
-    "wget",
-    "nc",
-    "cut",
-    "httpd",
-    "md5sum",
-    "sha256sum",
-    "tee",
-    "yes",
-];
-
 /// Starts it and waits until it answers.
 pub fn start(space: &NodeSpace, node: &impl Diagnose) -> Service {
-    let this = std::env::current_exe().unwrap();
-    let service = Service::start(space, Recipe::new("registry", this).arg(SERVE));
+    let mut recipe = Recipe::new("registry", programs::berth("berth-test-registry")).arg("--listen").arg(ADDRESS);
+    let built = programs::path_from_env("BERTH_IMAGES");
+    let here = space.base().join("images");
+    layout(&web("web"), &here.join("web")).unwrap();
+    // Another image than the first: its configuration differs.
+    layout(&web("spare").env(["SPARE=yes"]), &here.join("spare")).unwrap();
+    for (name, dir) in [("busybox", &built), ("agnhost", &built), ("web", &here), ("spare", &here)] {
+        recipe = recipe.arg("--layout").arg(format!("{name}:v1={}", dir.join(name).display()));
+    }
+    let service = Service::start(space, recipe);
     wait_for(node, "the registry answers", Duration::from_secs(20), || {
         http::get(space, ADDRESS, "/v2/").map_err(|e| e.to_string())
     });
     service
 }
 
-/// The registry itself, until it is killed.
-pub fn serve() -> io::Result<()> {
-    let registry = Registry::start_blocking(Options { port: PORT, ..Options::default() })?;
-    registry.push_image(&web()?)?;
-    registry.push_image(&busybox()?)?;
-    loop {
-        std::thread::park();
-    }
-}
-
-fn web() -> io::Result<ImageBuilder> {
-    let server = std::fs::read(programs::berth("berth-web"))?;
+fn web(name: &str) -> ImageBuilder {
+    let server = std::fs::read(programs::berth("berth-web")).unwrap();
     let layer = Layer::with_compression(Compression::Plain).file("web", 0o755, server);
-    Ok(ImageBuilder::new("web", "v1").layer(layer).entrypoint(["/web"]))
+    ImageBuilder::new(name, "v1").layer(layer).entrypoint(["/web"])
 }
 
-fn busybox() -> io::Result<ImageBuilder> {
-    let busybox = std::fs::read("/bin/busybox")?;
-    let server = std::fs::read(programs::berth("berth-web"))?;
-    let layer = Layer::with_compression(Compression::Plain)
-        .dir("bin")
-        .file("bin/busybox", 0o755, busybox)
-        .entries(APPLETS.map(|name| Entry::symlink(format!("bin/{name}"), "busybox")))
-        .file("web", 0o755, server)
-        .dir("etc")
-        .file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n")
-        .file("etc/group", 0o644, "root:x:0:\nweb:x:1000:\n")
-        .entry(Entry::dir("tmp").mode(0o1777));
-    Ok(ImageBuilder::new("busybox", "v1").layer(layer).cmd(["sh"]).env(["PATH=/bin"]))
+fn layout(image: &ImageBuilder, dir: &Path) -> io::Result<()> {
+    image.build()?.write_layout(dir, "v1")
 }

@@ -6,11 +6,15 @@
 #![allow(clippy::panic, clippy::unwrap_used)] // Helpers of tests fail the case that called them.
 
 pub mod cgroups;
+pub mod cluster;
+pub mod control_plane;
 mod enter;
 mod holder;
 pub mod http;
 pub mod images;
+pub mod kubectl;
 pub mod kubelet;
+pub mod pki;
 pub mod programs;
 pub mod runtime;
 pub mod service;

@@ -21,11 +21,18 @@ pub enum Kind {
     Berth,
 }
 
+impl Kind {
+    /// Its name, as it stands before containers' ids.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Berth => "berth",
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Berth => "berth",
-        })
+        f.write_str(self.name())
     }
 }
 

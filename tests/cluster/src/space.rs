@@ -137,6 +137,12 @@ impl NodeSpace {
     }
 
     fn end(&mut self) -> io::Result<std::process::ExitStatus> {
+        // The node's directory goes with it. Whoever looks for the cause of something sets this.
+        if let Some(dir) = std::env::var_os("BERTH_CLUSTER_LOGS")
+            && self.stdin.is_some()
+        {
+            let _ = Command::new("cp").arg("-r").arg(self.base.join("logs")).arg(dir).status();
+        }
         self.stdin = None;
         self.holder.wait()
     }

@@ -6,14 +6,14 @@ use crate::runtime::{self, Runtime};
 use crate::service::Service;
 use crate::space::NodeSpace;
 use crate::wait::{Diagnose, wait_for};
-use crate::{http, images};
+use crate::{cgroups, http, images};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How long a pod may take to do what it should: the machine may be busy with others.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// A node with a runtime, a kubelet and a registry.
 pub struct Standalone {
@@ -89,6 +89,11 @@ impl Standalone {
 
     /// The same with annotations.
     pub fn add_with(&self, name: &str, annotations: &Value, spec: &Value) {
+        let mut spec = spec.clone();
+        if spec["terminationGracePeriodSeconds"].is_null() {
+            // A shell as process 1 ignores SIGTERM.
+            spec["terminationGracePeriodSeconds"] = 1.into();
+        }
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default",
             "annotations": annotations}, "spec": spec});
         // Whole from one moment to the next: the kubelet watches the directory.
@@ -134,6 +139,26 @@ impl Standalone {
         self.wait_pod(name, "ready", is_ready)
     }
 
+    /// Waits until the container has ended for good or for now, and gives its `terminated` state.
+    pub fn wait_ended(&self, pod: &str, container: &str) -> Value {
+        let pod = self.wait_pod(pod, &format!("{container} has ended"), |pod| ended(pod, container).is_some());
+        ended(&pod, container).cloned().unwrap_or_default()
+    }
+
+    /// The container's id without the runtime's name.
+    pub fn id(&self, pod: &Value, container: &str) -> String {
+        let id = self::container(pod, container)["containerID"].as_str().unwrap_or_default().to_owned();
+        match id.split_once("://") {
+            Some((name, id)) if name == self.runtime().kind().name() => id.to_owned(),
+            _ => panic!("{id:?} is not a container of this runtime: {}", pod["status"]),
+        }
+    }
+
+    /// The container's control groups.
+    pub fn groups(&self, pod: &Value, container: &str) -> Vec<std::path::PathBuf> {
+        cgroups::find(self.space.0.group(), &self.id(pod, container))
+    }
+
     /// Waits for anything.
     pub fn wait<T>(&self, what: &str, condition: impl FnMut() -> Result<T, String>) -> T {
         wait_for(self, what, LIMIT, condition)
@@ -171,6 +196,12 @@ impl Diagnose for Standalone {
 pub fn is_ready(pod: &Value) -> bool {
     let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// The container's `terminated` state, current or last.
+pub fn ended<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
+    let status = container(pod, name);
+    [&status["state"]["terminated"], &status["lastState"]["terminated"]].into_iter().find(|state| !state.is_null())
 }
 
 /// The status of one container, of whatever kind.

@@ -1,17 +1,48 @@
 //! A kubelet 1.37 without an API server on Berth: static pods and everything that a kubelet does for them by itself.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A case fails by panicking.
 
+#[path = "standalone/lifecycle.rs"]
+mod lifecycle;
 #[path = "standalone/pods.rs"]
 mod pods;
+#[path = "standalone/restarts.rs"]
+mod restarts;
+#[path = "standalone/volumes.rs"]
+mod volumes;
 
 use berth_cluster_tests::standalone::Standalone;
 use berth_cluster_tests::suite::{self, Case};
 use berth_cluster_tests::{kubelet, runtime};
+use serde_json::json;
 
-const CASES: &[Case<Standalone>] = &[Case::new("pod_with_limits_and_probes", pods::limits_and_probes)];
+const CASES: &[Case<Standalone>] = &[
+    Case::new("log_rotation", volumes::log_rotation),
+    Case::new("stats_summary", volumes::stats_summary),
+    Case::new("exec_probes", pods::exec_probes),
+    Case::new("limits_and_probes", pods::limits_and_probes),
+    Case::new("back_off", lifecycle::back_off),
+    Case::new("init_and_sidecar", lifecycle::init_and_sidecar),
+    Case::new("hooks", lifecycle::hooks),
+    Case::new("termination_messages", lifecycle::termination_messages),
+    Case::new("out_of_memory", lifecycle::out_of_memory),
+    Case::new("volumes", volumes::volumes),
+    Case::new("user_namespace", pods::user_namespace),
+    Case::alone("kubelet_killed_in_mid_start", restarts::kubelet_killed_in_mid_start),
+    Case::alone("runtime_killed_under_load", restarts::runtime_killed_under_load),
+    Case::alone("image_collection", restarts::image_collection),
+];
+
+/// Small logs and short back-off, so that both show within seconds.
+fn options() -> kubelet::Options {
+    let config = json!({
+        "containerLogMaxSize": "16Ki", "containerLogMaxFiles": 20, "containerLogMonitorInterval": "3s",
+        "volumeStatsAggPeriod": "3s",
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "3s"},
+    });
+    kubelet::Options { kubeconfig: None, config }
+}
 
 fn main() {
     berth_cluster_tests::dispatch();
-    let start = || Standalone::start(runtime::Kind::Berth, kubelet::Options::default());
-    suite::main(CASES, start, Standalone::finish);
+    suite::main(CASES, || Standalone::start(runtime::Kind::Berth, options()), Standalone::finish);
 }

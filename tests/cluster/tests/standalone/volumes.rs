@@ -1,0 +1,118 @@
+//! Volumes, logs and disk space.
+use super::lifecycle::shell;
+use berth_cluster_tests::standalone::{Standalone, is_ready};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// emptyDir (disk and memory), hostPath, read-only mounts, sub-paths, and a group that owns a volume.
+pub fn volumes(node: &Standalone) {
+    let dir = node.space().base().join("host-data");
+    std::fs::create_dir_all(dir.join("inner")).unwrap();
+    std::fs::write(dir.join("inner/greeting"), "hello").unwrap();
+    let script = "exec 2>&1 > /dev/termination-log
+        cat /sub/greeting; echo
+        echo x > /ro/file 2>/dev/null && echo written || echo refused
+        echo from the pod > /rw/answer
+        stat -f -c %T /memory
+        id -G; stat -c %g /disk; echo x > /disk/file && stat -c '%u %g' /disk/file";
+    let mut main = shell("main", script);
+    main["securityContext"] = json!({"runAsUser": 1000, "runAsGroup": 1000});
+    main["volumeMounts"] = json!([
+        {"name": "disk", "mountPath": "/disk"}, {"name": "memory", "mountPath": "/memory"},
+        {"name": "host", "mountPath": "/ro", "readOnly": true}, {"name": "answers", "mountPath": "/rw"},
+        {"name": "host", "mountPath": "/sub", "subPath": "inner"},
+    ]);
+    let answers = node.space().base().join("answers");
+    std::fs::create_dir_all(&answers).unwrap();
+    std::os::unix::fs::chown(&answers, Some(1000), Some(1000)).unwrap();
+    node.add(
+        "volumes",
+        &json!({
+            "restartPolicy": "Never", "securityContext": {"fsGroup": 4321}, "containers": [main],
+            "volumes": [
+                {"name": "disk", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+                {"name": "host", "hostPath": {"path": dir, "type": "Directory"}},
+                {"name": "answers", "hostPath": {"path": answers}},
+            ],
+        }),
+    );
+    let state = node.wait_ended("volumes", "main");
+    assert_eq!(state["exitCode"], 0, "{state}");
+    assert_eq!(state["message"], "hello\nrefused\ntmpfs\n1000 4321\n4321\n1000 4321\n");
+    assert_eq!(std::fs::read_to_string(answers.join("answer")).unwrap(), "from the pod\n");
+}
+
+/// The kubelet moves full logs away and compresses them; no line is lost, doubled or out of order.
+pub fn log_rotation(node: &Standalone) {
+    const LINES: u32 = 3000;
+    let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo \"line $i\"; [ $((i % 300)) = 0 ] && sleep 1; done; sleep 3600";
+    node.add("writer", &json!({"containers": [shell("main", script)]}));
+    let pod = node.wait_ready("writer");
+    let uid = pod["metadata"]["annotations"]["kubernetes.io/config.hash"].as_str().unwrap();
+    let dir = node.space().pod_logs().join(format!("default_writer-node_{uid}/main"));
+    let files = node.wait("all lines are in the logs, over several files", || {
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        for entry in std::fs::read_dir(&dir).map_err(|e| e.to_string())?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.insert(name, read_log(&entry.path()));
+        }
+        let compressed = files.keys().filter(|name| name.ends_with(".gz")).count();
+        let whole = files.values().any(|text| text.contains(&format!("line {LINES}\n")));
+        if whole && compressed >= 1 && files.len() >= 3 { Ok(files) } else { Err(format!("{:?}", files.keys())) }
+    });
+    // `0.log` is the newest; rotated ones carry their time and sort by it.
+    let (newest, older): (Vec<_>, Vec<_>) = files.iter().partition(|(name, _)| *name == "0.log");
+    let text: String = older.iter().chain(&newest).map(|(_, text)| text.as_str()).collect();
+    let numbers: Vec<u32> = text.lines().map(|line| line.rsplit_once("line ").unwrap().1.parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=LINES).collect::<Vec<_>>(), "lines over {:?}", files.keys());
+    node.remove("writer");
+}
+
+fn read_log(path: &std::path::Path) -> String {
+    if path.extension().is_some_and(|e| e == "gz") {
+        let output = Command::new("gzip").arg("-dc").arg(path).output().unwrap();
+        return String::from_utf8_lossy(&output.stdout).into_owned();
+    }
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// What the kubelet says about a pod of this name, once it says it.
+pub fn summary(node: &Standalone, name: &str, complete: impl Fn(&Value) -> bool) -> Value {
+    node.wait(&format!("the summary has everything of {name}"), || {
+        let summary = node.kubelet_json("/stats/summary")?;
+        let full = format!("{name}-node");
+        let mut pods = summary["pods"].as_array().into_iter().flatten();
+        let pod = pods.find(|pod| pod["podRef"]["name"] == full).cloned().unwrap_or_default();
+        if complete(&pod) { Ok(pod) } else { Err(pod.to_string()) }
+    })
+}
+
+/// /stats/summary without feature gates: the container's CPU, memory and root file system, logs, volumes, the pod's sums.
+pub fn stats_summary(node: &Standalone) {
+    const WRITTEN: u64 = 6 << 20;
+    let script =
+        "dd if=/dev/zero of=/file bs=1M count=6 2>/dev/null; dd if=/dev/zero of=/data/file bs=1M count=6 2>/dev/null
+        echo logged; while :; do :; done";
+    let mut main = shell("main", script);
+    main["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    main["resources"] = json!({"limits": {"cpu": "100m", "memory": "64Mi"}});
+    node.add("counted", &json!({"containers": [main], "volumes": [{"name": "data", "emptyDir": {}}]}));
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let pod = summary(node, "counted", |pod| {
+        let container = &pod["containers"][0];
+        number(&container["cpu"]["usageNanoCores"]) > 0
+            && number(&container["memory"]["workingSetBytes"]) > 0
+            && number(&container["rootfs"]["usedBytes"]) >= WRITTEN
+            && number(&container["logs"]["usedBytes"]) > 0
+            && number(&pod["cpu"]["usageNanoCores"]) > 0
+            && number(&pod["memory"]["workingSetBytes"]) > 0
+            && number(&pod["volume"][0]["usedBytes"]) >= WRITTEN
+            && number(&pod["ephemeral-storage"]["usedBytes"]) >= 2 * WRITTEN
+    });
+    let cores = number(&pod["containers"][0]["cpu"]["usageNanoCores"]);
+    assert!(cores < 200_000_000, "a container limited to 100m uses {cores} nanocores");
+    assert!(number(&pod["containers"][0]["rootfs"]["inodesUsed"]) > 0, "{pod}");
+    node.remove("counted");
+    assert!(!node.pod("counted").is_ok_and(|pod| is_ready(&pod)));
+}

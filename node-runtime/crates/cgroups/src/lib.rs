@@ -10,6 +10,7 @@ mod convert;
 mod create;
 mod devices;
 mod files;
+mod io;
 mod join;
 mod kill;
 mod path;
@@ -26,7 +27,8 @@ mod writes;
 
 pub use convert::{shares_to_weight, weight_to_shares};
 pub use devices::{DeviceAccess, DeviceKind, DevicePolicy, DeviceRule};
+pub use io::{DeviceIo, IoUsage};
 pub use path::CgroupPath;
 pub use probe::{Cgroups, Driver, Layout};
 pub use program::device_program;
-pub use usage::{CpuUsage, IoUsage, MemoryUsage, PidsUsage, Pressure, PressureLine, SwapUsage, Usage};
+pub use usage::{CpuUsage, HugepageUsage, MemoryUsage, PidsUsage, Pressure, PressureLine, SwapUsage, Usage};

@@ -1,4 +1,5 @@
 //! Readings of a group: CPU, memory, swap, processes, I/O, pressure. Missing controllers give `None`, never an error.
+use crate::io::{IoUsage, io_v1, io_v2};
 use crate::view::View;
 use crate::{CgroupPath, Cgroups, Layout};
 use berth_model::{Result, UnixNanos};
@@ -6,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// v1's "no limit", see `v1.rs`.
 const UNLIMITED: u64 = 1 << 62;
+/// The lines of v2's memory.stat that make up the kernel's memory.
+const KERNEL_PARTS: [&str; 4] = ["kernel_stack", "pagetables", "slab", "sock"];
 
 /// What a group uses. Counters count from the making of the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Usage {
     pub pids: Option<PidsUsage>,
     /// I/O.
     pub io: Option<IoUsage>,
+    /// Huge pages by size; empty without the controller.
+    pub hugepages: Vec<HugepageUsage>,
 }
 
 /// CPU time in nanoseconds.
@@ -60,6 +65,12 @@ pub struct MemoryUsage {
     pub major_page_faults: u64,
     /// File pages.
     pub cache: u64,
+    /// File pages that are mapped.
+    pub mapped_file: u64,
+    /// What the kernel keeps for the group.
+    pub kernel: u64,
+    /// How often the limit was hit.
+    pub limit_hits: u64,
     /// The most that was charged at once, if the kernel tells.
     pub peak: Option<u64>,
     /// The limit.
@@ -88,19 +99,15 @@ pub struct PidsUsage {
     pub limit: Option<u64>,
 }
 
-/// I/O of all devices together.
+/// Huge pages of one size, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IoUsage {
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub write_bytes: u64,
-    /// Read operations.
-    pub reads: u64,
-    /// Write operations.
-    pub writes: u64,
-    /// Pressure.
-    pub pressure: Option<Pressure>,
+pub struct HugepageUsage {
+    /// Size as the kernel writes it, such as `2MB`.
+    pub page_size: String,
+    /// In use.
+    pub usage: u64,
+    /// The most that was in use at once; the kernel tells it on v1 only.
+    pub peak: Option<u64>,
 }
 
 /// Pressure stall information (Documentation/accounting/psi.rst).
@@ -144,6 +151,7 @@ impl Cgroups {
                 .number("pids", "pids.current")
                 .map(|current| PidsUsage { current, limit: view.number("pids", "pids.max") }),
             io: if v2 { io_v2(&view) } else { io_v1(&view) },
+            hugepages: hugepages(&view, v2),
         })
     }
 }
@@ -182,6 +190,9 @@ fn memory_v2(view: &View) -> Option<MemoryUsage> {
     let number = |name| field(&stat, name).unwrap_or_default();
     let limit = view.number("memory", "memory.max");
     let working_set = usage.saturating_sub(number("inactive_file"));
+    let events = view.read("memory", "memory.events").unwrap_or_default();
+    // `kernel` is there from 5.18 on; before, its larger parts are.
+    let kernel = || field(&stat, "kernel").unwrap_or_else(|| KERNEL_PARTS.into_iter().map(number).sum());
     Some(MemoryUsage {
         usage,
         working_set,
@@ -190,9 +201,12 @@ fn memory_v2(view: &View) -> Option<MemoryUsage> {
         page_faults: number("pgfault"),
         major_page_faults: number("pgmajfault"),
         cache: number("file"),
+        mapped_file: number("file_mapped"),
+        kernel: kernel(),
+        limit_hits: field(&events, "max").unwrap_or_default(),
         peak: view.number("memory", "memory.peak"),
         limit,
-        oom_kills: field(&view.read("memory", "memory.events").unwrap_or_default(), "oom_kill").unwrap_or_default(),
+        oom_kills: field(&events, "oom_kill").unwrap_or_default(),
         pressure: pressure(view, "memory.pressure"),
     })
 }
@@ -211,6 +225,9 @@ fn memory_v1(view: &View) -> Option<MemoryUsage> {
         page_faults: number("total_pgfault"),
         major_page_faults: number("total_pgmajfault"),
         cache: number("total_cache"),
+        mapped_file: number("total_mapped_file"),
+        kernel: view.number("memory", "memory.kmem.usage_in_bytes").unwrap_or_default(),
+        limit_hits: view.number("memory", "memory.failcnt").unwrap_or_default(),
         peak: view.number("memory", "memory.max_usage_in_bytes"),
         limit,
         oom_kills: field(&view.read("memory", "memory.oom_control").unwrap_or_default(), "oom_kill")
@@ -232,44 +249,28 @@ fn swap_v1(view: &View, memory: &MemoryUsage) -> Option<SwapUsage> {
     Some(SwapUsage { usage, available: limit.map(|limit| limit.saturating_sub(usage)) })
 }
 
-fn io_v2(view: &View) -> Option<IoUsage> {
-    let stat = view.read("io", "io.stat")?;
-    let sum = |name: &str| {
-        let values =
-            stat.split_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok());
-        values.fold(0, u64::saturating_add)
-    };
-    Some(IoUsage {
-        read_bytes: sum("rbytes"),
-        write_bytes: sum("wbytes"),
-        reads: sum("rios"),
-        writes: sum("wios"),
-        pressure: pressure(view, "io.pressure"),
-    })
-}
-
-fn io_v1(view: &View) -> Option<IoUsage> {
-    let bytes = view.read("blkio", "blkio.throttle.io_service_bytes")?;
-    let operations = view.read("blkio", "blkio.throttle.io_serviced").unwrap_or_default();
-    // "MAJOR:MINOR Read N" per device and kind.
-    let sum = |text: &str, kind: &str| {
-        let values = text.lines().filter_map(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            (words.next()? == kind).then(|| words.next()?.parse::<u64>().ok())?
-        });
-        values.fold(0, u64::saturating_add)
-    };
-    Some(IoUsage {
-        read_bytes: sum(&bytes, "Read"),
-        write_bytes: sum(&bytes, "Write"),
-        reads: sum(&operations, "Read"),
-        writes: sum(&operations, "Write"),
-        pressure: pressure(view, "io.pressure"),
-    })
+/// v2 has `hugetlb.SIZE.current`, v1 `hugetlb.SIZE.usage_in_bytes` and `.max_usage_in_bytes`.
+fn hugepages(view: &View, v2: bool) -> Vec<HugepageUsage> {
+    let suffix = if v2 { ".current" } else { ".usage_in_bytes" };
+    let entries = view.group("hugetlb").and_then(|group| group.entries().ok()).unwrap_or_default();
+    let mut sizes: Vec<HugepageUsage> = entries
+        .iter()
+        .filter_map(|(file, _)| {
+            let page_size = file.strip_prefix("hugetlb.")?.strip_suffix(suffix)?;
+            // `hugetlb.2MB.rsvd.current`, `hugetlb.2MB.max_usage_in_bytes`
+            if !page_size.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                return None;
+            }
+            let peak = view.number("hugetlb", &format!("hugetlb.{page_size}.max_usage_in_bytes"));
+            Some(HugepageUsage { page_size: page_size.to_owned(), usage: view.number("hugetlb", file)?, peak })
+        })
+        .collect();
+    sizes.sort_by(|a, b| a.page_size.cmp(&b.page_size));
+    sizes
 }
 
 /// Pressure is the core's own, so the v2 tree of a hybrid machine has it, too. `None` where PSI is off.
-fn pressure(view: &View, file: &str) -> Option<Pressure> {
+pub(crate) fn pressure(view: &View, file: &str) -> Option<Pressure> {
     let text = view.v2.as_ref()?.read(file).ok()?;
     let mut pressure = Pressure::default();
     for line in text.lines() {
@@ -300,7 +301,6 @@ pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::Tree;
 
     #[test]
     fn v2_files_become_readings() {
@@ -318,7 +318,12 @@ mod tests {
         );
         put("memory.current", "10000\n");
         put("memory.max", "20000\n");
-        put("memory.stat", "anon 6000\nfile 4000\ninactive_file 3000\npgfault 11\npgmajfault 2\n");
+        put("hugetlb.2MB.current", "2097152\n");
+        put("hugetlb.2MB.rsvd.current", "0\n");
+        put(
+            "memory.stat",
+            "anon 6000\nfile 4000\nkernel_stack 10\nslab 20\nfile_mapped 30\ninactive_file 3000\npgfault 11\npgmajfault 2\n",
+        );
         put("memory.events", "low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 0\n");
         put("memory.swap.current", "100\n");
         put("memory.swap.max", "max\n");
@@ -334,22 +339,15 @@ mod tests {
         assert_eq!((psi.some.avg10, psi.some.total, psi.full.total), (1.5, 123, 9));
         let memory = usage.memory.unwrap();
         assert_eq!((memory.working_set, memory.available, memory.rss, memory.oom_kills), (7000, Some(13_000), 6000, 2));
+        assert_eq!((memory.kernel, memory.mapped_file, memory.limit_hits), (30, 30, 3));
+        let huge = HugepageUsage { page_size: "2MB".into(), usage: 2 << 20, peak: None };
+        assert_eq!(usage.hugepages, [huge]);
         assert_eq!(usage.swap.unwrap(), SwapUsage { usage: 100, available: None });
         assert_eq!(usage.pids.unwrap(), PidsUsage { current: 3, limit: None });
         let io = usage.io.unwrap();
         assert_eq!((io.read_bytes, io.write_bytes, io.reads, io.writes, io.pressure), (15, 20, 2, 2, None));
+        assert_eq!((io.devices.len(), io.devices[1].major, io.devices[1].minor), (2, 8, 16));
         assert_eq!(cgroups.oom_kills(&path).unwrap(), 2);
-    }
-
-    #[test]
-    fn v1_block_io_is_summed_by_kind() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = "8:0 Read 100\n8:0 Write 7\n8:0 Total 107\n8:16 Read 1\nTotal 108\n";
-        std::fs::write(dir.path().join("blkio.throttle.io_service_bytes"), text).unwrap();
-        let group = Tree::open(dir.path()).unwrap().group("").unwrap();
-        let view = View { layout: Layout::V1, v1: vec![(vec!["blkio".into()], group)], v2: None };
-        let io = io_v1(&view).unwrap();
-        assert_eq!((io.read_bytes, io.write_bytes), (101, 7));
     }
 
     #[test]

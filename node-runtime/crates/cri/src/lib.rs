@@ -12,6 +12,7 @@ mod image;
 mod metrics;
 mod runtime;
 mod service;
+mod stream;
 
 pub use metrics::CallMetrics;
 pub use service::CriService;

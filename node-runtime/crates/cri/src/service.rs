@@ -98,9 +98,9 @@ impl RuntimeService for CriService {
 
     async fn stream_pod_sandboxes(
         &self,
-        _request: Request<wire::StreamPodSandboxesRequest>,
+        request: Request<wire::StreamPodSandboxesRequest>,
     ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
-        not_built!(self, "StreamPodSandboxes")
+        answer_now!(self, "StreamPodSandboxes", runtime::list_pod_sandbox::stream(&self.engine, request.into_inner()))
     }
 
     async fn create_container(
@@ -140,9 +140,9 @@ impl RuntimeService for CriService {
 
     async fn stream_containers(
         &self,
-        _request: Request<wire::StreamContainersRequest>,
+        request: Request<wire::StreamContainersRequest>,
     ) -> Result<Response<Self::StreamContainersStream>, Status> {
-        not_built!(self, "StreamContainers")
+        answer_now!(self, "StreamContainers", runtime::list_containers::stream(&self.engine, request.into_inner()))
     }
 
     async fn container_status(
@@ -208,30 +208,34 @@ impl RuntimeService for CriService {
 
     async fn stream_container_stats(
         &self,
-        _request: Request<wire::StreamContainerStatsRequest>,
+        request: Request<wire::StreamContainerStatsRequest>,
     ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
-        not_built!(self, "StreamContainerStats")
+        answer!(self, "StreamContainerStats", runtime::list_container_stats::stream(&self.engine, request.into_inner()))
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _request: Request<wire::PodSandboxStatsRequest>,
+        request: Request<wire::PodSandboxStatsRequest>,
     ) -> Result<Response<wire::PodSandboxStatsResponse>, Status> {
-        not_built!(self, "PodSandboxStats")
+        answer!(self, "PodSandboxStats", runtime::pod_sandbox_stats::call(&self.engine, request.into_inner()))
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _request: Request<wire::ListPodSandboxStatsRequest>,
+        request: Request<wire::ListPodSandboxStatsRequest>,
     ) -> Result<Response<wire::ListPodSandboxStatsResponse>, Status> {
-        not_built!(self, "ListPodSandboxStats")
+        answer!(self, "ListPodSandboxStats", runtime::list_pod_sandbox_stats::call(&self.engine, request.into_inner()))
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _request: Request<wire::StreamPodSandboxStatsRequest>,
+        request: Request<wire::StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
-        not_built!(self, "StreamPodSandboxStats")
+        answer!(
+            self,
+            "StreamPodSandboxStats",
+            runtime::list_pod_sandbox_stats::stream(&self.engine, request.into_inner())
+        )
     }
 
     async fn update_runtime_config(
@@ -281,21 +285,25 @@ impl RuntimeService for CriService {
         &self,
         _request: Request<wire::ListMetricDescriptorsRequest>,
     ) -> Result<Response<wire::ListMetricDescriptorsResponse>, Status> {
-        not_built!(self, "ListMetricDescriptors")
+        answer_now!(
+            self,
+            "ListMetricDescriptors",
+            Ok::<_, berth_model::Error>(runtime::list_metric_descriptors::call())
+        )
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _request: Request<wire::ListPodSandboxMetricsRequest>,
     ) -> Result<Response<wire::ListPodSandboxMetricsResponse>, Status> {
-        not_built!(self, "ListPodSandboxMetrics")
+        answer!(self, "ListPodSandboxMetrics", runtime::list_pod_sandbox_metrics::call(&self.engine))
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _request: Request<wire::StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
-        not_built!(self, "StreamPodSandboxMetrics")
+        answer!(self, "StreamPodSandboxMetrics", runtime::list_pod_sandbox_metrics::stream(&self.engine))
     }
 
     async fn runtime_config(
@@ -326,9 +334,9 @@ impl ImageService for CriService {
 
     async fn stream_images(
         &self,
-        _request: Request<wire::StreamImagesRequest>,
+        request: Request<wire::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        not_built!(self, "StreamImages")
+        answer_now!(self, "StreamImages", image::list_images::stream(&self.engine, request.into_inner()))
     }
 
     async fn image_status(

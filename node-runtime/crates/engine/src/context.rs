@@ -1,4 +1,5 @@
 //! The engine's parts and where things lie. Wiring (the `berth` binary) makes the parts; use cases take them from here.
+use crate::container::layers::Layers;
 use crate::inflight::Inflight;
 use crate::metrics::Metrics;
 use crate::pod::Pod;
@@ -84,6 +85,7 @@ pub struct Engine {
     pub(crate) records: Arc<Records<PodRecord>>,
     pub(crate) boot_id: String,
     pub(crate) policy: PolicyCache,
+    pub(crate) layers: Layers,
     pub(crate) runs: Inflight<PodKey, PodConfig, PodId>,
     pub(crate) creates: Inflight<(PodId, ContainerMetadata), ContainerConfig, ContainerId>,
 }
@@ -109,6 +111,7 @@ impl Engine {
             records: Arc::new(records),
             boot_id: crate::clock::boot_id()?,
             policy: PolicyCache::default(),
+            layers: Layers::default(),
             runs: Inflight::default(),
             creates: Inflight::default(),
         }))

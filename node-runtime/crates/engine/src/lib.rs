@@ -36,5 +36,6 @@ pub use context::{Engine, Parts, Paths};
 pub use image::{PullOutcome, PullSpec};
 pub use metrics::Metrics;
 pub use node::{Condition, NodeStatus};
+pub use pod::stats::{PodReading, PodSamples};
 pub use record::{ContainerRecord, Life, PodPhase, PodRecord};
 pub use table::{ContainerFilter, ContainerView, PodFilter, PodView};

@@ -163,6 +163,11 @@ impl Images {
         self.state().rootfs.keys().cloned().collect()
     }
 
+    /// What a container had written when it was last counted; `None` if it never was. Counts nothing.
+    pub fn last_rootfs_usage(&self, owner: &ContainerId) -> Option<RootfsUsage> {
+        self.inner.usage.get(owner, Duration::MAX)
+    }
+
     /// What a container has written, counted not longer ago than `max_age`. Errors: `NotFound`.
     pub async fn rootfs_usage(&self, owner: &ContainerId, max_age: Duration) -> Result<RootfsUsage> {
         if !self.state().rootfs.contains_key(owner) {

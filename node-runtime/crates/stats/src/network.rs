@@ -1,6 +1,10 @@
 //! Network counters of the network namespace that a process is in, from its /proc/PID/net/dev (proc_pid_net(5)).
-use berth_model::{Result, ResultExt};
+use berth_model::{Error, Result, ResultExt};
+use berth_sys::namespace;
+use std::fs::File;
 use std::io::Read as _;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 /// A pod with a few interfaces needs some hundred bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -32,10 +36,36 @@ pub struct InterfaceUsage {
 ///
 /// The caller keeps a pidfd or knows otherwise that the number is still the process's.
 pub fn network_usage(pid: u32) -> Result<Vec<InterfaceUsage>> {
-    let path = format!("/proc/{pid}/net/dev");
+    read_table(&format!("/proc/{pid}/net/dev"))
+}
+
+/// Interfaces of network namespaces, without loopback, by the files that they are bound to: a pod without a process has one,
+/// too. In the order of `namespaces`; `None` for one that cannot be entered.
+///
+/// A short-lived thread goes through them all, so that no thread of the runtime ever changes its namespace.
+pub fn network_usage_in(namespaces: &[PathBuf]) -> Vec<Option<Vec<InterfaceUsage>>> {
+    if namespaces.is_empty() {
+        return Vec::new();
+    }
+    let read_all = || namespaces.iter().map(|path| enter_and_read(path).ok()).collect();
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("berth-netns".into()).spawn_scoped(scope, read_all);
+        thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(|| vec![None; namespaces.len()])
+    })
+}
+
+fn enter_and_read(path: &Path) -> Result<Vec<InterfaceUsage>> {
+    let file = File::open(path).context(|| path.display())?;
+    namespace::join(file.as_fd(), namespace::Kinds::NET)
+        .map_err(Error::from)
+        .context(|| format!("enter network namespace {}", path.display()))?;
+    read_table("/proc/thread-self/net/dev")
+}
+
+fn read_table(path: &str) -> Result<Vec<InterfaceUsage>> {
     let mut text = String::new();
-    let file = std::fs::File::open(&path).context(|| path.clone())?;
-    file.take(MAX_FILE).read_to_string(&mut text).context(|| path)?;
+    let file = File::open(path).context(|| path.to_owned())?;
+    file.take(MAX_FILE).read_to_string(&mut text).context(|| path.to_owned())?;
     Ok(parse_net_dev(&text))
 }
 

@@ -33,6 +33,12 @@ pub(crate) fn container_filter(filter: Option<wire::ContainerFilter>) -> Result<
     Ok(ContainerFilter { id: filter.id, pod: filter.pod_sandbox_id, state, labels })
 }
 
+/// Whose pods' readings.
+pub(crate) fn pod_stats_filter(filter: Option<wire::PodSandboxStatsFilter>) -> PodFilter {
+    let filter = filter.unwrap_or_default();
+    PodFilter { id: filter.id, state: None, labels: filter.label_selector.into_iter().collect() }
+}
+
 /// Whose readings.
 pub(crate) fn stats_filter(filter: Option<wire::ContainerStatsFilter>) -> StatsFilter {
     let filter = filter.unwrap_or_default();

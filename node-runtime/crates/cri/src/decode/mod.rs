@@ -7,7 +7,7 @@ mod security;
 mod signal;
 
 pub(crate) use container::container_config;
-pub(crate) use filter::{container_filter, pod_filter, stats_filter};
+pub(crate) use filter::{container_filter, pod_filter, pod_stats_filter, stats_filter};
 pub(crate) use pod::pod_config;
 pub(crate) use resources::{resources, update};
 pub(crate) use signal::{signal_number, signal_value};

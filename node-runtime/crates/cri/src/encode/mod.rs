@@ -1,13 +1,15 @@
 //! The engine's words to wire answers.
 mod container;
 mod image;
+mod metrics;
 mod pod;
 mod stats;
 
 pub(crate) use container::{container, container_status};
 pub(crate) use image::{filesystem_usage, image};
+pub(crate) use metrics::{descriptors, pod_metrics};
 pub(crate) use pod::{pod, pod_status};
-pub(crate) use stats::container_stats;
+pub(crate) use stats::{container_stats, pod_stats};
 
 use berth_proto::cri as wire;
 use serde_json::Value;

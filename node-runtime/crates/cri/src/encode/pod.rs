@@ -3,7 +3,7 @@ use berth_engine::PodView;
 use berth_model::{IdMapping, NamespaceMode, PodMetadata, PodState, SecurityContext};
 use berth_proto::cri as wire;
 
-fn metadata(m: &PodMetadata) -> Option<wire::PodSandboxMetadata> {
+pub(super) fn metadata(m: &PodMetadata) -> Option<wire::PodSandboxMetadata> {
     let m = m.clone();
     Some(wire::PodSandboxMetadata { name: m.name, uid: m.uid, namespace: m.namespace, attempt: m.attempt })
 }

@@ -1,6 +1,7 @@
 //! Use cases of containers, one file each.
 pub(crate) mod create;
 pub(crate) mod exec;
+pub(crate) mod layers;
 pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod remove;

@@ -31,6 +31,7 @@ impl Engine {
         let Ok(container) = pod.container(id) else { return Ok(()) };
         self.cgroups.remove(&container.cgroup).await?;
         self.images.remove_rootfs(id).await?;
+        self.layers.forget(id);
         self.table.remove_container(id);
         pod.update(Sync::Now, |r| drop(r.containers.remove(id))).await?;
         pod.forget_container(id);

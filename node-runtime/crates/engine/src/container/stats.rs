@@ -2,12 +2,8 @@
 use crate::context::{Engine, blocking};
 use crate::table::{ContainerFilter, ContainerView};
 use berth_model::{ContainerState, Error, ErrorKind, Labels, Result};
-use berth_stats::{ContainerStats, WritableLayer, container_stats};
+use berth_stats::{ContainerStats, container_stats};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How old a reading of a writable layer may be: walking it costs more than the kubelet's ten seconds are worth.
-const LAYER_AGE: Duration = Duration::from_secs(10);
 
 /// Which containers' readings to take.
 #[derive(Debug, Clone, Default)]
@@ -46,24 +42,14 @@ impl Engine {
     }
 
     async fn read_stats(self: &Arc<Self>, views: Vec<ContainerView>) -> Result<Vec<(ContainerView, ContainerStats)>> {
-        let fs = self.images.fs_usage()?;
-        let mut layers = Vec::new();
-        for view in &views {
-            let used = self.images.rootfs_usage(&view.id, LAYER_AGE).await.ok();
-            layers.push(used.map(|u| WritableLayer {
-                taken_at: u.at,
-                file_system: fs.mountpoint.clone(),
-                used_bytes: u.usage.bytes,
-                inodes_used: u.usage.inodes,
-            }));
-        }
+        let mut layers = self.layers(views.iter().map(|view| view.id.clone()).collect()).await;
         let cgroups = self.cgroups.clone();
         blocking(move || {
-            let read = |(view, layer): (ContainerView, Option<WritableLayer>)| {
-                let stats = container_stats(&cgroups, &view.record.cgroup, layer)?;
+            let read = |view: ContainerView| {
+                let stats = container_stats(&cgroups, &view.record.cgroup, layers.remove(&view.id))?;
                 Some((view, stats))
             };
-            Ok(views.into_iter().zip(layers).filter_map(read).collect())
+            Ok(views.into_iter().filter_map(read).collect())
         })
         .await
     }

@@ -1,6 +1,7 @@
 //! One pod in memory: its record, its monitor, and who waits for what.
 pub(crate) mod remove;
 pub(crate) mod run;
+pub(crate) mod stats;
 pub(crate) mod stop;
 
 use crate::record::{ContainerRecord, PodRecord};

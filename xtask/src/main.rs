@@ -20,7 +20,7 @@ cargo xtask COMMAND
   quickstart      build release programs, run one pod on this machine, show it, and remove everything (needs root);
                   --keep leaves it running, --image REF runs your image, --help says more
   test [TIER…]    install what the tests need and run the tiers, by default all: static unit node guest
-                  (node and guest need root)
+                  cluster (the last three need root)
   tools [NAME…]   build programs and images of others that the tests use, by default all (crictl etcd helm peers kubernetes
                   images), and print where they are, as environment for a test that you run by hand
   tidy            check the rules that no compiler checks: crate edges, unsafe, headers, sizes, formats

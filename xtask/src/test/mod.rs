@@ -1,6 +1,7 @@
 //! `cargo xtask test`: tiers, each a list of named steps. A failed step is told and counted, and the next one runs; nothing
 //! is skipped in silence: what cannot run has failed. The last line is `N passed, N failed`, over every single test.
 mod binaries;
+mod cluster;
 mod fuzz;
 mod guest;
 mod node;
@@ -76,8 +77,13 @@ impl Tier {
 }
 
 type Run = fn(&mut Tier);
-const TIERS: [(&str, Run); 4] =
-    [("static", statics::tier), ("unit", unit::tier), ("node", node::tier), ("guest", guest::tier)];
+const TIERS: [(&str, Run); 5] = [
+    ("static", statics::tier),
+    ("unit", unit::tier),
+    ("node", node::tier),
+    ("guest", guest::tier),
+    ("cluster", cluster::tier),
+];
 
 /// Runs the named tiers, or all. The error is empty: what failed has been told.
 pub fn main(names: &[String]) -> Result {

@@ -52,14 +52,14 @@ fn version_flags(version: &str) -> Result<String> {
     Ok(flags.collect::<Vec<_>>().join(" "))
 }
 
-/// A directory with etcd.
+/// etcd.
 pub fn etcd() -> Result<PathBuf> {
     let module = Module::new("etcd");
     let note = format!("etcd {}, once: a minute", module.version("go.etcd.io/etcd/server/v3")?);
-    module.programs("etcd", &note, &[Build { packages: &["."], ..Build::default() }])
+    Ok(module.programs("etcd", &note, &[Build { packages: &["."], ..Build::default() }])?.join("etcd"))
 }
 
-/// A directory with helm.
+/// helm.
 pub fn helm() -> Result<PathBuf> {
     let module = Module::new("helm");
     let version = module.version("helm.sh/helm/v4")?;
@@ -68,7 +68,8 @@ pub fn helm() -> Result<PathBuf> {
         ldflags: format!("-X helm.sh/helm/v4/internal/version.version={version}"),
         ..Build::default()
     };
-    module.programs("helm", &format!("helm {version}, once: a minute or two"), &[build])
+    let note = format!("helm {version}, once: a minute or two");
+    Ok(module.programs("helm", &note, &[build])?.join("helm"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,46 @@
+//! Tier `cluster`: a real kubelet on Berth, alone and with a control plane around it, in namespaces of their own, as root.
+//! Owns: what those tests need to have been built, and their environment. Must not: know what they test.
+use super::Tier;
+use super::binaries::{self, TestBinary};
+use super::node::Environment;
+use crate::{Result, install, programs, run, tools, workspace};
+use std::process::Command;
+
+/// What the harness, the kubelet and kube-proxy call.
+const PACKAGES: [install::Package; 4] =
+    [("nftables", "nft"), ("iproute2", "ip"), ("mount", "mount"), ("util-linux", "nsenter")];
+const CHOICE: [&str; 2] = ["--package", "berth-cluster-tests"];
+/// Serves the images inside a node, where no test program runs.
+const REGISTRY: &str = "berth-test-registry";
+
+pub fn tier(tier: &mut Tier) {
+    let ready = tier.prepare("root and packages", || {
+        install::need_root("the cluster tier")?;
+        install::packages(&PACKAGES)
+    });
+    let mut environment = Environment::new();
+    for (name, variable, make) in tools::FAMILIES {
+        // A failure is counted; the others are built all the same, for the next run.
+        environment.extend(tier.prepare(name, make).map(|path| (variable, path)));
+    }
+    let list = tier.prepare("compile the programs and the cluster tests", || {
+        let (list, bin_dir) = built()?;
+        environment.push(bin_dir);
+        Ok(list)
+    });
+    let Some(list) = list.filter(|_| ready.is_some() && environment.len() == tools::FAMILIES.len() + 1) else { return };
+    for binary in &list {
+        let set = |command: &mut Command| {
+            command.envs(environment.iter().map(|(name, path)| (name, path)));
+        };
+        tier.step(&binary.name, || binaries::run_one(binary, &[], &[], set));
+    }
+}
+
+/// The test programs, and where the product's programs lie, with the registry beside them.
+fn built() -> Result<(Vec<TestBinary>, (&'static str, std::path::PathBuf))> {
+    let dir = programs::build()?;
+    run::plain(workspace::cargo().args(["build", "--quiet", "--package", REGISTRY]))?;
+    programs::place(&workspace::target_dir().join("debug").join(REGISTRY), &dir)?;
+    Ok((binaries::compile(&CHOICE)?, ("BERTH_BIN_DIR", dir)))
+}

@@ -171,8 +171,8 @@ async fn read<I: AsyncRead>(shared: Arc<Shared>, io: ReadHalf<I>) {
         Ok(()) => shared.lock().end(None),
         Err(Stop::Transport(e)) => {
             let mut state = shared.lock();
-            // After GOAWAY of ours the peer may end as it likes.
-            let error = (state.phase == Phase::Open).then_some(e);
+            // After a GOAWAY of either the peer may end as it likes.
+            let error = (state.phase == Phase::Open && !state.peer_going).then_some(e);
             state.end(error);
         }
         Err(Stop::Protocol(e)) => {
@@ -268,7 +268,7 @@ async fn write_frames<W: AsyncWrite + Unpin>(shared: &Shared, io: &mut W, batch:
         }
         advance(frames, written);
         if !frames.is_empty() {
-            shared.lock().times.sent(true);
+            shared.lock().times.sent(!batch.data.is_empty());
         }
     }
     Ok(())

@@ -185,16 +185,16 @@ impl State {
 
     /// Bytes left our hands: the peer may send as many again.
     fn consumed(&mut self, id: u32, length: usize) {
-        self.credit += length as u32;
+        self.credit = self.credit.saturating_add(length as u32);
         if self.credit as usize >= self.limits.buffered / 4 && !self.output.updates.contains(&0) {
             self.output.push_update(0);
         }
         let Some(entry) = self.streams.get_mut(&id).filter(|e| e.end.is_none()) else { return };
         let due = self.limits.stream_window / 2;
-        if entry.credit < due && entry.credit + length as u32 >= due {
+        if entry.credit < due && entry.credit.saturating_add(length as u32) >= due {
             self.output.push_update(id);
         }
-        entry.credit += length as u32;
+        entry.credit = entry.credit.saturating_add(length as u32);
     }
 
     pub(super) fn updates(&mut self, batch: &mut Batch) {
@@ -206,7 +206,7 @@ impl State {
                 entry.granted += i64::from(entry.credit);
                 std::mem::take(&mut entry.credit)
             };
-            batch.frames.push_back(Frame::WindowUpdate { id, delta }.encode().freeze());
+            batch.frames.push_back(Frame::WindowUpdate { id, delta: delta.min(MAX_31) }.encode().freeze());
         }
     }
 
@@ -243,5 +243,7 @@ impl State {
             self.release(piece.len() + PIECE);
             self.consumed(id, piece.len());
         }
+        // What comes for it now needs no room.
+        wake(&mut self.reader_waker);
     }
 }

@@ -126,7 +126,7 @@ impl State {
         }
         self.times.sent(!batch.data.is_empty());
         self.uncrowd();
-        if batch.last {
+        if batch.last && self.phase == Phase::Closing {
             self.phase = Phase::Told;
             self.times.told();
             self.timer.notify_one();

@@ -82,8 +82,7 @@ pub struct State {
     pub(super) streams: HashMap<u32, Entry>,
     /// We have finished, nobody reads, and the peer has not finished.
     pub(super) unread: BTreeSet<u32>,
-    /// Made with the first block: a quarter of a MiB.
-    pub(super) encoder: Option<Encoder>,
+    pub(super) encoder: Encoder,
     /// 1: our ids are odd.
     pub(super) parity: u32,
     pub(super) next_id: u32,
@@ -129,7 +128,7 @@ impl State {
             times: Times::new(),
             streams: HashMap::new(),
             unread: BTreeSet::new(),
-            encoder: None,
+            encoder: Encoder::default(),
             parity,
             next_id: 2 - parity,
             next_ping: 2 - parity,
@@ -250,14 +249,6 @@ impl State {
         }
     }
 
-    fn block(&mut self, headers: &[(String, String)]) -> Result<Vec<u8>> {
-        let encoder = match &mut self.encoder {
-            Some(encoder) => encoder,
-            none => none.insert(Encoder::new()?),
-        };
-        encoder.encode(headers)
-    }
-
     /// Answers a stream of the peer's. Errors: it is over, or the connection is.
     pub fn accept(&mut self, id: u32) -> io::Result<()> {
         if let Some(over) = self.over() {
@@ -266,7 +257,7 @@ impl State {
         if let Some(Entry { end: Some(End::Reset(status)), .. }) = self.streams.get(&id) {
             return Err(was_reset(*status));
         }
-        let block = self.block(&[]).map_err(io::Error::other)?;
+        let block = self.encoder.encode(&[]).map_err(io::Error::other)?;
         self.control(id, &Frame::SynReply { id, fin: false, block: &block });
         Ok(())
     }
@@ -293,7 +284,7 @@ impl State {
         if id > MAX_31 {
             return Err(Error::new(ErrorKind::ResourceExhausted, "SPDY connection: all stream ids are used"));
         }
-        let block = self.block(headers)?;
+        let block = self.encoder.encode(headers)?;
         self.next_id += 2;
         self.streams.insert(id, Entry { opening: true, ..self.entry() });
         let frame =
@@ -368,7 +359,7 @@ impl State {
             (_, Phase::Open) => None,
             (Some(error), _) => Some(io::Error::new(kind, error.clone())),
             (None, Phase::Ended) => Some(io::Error::new(io::ErrorKind::UnexpectedEof, "the SPDY connection ended")),
-            (None, _) => Some(io::Error::new(kind, "the SPDY connection is being closed")),
+            (None, _) => Some(io::Error::new(kind, "the SPDY connection is about to end")),
         }
     }
 
@@ -401,7 +392,8 @@ impl State {
             return self.end(Some(error));
         }
         self.phase = Phase::Broken;
-        self.error = Some(error);
+        // A peer that said that it goes has gone.
+        self.error = (!self.peer_going).then_some(error);
         self.output.clear();
         self.times.told();
         self.wake_all();

@@ -51,7 +51,7 @@ impl Peer {
     fn new(limits: Limits) -> (Self, Connection, Incoming) {
         let (io, far) = tokio::io::duplex(PIPE);
         let (server, incoming) = serve(far, limits);
-        (Self { io, encoder: Encoder::new().unwrap(), decoder: Decoder::default() }, server, incoming)
+        (Self { io, encoder: Encoder::default(), decoder: Decoder::default() }, server, incoming)
     }
 
     async fn send(&mut self, frame: Frame<'_>) {

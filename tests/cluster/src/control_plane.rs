@@ -80,6 +80,8 @@ impl ControlPlane {
             },
             "authorization": {"mode": "Webhook"},
             "nodeStatusUpdateFrequency": "2s",
+            // How often a pod's volumes are looked at again.
+            "syncFrequency": "5s",
         });
         kubelet::Options { kubeconfig: Some(kubeconfig), config }
     }

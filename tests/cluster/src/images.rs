@@ -20,6 +20,10 @@ pub const BUSYBOX: &str = "127.0.0.1:5000/busybox:v1";
 pub const AGNHOST: &str = "127.0.0.1:5000/agnhost:v1";
 /// Another image, that no pod uses.
 pub const SPARE: &str = "127.0.0.1:5000/spare:v1";
+/// An image whose configuration names a user that it does not have.
+pub const UNKNOWN_USER: &str = "127.0.0.1:5000/ghost:v1";
+/// What containerd runs for each pod: a program that does nothing.
+pub const PAUSE: &str = "127.0.0.1:5000/pause:v1";
 /// A name that the registry does not have.
 pub const MISSING: &str = "127.0.0.1:5000/not-there:v1";
 
@@ -28,10 +32,17 @@ pub fn start(space: &NodeSpace, node: &impl Diagnose) -> Service {
     let mut recipe = Recipe::new("registry", programs::berth("berth-test-registry")).arg("--listen").arg(ADDRESS);
     let built = programs::path_from_env("BERTH_IMAGES");
     let here = space.base().join("images");
-    layout(&web("web"), &here.join("web")).unwrap();
-    // Another image than the first: its configuration differs.
-    layout(&web("spare").env(["SPARE=yes"]), &here.join("spare")).unwrap();
-    for (name, dir) in [("busybox", &built), ("agnhost", &built), ("web", &here), ("spare", &here)] {
+    for (image, name) in [
+        (web("web"), "web"),
+        // Another image than the first: its configuration differs.
+        (web("spare").env(["SPARE=yes"]), "spare"),
+        (web("ghost").user("ghost"), "ghost"),
+        (web("pause").cmd(["sleep"]), "pause"),
+    ] {
+        layout(&image, &here.join(name)).unwrap();
+    }
+    let dirs = ["busybox", "agnhost"].map(|name| (name, &built)).into_iter();
+    for (name, dir) in dirs.chain(["web", "spare", "ghost", "pause"].map(|name| (name, &here))) {
         recipe = recipe.arg("--layout").arg(format!("{name}:v1={}", dir.join(name).display()));
     }
     let service = Service::start(space, recipe);

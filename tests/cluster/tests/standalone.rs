@@ -44,5 +44,5 @@ fn options() -> kubelet::Options {
 
 fn main() {
     berth_cluster_tests::dispatch();
-    suite::main(CASES, || Standalone::start(runtime::Kind::Berth, options()), Standalone::finish);
+    suite::main(CASES, || Standalone::start(runtime::Kind::from_env(), options()), Standalone::finish);
 }

@@ -26,6 +26,7 @@ pub fn validate_pod(pod: &PodConfig, node: &NodeFacts) -> Result<()> {
     ] {
         paths::name(field, value, MAX_NAME)?;
     }
+    handler(&pod.handler)?;
     hostname(&pod.hostname)?;
     if !pod.log_directory.is_empty() {
         paths::absolute("log_directory", &pod.log_directory)?;
@@ -37,6 +38,15 @@ pub fn validate_pod(pod: &PodConfig, node: &NodeFacts) -> Result<()> {
     }
     namespaces(&pod.security.namespaces, node)?;
     sysctl::sysctls(pod).map(drop)
+}
+
+/// A pod that asks for another isolation must not run in the default one.
+fn handler(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let problem = format_args!("this node has no handler {name:?}, only the default one; see the pod's RuntimeClass");
+    Err(Error::invalid("runtime_handler", problem))
 }
 
 fn hostname(name: &str) -> Result<()> {

@@ -51,11 +51,12 @@ fn a_user_namespace_is_made_with_its_mapping() {
 #[test]
 fn refusals_name_the_field() {
     type Change = fn(&mut PodConfig);
-    let changes: [(&str, Change); 20] = [
+    let changes: [(&str, Change); 21] = [
         ("metadata.name", |p| p.metadata.name.clear()),
         ("metadata.name", |p| p.metadata.name = "a/b".into()),
         ("metadata.namespace", |p| p.metadata.namespace.clear()),
         ("metadata.uid", |p| p.metadata.uid = "x\n".into()),
+        ("runtime_handler", |p| p.handler = "kata".into()),
         ("hostname", |p| p.hostname = "h".repeat(65)),
         ("hostname", |p| p.hostname = "a b".into()),
         ("log_directory", |p| p.log_directory = "logs".into()),

@@ -1,7 +1,10 @@
 //! The container runtime of a node: Berth, or containerd for comparison, so that the same cases run on both. Owns: their configuration,
 //! start and end. Must not: configure one in favour of the other.
+mod berth;
+mod containerd;
+
 use crate::programs;
-use crate::service::{Recipe, Service};
+use crate::service::Service;
 use crate::space::NodeSpace;
 use crate::wait::{Diagnose, wait_for};
 use std::fmt;
@@ -19,13 +22,28 @@ const STOP_GRACE: Duration = Duration::from_secs(20);
 pub enum Kind {
     /// `berth serve`.
     Berth,
+    /// containerd with runc and CNI plugins.
+    Containerd,
 }
 
 impl Kind {
+    /// The one that `BERTH_CLUSTER_RUNTIME` names, `berth` if it is not set.
+    ///
+    /// # Panics
+    /// For another name.
+    pub fn from_env() -> Self {
+        match std::env::var("BERTH_CLUSTER_RUNTIME").as_deref() {
+            Err(_) | Ok("" | "berth") => Self::Berth,
+            Ok("containerd") => Self::Containerd,
+            Ok(other) => panic!("BERTH_CLUSTER_RUNTIME={other}: there are berth and containerd"),
+        }
+    }
+
     /// Its name, as it stands before containers' ids.
     pub fn name(self) -> &'static str {
         match self {
             Self::Berth => "berth",
+            Self::Containerd => "containerd",
         }
     }
 }
@@ -48,12 +66,13 @@ impl Runtime {
     /// Starts it and waits until crictl gets an answer.
     pub fn start(space: &NodeSpace, node: &impl Diagnose, kind: Kind) -> Self {
         let (recipe, socket) = match kind {
-            Kind::Berth => berth(space),
+            Kind::Berth => berth::prepare(space),
+            Kind::Containerd => containerd::prepare(space),
         };
         let mut runtime = Self { kind, socket, service: Some(Service::start(space, recipe)) };
         runtime.wait(space, node);
         if kind == Kind::Berth {
-            space.owns_group(&own_group(space));
+            space.owns_group(&berth::own_group(space));
         }
         runtime
     }
@@ -105,27 +124,4 @@ pub fn crictl(space: &NodeSpace, endpoint: &str, args: &[&str]) -> Result<String
     let output = command.stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-}
-
-fn berth(space: &NodeSpace) -> (Recipe, PathBuf) {
-    let root = space.base().join("berth");
-    std::fs::create_dir_all(root.join("etc")).unwrap();
-    let document = format!(
-        "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata:\n  name: node\nspec:\n  network:\n    mode: Builtin\n    \
-         subnet: {POD_NETWORK}\n"
-    );
-    std::fs::write(root.join("etc/50-node.yaml"), document).unwrap();
-    let mut recipe = Recipe::new("runtime", programs::berth("berth")).arg("serve").arg("--root").arg(&root);
-    recipe.env.push(("BERTH_LOG".into(), "debug".into()));
-    (recipe, root.join("run/berth.sock"))
-}
-
-/// The control group at the top that the daemon keeps its monitors in, as `berth info` names it.
-fn own_group(space: &NodeSpace) -> String {
-    let mut command = space.command("tools", programs::berth("berth"));
-    let output = command.arg("--root").arg(space.base().join("berth")).arg("info").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let bridge = text.split([' ', ',', '\n']).find(|word| word.starts_with("berth") && word.len() == "berth".len() + 8);
-    let bridge = bridge.unwrap_or_else(|| panic!("berth info does not name the bridge: {text}"));
-    bridge.replacen("berth", "berth-", 1)
 }

@@ -41,6 +41,8 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     let mut interrupt = signal(SignalKind::interrupt())?;
     let _lock = sockets::lock_root(layout)?;
     let daemon = wire::build(layout, options, log).await?;
+    daemon.engine.leave_pods_groups().await;
+    daemon.engine.load_profiles().await;
     daemon.engine.recover().await?;
     let http = http::serve(daemon.engine.clone(), &daemon.metrics_wish).await?;
     let servers = sockets::serve(layout, &daemon, &http.address).await?;

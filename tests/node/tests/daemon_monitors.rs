@@ -315,3 +315,37 @@ async fn kills_at_random_moments_lose_and_leave_nothing() {
     }
     node.finish().await;
 }
+
+/// The groups of a process: hierarchy's controllers and group.
+fn groups(pid: i32) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let parts = text.lines().map(|line| line.splitn(3, ':').skip(1).map(str::to_owned).collect::<Vec<_>>());
+    parts.map(|p| (p[0].clone(), p[1].clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_daemon_is_never_among_the_pods() {
+    let mut node = Node::with_tools().await;
+    let sandbox = pod(&node, "apart");
+    let id = node.cri().run(&sandbox).await;
+    let container = node.cri().launch(&id, &shell(&node, "main", "sleep 1000"), &sandbox).await;
+    let of_container = groups(node.cri().pid(&container).await);
+    for _ in 0..2 {
+        let own = groups(node.pid());
+        let mut moved = 0;
+        for (controllers, group) in &own {
+            let (_, pods) = of_container.iter().find(|(c, _)| c == controllers).unwrap();
+            // What the machine has no hierarchy of a runtime's for (name=...) keeps both where they were.
+            if pods.contains(node.name()) {
+                assert!(
+                    !format!("{pods}/").starts_with(&format!("{}/", group.trim_end_matches('/'))),
+                    "{controllers}: {group} is above {pods}"
+                );
+                moved += usize::from(group.ends_with("-runtime/daemon"));
+            }
+        }
+        assert!(moved > 0, "started in the root groups, it leaves them: {own:?}");
+        node.kill_and_start().await;
+    }
+    node.finish().await;
+}

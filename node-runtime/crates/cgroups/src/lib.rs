@@ -5,6 +5,7 @@
 //! Must not: touch groups it did not make (the kubelet owns the pods'), know pods or containers, start processes.
 #![forbid(unsafe_code)]
 
+mod apart;
 mod check;
 mod convert;
 mod create;
@@ -25,6 +26,7 @@ mod v2;
 mod view;
 mod writes;
 
+pub use apart::Apart;
 pub use convert::{shares_to_weight, weight_to_shares};
 pub use devices::{DeviceAccess, DeviceKind, DevicePolicy, DeviceRule};
 pub use io::{DeviceIo, IoUsage};

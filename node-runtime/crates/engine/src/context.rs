@@ -1,4 +1,5 @@
 //! The engine's parts and where things lie. Wiring (the `berth` binary) makes the parts; use cases take them from here.
+use crate::apparmor::DefaultProfile;
 use crate::container::layers::Layers;
 use crate::inflight::Inflight;
 use crate::metrics::Metrics;
@@ -6,7 +7,7 @@ use crate::pod::Pod;
 use crate::record::PodRecord;
 use crate::table::{ContainerFilter, ContainerView, PodFilter, PodView, Table};
 use crate::verdict::PolicyCache;
-use berth_cgroups::Cgroups;
+use berth_cgroups::{Apart, Cgroups};
 use berth_images::Images;
 use berth_model::{ContainerConfig, ContainerId, ContainerMetadata, Error, PodConfig, PodId, PodKey, Result};
 use berth_network::Bridge;
@@ -16,7 +17,7 @@ use berth_oci::spec::NodeFacts;
 use berth_settings::Settings;
 use berth_store::Records;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// Where the daemon keeps things.
@@ -79,6 +80,8 @@ pub struct Engine {
     pub(crate) bridge: Option<Bridge>,
     pub(crate) launcher: Launcher,
     pub(crate) facts: NodeFacts,
+    pub(crate) default_profile: DefaultProfile,
+    pub(crate) apart: OnceLock<Apart>,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) metrics: Metrics,
     pub(crate) table: Table,
@@ -105,6 +108,8 @@ impl Engine {
             bridge: parts.bridge,
             launcher: parts.launcher,
             facts: parts.facts,
+            default_profile: DefaultProfile::default(),
+            apart: OnceLock::new(),
             settings: parts.settings,
             metrics: parts.metrics,
             table: Table::default(),
@@ -159,21 +164,6 @@ impl Engine {
         let pod_record = pod.record();
         let record = pod_record.containers.get(&id).cloned().ok_or_else(|| Error::not_found("container", &id))?;
         Ok(ContainerView { id, pod: pod.id.clone(), pod_record, record })
-    }
-
-    /// Gives back what a daemon without pods need not leave behind: the private mount of the pods' directories and the
-    /// runtime's own cgroups. With pods nothing is done. Returns whether it was.
-    pub async fn release(&self) -> Result<bool> {
-        if !self.table.all().is_empty() {
-            return Ok(false);
-        }
-        let base = self.paths.pod_base();
-        blocking(move || berth_oci::pod_dir::release_base(&base)).await?;
-        let (cgroups, group) = (self.cgroups.clone(), self.paths.runtime_group());
-        let monitors = blocking(move || cgroups.own_leaf(&group, crate::pod::run::MONITORS, &[])).await?;
-        self.cgroups.remove(&monitors).await?;
-        self.cgroups.release_parent(&self.paths.cgroup_parent).await?;
-        Ok(true)
     }
 
     pub(crate) fn enter(&self, id: PodId, record: PodRecord) -> Arc<Pod> {

@@ -13,6 +13,7 @@
 //! Tasks: one per running operation, one per pod that listens to its monitor (`supervise`).
 #![forbid(unsafe_code)]
 
+mod apparmor;
 mod clock;
 mod container;
 mod context;
@@ -20,6 +21,7 @@ mod image;
 mod inflight;
 mod metrics;
 mod node;
+mod own_group;
 mod pod;
 mod record;
 mod recover;
@@ -30,6 +32,7 @@ mod verdict;
 
 pub use berth_monitor_api::spec::TerminalSize;
 pub use berth_monitor_api::sync::Identity;
+pub use berth_oci::readback::Labels;
 pub use container::exec::{ExecEnd, ExecOutput, ExecRequest, ExecSession, ExecStreams, RunningExec};
 pub use container::stats::StatsFilter;
 pub use context::{Engine, Parts, Paths};

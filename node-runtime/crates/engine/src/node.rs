@@ -7,7 +7,7 @@ use berth_settings::NetworkMode;
 /// One condition of the CRI's Status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// `RuntimeReady` or `NetworkReady`.
+    /// `RuntimeReady` or `NetworkReady`; where AppArmor is on also `AppArmorReady`.
     pub kind: &'static str,
     /// Holds.
     pub ok: bool,
@@ -42,7 +42,18 @@ impl Engine {
             Ok(()) => Condition { kind: "NetworkReady", ok: true, reason: "", message: String::new() },
             Err(message) => Condition { kind: "NetworkReady", ok: false, reason: "NetworkPluginNotReady", message },
         };
-        NodeStatus { conditions: vec![runtime, network] }
+        let mut conditions = vec![runtime, network];
+        if self.facts.apparmor {
+            conditions.push(self.apparmor_condition());
+        }
+        NodeStatus { conditions }
+    }
+
+    /// A condition of its own, which the kubelet does not judge by: RuntimeReady would keep off the very pods that may mend it.
+    fn apparmor_condition(&self) -> Condition {
+        let problem = self.default_profile.problem();
+        let reason = if problem.is_none() { "" } else { "DefaultProfileNotLoaded" };
+        Condition { kind: "AppArmorReady", ok: problem.is_none(), reason, message: problem.unwrap_or_default() }
     }
 
     /// The cgroup driver, constant while the daemon runs.

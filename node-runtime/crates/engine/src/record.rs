@@ -9,6 +9,7 @@ use berth_model::{
 };
 use berth_monitor_api::sync::Identity;
 use berth_network::Attachment;
+use berth_oci::readback::Labels;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -117,6 +118,9 @@ pub struct ContainerRecord {
     pub life: Life,
     /// Who its process is; known from the first start on.
     pub identity: Option<Identity>,
+    /// Labels that its process had after the program was executed.
+    #[serde(default)]
+    pub labels: Labels,
     /// Its cgroup.
     pub cgroup: CgroupPath,
     /// Limits in force, updates included.

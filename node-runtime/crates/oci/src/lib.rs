@@ -5,6 +5,7 @@
 
 pub use berth_monitor_client::{pipes, terminal};
 
+pub mod apparmor;
 pub mod devices;
 pub mod exits;
 pub mod logs;

@@ -42,9 +42,7 @@ pub fn probe() -> Result<NodeFacts> {
         bounding_capabilities: bounding_capabilities()?,
         kernel,
         arch,
-        apparmor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
-        // Loading a default profile comes with AppArmor documents; until then RuntimeDefault has none to mean.
-        apparmor_default: None,
+        apparmor: crate::readback::apparmor_enabled(),
         selinux: Path::new("/sys/fs/selinux/status").exists(),
         cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
         user_namespaces: kernel >= IDMAPPED_LAYERS && user_namespaces_allowed(),

@@ -1,31 +1,44 @@
 //! Reading back from the kernel what confines a process (design, principle 4): asked for is not yet applied.
 //!
 //! `/proc/PID/status` as in proc_pid_status(5): `Seccomp` 2 is a filter, `NoNewPrivs` 1 is set.
+use crate::spec::{self, NodeFacts};
 use berth_model::{Error, ErrorKind, Profile, Result, SecurityContext};
+use serde::{Deserialize, Serialize};
+use std::io;
 
 /// What must hold after the program was executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     seccomp: bool,
     no_new_privs: bool,
+    apparmor: Option<String>,
 }
 
 impl Expected {
-    /// What a security context promises.
-    pub fn of(security: &SecurityContext) -> Self {
-        Self {
+    /// What a security context promises on this node.
+    pub fn of(security: &SecurityContext, node: &NodeFacts) -> Result<Self> {
+        Ok(Self {
             seccomp: !security.privileged && security.seccomp != Profile::Unconfined,
             no_new_privs: security.no_new_privs,
-        }
+            apparmor: spec::apparmor(security, node)?,
+        })
     }
 }
 
-/// Compares. A process that has ended already proves nothing and is let pass: its exit code tells.
-/// Errors: `Internal` naming what does not hold; the caller kills the container.
-pub fn check(pid: u32, expected: &Expected) -> Result<()> {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return Ok(()) };
-    if field(&status, "State").is_some_and(|s| s.starts_with('Z')) {
-        return Ok(());
+/// Labels that were found on a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    /// AppArmor's, with its mode: `berth-default (enforce)`. None where AppArmor is off.
+    pub apparmor: Option<String>,
+}
+
+/// Compares, and gives the labels that were found. A process that has ended already proves nothing and is let pass: its exit
+/// code tells. Errors: `Internal` naming what does not hold; the caller kills the container.
+pub fn check(pid: u32, expected: &Expected) -> Result<Labels> {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return Ok(Labels::default()) };
+    let found = apparmor_label(pid);
+    if field(&status, "State").is_some_and(|s| s.starts_with('Z')) || (found.is_err() && !exists(pid)) {
+        return Ok(Labels::default());
     }
     let wrong = |what: &str| {
         Err(Error::new(
@@ -42,7 +55,40 @@ pub fn check(pid: u32, expected: &Expected) -> Result<()> {
     if field(&status, "CapInh") != field(&status, "CapAmb") {
         return wrong("an empty set of inheritable capabilities");
     }
-    Ok(())
+    match (&expected.apparmor, found) {
+        (None, found) => Ok(Labels { apparmor: found.unwrap_or_default() }),
+        (Some(name), Ok(Some(label))) if is_profile(&label, name) => Ok(Labels { apparmor: Some(label) }),
+        (Some(name), _) => wrong(&format!("the AppArmor profile {name}")),
+    }
+}
+
+/// The label's profile is this one, or a child of it or a stack upon it (`name//child`, `name//&other`), which a process can
+/// only have come to through it.
+fn is_profile(label: &str, name: &str) -> bool {
+    let profile = label.rsplit_once(" (").map_or(label, |(profile, _)| profile);
+    profile.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("//"))
+}
+
+/// AppArmor's label of a process; none where AppArmor is off. Before 5.8 there is only the file that all modules share.
+fn apparmor_label(pid: u32) -> io::Result<Option<String>> {
+    if !apparmor_enabled() {
+        return Ok(None);
+    }
+    let own = std::fs::read_to_string(format!("/proc/{pid}/attr/apparmor/current"));
+    let label = match own {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => std::fs::read_to_string(format!("/proc/{pid}/attr/current"))?,
+        other => other?,
+    };
+    Ok(Some(label.trim_end_matches(['\0', '\n']).to_owned()))
+}
+
+/// Whether the kernel has AppArmor on (security/apparmor/lsm.c, parameter `enabled`).
+pub(crate) fn apparmor_enabled() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
+}
+
+fn exists(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}/status")).exists()
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
@@ -56,9 +102,18 @@ mod tests {
     #[test]
     fn an_unconfined_process_does_not_pass_for_a_confined_one() {
         let me = std::process::id();
-        let free = Expected { seccomp: false, no_new_privs: false };
-        assert_eq!(check(me, &free), Ok(()));
-        let promised = Expected { seccomp: true, no_new_privs: false };
+        let free = Expected { seccomp: false, no_new_privs: false, apparmor: None };
+        check(me, &free).unwrap();
+        let promised = Expected { seccomp: true, ..free.clone() };
         assert!(check(me, &promised).unwrap_err().message().contains("seccomp"));
+        let promised = Expected { apparmor: Some("berth-default".into()), ..free };
+        assert!(check(me, &promised).unwrap_err().message().contains("AppArmor profile berth-default"));
+    }
+
+    #[test]
+    fn a_label_is_its_profile_or_below_it() {
+        assert!(is_profile("berth-default (enforce)", "berth-default") && is_profile("a//b (complain)", "a"));
+        assert!(is_profile("a//&b (mixed)", "a") && !is_profile("ab (enforce)", "a"));
+        assert!(!is_profile("unconfined", "berth-default"));
     }
 }

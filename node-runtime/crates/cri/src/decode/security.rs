@@ -41,7 +41,7 @@ pub(crate) fn container(context: wire::LinuxContainerSecurityContext) -> Result<
         drop_capabilities: names(capabilities.drop_capabilities),
         add_ambient_capabilities: names(capabilities.add_ambient_capabilities),
         seccomp: profile(&at("seccomp"), context.seccomp, &context.seccomp_profile_path)?,
-        apparmor: profile(&at("apparmor"), context.apparmor, &context.apparmor_profile)?,
+        apparmor: apparmor(&at("apparmor"), context.apparmor, &context.apparmor_profile)?,
         masked_paths: context.masked_paths,
         readonly_paths: context.readonly_paths,
     })
@@ -129,6 +129,15 @@ fn policy(field: &str, number: i32) -> Result<SupplementalGroupsPolicy> {
         wire::SupplementalGroupsPolicy::Merge => SupplementalGroupsPolicy::Merge,
         wire::SupplementalGroupsPolicy::Strict => SupplementalGroupsPolicy::Strict,
     })
+}
+
+/// As [`profile`], but nothing at all is the runtime's default: the kubelet promises it to pods that say nothing, and the peers
+/// apply it (KEP-24). Where AppArmor is off that means nothing.
+fn apparmor(field: &str, structured: Option<wire::SecurityProfile>, deprecated: &str) -> Result<Profile> {
+    match structured {
+        None if deprecated.is_empty() => Ok(Profile::RuntimeDefault),
+        other => profile(field, other, deprecated),
+    }
 }
 
 /// The structured field wins over the deprecated text; nothing at all is unconfined (cri-contract 2.3).

@@ -8,6 +8,7 @@ use crate::steps::Walk;
 use crate::verdict::Stage;
 use berth_images::ImageRecord;
 use berth_model::{ContainerConfig, ContainerId, Error, ErrorKind, Resources, Result};
+use berth_oci::readback::Labels;
 use berth_oci::spec::validate_container;
 use berth_store::Sync;
 use std::sync::Arc;
@@ -104,6 +105,7 @@ impl Engine {
         }
         self.cgroups.check(&self.with_default_limits(&config.resources))?;
         plan::seccomp(self, &record.config, config).await?;
+        self.need_apparmor(&config.security).await?;
         plan::resolve_devices(self, config).await?;
         plan::check_mount_sources(config).await?;
         if config.security.namespaces.pid == berth_model::NamespaceMode::Target {
@@ -128,6 +130,7 @@ impl Engine {
             created_at: clock::now(),
             life: Life::Created,
             identity: None,
+            labels: Labels::default(),
             cgroup,
             resources: self.with_default_limits(&config.resources),
             log_path: plan::log_path(pod, &config),

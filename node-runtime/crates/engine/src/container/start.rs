@@ -11,6 +11,7 @@ use berth_model::{ContainerId, Error, ErrorKind, ExitReason, ExitStatus, Result}
 use berth_monitor_api::frame::TaskKind;
 use berth_monitor_api::spec::InitSpec;
 use berth_oci::monitor::{Event, SpawnRequest, Start, TaskStdio};
+use berth_oci::readback::{self, Labels};
 use berth_store::Sync;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -41,9 +42,13 @@ impl Engine {
         let mut walk = Walk::new("start", &self.metrics);
         pod.begin_start(id);
         match self.start_steps(&mut walk, pod, id, &container).await {
-            Ok(()) => {
+            Ok(labels) => {
                 let phases = walk.finish();
-                let noted = pod.update_container(id, Sync::Later, |c| c.phases = phases).await;
+                let note = pod.update_container(id, Sync::Later, |c| {
+                    c.phases = phases;
+                    c.labels = labels;
+                });
+                let noted = note.await;
                 tracing::info!(pod = %pod.id, container = %id, "container is running");
                 if let Some(exit) = pod.end_start(id) {
                     self.container_ended(pod, id, pod.container(id)?.exit_status(&exit)).await;
@@ -72,7 +77,7 @@ impl Engine {
         pod: &Arc<Pod>,
         id: &ContainerId,
         container: &ContainerRecord,
-    ) -> Result<()> {
+    ) -> Result<Labels> {
         walk.step("record", pod.update_container(id, Sync::Later, |c| c.life = Life::Starting)).await?;
         let mapped = plan::mapped_root(&pod.record().config);
         let parts = SpecParts {
@@ -167,13 +172,13 @@ impl Engine {
     }
 
     /// Lets the child execute its program, and reads back from the kernel what confines it.
-    async fn execute(&self, start: &mut Start, container: &ContainerRecord, pid: u32) -> Result<()> {
+    async fn execute(&self, start: &mut Start, container: &ContainerRecord, pid: u32) -> Result<Labels> {
         start.go().await?;
         if start.next().await? != Event::Started {
             return Err(Error::internal("init said something unexpected after Go"));
         }
         // On an error the caller ends the container by its cgroup.
-        let expected = berth_oci::readback::Expected::of(&container.config.security);
-        blocking(move || berth_oci::readback::check(pid, &expected)).await
+        let expected = readback::Expected::of(&container.config.security, &self.facts)?;
+        blocking(move || readback::check(pid, &expected)).await
     }
 }

@@ -32,9 +32,14 @@ pub fn seccomp_filter(
     }
 }
 
+/// Name of the runtime's default AppArmor profile.
+pub const DEFAULT_APPARMOR: &str = "berth-default";
+
 /// The AppArmor profile to change to, if any. RuntimeDefault on a node without AppArmor is none, as with the peers; a profile
-/// by name is an error there.
-pub(crate) fn apparmor(security: &SecurityContext, node: &NodeFacts) -> Result<Option<String>> {
+/// by name is an error there. Whether a profile is loaded is for the caller to see.
+///
+/// Errors: `InvalidArgument` for what cannot be a name; `FailedPrecondition` for a node without AppArmor.
+pub fn apparmor(security: &SecurityContext, node: &NodeFacts) -> Result<Option<String>> {
     let field = "linux.security_context.apparmor";
     let unavailable = |problem: &str| Err(Error::new(ErrorKind::FailedPrecondition, format!("{field}: {problem}")));
     if security.privileged {
@@ -42,11 +47,7 @@ pub(crate) fn apparmor(security: &SecurityContext, node: &NodeFacts) -> Result<O
     }
     match &security.apparmor {
         Profile::Unconfined => Ok(None),
-        Profile::RuntimeDefault if !node.apparmor => Ok(None),
-        Profile::RuntimeDefault => match &node.apparmor_default {
-            Some(name) => Ok(Some(name.clone())),
-            None => unavailable("the runtime's default profile is not loaded on this node; name a loaded one"),
-        },
+        Profile::RuntimeDefault => Ok(node.apparmor.then(|| DEFAULT_APPARMOR.to_owned())),
         Profile::Localhost(name) => {
             let name = name.strip_prefix("localhost/").unwrap_or(name);
             if name.is_empty() || name.len() > 255 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {

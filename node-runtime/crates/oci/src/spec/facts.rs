@@ -16,8 +16,6 @@ pub struct NodeFacts {
     pub arch: Arch,
     /// AppArmor is enabled.
     pub apparmor: bool,
-    /// The loaded AppArmor profile that RuntimeDefault means, if there is one.
-    pub apparmor_default: Option<String>,
     /// SELinux is enabled.
     pub selinux: bool,
     /// Containers get cgroup namespaces of their own (cgroup v2).

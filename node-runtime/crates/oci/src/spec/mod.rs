@@ -15,7 +15,7 @@ mod sysctl;
 mod validate;
 
 pub use capabilities::{DEFAULT_CAPABILITIES, capabilities};
-pub use confine::seccomp_filter;
+pub use confine::{DEFAULT_APPARMOR, apparmor, seccomp_filter};
 pub use container::{ContainerInputs, container_spec};
 pub use facts::{ImageMountSource, NodeFacts, PodPaths};
 pub use pod::{SandboxInputs, sandbox_spec, validate_pod};

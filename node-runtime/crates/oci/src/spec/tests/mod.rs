@@ -24,7 +24,6 @@ fn node() -> NodeFacts {
         kernel: (6, 18),
         arch: Arch::X86_64,
         apparmor: false,
-        apparmor_default: None,
         selinux: false,
         cgroup_namespaces: true,
         user_namespaces: true,

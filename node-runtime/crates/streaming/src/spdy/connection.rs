@@ -111,7 +111,7 @@ impl Connection {
         Ok(handles)
     }
 
-    /// Writes what was queued, and GOAWAY, and waits shortly for the peer to end. From now on streams can neither be read nor
+    /// Writes what was queued, and GOAWAY, and waits for the peer to end, at most a minute longer. From now on streams can neither be read nor
     /// written. Errors: the peer did not take everything within [`Limits::close_within`] of the last it took; the transport failed.
     pub async fn close(&self) -> Result<()> {
         self.shared.lock().close();
@@ -119,7 +119,7 @@ impl Connection {
     }
 
     /// Waits until the transport has ended, for whatever reason. Errors: it did not end in order.
-    pub fn gone(&self) -> impl Future<Output = Result<()>> + Send + 'static {
+    pub fn gone(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let (shared, mut gone) = (Arc::clone(&self.shared), self.gone.clone());
         async move {
             // The sender lives as long as what `shared` holds.

@@ -59,7 +59,8 @@ pub struct Limits {
     pub ping_every: Option<Duration>,
     /// End the connection after that long without any frame but PING, in either direction.
     pub idle: Option<Duration>,
-    /// How long [`Connection::close`] waits for a peer that takes nothing of what was written.
+    /// How long [`Connection::close`] waits for a peer that takes nothing of what was written. Long by default, as idle connections of
+    /// the kubelet's: behind `kubectl exec ... | less` sits somebody who reads.
     pub close_within: Duration,
 }
 
@@ -71,7 +72,7 @@ impl Default for Limits {
             buffered: 8 * 1024 * 1024,
             ping_every: None,
             idle: None,
-            close_within: Duration::from_secs(30),
+            close_within: Duration::from_secs(4 * 3600),
         }
     }
 }

@@ -5,8 +5,11 @@ use berth_model::{Error, ErrorKind};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long the peer's own end is waited for, after GOAWAY, or when nothing can be written any more.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long after GOAWAY the peer's own end is waited for. Its bytes are read and thrown away meanwhile: an end with unread bytes
+/// resets the transport, and what is still in its buffers is lost.
+const LINGER: Duration = Duration::from_secs(60);
+/// How long after a failed write what the peer had sent is read.
+const BROKEN: Duration = Duration::from_secs(2);
 /// How long a peer that broke the protocol has to take the GOAWAY that says so.
 const FAIL_WITHIN: Duration = Duration::from_secs(1);
 /// While the connection is not read, its end is not seen either; writing to a peer that is gone shows it.
@@ -69,7 +72,8 @@ impl State {
                 let limit = if self.error.is_some() { FAIL_WITHIN } else { self.limits.close_within };
                 self.end_at(now, self.times.progress + limit, true)
             }
-            Phase::Broken | Phase::Told => self.end_at(now, self.times.told + LINGER, false),
+            Phase::Broken => self.end_at(now, self.times.told + BROKEN, false),
+            Phase::Told => self.end_at(now, self.times.told + LINGER, false),
             Phase::Ended => None,
         }
     }

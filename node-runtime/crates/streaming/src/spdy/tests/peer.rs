@@ -151,3 +151,16 @@ async fn close_does_not_wait_for_ever() {
     assert!((PIPE..4 << 20).contains(&all), "{all} bytes were taken");
     assert!(server.close().await.unwrap_err().message().contains("does not take"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_our_goaway_the_peer_has_a_minute() {
+    let (mut peer, server, _incoming) = Peer::new(Limits::default());
+    let began = tokio::time::Instant::now();
+    let closed = tokio::spawn(async move { server.close().await });
+    peer.until(Got::GoAway(0, 0)).await;
+    assert_eq!(peer.receive().await, None);
+    // It has not read that yet, and goes on.
+    peer.data(1, false, &[0; 200_000]).await;
+    closed.await.unwrap().unwrap();
+    assert_eq!(began.elapsed().as_secs(), 60);
+}

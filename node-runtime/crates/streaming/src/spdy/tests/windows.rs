@@ -130,3 +130,17 @@ async fn what_waits_is_thrown_away_with_its_reader() {
     drop(soon(sending).await.unwrap());
     soon(server.gone()).await.unwrap();
 }
+
+/// Its end would not be seen: a peer that is gone does not answer writing.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_not_read_is_pinged() {
+    let limits = Limits { buffered: 256 * 1024, ..Limits::default() };
+    let (mut peer, _server, mut incoming) = Peer::new(limits);
+    peer.open(1).await;
+    let (mut reader, _writer) = accepted(&mut incoming).await;
+    peer.data(1, true, &[0; 300_000]).await;
+    peer.until(Got::Ping(2)).await;
+    let mut all = Vec::new();
+    soon(reader.read_to_end(&mut all)).await.unwrap();
+    assert_eq!(all.len(), 300_000);
+}

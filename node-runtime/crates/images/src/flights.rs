@@ -1,11 +1,11 @@
-//! Pulls in flight: equal ones join.
+//! Pulls in flight: equal ones join, and one that nobody waits for any more is told so.
 //!
-//! Owns: who waits for which pull, and who hears of its progress. Must not: know what a pull does.
+//! Owns: who waits for which pull, and who hears of its progress. Must not: know what a pull does, or stop one.
 use crate::ImageRecord;
 use crate::pull::PullRequest;
 use berth_model::{Digest, Error, PullProgress, Reference, Result};
 use berth_registry::Auth;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{mpsc, watch};
 
 type Outcome = Result<Arc<ImageRecord>>;
@@ -37,9 +37,31 @@ impl Listeners {
     }
 }
 
+/// Held by everyone who waits for one pull. With the last of them goes the wish for it.
+struct Wish(watch::Sender<bool>);
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
+}
+
+/// Tells a pull whether somebody waits for it.
+#[derive(Clone)]
+pub struct Wanted(watch::Receiver<bool>);
+
+impl Wanted {
+    /// Returns when nobody does any more.
+    pub async fn given_up(&mut self) {
+        // An error is the sender's end, which tells the same.
+        let _ = self.0.wait_for(|wanted| !wanted).await;
+    }
+}
+
 struct Flight {
     key: Key,
     listeners: Listeners,
+    wish: Weak<Wish>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -52,12 +74,17 @@ impl Flights {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins an equal pull, or starts one in a task of its own: when the caller goes away, the pull goes on.
-    pub async fn join<F>(&self, request: PullRequest, start: impl FnOnce(PullRequest, Listeners) -> F) -> Outcome
+    /// Joins an equal pull, or starts one in a task of its own. When a caller goes away the pull goes on for the others; when
+    /// the last one does, the pull is told, and ends where it can.
+    pub async fn join<F>(
+        &self,
+        request: PullRequest,
+        start: impl FnOnce(PullRequest, Listeners, Wanted) -> F,
+    ) -> Outcome
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
-        let mut outcome = self.enter(request, start);
+        let (_wish, mut outcome) = self.enter(request, start);
         match outcome.wait_for(Option::is_some).await {
             Ok(found) => found.clone().unwrap_or_else(|| Err(ended())),
             Err(_) => Err(ended()),
@@ -67,8 +94,8 @@ impl Flights {
     fn enter<F>(
         &self,
         mut request: PullRequest,
-        start: impl FnOnce(PullRequest, Listeners) -> F,
-    ) -> watch::Receiver<Option<Outcome>>
+        start: impl FnOnce(PullRequest, Listeners, Wanted) -> F,
+    ) -> (Arc<Wish>, watch::Receiver<Option<Outcome>>)
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
@@ -76,24 +103,30 @@ impl Flights {
         let PullRequest { reference, digest, auth, evidence, .. } = request.clone();
         let key = Key { reference, digest, auth, evidence };
         let mut all = self.lock();
-        if let Some(flight) = all.iter().find(|f| f.key == key) {
+        // One that nobody wants is about to end, so it cannot be joined.
+        let equal = all.iter().filter(|f| f.key == key).find_map(|f| Some((f.wish.upgrade()?, f)));
+        if let Some((wish, flight)) = equal {
             flight.listeners.add(listener);
-            return flight.outcome.clone();
+            return (wish, flight.outcome.clone());
         }
         let listeners = Listeners::default();
         listeners.add(listener);
         let (sender, outcome) = watch::channel(None);
-        all.push(Flight { key, listeners: listeners.clone(), outcome: outcome.clone() });
+        let (wanted, told) = watch::channel(true);
+        let wish = Arc::new(Wish(wanted));
+        let flight =
+            Flight { key, listeners: listeners.clone(), wish: Arc::downgrade(&wish), outcome: outcome.clone() };
+        all.push(flight);
         drop(all);
         let landing = Landing { flights: self.0.clone(), outcome: outcome.clone() };
-        let pull = start(request, listeners);
+        let pull = start(request, listeners, Wanted(told));
         tokio::spawn(async move {
             let found = pull.await;
             // Off the list first, so that whoever comes after this result starts afresh.
             drop(landing);
             sender.send_replace(Some(found));
         });
-        outcome
+        (wish, outcome)
     }
 }
 

@@ -4,11 +4,11 @@
 //! speak HTTP (the registry client does), or make anything visible (that is [`crate::commit`]).
 mod layers;
 
-use crate::flights::Listeners;
+use crate::flights::{Listeners, Wanted};
 use crate::image_config::{self, ParsedConfig};
 use crate::record::{Evidence, ImageRecord};
 use crate::{Images, refused};
-use berth_model::{Digest, ErrorKind, ImageId, PullProgress, PullStage, Reference, Result, ResultExt};
+use berth_model::{Digest, Error, ErrorKind, ImageId, PullProgress, PullStage, Reference, Result, ResultExt};
 use berth_registry::{Auth, Descriptor, ImageManifest, ManifestKind, Platform, parse_manifest, select_platform};
 use bytes::Bytes;
 use std::io::Write;
@@ -55,6 +55,7 @@ struct Pull {
     images: Images,
     request: PullRequest,
     listeners: Listeners,
+    wanted: Wanted,
 }
 
 /// Keeps blobs and snapshots from the collector while a pull needs them.
@@ -77,15 +78,19 @@ impl Drop for Lease {
 }
 
 impl Images {
-    /// Pulls an image, or joins an equal pull. It goes on when the caller gives up, and asking again joins it. What is here already is
-    /// not fetched again.
+    /// Pulls an image, or joins an equal pull. What is here already is not fetched again.
+    ///
+    /// When this is dropped the pull goes on for the others that wait for it. When it was the last one, nothing more is fetched, and
+    /// what is half-done is removed at once; layers that were finished stay for a while, so that the next attempt begins with them.
+    /// A pull that has begun to become visible becomes so.
     ///
     /// Errors: the registry client's (`Unknown` starting `RegistryUnavailable`, `NotFound`, `PermissionDenied`); `FailedPrecondition` for
     /// content that is not as promised or unsafe; `ResourceExhausted` for a limit or a full disk. A pull that fails leaves no
     /// file behind.
     pub async fn fetch(&self, request: PullRequest) -> Result<Arc<ImageRecord>> {
         let images = self.clone();
-        self.inner.flights.join(request, |request, listeners| Pull { images, request, listeners }.run()).await
+        let start = |request, listeners, wanted| Pull { images, request, listeners, wanted }.run();
+        self.inner.flights.join(request, start).await
     }
 
     /// The configuration of an image, byte for byte as it was pulled. Errors: `NotFound`.
@@ -126,11 +131,11 @@ impl Pull {
             }
         }
         let mut lease = Lease { images: self.images.clone(), digests: Vec::new() };
-        let (manifest_digest, manifest_bytes, manifest) = self.manifest().await?;
+        let (manifest_digest, manifest_bytes, manifest) = self.unless_given_up(self.manifest()).await?;
         check_types(&manifest)?;
         let id = manifest.config.digest.clone();
         lease.add(vec![id.clone(), manifest_digest.clone()]);
-        let config_bytes = self.config(&manifest.config).await?;
+        let config_bytes = self.unless_given_up(self.config(&manifest.config)).await?;
         let parsed = image_config::parse(&config_bytes, manifest.layers.len(), &self.images.inner.config.limits)?;
         let chain_ids = image_config::chain_ids(&parsed.diff_ids);
         lease.add(chain_ids.iter().chain(manifest.layers.iter().map(|l| &l.digest)).cloned().collect());
@@ -153,6 +158,15 @@ impl Pull {
             evidence: Evidence::default(),
         };
         self.images.commit(&self.request, &id, Some(fresh)).await
+    }
+
+    /// Follows a request that can be dropped midway.
+    async fn unless_given_up<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut wanted = self.wanted.clone();
+        tokio::select! {
+            () = wanted.given_up() => Err(given_up()),
+            result = request => result,
+        }
     }
 
     /// The image, if this digest is here with all of its layers.
@@ -211,6 +225,10 @@ impl Pull {
     fn tell(&self, item: &str, stage: PullStage, current: u64, total: u64) {
         self.listeners.tell(&PullProgress { item: item.to_owned(), stage, current, total });
     }
+}
+
+fn given_up() -> Error {
+    Error::new(ErrorKind::Unavailable, "the pull was given up by all who waited for it")
 }
 
 fn check_types(manifest: &ImageManifest) -> Result<()> {

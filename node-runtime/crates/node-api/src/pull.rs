@@ -16,9 +16,13 @@ const BACKLOG: usize = 64;
 pub(crate) fn call(engine: Arc<Engine>, request: wire::PullImageRequest) -> BoxStream<wire::PullImageEvent> {
     let (tell, events) = mpsc::channel(BACKLOG);
     tokio::spawn(async move {
-        let result = run(engine, request, &tell).await;
-        // A reader that went away does not stop the pull; nobody is left to tell.
-        let _ = tell.send(result).await;
+        tokio::select! {
+            // The reader went away: nobody waits for this pull any more.
+            () = tell.closed() => {}
+            result = run(engine, request, &tell) => {
+                let _ = tell.send(result).await;
+            }
+        }
     });
     Box::pin(ReceiverStream::new(events))
 }

@@ -104,8 +104,17 @@ impl Pull {
                 }
             }
         });
-        future::join_all(tasks).await;
-        if let Some(e) = crew.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        // Each layer ends where it can, and this waits for that.
+        let mut wanted = self.wanted.clone();
+        let mut all = std::pin::pin!(future::join_all(tasks));
+        tokio::select! {
+            _ = &mut all => {}
+            () = wanted.given_up() => {
+                crew.fail(super::given_up());
+                all.await;
+            }
+        }
+        if let Some(e) = crew.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(e);
         }
         let state = self.images.state();
@@ -127,13 +136,20 @@ impl Pull {
         let maker = self.images.maker(layer.chain_id());
         // Two pulls that share a layer: the second one waits here, and then finds it. Locks are taken from the top of a stack
         // to its bottom only, so they cannot wait for each other in a circle.
-        let _making = maker.lock().await;
+        let mut progress = crew.progress[layer.index].subscribe();
+        let _making = tokio::select! {
+            _ = progress.wait_for(|p| *p == Progress::Failed) => return Err(Crew::cancelled()),
+            making = maker.lock() => making,
+        };
         if self.images.state().snapshots.contains_key(layer.chain_id()) {
             self.tell(layer.item(), PullStage::Exists, layer.descriptor.size, layer.descriptor.size);
             return Ok(());
         }
         let (directory, unpacked) = {
-            let _permit = self.images.inner.blob_permits.acquire().await.map_err(|e| Error::internal(e.to_string()))?;
+            let _permit = tokio::select! {
+                _ = progress.wait_for(|p| *p == Progress::Failed) => return Err(Crew::cancelled()),
+                permit = self.images.inner.blob_permits.acquire() => permit.map_err(|e| Error::internal(e.to_string()))?,
+            };
             self.download(layer, crew).await?
         };
         if let Some(below) = layer.index.checked_sub(1) {

@@ -1,4 +1,4 @@
-//! Errors of the node half as gRPC status: exactly one code per kind. Both edges answer with this.
+//! Errors of the node half as gRPC status: exactly one code per kind. Both edges answer with this; the CRI's has one exception.
 use berth_model::{Error, ErrorKind};
 use tonic::{Code, Status};
 
@@ -11,7 +11,7 @@ pub fn status(error: Error) -> Status {
         ErrorKind::FailedPrecondition => Code::FailedPrecondition,
         ErrorKind::ResourceExhausted => Code::ResourceExhausted,
         ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
-        ErrorKind::PermissionDenied => Code::PermissionDenied,
+        ErrorKind::PermissionDenied | ErrorKind::PolicyDenied => Code::PermissionDenied,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::Unimplemented => Code::Unimplemented,
         ErrorKind::Unknown => Code::Unknown,

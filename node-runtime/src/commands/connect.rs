@@ -55,7 +55,8 @@ async fn channel(socket: &Path) -> Result<Channel> {
 pub fn said(status: Status) -> Error {
     let message = match status.message() {
         "" => format!("the daemon answered {}", status.code()),
-        message => message.to_owned(),
+        // By the CRI's socket a refusal of an image carries the kubelet's word for it, which says nothing to people.
+        message => message.strip_prefix("SignatureValidationFailed: ").unwrap_or(message).to_owned(),
     };
     Refusal(message).into()
 }

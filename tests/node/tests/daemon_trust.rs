@@ -199,3 +199,18 @@ async fn a_registrys_authority_is_trusted_as_soon_as_a_document_says_so() {
     eventually("the authority is trusted", pulled).await;
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_are_told_without_the_kubelets_word() {
+    let node = Node::new().await;
+    let host = node.registry().host();
+    node.document("60-deny.yaml", &policy("guard", "Enforce", &format!("  registries:\n    deny: [\"{host}\"]\n")));
+    in_force(&node, "guard").await;
+    let berth = berth_node_tests::programs().join("berth");
+    let output = std::process::Command::new(berth).arg("--root").arg(node.root()).args(["pull", &node.web()]).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("is denied: ImagePolicy guard"), "{said}");
+    assert!(!said.contains("SignatureValidationFailed"), "{said}");
+    node.finish().await;
+}

@@ -1,11 +1,11 @@
 //! The two services: each call is counted and goes to its file.
-use crate::error::unimplemented;
+use crate::error::{status, unimplemented};
 use crate::metrics::CallMetrics;
 use crate::{image, runtime};
 use berth_engine::Engine;
+use berth_proto::cri as wire;
 use berth_proto::cri::image_service_server::ImageService;
 use berth_proto::cri::runtime_service_server::RuntimeService;
-use berth_proto::{cri as wire, status};
 use std::sync::Arc;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};

@@ -1,9 +1,10 @@
 //! Image use cases: policy, resolve, fetch; list, status, remove.
 use crate::context::Engine;
+use crate::metrics::Metrics;
 use crate::pod::stop::run_to_end;
 use crate::steps::Walk;
 use berth_images::{Evidence, FsUsage, ImageRecord, PullRequest, Source};
-use berth_model::{PullProgress, Reference, Result};
+use berth_model::{ErrorKind, PullProgress, Reference, Result};
 use berth_registry::Auth;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,27 +31,36 @@ pub struct PullOutcome {
     pub warnings: Vec<String>,
 }
 
+/// Counts a pull when it ends, also when its caller goes away.
+struct Count<'a> {
+    metrics: &'a Metrics,
+    begun: Instant,
+    label: &'static str,
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.metrics.pull(self.label, self.begun.elapsed());
+    }
+}
+
 impl Engine {
-    /// Pulls an image; equal pulls join one transfer.
-    /// Errors: `Unknown` with `SignatureValidationFailed` or `RegistryUnavailable` in front, as the kubelet expects;
-    /// `InvalidArgument` for a malformed reference; `NotFound`; `ResourceExhausted` for limits and full disks.
-    pub async fn pull(self: &Arc<Self>, spec: PullSpec) -> Result<PullOutcome> {
-        let engine = self.clone();
-        run_to_end(async move {
-            let begun = Instant::now();
-            let result = engine.clone().execute_pull(spec).await;
-            let label = match &result {
-                Ok(_) => "ok",
-                Err(e) if e.message().starts_with("SignatureValidationFailed") => "denied",
-                Err(_) => "error",
-            };
-            engine.metrics.pull(label, begun.elapsed());
-            result
-        })
-        .await
+    /// Pulls an image; equal pulls join one transfer. It is given up when this is dropped: what asked for it has gone away. The
+    /// transfer itself ends with the last of those that wait for it, between two of its steps (see `Images::fetch`).
+    /// Errors: `PolicyDenied`; `Unknown` with `RegistryUnavailable` in front, as the kubelet expects; `InvalidArgument` for a
+    /// malformed reference; `NotFound`; `ResourceExhausted` for limits and full disks.
+    pub async fn pull(&self, spec: PullSpec) -> Result<PullOutcome> {
+        let mut count = Count { metrics: &self.metrics, begun: Instant::now(), label: "cancelled" };
+        let result = self.execute_pull(spec).await;
+        count.label = match &result {
+            Ok(_) => "ok",
+            Err(e) if e.kind() == ErrorKind::PolicyDenied => "denied",
+            Err(_) => "error",
+        };
+        result
     }
 
-    async fn execute_pull(self: Arc<Self>, spec: PullSpec) -> Result<PullOutcome> {
+    async fn execute_pull(&self, spec: PullSpec) -> Result<PullOutcome> {
         let reference = Reference::parse(&spec.reference)?;
         let mut walk = Walk::new("pull", &self.metrics);
         let namespace = spec.namespace.clone();

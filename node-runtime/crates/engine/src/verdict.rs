@@ -48,7 +48,7 @@ impl PolicyCache {
 }
 
 impl Engine {
-    /// Decides about a reference before anything is fetched. Returns warnings. Errors: `Unknown` with the kubelet's prefix.
+    /// Decides about a reference before anything is fetched. Returns warnings. Errors: `PolicyDenied`.
     pub(crate) fn decide_reference(&self, namespace: &str, reference: &Reference) -> Result<Vec<String>> {
         let set = self.policy.get(&self.settings())?;
         let subject = Subject { namespace: known(namespace), references: vec![reference.clone()], sources: Vec::new() };
@@ -96,10 +96,8 @@ impl Engine {
                 Ok(verdict.reasons)
             }
             Outcome::Deny => {
-                // The kubelet matches on this prefix, and only with the code Unknown (cri-contract 2.6).
-                let problem =
-                    format!("SignatureValidationFailed: image {what} is denied: {}", verdict.reasons.join("; "));
-                Err(Error::new(ErrorKind::Unknown, problem))
+                let problem = format!("image {what} is denied: {}", verdict.reasons.join("; "));
+                Err(Error::new(ErrorKind::PolicyDenied, problem))
             }
         }
     }

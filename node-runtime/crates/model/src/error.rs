@@ -1,7 +1,7 @@
 //! The error that crosses crate edges: a kind that callers decide on (status codes, retries) and a sentence for people.
 use std::fmt;
 
-/// What a caller can do about an error. Each kind has exactly one gRPC status code.
+/// What a caller can do about an error. Each kind has exactly one gRPC status code at each edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The request is wrong, whatever the state of the node.
@@ -16,8 +16,10 @@ pub enum ErrorKind {
     ResourceExhausted,
     /// The time given was not enough.
     DeadlineExceeded,
-    /// Policy or confinement forbids it.
+    /// Access is not granted, or confinement forbids it.
     PermissionDenied,
+    /// An image policy forbids it. The CRI has a code and a prefix of its own for this.
+    PolicyDenied,
     /// Another party does not answer now; trying again may help.
     Unavailable,
     /// Not built yet.

@@ -403,3 +403,18 @@ fn pod_with_port(node: &Node, name: &str, port: u16) -> PodSandboxConfig {
     sandbox.port_mappings = vec![PortMapping { host_port: i32::from(port), container_port: 80, ..Default::default() }];
     sandbox
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_sees_its_cgroup_as_the_root() {
+    let node = Node::with_tools().await;
+    let script = "cut -d: -f3 /proc/self/cgroup; grep -E ' - cgroup2? ' /proc/self/mountinfo | cut -d' ' -f4; \
+                  cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null";
+    let mut config = shell(&node, "own", script);
+    resources(&mut config).memory_limit_in_bytes = 64 << 20;
+    let (status, log) = node.cri().to_the_end(&node, config).await;
+    let lines: Vec<&str> = log.lines().collect();
+    let (limit, roots) = lines.split_last().unwrap();
+    assert!(roots.len() >= 2 && roots.iter().all(|path| *path == "/"), "paths and mounts agree: {log}");
+    assert_eq!(*limit, (64 << 20).to_string(), "{} {log}", status.reason);
+    node.finish().await;
+}

@@ -3,6 +3,7 @@
 
 mod images;
 
+use berth_images::RootfsPlan;
 use berth_model::{ContainerId, ErrorKind};
 use berth_test_registry::{Compression, Entry, Fault, ImageBuilder, Layer, When};
 use images::{Bench, names};
@@ -60,7 +61,11 @@ async fn a_full_disk_fails_the_pull_and_nothing_else() {
         assert!(error.message().contains("large") && error.message().contains("space"), "{error}");
         assert_eq!(bench.tree(), before, "the failed pull left something");
         assert_eq!(bench.images.list(), std::slice::from_ref(&kept));
-        bench.images.prepare_rootfs(&ContainerId::from_random([1; 32]), &kept.id, None).await.unwrap();
+        bench
+            .images
+            .prepare_rootfs(&ContainerId::from_random([1; 32]), RootfsPlan::new(kept.id.clone()))
+            .await
+            .unwrap();
         let next = ImageBuilder::new("next", "v1").layer(Layer::new().file("n", 0o644, noise(1 << 20)));
         bench.push_and_pull(&next, "next:v1").await;
     }
@@ -83,7 +88,7 @@ async fn a_crash_leaves_only_what_the_next_start_removes() {
     let layer = |text: &str| Layer::new().file("f", 0o644, text);
     let image = bench.push_and_pull(&ImageBuilder::new("app", "v1").layer(layer("one")), "app:v1").await;
     let owner = ContainerId::from_random([3; 32]);
-    bench.images.prepare_rootfs(&owner, &image.id, None).await.unwrap();
+    bench.images.prepare_rootfs(&owner, RootfsPlan::new(image.id.clone())).await.unwrap();
     let sound = bench.tree();
     // What a process killed at any point of a pull or a removal can leave.
     let plant = |path: &str| {

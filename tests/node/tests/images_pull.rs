@@ -3,6 +3,7 @@
 
 mod images;
 
+use berth_images::RootfsPlan;
 use berth_model::ContainerId;
 use berth_registry::Auth;
 use berth_test_registry::{Compression, Entry, Fault, ImageBuilder, Layer, When};
@@ -54,7 +55,7 @@ async fn layers_stack_as_the_image_says() {
     assert_eq!(image.config.entrypoint, ["/bin/tool"]);
     assert_eq!(image.layers.len(), 3);
     assert!(image.size > 0 && image.pulled_at > 0);
-    let dirs = bench.images.prepare_rootfs(&container(1), &image.id, None).await.unwrap();
+    let dirs = bench.images.prepare_rootfs(&container(1), RootfsPlan::new(image.id.clone())).await.unwrap();
     assert_eq!(dirs.lower.len(), 3);
     {
         let overlay = Overlay::mount(&dirs.lower, Some((&dirs.upper, &dirs.work)), &dirs.mountpoint);
@@ -91,10 +92,15 @@ async fn layers_stack_as_the_image_says() {
 async fn a_user_namespace_gets_its_root() {
     let bench = Bench::new().await;
     let image = bench.push_and_pull(&layered(), "app:v1").await;
-    let dirs = bench.images.prepare_rootfs(&container(1), &image.id, Some((100_000, 200_000))).await.unwrap();
+    let plan = RootfsPlan { mapped_root: Some((100_000, 200_000)), ..RootfsPlan::new(image.id.clone()) };
+    let dirs = bench.images.prepare_rootfs(&container(1), plan).await.unwrap();
     let upper = dirs.upper.metadata().unwrap();
     assert_eq!((upper.uid(), upper.gid()), (100_000, 200_000));
-    assert_eq!(bench.images.prepare_rootfs(&container(1), &image.id, None).await.unwrap(), dirs, "asking again");
+    assert_eq!(
+        bench.images.prepare_rootfs(&container(1), RootfsPlan::new(image.id.clone())).await.unwrap(),
+        dirs,
+        "asking again"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +194,7 @@ async fn snapshots_are_shared_and_stay_while_they_are_used() {
     assert_eq!(names(&bench.root.join("snapshots")).len(), 3);
     let before = bench.images.fs_usage().unwrap();
     assert!(before.images.bytes > 10_000 && before.mountpoint == bench.root);
-    let dirs = bench.images.prepare_rootfs(&container(2), &two.id, None).await.unwrap();
+    let dirs = bench.images.prepare_rootfs(&container(2), RootfsPlan::new(two.id.clone())).await.unwrap();
     bench.images.remove(two.id.as_str()).await.unwrap();
     bench.images.collect().await.unwrap();
     assert!(dirs.lower.iter().all(|d| d.exists()), "a container stands on them");

@@ -3,7 +3,7 @@
 
 mod init;
 
-use berth_model::Propagation;
+use berth_model::{MountOptions, Propagation};
 use berth_monitor_api::spec::{Bind, DeviceNode, MountKind, TerminalSize};
 use berth_sys::seccomp_load::{self, Instruction};
 use init::fixture::container;
@@ -22,7 +22,7 @@ fn mounts_go_where_the_spec_says() {
     let mut spec = f.script(
         "cat /data/file /single; echo; touch /data/new /ro/no || echo ro; cat /proc/self/mountinfo; ls /var-run/secrets; pwd",
     );
-    let ro = Bind { readonly: true, restrict: true, ..bind(&source) };
+    let ro = Bind { readonly: true, options: MountOptions::ALL, ..bind(&source) };
     spec.mounts.extend([
         mount("/data", MountKind::Bind(bind(&source))),
         mount("/ro", MountKind::Bind(ro)),

@@ -106,6 +106,9 @@ pub struct ContainerRecord {
     pub config: ContainerConfig,
     /// The image's id.
     pub image_id: Digest,
+    /// Ids of the images that its mounts name, in the order of those mounts.
+    #[serde(default)]
+    pub image_volumes: Vec<Digest>,
     /// What the image says of its process; kept, because the image may be removed under a container.
     pub image_config: ImageConfig,
     /// `repository@digest` of the image, or its id where it has no repository.

@@ -15,6 +15,7 @@ mod config;
 mod flights;
 mod image_config;
 mod layout;
+mod merged;
 mod open;
 mod pull;
 mod record;
@@ -23,12 +24,13 @@ mod state;
 mod tree;
 mod unpack;
 mod usage;
+mod volume;
 
 pub use collect::Collected;
 pub use config::{ImagesConfig, Limits};
 pub use pull::PullRequest;
 pub use record::{Evidence, ImageRecord, LayerRecord, Source};
-pub use rootfs::{RootfsDirs, RootfsRecord, RootfsUsage};
+pub use rootfs::{ImageVolume, RootfsDirs, RootfsPlan, RootfsRecord, RootfsUsage};
 pub use tree::DiskUsage;
 pub use usage::FsUsage;
 

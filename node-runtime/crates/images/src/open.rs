@@ -108,7 +108,7 @@ fn load_rootfs(records: &Records<RootfsRecord>) -> Result<HashMap<ContainerId, R
     for (id, record) in known.chain(unknown) {
         let Ok(id) = ContainerId::parse(&id) else { continue };
         // An owner without a record stands on nothing, and is still an owner that can be reconciled.
-        let none = || RootfsRecord { image: Digest::from_bytes([0; 32]), layers: Vec::new() };
+        let none = || RootfsRecord::of(Digest::from_bytes([0; 32]), Vec::new());
         found.insert(id, record.unwrap_or_else(none));
     }
     Ok(found)

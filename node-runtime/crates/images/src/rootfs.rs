@@ -2,9 +2,10 @@
 //! does that in the container's own mount namespace.
 //!
 //! Owns: the directories and the records of who uses what. Must not: outlive its container's removal.
-use crate::Images;
+use crate::merged::{self, Found};
 use crate::tree::{self, DiskUsage};
 use crate::unpack::io;
+use crate::{Images, volume};
 use berth_model::{ContainerId, Digest, Error, ErrorKind, ImageId, Result, ResultExt, UnixNanos};
 use berth_store::Sync;
 use rustix::fs::{self, Gid, Mode, OFlags, Uid};
@@ -20,9 +21,56 @@ pub struct RootfsRecord {
     pub image: ImageId,
     /// Chain ids of its layers, lowest first.
     pub layers: Vec<Digest>,
+    /// Images that are mounted beside it.
+    #[serde(default)]
+    pub image_volumes: Vec<ImageVolume>,
+    /// Paths in the container that have a directory of their own, `volumes/0` and on.
+    #[serde(default)]
+    pub volumes: Vec<PathBuf>,
 }
 
-/// The directories to assemble an overlay from.
+/// An image that a container mounts as a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// The image.
+    pub image: ImageId,
+    /// Chain ids of its layers, lowest first.
+    pub layers: Vec<Digest>,
+}
+
+impl RootfsRecord {
+    /// One without volumes.
+    pub(crate) fn of(image: ImageId, layers: Vec<Digest>) -> Self {
+        Self { image, layers, image_volumes: Vec::new(), volumes: Vec::new() }
+    }
+
+    /// Chain ids of all snapshots that the container needs.
+    pub(crate) fn uses(&self) -> impl Iterator<Item = &Digest> {
+        self.layers.iter().chain(self.image_volumes.iter().flat_map(|v| &v.layers))
+    }
+}
+
+/// What a container's root filesystem is to be made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootfsPlan {
+    /// The image.
+    pub image: ImageId,
+    /// The host's uid and gid of root in the pod's user namespace.
+    pub mapped_root: Option<(u32, u32)>,
+    /// Images that are mounted as volumes: their snapshots stay as long as the container does.
+    pub image_volumes: Vec<ImageId>,
+    /// Absolute paths in the container that get a directory of their own, filled from the image (its `VOLUME`s).
+    pub volumes: Vec<PathBuf>,
+}
+
+impl RootfsPlan {
+    /// One without volumes, in the host's user namespace.
+    pub fn new(image: ImageId) -> Self {
+        Self { image, mapped_root: None, image_volumes: Vec::new(), volumes: Vec::new() }
+    }
+}
+
+/// The directories to assemble an overlay from, and those of volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootfsDirs {
     /// Layers, topmost first. Never empty.
@@ -33,36 +81,49 @@ pub struct RootfsDirs {
     pub work: PathBuf,
     /// An empty directory to mount on.
     pub mountpoint: PathBuf,
+    /// Layers of each image volume in the order of the plan, topmost first, at least two each.
+    pub image_volumes: Vec<Vec<PathBuf>>,
+    /// Path in the container and directory of each volume.
+    pub volumes: Vec<(PathBuf, PathBuf)>,
 }
 
 /// A reading of what a container has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootfsUsage {
-    /// Blocks and inodes of the writable layer.
+    /// Blocks and inodes of the writable layer, and of the directories of the image's volumes.
     pub usage: DiskUsage,
     /// When it was counted.
     pub at: UnixNanos,
 }
 
 impl Images {
-    /// Makes a container's root filesystem. Asking again for the same image returns what exists. `mapped_root` is the host's uid and
-    /// gid of root in the pod's user namespace. Errors: `NotFound` for an image that is not here, `AlreadyExists` for a container
-    /// that stands on another one.
-    pub async fn prepare_rootfs(
-        &self,
-        owner: &ContainerId,
-        image: &ImageId,
-        mapped_root: Option<(u32, u32)>,
-    ) -> Result<RootfsDirs> {
-        let (images, owner, image) = (self.clone(), owner.clone(), image.clone());
-        self.blocking(move || images.prepare(&owner, &image, mapped_root)).await
+    /// Makes a container's root filesystem. Asking again for the same image returns what exists. Errors: `NotFound` for an image
+    /// that is not here, `AlreadyExists` for a container that stands on another one, `FailedPrecondition` for a volume that is
+    /// a file in the image.
+    pub async fn prepare_rootfs(&self, owner: &ContainerId, plan: RootfsPlan) -> Result<RootfsDirs> {
+        let (images, owner) = (self.clone(), owner.clone());
+        self.blocking(move || images.prepare(&owner, &plan)).await
     }
 
-    fn prepare(&self, owner: &ContainerId, image: &ImageId, mapped_root: Option<(u32, u32)>) -> Result<RootfsDirs> {
+    /// The directories of a root filesystem that was made before. Errors: `NotFound`.
+    pub fn rootfs(&self, owner: &ContainerId) -> Result<RootfsDirs> {
+        let record = self.state().rootfs.get(owner).cloned();
+        let record = record.ok_or_else(|| Error::not_found("root filesystem of container", owner))?;
+        Ok(self.rootfs_dirs(owner, &record))
+    }
+
+    /// Whether an image has something at a path, links of the image followed inside it. Errors: `NotFound` for the image,
+    /// `FailedPrecondition` for a path that cannot be followed.
+    pub async fn has_path(&self, image: &ImageId, path: &Path) -> Result<bool> {
+        let (layers, path) = (self.layers(image)?, path.to_owned());
+        self.blocking(move || Ok(!matches!(merged::find(&layers, &path)?, Found::Missing))).await
+    }
+
+    fn prepare(&self, owner: &ContainerId, plan: &RootfsPlan) -> Result<RootfsDirs> {
         let record = {
             let mut state = self.state();
             if let Some(existing) = state.rootfs.get(owner) {
-                if existing.image != *image {
+                if existing.image != plan.image {
                     let text =
                         format!("container {owner} has a root filesystem of image {}: remove it first", existing.image);
                     return Err(Error::new(ErrorKind::AlreadyExists, text));
@@ -71,14 +132,22 @@ impl Images {
                 drop(state);
                 return Ok(self.rootfs_dirs(owner, &record));
             }
-            let found = state.image(image).ok_or_else(|| Error::not_found("image", image))?;
-            let record = RootfsRecord { image: image.clone(), layers: found.chain_ids().cloned().collect() };
+            let layers = |id: &ImageId| -> Result<Vec<Digest>> {
+                let found = state.image(id).ok_or_else(|| Error::not_found("image", id))?;
+                Ok(found.chain_ids().cloned().collect())
+            };
+            let volume = |id: &ImageId| Ok(ImageVolume { image: id.clone(), layers: layers(id)? });
+            let record = RootfsRecord {
+                image_volumes: plan.image_volumes.iter().map(volume).collect::<Result<_>>()?,
+                volumes: plan.volumes.clone(),
+                ..RootfsRecord::of(plan.image.clone(), layers(&plan.image)?)
+            };
             // From here on the snapshots stay, whatever is removed meanwhile.
             state.rootfs.insert(owner.clone(), record.clone());
             record
         };
         let dirs = self.rootfs_dirs(owner, &record);
-        let made = self.make_dirs(owner, &record, &dirs, mapped_root);
+        let made = self.make_dirs(owner, &record, &dirs, plan.mapped_root).and_then(|()| fill_volumes(&dirs));
         if let Err(e) = made {
             let discarded = self.inner.layout.discard(&self.rootfs_path(owner));
             self.state().rootfs.remove(owner);
@@ -116,8 +185,8 @@ impl Images {
         Ok(())
     }
 
-    /// The tree of an image without a writable layer, topmost layer first, for image volumes. The snapshots stay as long as the image or
-    /// a root filesystem made by `owner` does. Errors: `NotFound`.
+    /// The tree of an image without a writable layer, topmost layer first. The snapshots stay as long as the image or a root
+    /// filesystem on it does. Errors: `NotFound`.
     pub fn layers(&self, image: &ImageId) -> Result<Vec<PathBuf>> {
         let found = self.state().image(image).cloned().ok_or_else(|| Error::not_found("image", image))?;
         Ok(self.trees(&found.chain_ids().cloned().collect::<Vec<_>>()))
@@ -137,7 +206,19 @@ impl Images {
             upper: base.join("upper"),
             work: base.join("work"),
             mountpoint: base.join("mount"),
+            image_volumes: record.image_volumes.iter().map(|v| self.read_only_stack(&v.layers, &base)).collect(),
+            volumes: numbered(&record.volumes, &base.join("volumes")),
         }
+    }
+
+    /// The layers of an overlay without a writable one, which needs two at the least: an empty one is put below.
+    fn read_only_stack(&self, layers: &[Digest], base: &Path) -> Vec<PathBuf> {
+        let mut trees = self.trees(layers);
+        if trees.len() == 1 {
+            // Not the empty one of images without layers: no directory may be in one overlay twice.
+            trees.push(base.join("mount"));
+        }
+        trees
     }
 
     fn rootfs_path(&self, owner: &ContainerId) -> PathBuf {
@@ -178,9 +259,22 @@ impl Images {
         }
         let (images, owner) = (self.clone(), owner.clone());
         self.blocking(move || {
-            let usage = tree::usage(&images.rootfs_path(&owner).join("upper"))?;
+            let base = images.rootfs_path(&owner);
+            let mut usage = tree::usage(&base.join("upper"))?;
+            // What is written into a volume of the image is written by the container as well.
+            usage += tree::usage(&base.join("volumes"))?;
             Ok(images.inner.usage.put(owner, usage))
         })
         .await
     }
+}
+
+fn numbered(paths: &[PathBuf], below: &Path) -> Vec<(PathBuf, PathBuf)> {
+    paths.iter().enumerate().map(|(n, path)| (path.clone(), below.join(n.to_string()))).collect()
+}
+
+fn fill_volumes(dirs: &RootfsDirs) -> Result<()> {
+    let Some(base) = dirs.volumes.first().and_then(|(_, dir)| dir.parent()) else { return Ok(()) };
+    std::fs::DirBuilder::new().mode(0o700).create(base).context(|| base.display())?;
+    dirs.volumes.iter().try_for_each(|(path, dir)| volume::fill(&dirs.lower, path, dir))
 }

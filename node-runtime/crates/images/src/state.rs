@@ -150,7 +150,7 @@ impl State {
             needed.extend([image.id.clone(), image.manifest_digest.clone()]);
             needed.extend(image.layers.iter().flat_map(|l| [l.chain_id.clone(), l.digest.clone()]));
         }
-        needed.extend(self.rootfs.values().flat_map(|r| r.layers.iter().cloned()));
+        needed.extend(self.rootfs.values().flat_map(RootfsRecord::uses).cloned());
         needed
     }
 
@@ -178,6 +178,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::record::{Evidence, LayerRecord};
+    use crate::rootfs::ImageVolume;
 
     fn digest(n: u8) -> Digest {
         Digest::from_bytes([n; 32])
@@ -270,12 +271,16 @@ mod tests {
         state.remove_image(&digest(1));
         assert!(state.needed().is_empty());
         let container = ContainerId::from_random([1; 32]);
-        state.rootfs.insert(container, RootfsRecord { image: digest(1), layers: vec![digest(101)] });
+        let record = RootfsRecord {
+            image_volumes: vec![ImageVolume { image: digest(2), layers: vec![digest(102)] }],
+            ..RootfsRecord::of(digest(1), vec![digest(101)])
+        };
+        state.rootfs.insert(container, record);
         state.lease(&[digest(5)]);
         state.lease(&[digest(5)]);
         state.release(&[digest(5)]);
-        assert_eq!(state.needed(), [digest(101), digest(5)].into());
+        assert_eq!(state.needed(), [digest(101), digest(102), digest(5)].into());
         state.release(&[digest(5)]);
-        assert_eq!(state.needed(), [digest(101)].into());
+        assert_eq!(state.needed(), [digest(101), digest(102)].into());
     }
 }

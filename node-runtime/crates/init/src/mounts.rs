@@ -5,26 +5,12 @@ use crate::dev;
 use crate::failure::{Explain, Failure, Result};
 use crate::root::{Root, Want};
 use crate::sources::{Source, Sources};
+use berth_model::MOUNTABLE_IN_PROC;
 use berth_monitor_api::spec::{ContainerSpec, MountKind, MountSpec};
 use berth_sys::mount::{self, NewMount, attr};
 use berth_sys::openat::{self, Access, magic};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-
-/// Files of procfs that something may be mounted over: what lxcfs and the like replace. The list is runc's
-/// (libcontainer/rootfs_linux.go, checkProcMount).
-const MOUNTABLE_IN_PROC: [&str; 10] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled",
-];
 
 /// Makes all mounts. Returns the /dev tmpfs, if there is one.
 pub fn make_all(root: &Root, spec: &ContainerSpec, sources: &mut Sources) -> Result<Option<OwnedFd>> {
@@ -51,7 +37,7 @@ fn make(
 ) -> Result<Option<OwnedFd>> {
     let target = mount.target.as_path();
     match (&mount.kind, source) {
-        (MountKind::Bind(_), Source::Tree(tree, is_directory)) => {
+        (MountKind::Bind(_) | MountKind::Image(_), Source::Tree(tree, is_directory)) => {
             let want = if is_directory { Want::Directory } else { Want::File };
             attach(root, target, &tree, want)?;
         }
@@ -75,7 +61,7 @@ fn make(
         (MountKind::Cgroup { readonly, v1_links, .. }, Source::Cgroup(v1, v2)) => {
             cgroups(root, target, *readonly, (v1, v1_links), v2)?;
         }
-        (MountKind::Bind(_) | MountKind::Cgroup { .. }, _) => {
+        (MountKind::Bind(_) | MountKind::Image(_) | MountKind::Cgroup { .. }, _) => {
             return Err(Failure::refused("its source was not prepared"));
         }
     }

@@ -1,33 +1,90 @@
-//! The root filesystem: an overlay of the image's layers, made by the host's root and attached by the container.
+//! Overlays of an image's layers: the root filesystem, and volumes that are images. Made by the host's root and attached by the
+//! container.
 //!
-//! Owns: options and id shifts of the overlay. Must not: mount anything where the host sees it.
+//! Owns: options and id shifts of the overlays. Must not: mount anything where the host sees it.
 use crate::failure::{Explain, Failure, Result};
-use berth_monitor_api::spec::Rootfs;
+use berth_model::MountOptions;
+use berth_monitor_api::spec::{ImageTree, Rootfs};
 use berth_sys::mount::{self, Change, NewMount, Sharing, attr};
 use berth_sys::namespace::{self, Kinds};
-use berth_sys::openat::{self, Access};
+use berth_sys::openat::{self, Access, Walk};
 use std::fmt::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// A detached mount of the overlay.
+const EINVAL: i32 = 22;
+
+/// The directories of one overlay.
+struct Stack<'a> {
+    /// Layers, topmost first.
+    lower: &'a [PathBuf],
+    /// The layers are shifted by the pod's user namespace.
+    idmapped: bool,
+    /// The writable layer and its work directory.
+    writable: Option<(&'a Path, &'a Path)>,
+    /// An empty directory to assemble on.
+    at: &'a Path,
+    /// Words of [`attr`].
+    attributes: u64,
+}
+
+/// A detached mount of the root filesystem.
 pub fn assemble(spec: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
-    if spec.lower.is_empty() {
-        return Err(Failure::refused("the root filesystem has no layer"));
-    }
-    let open = |path: &Path| openat::open_host(path, Access::Path).explain(|| format!("open {}", path.display()));
-    let lower = spec.lower.iter().map(|path| layer(path, spec.idmapped, userns)).collect::<Result<Vec<_>>>()?;
-    let (upper, work) = (open(&spec.upper)?, open(&spec.work)?);
     if let Some((uid, gid)) = spec.owner {
-        openat::change_owner_of_path(upper.as_fd(), uid, gid)
-            .explain(|| format!("give {} to {uid}:{gid}", spec.upper.display()))?;
+        let what = || format!("give {} to {uid}:{gid}", spec.upper.display());
+        openat::change_owner_of_path(open(&spec.upper)?.as_fd(), uid, gid).explain(what)?;
     }
-    match by_descriptors(&lower, &upper, &work) {
-        Ok(root) => Ok(root),
-        // A kernel that has no `lowerdir+`, or none that takes a descriptor (both are newer than 6.5).
-        Err(e) if e.errno == 22 => by_paths(spec, &lower).explain(|| "mount the overlay by paths"),
-        Err(e) => Err(e),
+    let stack = Stack {
+        lower: &spec.lower,
+        idmapped: spec.idmapped,
+        writable: Some((&spec.upper, &spec.work)),
+        at: &spec.mountpoint,
+        attributes: 0,
+    };
+    stack.mount(userns)
+}
+
+/// A detached, read-only mount of an image, or of a part of it. `at` is an empty directory. On a kernel that has to assemble
+/// on it, this process is in a mount namespace of its own afterwards.
+pub fn image(tree: &ImageTree, at: &Path, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    // Devices of an image are nobody's business here: the container has its own /dev.
+    let attributes = attr::RDONLY | attr::NODEV | attributes(tree.options);
+    let stack = Stack { lower: &tree.lower, idmapped: tree.idmapped, writable: None, at, attributes };
+    let whole = stack.mount(userns)?;
+    if tree.sub_path.as_os_str().is_empty() { Ok(whole) } else { part(whole, &tree.sub_path, at) }
+}
+
+/// The attributes that options stand for.
+pub fn attributes(options: MountOptions) -> u64 {
+    let MountOptions { noexec, nodev, nosuid } = options;
+    [(noexec, attr::NOEXEC), (nodev, attr::NODEV), (nosuid, attr::NOSUID)]
+        .into_iter()
+        .filter(|(set, _)| *set)
+        .fold(0, |all, (_, attribute)| all | attribute)
+}
+
+/// A detached copy of what a path leads to below a detached mount.
+fn part(whole: OwnedFd, path: &Path, at: &Path) -> Result<OwnedFd> {
+    let what = || format!("open {} in the image", path.display());
+    let inside = openat::open_below(whole.as_fd(), path, Access::Path, Walk::InRoot).explain(what)?;
+    match mount::clone_fd(inside.as_fd(), false) {
+        // Before 6.15 only attached mounts can be copied (fs/namespace.c, may_copy_tree).
+        Err(e) if e.raw_os_error() == Some(EINVAL) => {}
+        copied => return copied.explain(what),
     }
+    own_namespace(at)?;
+    mount::attach(whole.as_fd(), open(at)?.as_fd()).explain(what)?;
+    mount::clone_fd(inside.as_fd(), false).explain(what)
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    openat::open_host(path, Access::Path).explain(|| format!("open {}", path.display()))
+}
+
+fn own_namespace(at: &Path) -> Result<()> {
+    let what = || format!("prepare {}", at.display());
+    namespace::unshare(Kinds::MOUNT).explain(what)?;
+    mount::change_root_sharing(Sharing::Private).explain(what)
 }
 
 /// A layer's directory. An id-mapped one is a detached copy: what the image stores as 0 is then the pod's root.
@@ -45,51 +102,76 @@ fn layer(path: &Path, idmapped: bool, userns: Option<BorrowedFd<'_>>) -> Result<
     Ok(tree)
 }
 
-fn by_descriptors(lower: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd> {
-    let what = || "configure the overlay";
-    let overlay = NewMount::open("overlay").explain(what)?;
-    overlay.set("source", "overlay").explain(what)?;
-    for fd in lower {
-        overlay.set_fd("lowerdir+", fd.as_fd()).explain(what)?;
-    }
-    overlay.set_fd("upperdir", upper.as_fd()).explain(what)?;
-    overlay.set_fd("workdir", work.as_fd()).explain(what)?;
-    overlay.mount(0).explain(|| "mount the overlay")
-}
-
-/// The way of kernels before 6.13: option strings, which name attached directories of the caller's mount namespace only. So
-/// this process takes a mount namespace of its own, where a tmpfs on the given mount point holds the shifted layers and the
-/// overlay until the copy is taken.
-fn by_paths(spec: &Rootfs, shifted: &[OwnedFd]) -> Result<OwnedFd> {
-    let at = spec.mountpoint.as_path();
-    let what = || format!("prepare {}", at.display());
-    let open = |path: &Path| openat::open_host(path, Access::Path).explain(|| format!("open {}", path.display()));
-    namespace::unshare(Kinds::MOUNT).explain(what)?;
-    mount::change_root_sharing(Sharing::Private).explain(what)?;
-    let scratch = NewMount::open("tmpfs").explain(what)?.mount(attr::NODEV).explain(what)?;
-    mount::attach(scratch.as_fd(), open(at)?.as_fd()).explain(what)?;
-    // Opened anew: what was opened before is in the other namespace.
-    let mut keep = Vec::new();
-    let mut options = String::from("lowerdir=");
-    for (n, path) in spec.lower.iter().enumerate() {
-        let mut layer = path.clone();
-        if let (true, Some(tree)) = (spec.idmapped, shifted.get(n)) {
-            let name = n.to_string();
-            openat::make_dir(scratch.as_fd(), Path::new(&name), 0o700).explain(what)?;
-            layer = at.join(name);
-            mount::attach(tree.as_fd(), open(&layer)?.as_fd()).explain(what)?;
+impl Stack<'_> {
+    fn mount(&self, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+        if self.lower.is_empty() {
+            return Err(Failure::refused("an overlay has no layer"));
         }
-        let fd = open(&layer)?;
-        let separator = if n == 0 { "" } else { ":" };
-        // Through the descriptor, so that neither length nor colons of the real path matter.
-        let _ = write!(options, "{separator}/proc/self/fd/{}", fd.as_raw_fd());
-        keep.push(fd);
+        let lower = self.lower.iter().map(|path| layer(path, self.idmapped, userns)).collect::<Result<Vec<_>>>()?;
+        match self.by_descriptors(&lower) {
+            // A kernel that has no `lowerdir+`, or none that takes a descriptor (both are newer than 6.5).
+            Err(e) if e.errno == EINVAL => self.by_paths(&lower),
+            other => other,
+        }
     }
-    let (upper, work) = (open(&spec.upper)?, open(&spec.work)?);
-    let (upper_fd, work_fd) = (upper.as_raw_fd(), work.as_raw_fd());
-    let _ = write!(options, ",upperdir=/proc/self/fd/{upper_fd},workdir=/proc/self/fd/{work_fd}");
-    openat::make_dir(scratch.as_fd(), Path::new("root"), 0o755).explain(what)?;
-    let root = at.join("root");
-    mount::mount_by_options("overlay", &root, &options).explain(|| format!("overlay on {}", root.display()))?;
-    mount::clone_path(&root, false).explain(what)
+
+    fn by_descriptors(&self, lower: &[OwnedFd]) -> Result<OwnedFd> {
+        let what = || "configure the overlay";
+        let overlay = NewMount::open("overlay").explain(what)?;
+        overlay.set("source", "overlay").explain(what)?;
+        for fd in lower {
+            overlay.set_fd("lowerdir+", fd.as_fd()).explain(what)?;
+        }
+        if let Some((upper, work)) = self.writable {
+            overlay.set_fd("upperdir", open(upper)?.as_fd()).explain(what)?;
+            overlay.set_fd("workdir", open(work)?.as_fd()).explain(what)?;
+        }
+        overlay.mount(self.attributes).explain(|| "mount the overlay")
+    }
+
+    /// The way of kernels before 6.13: option strings, which name attached directories of the caller's mount namespace only.
+    /// So this process takes a mount namespace of its own, where a tmpfs on the given mount point holds the shifted layers and
+    /// the overlay until the copy is taken.
+    fn by_paths(&self, shifted: &[OwnedFd]) -> Result<OwnedFd> {
+        let at = self.at;
+        let what = || format!("prepare {}", at.display());
+        own_namespace(at)?;
+        let scratch = NewMount::open("tmpfs").explain(what)?.mount(attr::NODEV).explain(what)?;
+        mount::attach(scratch.as_fd(), open(at)?.as_fd()).explain(what)?;
+        // Opened anew: what was opened before is in the other namespace.
+        let mut keep = Vec::new();
+        let mut options = String::from("lowerdir=");
+        for (n, path) in self.lower.iter().enumerate() {
+            let mut layer = path.clone();
+            if let (true, Some(tree)) = (self.idmapped, shifted.get(n)) {
+                let name = n.to_string();
+                openat::make_dir(scratch.as_fd(), Path::new(&name), 0o700).explain(what)?;
+                layer = at.join(name);
+                mount::attach(tree.as_fd(), open(&layer)?.as_fd()).explain(what)?;
+            }
+            let fd = open(&layer)?;
+            let separator = if n == 0 { "" } else { ":" };
+            // Through the descriptor, so that neither length nor colons of the real path matter.
+            let _ = write!(options, "{separator}/proc/self/fd/{}", fd.as_raw_fd());
+            keep.push(fd);
+        }
+        for (option, path) in self.writable.iter().flat_map(|(upper, work)| [("upperdir", upper), ("workdir", work)]) {
+            let fd = open(path)?;
+            let _ = write!(options, ",{option}=/proc/self/fd/{}", fd.as_raw_fd());
+            keep.push(fd);
+        }
+        openat::make_dir(scratch.as_fd(), Path::new("root"), 0o755).explain(what)?;
+        let root = at.join("root");
+        mount::mount_by_options("overlay", &root, &options).explain(|| format!("overlay on {}", root.display()))?;
+        let copied = mount::clone_path(&root, false).explain(what)?;
+        self.set_attributes(copied)
+    }
+
+    fn set_attributes(&self, tree: OwnedFd) -> Result<OwnedFd> {
+        if self.attributes != 0 {
+            let change = Change { set: self.attributes, ..Change::default() };
+            mount::change(tree.as_fd(), false, &change).explain(|| "set attributes of the overlay")?;
+        }
+        Ok(tree)
+    }
 }

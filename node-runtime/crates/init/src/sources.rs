@@ -3,6 +3,7 @@
 //! Owns: opening them and setting their attributes, so that they are moved into place as they shall be and never exist there
 //! otherwise. Must not: touch the container's tree.
 use crate::failure::{Explain, Failure, Result};
+use crate::overlay;
 use berth_model::Propagation;
 use berth_monitor_api::spec::{Bind, ContainerSpec, MountKind, MountSpec};
 use berth_sys::mount::{self, Change, Sharing, attr};
@@ -42,10 +43,18 @@ impl Sources {
     /// Opens all.
     pub fn open(spec: &ContainerSpec, userns: Option<BorrowedFd<'_>>, procfs: &Procfs) -> Result<Self> {
         let taker = Taker { spec, userns, procfs };
-        let mounts = spec.mounts.iter().map(|m| taker.source(m)).collect::<Result<_>>()?;
+        let mut mounts = spec.mounts.iter().map(|m| taker.source(m)).collect::<Result<Vec<_>>>()?;
         let nodes = userns.map(|_| taker.nodes()).transpose()?;
         let (_, major, minor) = STANDARD_NODES[0];
-        Ok(Self { mounts, nodes, null: node(Path::new("/dev/null"), false, major, minor)? })
+        let null = node(Path::new("/dev/null"), false, major, minor)?;
+        // Last: on old kernels they are assembled in a mount namespace of our own, where the host's is not seen any more.
+        for (mount, source) in spec.mounts.iter().zip(&mut mounts) {
+            if let MountKind::Image(image) = &mount.kind {
+                let tree = overlay::image(image, &spec.rootfs.mountpoint, userns);
+                *source = tree.and_then(tree_of).explain(|| format!("image for {}", mount.target.display()))?;
+            }
+        }
+        Ok(Self { mounts, nodes, null })
     }
 }
 
@@ -79,7 +88,7 @@ impl Taker<'_> {
         let tree = mount::clone_fd(place.as_fd(), bind.recursive).explain(|| "copy the mount")?;
         let fd = tree.as_fd();
         self.set_sharing(bind.propagation, place.as_fd(), fd)?;
-        let set = attr::read_only_if(bind.readonly) | if bind.restrict { attr::QUIET } else { 0 };
+        let set = attr::read_only_if(bind.readonly) | overlay::attributes(bind.options);
         if set != 0 {
             mount::change(fd, false, &Change { set, ..Change::default() }).explain(|| "set mount attributes")?;
         }
@@ -94,8 +103,7 @@ impl Taker<'_> {
             mount::change(fd, false, &Change { idmap: Some(idmap), ..Change::default() })
                 .explain(|| "map ids (the file system may not support id-mapped mounts)")?;
         }
-        let is_directory = openat::facts(fd).explain(|| "look at it")?.kind == Kind::Directory;
-        Ok(Source::Tree(tree, is_directory))
+        tree_of(tree)
     }
 
     /// A copy of a shared mount is in its peer group until it is taken out; nothing may reach the container, or come from it,
@@ -161,6 +169,11 @@ fn sharing_in(table: &[u8], id: u64) -> Option<Found> {
         let any = |tag: &str| optional.iter().any(|f| f.starts_with(tag));
         Some(Found { shared: any("shared:"), slave: any("master:") })
     })
+}
+
+fn tree_of(tree: OwnedFd) -> Result<Source> {
+    let is_directory = openat::facts(tree.as_fd()).explain(|| "look at it")?.kind == Kind::Directory;
+    Ok(Source::Tree(tree, is_directory))
 }
 
 /// A detached copy of a device node of the host, checked to be that device (CVE-2025-31133).

@@ -1,5 +1,5 @@
 //! Containers.
-use crate::{IdMapping, Labels, Resources, SecurityContext, UnixNanos};
+use crate::{Labels, Mount, Resources, SecurityContext, UnixNanos};
 use serde::{Deserialize, Serialize};
 
 /// Name and attempt; with the pod, the key of a container.
@@ -66,50 +66,6 @@ pub struct ExitStatus {
     pub reason: ExitReason,
     /// For people; may be empty.
     pub message: String,
-}
-
-/// Mount propagation (KEP-432).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Propagation {
-    /// rprivate.
-    #[default]
-    Private,
-    /// rslave.
-    HostToContainer,
-    /// rshared.
-    Bidirectional,
-}
-
-/// The image side of an image volume.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageMount {
-    /// Image as given.
-    pub image: String,
-    /// Directory inside it; empty is the whole.
-    pub sub_path: String,
-}
-
-/// A mount the container asks for. Echoed verbatim in status.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    /// Where in the container.
-    pub container_path: String,
-    /// What on the host.
-    pub host_path: String,
-    /// Read-only (top mount only, KEP-3857).
-    pub readonly: bool,
-    /// Read-only with all mounts below it.
-    pub recursive_read_only: bool,
-    /// Relabel for SELinux.
-    pub selinux_relabel: bool,
-    /// Propagation.
-    pub propagation: Propagation,
-    /// Id mappings of the mount (user namespaces).
-    pub uid_mappings: Vec<IdMapping>,
-    /// As above, groups.
-    pub gid_mappings: Vec<IdMapping>,
-    /// An image instead of a host path.
-    pub image: Option<ImageMount>,
 }
 
 /// A device the container asks for.

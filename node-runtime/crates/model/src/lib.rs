@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod ids;
 mod image;
+mod mount;
 mod phase;
 mod pod;
 mod reference;
@@ -17,14 +18,12 @@ mod resources;
 mod security;
 
 pub use capability::{CAPABILITIES, capability_bit, capability_names};
-pub use container::{
-    ContainerConfig, ContainerMetadata, ContainerState, Device, ExitReason, ExitStatus, ImageMount, Mount, Propagation,
-    StopSignal,
-};
+pub use container::{ContainerConfig, ContainerMetadata, ContainerState, Device, ExitReason, ExitStatus, StopSignal};
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use ids::{ContainerId, ExecId, PodId};
 pub use image::{ImageConfig, ImageId, ImageUser, PullProgress, PullStage};
+pub use mount::{ImageMount, MOUNTABLE_IN_PROC, Mount, MountOptions, Propagation};
 pub use phase::{Phase, Phases};
 pub use pod::{DnsConfig, PodConfig, PodKey, PodMetadata, PodState, PortMapping, Protocol};
 pub use reference::{Reference, Tag};

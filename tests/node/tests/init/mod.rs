@@ -92,6 +92,6 @@ pub fn bind(source: &Path) -> berth_monitor_api::spec::Bind {
         propagation: berth_model::Propagation::Private,
         idmapped: false,
         recursive: true,
-        restrict: false,
+        options: berth_model::MountOptions::default(),
     }
 }

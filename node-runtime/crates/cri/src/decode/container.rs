@@ -2,7 +2,7 @@
 use super::security::mappings;
 use super::{bounded, enumeration, required, resources, security, signal_number, text};
 use berth_model::{
-    ContainerConfig, ContainerMetadata, Device, Error, ImageMount, Mount, Propagation, Result, StopSignal,
+    ContainerConfig, ContainerMetadata, Device, Error, ImageMount, Mount, MountOptions, Propagation, Result, StopSignal,
 };
 use berth_proto::cri as wire;
 
@@ -44,9 +44,9 @@ pub(crate) fn container_config(config: Option<wire::ContainerConfig>) -> Result<
 
 fn mount(index: usize, mount: wire::Mount) -> Result<Mount> {
     let at = |name: &str| format!("config.mounts[{index}].{name}");
-    if !mount.mount_options.is_empty() {
-        return Err(Error::invalid(at("mount_options"), "is not supported by this version"));
-    }
+    let options = MountOptions::parse(mount.mount_options.iter().map(String::as_str)).map_err(|name| {
+        Error::invalid(at("mount_options"), format!("{name:?} is none of {}", MountOptions::NAMES.join(", ")))
+    })?;
     let propagation = match enumeration(&at("propagation"), mount.propagation)? {
         wire::MountPropagation::PropagationPrivate => Propagation::Private,
         wire::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
@@ -62,6 +62,11 @@ fn mount(index: usize, mount: wire::Mount) -> Result<Mount> {
         propagation,
         uid_mappings: mappings(&mount.uid_mappings),
         gid_mappings: mappings(&mount.gid_mappings),
-        image: image.map(|i| ImageMount { image: i.image, sub_path: mount.image_sub_path }),
+        image: image.map(|i| ImageMount {
+            image: i.image,
+            user_image: i.user_specified_image,
+            sub_path: mount.image_sub_path,
+        }),
+        options,
     })
 }

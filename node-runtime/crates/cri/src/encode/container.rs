@@ -65,7 +65,7 @@ pub(crate) fn container_status(view: &ContainerView) -> wire::ContainerStatus {
         message: exit.map_or_else(String::new, |e| e.message.clone()),
         labels: config.labels.clone().into_iter().collect(),
         annotations: config.annotations.clone().into_iter().collect(),
-        mounts: config.mounts.iter().map(mount).collect(),
+        mounts: mounts(record),
         log_path: record.log_path.as_ref().map_or_else(String::new, |p| p.to_string_lossy().into_owned()),
         resources: Some(wire::ContainerResources { linux: Some(resources(&record.resources)), windows: None }),
         image_id: record.image_id.to_string(),
@@ -84,7 +84,14 @@ fn user(identity: &berth_engine::Identity) -> wire::ContainerUser {
     wire::ContainerUser { linux: Some(linux) }
 }
 
-fn mount(mount: &Mount) -> wire::Mount {
+/// Image volumes tell in `image_ref` what they were resolved to (KEP-5365), by the id that PullImage gave.
+fn mounts(record: &ContainerRecord) -> Vec<wire::Mount> {
+    let mut volumes = record.image_volumes.iter();
+    let all = record.config.mounts.iter();
+    all.map(|m| mount(m, m.image.as_ref().and_then(|_| volumes.next()).map(ToString::to_string))).collect()
+}
+
+fn mount(mount: &Mount, image_id: Option<String>) -> wire::Mount {
     let propagation = match mount.propagation {
         Propagation::Private => wire::MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => wire::MountPropagation::PropagationHostToContainer,
@@ -100,9 +107,14 @@ fn mount(mount: &Mount) -> wire::Mount {
         uid_mappings: mount.uid_mappings.iter().copied().map(mapping).collect(),
         gid_mappings: mount.gid_mappings.iter().copied().map(mapping).collect(),
         recursive_read_only: mount.recursive_read_only,
-        image: image.map(|i| wire::ImageSpec { image: i.image.clone(), ..wire::ImageSpec::default() }),
+        image: image.map(|i| wire::ImageSpec {
+            image: i.image.clone(),
+            user_specified_image: i.user_image.clone(),
+            image_ref: image_id.unwrap_or_default(),
+            ..wire::ImageSpec::default()
+        }),
         image_sub_path: image.map_or_else(String::new, |i| i.sub_path.clone()),
-        mount_options: Vec::new(),
+        mount_options: mount.options.names().into_iter().map(str::to_owned).collect(),
     }
 }
 

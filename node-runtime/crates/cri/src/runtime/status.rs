@@ -26,7 +26,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, request: wire::StatusRequest) -> 
         features: Some(wire::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,
-            mount_options: false,
+            mount_options: true,
         }),
     })
 }

@@ -6,11 +6,12 @@ use crate::pod::Pod;
 use crate::record::{ContainerRecord, Life, PodPhase};
 use crate::steps::Walk;
 use crate::verdict::Stage;
-use berth_images::ImageRecord;
+use berth_images::{ImageRecord, RootfsPlan};
 use berth_model::{ContainerConfig, ContainerId, Error, ErrorKind, Resources, Result};
 use berth_oci::readback::Labels;
-use berth_oci::spec::validate_container;
+use berth_oci::spec::{image_volumes, validate_container};
 use berth_store::Sync;
+use std::path::Path;
 use std::sync::Arc;
 
 impl Engine {
@@ -62,17 +63,28 @@ impl Engine {
             return Err(Error::new(ErrorKind::FailedPrecondition, problem));
         }
         let image = walk.step("image", async { self.image_for(&config) }).await?;
+        let volumes = walk.step("image-volumes", self.image_volumes(&config)).await?;
         walk.step("policy", async {
             let namespace = &pod_record.config.metadata.namespace;
-            self.decide(Stage::Create, namespace, written_reference(&config), &image).map(drop)
+            self.decide(Stage::Create, namespace, written_reference(&config), &image)?;
+            for (written, image) in &volumes {
+                self.decide(Stage::Create, namespace, written, image)?;
+            }
+            Ok(())
         })
         .await?;
         walk.step("validate", self.check_container(pod, &config, &image)).await?;
         let (images, owner) = (self.images.clone(), id.clone());
         walk.undo("rootfs", move || async move { images.remove_rootfs(&owner).await });
-        let mapped = plan::mapped_root(&pod_record.config);
-        walk.step("rootfs", self.images.prepare_rootfs(id, &image.id, mapped)).await?;
+        let plan = RootfsPlan {
+            image: image.id.clone(),
+            mapped_root: plan::mapped_root(&pod_record.config),
+            image_volumes: volumes.iter().map(|(_, image)| image.id.clone()).collect(),
+            volumes: image_volumes(&config, &image.config)?,
+        };
+        walk.step("rootfs", self.images.prepare_rootfs(id, plan.clone())).await?;
         let record = self.container_record(&pod_record.config, id, config, &image)?;
+        let record = ContainerRecord { image_volumes: plan.image_volumes, ..record };
         let (owner, gone) = (pod.clone(), id.clone());
         walk.undo(
             "record",
@@ -94,15 +106,32 @@ impl Engine {
         })
     }
 
+    /// The images that mounts name, with the references that the user wrote for them. Errors start with the ecosystem's
+    /// `ImageVolumeMountFailed`, by which a kubelet counts them (cri-api, pkg/errors).
+    async fn image_volumes(&self, config: &ContainerConfig) -> Result<Vec<(String, Arc<ImageRecord>)>> {
+        let mut volumes = Vec::new();
+        for (i, mount) in config.mounts.iter().enumerate() {
+            let Some(wanted) = &mount.image else { continue };
+            let at = |e: Error| e.context(format!("ImageVolumeMountFailed: mounts[{i}] ({})", mount.container_path));
+            let found = self.images.find(&wanted.image).map_err(at)?;
+            let image = found.ok_or_else(|| {
+                let problem = format!("image {} is not on this node; pull it first", wanted.image);
+                at(Error::new(ErrorKind::NotFound, problem))
+            })?;
+            if !self.images.has_path(&image.id, Path::new(&wanted.sub_path)).await.map_err(at)? {
+                let problem = format!("image_sub_path {} does not exist in the image", wanted.sub_path);
+                return Err(at(Error::new(ErrorKind::FailedPrecondition, problem)));
+            }
+            let written = if wanted.user_image.is_empty() { &wanted.image } else { &wanted.user_image };
+            volumes.push((written.clone(), image));
+        }
+        Ok(volumes)
+    }
+
     /// Refuses what a start would refuse: the specification is assembled once, for its errors alone.
     async fn check_container(&self, pod: &Pod, config: &ContainerConfig, image: &ImageRecord) -> Result<()> {
         let record = pod.record();
         validate_container(config, &record.config, &image.config, &self.facts)?;
-        if let Some(mount) = config.mounts.iter().find(|m| m.image.is_some()) {
-            // The prefix is the ecosystem's (cri-contract 2.6).
-            let problem = format!("ImageVolumeMountFailed: {}: image volumes are not built yet", mount.container_path);
-            return Err(Error::new(ErrorKind::Unimplemented, problem));
-        }
         self.cgroups.check(&self.with_default_limits(&config.resources))?;
         plan::seccomp(self, &record.config, config).await?;
         self.need_apparmor(&config.security).await?;
@@ -124,6 +153,7 @@ impl Engine {
         let cgroup = self.cgroups.path(&pod.cgroup_parent, &self.paths.cgroup_parent, id.as_str())?;
         Ok(ContainerRecord {
             image_id: image.id.clone(),
+            image_volumes: Vec::new(),
             image_config: image.config.clone(),
             image_ref: image.repo_digests.first().map_or_else(|| image.id.to_string(), ToString::to_string),
             stop_signal: plan::stop_signal(&config, &image.config)?,

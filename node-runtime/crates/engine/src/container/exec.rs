@@ -196,9 +196,8 @@ impl Engine {
     async fn specification_again(self: &Arc<Self>, task: &Task, id: &ContainerId) -> Result<ContainerSpec> {
         let pod = task.pod.record();
         let container = &task.container;
-        let mapped = plan::mapped_root(&pod.config);
         let parts = SpecParts {
-            rootfs: self.images.prepare_rootfs(id, &container.image_id, mapped).await?,
+            rootfs: self.images.rootfs(id)?,
             seccomp: plan::seccomp(self, &pod.config, &container.config).await?,
             devices: Vec::new(),
         };

@@ -9,7 +9,7 @@ use berth_model::{
 };
 use berth_monitor_api::spec::{ContainerSpec, Rootfs, SeccompFilter};
 use berth_oci::devices::{self, ResolvedDevice};
-use berth_oci::spec::{ContainerInputs, PodPaths, container_spec, seccomp_filter};
+use berth_oci::spec::{ContainerInputs, PodPaths, VolumeSource, container_spec, seccomp_filter};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -126,6 +126,8 @@ pub(crate) fn specification(
         readonly: container.config.security.read_only_rootfs,
         mountpoint: dir.rootfs_point(),
     };
+    let volumes: Vec<VolumeSource> =
+        parts.rootfs.volumes.into_iter().map(|(target, source)| VolumeSource { target, source }).collect();
     container_spec(ContainerInputs {
         pod: &record.config,
         container: &container.config,
@@ -137,9 +139,8 @@ pub(crate) fn specification(
         cgroup_mount: engine.cgroups.container_mount(&container.cgroup, private_cgroup, private_cgroup),
         seccomp: parts.seccomp,
         devices: &parts.devices,
-        image_mounts: &[],
-        // A volume of the image stays a part of the root file system, as with CRI-O's `bind` off: nothing to leak or to copy.
-        volumes: &[],
+        image_mounts: &parts.rootfs.image_volumes,
+        volumes: &volumes,
     })
 }
 

@@ -79,9 +79,8 @@ impl Engine {
         container: &ContainerRecord,
     ) -> Result<Labels> {
         walk.step("record", pod.update_container(id, Sync::Later, |c| c.life = Life::Starting)).await?;
-        let mapped = plan::mapped_root(&pod.record().config);
         let parts = SpecParts {
-            rootfs: walk.step("rootfs", self.images.prepare_rootfs(id, &container.image_id, mapped)).await?,
+            rootfs: walk.step("rootfs", async { self.images.rootfs(id) }).await?,
             seccomp: plan::seccomp(self, &pod.record().config, &container.config).await?,
             devices: plan::resolve_devices(self, &container.config).await?,
         };

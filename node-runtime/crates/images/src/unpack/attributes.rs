@@ -7,7 +7,7 @@ use super::archive::Member;
 use super::path::{LayerPath, io, open_below};
 use crate::refused;
 use berth_model::{Result, ResultExt};
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -45,7 +45,7 @@ impl Attributes {
 
     /// Reads those of an open file or directory. `O_PATH` descriptors will not do.
     pub fn read(fd: BorrowedFd<'_>) -> Result<Self> {
-        let stat = fs::fstat(fd).map_err(io)?;
+        let mut attributes = Self::of_stat(&fs::fstat(fd).map_err(io)?);
         let mut xattrs = Vec::new();
         for name in xattr_names(fd)? {
             if !passes(&name) || name.starts_with("user.overlay.") {
@@ -56,14 +56,20 @@ impl Attributes {
             value.truncate(length);
             xattrs.push((name, value));
         }
+        attributes.xattrs = xattrs;
+        Ok(attributes)
+    }
+
+    /// Those that stat(2) tells: all but the extended ones.
+    pub fn of_stat(stat: &Stat) -> Self {
         let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
-        Ok(Self {
+        Self {
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
             mtime: (stat.st_mtime, nanos),
-            xattrs,
-        })
+            xattrs: Vec::new(),
+        }
     }
 
     /// Applies them. Owner first: chown(2) clears set-uid bits and file capabilities. Times last.

@@ -8,9 +8,12 @@ mod path;
 mod stream;
 mod whiteout;
 
-pub use attributes::inherit;
+pub use attributes::{Attributes, inherit};
 pub use path::{LayerPath, io};
 pub use stream::{Chunks, Job, Unpacked, unpack};
+pub use whiteout::{is_opaque, is_whiteout};
+#[cfg(test)]
+pub use whiteout::{make_opaque, make_whiteout};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,8 @@
 use super::path::io;
 use crate::refused;
 use berth_model::Result;
-use rustix::fs::{self, FileType, Mode, XattrFlags};
+use rustix::fs::{self, FileType, Mode, Stat, XattrFlags};
+use rustix::io::Errno;
 use std::os::fd::BorrowedFd;
 
 const PREFIX: &[u8] = b".wh.";
@@ -46,9 +47,31 @@ pub fn make_whiteout(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<
     fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0)
 }
 
-/// Makes a directory opaque. Without root there is only the `user.` spelling, which a mount with `userxattr` understands.
+/// Whether it is one.
+pub fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Name of the attribute of opaque directories. Without root there is only the `user.` spelling, which a mount with `userxattr`
+/// understands.
+fn opaque_name() -> &'static str {
+    if rustix::process::geteuid().is_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
+}
+
+/// Whether a directory hides what the layers below have in it.
+pub fn is_opaque(directory: BorrowedFd<'_>) -> Result<bool> {
+    let mut value = [0; 2];
+    match fs::fgetxattr(directory, opaque_name(), &mut value) {
+        Ok(length) => Ok(value[..length] == *b"y"),
+        // No such attribute, or one that is not ours.
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+        Err(e) => Err(io(e)),
+    }
+}
+
+/// Makes a directory opaque.
 pub fn make_opaque(directory: BorrowedFd<'_>) -> Result<()> {
-    let name = if rustix::process::geteuid().is_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" };
+    let name = opaque_name();
     fs::fsetxattr(directory, name, b"y", XattrFlags::empty()).map_err(|e| io(e).context(format!("cannot set {name}")))
 }
 

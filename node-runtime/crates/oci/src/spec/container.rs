@@ -1,5 +1,5 @@
 //! StartContainer: everything that init is told about one container.
-use super::facts::{ImageMountSource, NodeFacts, PodPaths};
+use super::facts::{NodeFacts, PodPaths, VolumeSource};
 use super::mounts::{self, MountInputs};
 use super::{paths, process};
 use crate::devices::ResolvedDevice;
@@ -33,11 +33,11 @@ pub struct ContainerInputs<'a> {
     pub seccomp: Option<SeccompFilter>,
     /// Its devices.
     pub devices: &'a [ResolvedDevice],
-    /// The directory of each image that a mount names.
-    pub image_mounts: &'a [ImageMountSource],
-    /// A directory of the container's own for each path in the image's `Volumes`, filled from the image. A path without one
-    /// stays a part of the root file system (and is read-only with it).
-    pub volumes: &'a [ImageMountSource],
+    /// The layers of each image that a mount names, in the order of those mounts, topmost first.
+    pub image_mounts: &'a [Vec<PathBuf>],
+    /// A directory of the container's own for each of [`super::image_volumes`], filled from the image. A path without one stays a
+    /// part of the root file system (and is read-only with it).
+    pub volumes: &'a [VolumeSource],
 }
 
 /// Nodes and links that init always makes on its own /dev, or that lie in mounts of their own there.
@@ -63,7 +63,7 @@ const OWN_MOUNTS: [&str; 3] = ["/dev/pts", "/dev/shm", "/dev/mqueue"];
 pub fn container_spec(inputs: ContainerInputs<'_>) -> Result<ContainerSpec> {
     let ContainerInputs { pod, container, image, node, pod_paths, image_mounts, volumes, cgroup_mount, .. } = inputs;
     let (security, user) = (&container.security, pod.security.namespaces.user);
-    let all = MountInputs { pod, container, image, node, pod_paths, cgroup_mount, image_mounts, volumes };
+    let all = MountInputs { pod, container, node, pod_paths, cgroup_mount, image_mounts, volumes };
     let mounts = mounts::mounts(all)?;
     // A /dev of the host is not ours to make nodes in.
     let own_dev = mounts.iter().any(|mount| mount.kind == MountKind::Dev);

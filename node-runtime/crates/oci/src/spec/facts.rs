@@ -18,7 +18,7 @@ pub struct NodeFacts {
     pub apparmor: bool,
     /// SELinux is enabled.
     pub selinux: bool,
-    /// Containers get cgroup namespaces of their own (cgroup v2).
+    /// The kernel has cgroup namespaces: containers get their own, also on cgroup v1 (the peers: v2 only).
     pub cgroup_namespaces: bool,
     /// Pods may have user namespaces with idmapped root file systems.
     pub user_namespaces: bool,
@@ -86,11 +86,11 @@ impl PodPaths {
     }
 }
 
-/// Where the files of a volume that an image brings lie on the host.
+/// The directory that stands for a path of an image's `Volumes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageMountSource {
-    /// Place in the container, as the request or the image's `Volumes` writes it.
-    pub container_path: String,
-    /// Directory or file on the host; a sub path is resolved already.
+pub struct VolumeSource {
+    /// Place in the container, as [`super::image_volumes`] gives it.
+    pub target: PathBuf,
+    /// Directory on the host.
     pub source: PathBuf,
 }

@@ -1,6 +1,6 @@
 //! CreateContainer: all that must be refused, by the name of its field.
 use super::facts::NodeFacts;
-use super::{args, capabilities, confine, container, paths, process};
+use super::{args, capabilities, confine, container, mounts, paths, process};
 use crate::signal;
 use berth_model::{
     ContainerConfig, Device, Error, ErrorKind, IdMapping, ImageConfig, Mount, NamespaceMode, PodConfig, Profile,
@@ -14,19 +14,6 @@ const MAX_LIST: usize = 4096;
 const MAX_GROUPS: usize = 65_536;
 /// Longest user name that is looked up, in bytes.
 const MAX_USER: usize = 256;
-/// Below /proc nothing may be mounted but on these files, as lxcfs does (and runc allows).
-const PROC_FILES: [&str; 9] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/sys/kernel/ns_last_pid",
-];
-
 /// Refuses what could not start. Errors: `InvalidArgument` naming the field, `FailedPrecondition` for what this node cannot
 /// do; a recursive read-only mount that is not possible starts with `RROUnsupported`.
 pub fn validate_container(
@@ -44,9 +31,7 @@ pub fn validate_container(
     for (i, mount) in config.mounts.iter().enumerate() {
         self::mount(&format!("mounts[{i}]"), mount, pod, node)?;
     }
-    for volume in &image.volumes {
-        paths::absolute("image volume", volume)?;
-    }
+    mounts::image_volumes(config, image)?;
     for (i, device) in config.devices.iter().enumerate() {
         self::device(&format!("devices[{i}]"), device)?;
     }
@@ -85,7 +70,7 @@ fn mount(field: &str, mount: &Mount, pod: &PodConfig, node: &NodeFacts) -> Resul
         return Err(Error::invalid(path_field, "the root of the container cannot be mounted over"));
     }
     let on_proc = target == Path::new("/proc") && mount.host_path.trim_end_matches('/') == "/proc";
-    if target.starts_with("/proc") && !on_proc && !PROC_FILES.iter().any(|file| target == Path::new(file)) {
+    if !on_proc && !mounts::is_outside_proc(&target) {
         let problem =
             format!("{}: nothing may be mounted there: it would hide or forge what the kernel says", target.display());
         return Err(Error::invalid(path_field, problem));
@@ -122,7 +107,11 @@ fn image_mount(field: &str, mount: &Mount, sub_path: &str) -> Result<()> {
     if mount.propagation != Propagation::Private {
         return failed("images are mounted with private propagation");
     }
-    paths::relative(&format!("{field}.image_sub_path"), sub_path).map(drop)
+    let told = |e: Error| {
+        let problem = format!("ImageVolumeMountFailed: {} ({})", e.message(), mount.container_path);
+        Error::new(ErrorKind::InvalidArgument, problem)
+    };
+    paths::relative(&format!("{field}.image_sub_path"), sub_path).map(drop).map_err(told)
 }
 
 /// KEP-3857: only for read-only mounts with private propagation, and only where the kernel can.

@@ -114,16 +114,16 @@ fn device(path: &str) -> ResolvedDevice {
 #[test]
 fn devices_are_made_once_and_not_in_the_hosts_dev() {
     let devices = [device("/dev/x"), device("/dev/x"), device("/dev/null"), device("/dev/pts/3"), device("/dev/a/b")];
-    let spec = assemble_with(&pod(), &container(), &image(), &devices, &[]).unwrap();
+    let spec = assemble_with(&pod(), &container(), &image(), &devices, (&[], &[])).unwrap();
     let paths: Vec<_> = spec.devices.iter().map(|node| node.path.to_str().unwrap()).collect();
     assert_eq!(paths, ["/dev/x", "/dev/a/b"]);
     assert!(spec.devices[0].block && spec.devices[0].mode == 0o660);
     let mut config = container();
     config.mounts =
         vec![berth_model::Mount { container_path: "/dev".into(), host_path: "/dev".into(), ..Default::default() }];
-    assert!(assemble_with(&pod(), &config, &image(), &devices, &[]).unwrap().devices.is_empty());
+    assert!(assemble_with(&pod(), &config, &image(), &devices, (&[], &[])).unwrap().devices.is_empty());
     config.mounts[0].container_path = "/dev/x".into();
-    let nodes = assemble_with(&pod(), &config, &image(), &devices, &[]).unwrap().devices;
+    let nodes = assemble_with(&pod(), &config, &image(), &devices, (&[], &[])).unwrap().devices;
     assert_eq!(nodes.len(), 1, "a mount takes the place of a device: {nodes:?}");
 }
 

@@ -6,13 +6,13 @@ mod processes;
 mod properties;
 mod refusals;
 
-use super::{ContainerInputs, ImageMountSource, NodeFacts, PodPaths, container_spec};
+use super::{ContainerInputs, NodeFacts, PodPaths, VolumeSource, container_spec};
 use crate::devices::ResolvedDevice;
 use crate::pod_dir::PodDir;
 use berth_model::{ContainerConfig, ContainerMetadata, IdMapping, ImageConfig, PodConfig, PodId, PodMetadata, Result};
 use berth_monitor_api::spec::{CgroupJoin, ContainerSpec, MountKind, Rlimit, Rootfs};
 use berth_seccomp::Arch;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// All capabilities of Linux 6.18 but SYS_RESOURCE.
 const HELD: u64 = 0x1ff_feff_ffff;
@@ -80,7 +80,7 @@ fn rootfs() -> Rootfs {
 
 /// The specification, with what a test does not care about filled in.
 fn assemble(pod: &PodConfig, container: &ContainerConfig, image: &ImageConfig) -> Result<ContainerSpec> {
-    assemble_with(pod, container, image, &[], &[])
+    assemble_with(pod, container, image, &[], (&[], &[]))
 }
 
 fn assemble_with(
@@ -88,7 +88,7 @@ fn assemble_with(
     container: &ContainerConfig,
     image: &ImageConfig,
     devices: &[ResolvedDevice],
-    sources: &[ImageMountSource],
+    (image_mounts, volumes): (&[Vec<PathBuf>], &[VolumeSource]),
 ) -> Result<ContainerSpec> {
     container_spec(ContainerInputs {
         pod,
@@ -101,8 +101,8 @@ fn assemble_with(
         cgroup_mount: cgroup_mount(),
         seccomp: None,
         devices,
-        image_mounts: sources,
-        volumes: sources,
+        image_mounts,
+        volumes,
     })
 }
 

@@ -1,7 +1,9 @@
 //! Defaults, precedence, order, flags.
 use super::*;
-use berth_model::{ImageMount, Mount, NamespaceMode, Propagation};
+use crate::spec::image_volumes;
+use berth_model::{ImageMount, Mount, MountOptions, NamespaceMode, Propagation};
 use berth_monitor_api::spec::Bind;
+use std::path::PathBuf;
 
 fn bind(container_path: &str) -> Mount {
     Mount { container_path: container_path.into(), host_path: "/host".into(), ..Mount::default() }
@@ -45,7 +47,9 @@ fn the_defaults() {
     assert_eq!(at(&spec, "/sys/fs/cgroup"), &cgroup_mount());
     assert_eq!(bound(&spec, "/dev/shm").source, dir().shm());
     let hosts = bound(&spec, "/etc/hosts");
-    assert!(hosts.restrict && !hosts.readonly && !hosts.idmapped && hosts.source == dir().file("hosts"));
+    assert!(
+        hosts.options == MountOptions::ALL && !hosts.readonly && !hosts.idmapped && hosts.source == dir().file("hosts")
+    );
     let mut readonly = container();
     readonly.security.read_only_rootfs = true;
     let spec = assemble(&pod(), &readonly, &image()).unwrap();
@@ -93,7 +97,12 @@ fn flags_are_handed_on() {
     let slave = Mount { propagation: Propagation::HostToContainer, ..bind("/h") };
     let spec = assemble(&pod(), &with(vec![full, slave.clone(), shared]), &image()).unwrap();
     let readonly = bound(&spec, "/r");
-    assert!(readonly.readonly && readonly.recursive_readonly && readonly.recursive && !readonly.restrict);
+    assert!(
+        readonly.readonly
+            && readonly.recursive_readonly
+            && readonly.recursive
+            && readonly.options == MountOptions::default()
+    );
     assert_eq!(bound(&spec, "/s").propagation, Propagation::Bidirectional);
     assert_eq!(spec.rootfs_propagation, Propagation::Bidirectional);
     let spec = assemble(&pod(), &with(vec![bind("/p"), slave]), &image()).unwrap();
@@ -110,29 +119,63 @@ fn mounts_are_shifted_with_the_pods_mapping_alone() {
 }
 
 #[test]
-fn images_are_bound_read_only_from_where_they_were_prepared() {
-    let image_mount = |path: &str| Mount {
+fn images_are_stacked_from_the_layers_that_were_prepared() {
+    let image_mount = |path: &str, sub_path: &str| Mount {
         host_path: String::new(),
         readonly: true,
-        image: Some(ImageMount { image: "x".into(), sub_path: String::new() }),
+        image: Some(ImageMount { image: "x".into(), sub_path: sub_path.into(), ..ImageMount::default() }),
+        options: MountOptions { noexec: true, ..MountOptions::default() },
         ..bind(path)
     };
-    let sources = [ImageMountSource { container_path: "/model".into(), source: "/images/x".into() }];
-    let spec = assemble_with(&pod(), &with(vec![image_mount("/model")]), &image(), &[], &sources).unwrap();
-    let model = bound(&spec, "/model");
-    assert!(model.readonly && !model.restrict && model.source == Path::new("/images/x"));
-    let error = assemble(&pod(), &with(vec![image_mount("/model")]), &image()).unwrap_err();
-    assert!(error.message().starts_with("ImageVolumeMountFailed: mounts[0]"), "{error}");
+    let layers = [vec!["/x/1".into(), "/x/0".into()], vec!["/y/0".into(), "/e".into()]];
+    let mounts = vec![image_mount("/model", ""), bind("/between"), image_mount("/part", "etc/./conf/")];
+    let spec = assemble_with(&mapped_pod(), &with(mounts.clone()), &image(), &[], (&layers, &[])).unwrap();
+    let tree = |target: &str| match &spec.mounts.iter().find(|m| m.target == Path::new(target)).unwrap().kind {
+        MountKind::Image(tree) => tree.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((tree("/model").lower, tree("/part").lower), (layers[0].clone(), layers[1].clone()));
+    assert_eq!(
+        (tree("/model").sub_path.as_path(), tree("/part").sub_path.as_path()),
+        (Path::new(""), Path::new("etc/conf"))
+    );
+    assert!(tree("/model").idmapped && tree("/model").options.noexec, "shifted like the root, without being asked");
+    let error = assemble_with(&pod(), &with(mounts), &image(), &[], (&layers[..1], &[])).unwrap_err();
+    assert!(error.message().starts_with("ImageVolumeMountFailed: mounts[2]"), "{error}");
 }
 
 #[test]
 fn volumes_of_an_image_need_a_directory_and_give_way_to_requests() {
-    let image = ImageConfig { volumes: strings(&["/data", "/cache"]), ..image() };
-    let sources = [ImageMountSource { container_path: "/data".into(), source: "/c/volumes/0".into() }];
-    let spec = assemble_with(&pod(), &container(), &image, &[], &sources).unwrap();
-    assert_eq!(bound(&spec, "/data").source, Path::new("/c/volumes/0"));
-    assert!(!targets(&spec).contains(&"/cache"), "without a directory it stays in the root");
-    let spec = assemble_with(&pod(), &with(vec![bind("/data")]), &image, &[], &sources).unwrap();
+    let image = ImageConfig { volumes: strings(&["/data", "cache//x/", "/etc/hosts", "/data/"]), ..image() };
+    let paths = |container: &ContainerConfig| image_volumes(container, &image).unwrap();
+    assert_eq!(paths(&container()), [Path::new("/data"), Path::new("/cache/x")], "each once, not where we mount");
+    assert_eq!(paths(&with(vec![bind("/data/")])), [Path::new("/cache/x")]);
+    let source = VolumeSource { target: "/data".into(), source: "/c/volumes/0".into() };
+    let sources: (&[Vec<PathBuf>], &[VolumeSource]) = (&[], &[source]);
+    let spec = assemble_with(&mapped_pod(), &container(), &image, &[], sources).unwrap();
+    let data = bound(&spec, "/data");
+    assert!(data.source == Path::new("/c/volumes/0") && data.idmapped && !data.readonly);
+    assert!(!targets(&spec).contains(&"/cache/x"), "without a directory it stays in the root");
+    let spec = assemble_with(&pod(), &with(vec![bind("/data")]), &image, &[], sources);
+    let spec = spec.unwrap();
     assert_eq!(bound(&spec, "/data").source, Path::new("/host"));
     assert_eq!(targets(&spec).iter().filter(|target| **target == "/data").count(), 1);
+}
+
+#[test]
+fn volumes_of_an_image_that_cannot_be_are_refused() {
+    for (volume, word) in [
+        ("/", "root"),
+        (".", "root"),
+        ("/a/../../x", ".."),
+        ("/proc/acpi", "kernel"),
+        ("sys/x", "kernel"),
+        ("a\0b", "NUL"),
+    ] {
+        let image = ImageConfig { volumes: strings(&[volume]), ..image() };
+        let error = image_volumes(&container(), &image).unwrap_err();
+        assert!(error.message().contains(word) && error.message().contains("VOLUME"), "{volume:?}: {error}");
+    }
+    let many = ImageConfig { volumes: (0..65).map(|n| format!("/v{n}")).collect(), ..image() };
+    assert!(image_volumes(&container(), &many).unwrap_err().message().contains("limit of 64"));
 }

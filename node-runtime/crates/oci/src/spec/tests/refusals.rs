@@ -13,7 +13,7 @@ fn mount(c: &mut ContainerConfig) -> &mut Mount {
 }
 
 fn image_mount(c: &mut ContainerConfig) -> &mut Mount {
-    let image = Some(ImageMount { image: "x".into(), sub_path: String::new() });
+    let image = Some(ImageMount { image: "x".into(), ..ImageMount::default() });
     c.mounts = vec![Mount { container_path: "/x".into(), readonly: true, image, ..Mount::default() }];
     &mut c.mounts[0]
 }

@@ -21,6 +21,7 @@ mod image;
 mod inflight;
 mod metrics;
 mod node;
+mod oom;
 mod own_group;
 mod pod;
 mod record;

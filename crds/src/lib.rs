@@ -20,5 +20,5 @@ pub use merge::{Effective, merge};
 pub use metadata::{API_VERSION, ObjectMeta};
 pub use runtime_config::{
     CgroupManager, Limits, LogLevel, Metrics, Network, NetworkMode, RegistryHost, RegistryTls, Runtime, RuntimeConfig,
-    RuntimeConfigSpec, State,
+    RuntimeConfigSpec, State, Streaming, seconds,
 };

@@ -50,7 +50,8 @@ impl Layer<'_> {
     fn apply(mut self) -> Result<()> {
         // Destructured without `..`: a new field does not compile until it is merged.
         let RuntimeConfigSpec { state: _, priority: _, runtime, registries, network, metrics } = &self.document.spec;
-        let crate::Runtime { log_level, pids_limit, cgroup_manager, limits } = runtime;
+        let crate::Runtime { log_level, pids_limit, cgroup_manager, limits, streaming } = runtime;
+        let crate::Streaming { bind, token_ttl, tls_cert_file, tls_key_file } = streaming;
         let crate::Limits {
             max_manifest_bytes,
             max_index_entries,
@@ -83,6 +84,11 @@ impl Layer<'_> {
             &mut s.runtime.limits.max_compression_ratio
         })?;
         self.scalar(&format!("{limit}.maxTarEntries"), max_tar_entries, |s| &mut s.runtime.limits.max_tar_entries)?;
+        let at = "spec.runtime.streaming";
+        self.scalar(&format!("{at}.bind"), bind, |s| &mut s.runtime.streaming.bind)?;
+        self.scalar(&format!("{at}.tokenTTL"), token_ttl, |s| &mut s.runtime.streaming.token_ttl)?;
+        self.scalar(&format!("{at}.tlsCertFile"), tls_cert_file, |s| &mut s.runtime.streaming.tls_cert_file)?;
+        self.scalar(&format!("{at}.tlsKeyFile"), tls_key_file, |s| &mut s.runtime.streaming.tls_key_file)?;
         self.scalar("spec.network.mode", mode, |s| &mut s.network.mode)?;
         self.scalar("spec.network.subnet", subnet, |s| &mut s.network.subnet)?;
         self.scalar("spec.network.mtu", mtu, |s| &mut s.network.mtu)?;

@@ -65,6 +65,55 @@ pub struct Runtime {
     /// Limits on images. Class: restart.
     #[serde(default)]
     pub limits: Limits,
+    /// Exec, attach and port-forward sessions.
+    #[serde(default)]
+    pub streaming: Streaming,
+}
+
+/// The server of exec, attach and port-forward sessions. The kubelet connects to it from the same node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Streaming {
+    /// Address, or address and port, to listen on; default `127.0.0.1` with a free port. Class: restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind: Option<String>,
+    /// How long the URL of a session is good, 1s to 10m; default `60s`. Class: live.
+    #[serde(default, rename = "tokenTTL", skip_serializing_if = "Option::is_none")]
+    pub token_ttl: Option<String>,
+    /// File with the server's certificate chain in PEM; with it the server speaks TLS. Class: restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_cert_file: Option<String>,
+    /// File with the certificate's private key in PEM. Class: restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_key_file: Option<String>,
+}
+
+/// Seconds of a duration like `90s` or `2m`; `None` for anything else.
+pub fn seconds(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "s" => Some(number),
+        "m" => number.checked_mul(60),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds;
+
+    #[test]
+    fn durations() {
+        assert_eq!(seconds("60s"), Some(60));
+        assert_eq!(seconds("2m"), Some(120));
+        for bad in ["", "s", "60", "-1s", "1h", "1.5s", "ßs", "9999999999999999999m", "é"] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
 }
 
 /// Log levels.

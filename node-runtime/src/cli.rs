@@ -1,6 +1,6 @@
 //! The command line: what there is to say to `berth`.
 use crate::layout::Layout;
-use crate::{commands, serve};
+use crate::{commands, serve, streaming};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +22,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon: CRI on berth.sock, the node API on node.sock, metrics over HTTP.
     Serve(serve::Options),
+    /// Serve the sessions of a daemon; it starts this by itself.
+    #[command(hide = true)]
+    Streaming(streaming::Options),
     #[command(flatten)]
     Node(commands::Command),
 }
@@ -31,6 +34,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let root = cli.root.as_deref();
     let done = match cli.command {
         Command::Serve(options) => Layout::new(root).and_then(|layout| serve::run(&layout, &options)),
+        Command::Streaming(options) => streaming::run(options),
         Command::Node(command) => return commands::run(root, command),
     };
     match done {

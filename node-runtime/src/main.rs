@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod layout;
 mod serve;
+mod streaming;
 
 use clap::Parser;
 

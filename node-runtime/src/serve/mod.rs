@@ -4,6 +4,7 @@ mod logging;
 mod notify;
 mod process;
 mod sockets;
+mod streaming;
 mod wire;
 
 use crate::layout::Layout;

@@ -55,7 +55,7 @@ pub struct Servers {
 pub async fn serve(layout: &Layout, daemon: &Daemon, metrics_address: &str) -> Result<Servers> {
     let (stop, stopped) = watch::channel(false);
     let calls = CallMetrics::new(daemon.engine.metrics().registry())?;
-    let cri = CriService::new(daemon.engine.clone(), calls);
+    let cri = CriService::new(daemon.engine.clone(), daemon.streaming.clone(), calls);
     let runtime = RuntimeServiceServer::new(cri.clone()).max_decoding_message_size(MAX_MESSAGE);
     let image = ImageServiceServer::new(cri).max_decoding_message_size(MAX_MESSAGE);
     let facts = DaemonFacts {

@@ -1,4 +1,5 @@
 //! The only place where the parts of the daemon are chosen and put together.
+use super::streaming::Streaming;
 use super::{Options, logging};
 use crate::layout::Layout;
 use anyhow::{Context, Result};
@@ -30,6 +31,8 @@ pub struct Daemon {
     pub network: Option<BridgeConfig>,
     /// Why documents are refused.
     pub refused: watch::Receiver<String>,
+    /// The streaming process.
+    pub streaming: Arc<Streaming>,
     bridge: Option<Bridge>,
 }
 
@@ -74,7 +77,8 @@ pub async fn build(layout: &Layout, options: &Options, log: logging::Handle) -> 
     let fallback = if layout.is_system() { METRICS_ADDRESS } else { ANY_PORT };
     let wish = options.metrics.clone().or_else(|| settings.metrics_address.clone());
     let metrics_wish = wish.unwrap_or_else(|| fallback.to_owned());
-    Ok(Daemon { engine, documents, metrics_wish, network, refused: live.refused, bridge })
+    let streaming = Arc::new(Streaming::new(engine.clone()));
+    Ok(Daemon { engine, documents, metrics_wish, network, refused: live.refused, streaming, bridge })
 }
 
 impl Daemon {
@@ -82,6 +86,9 @@ impl Daemon {
     pub async fn leave(&self, layout: &Layout) {
         for socket in [layout.cri_socket(), layout.node_socket()] {
             let _ = std::fs::remove_file(socket);
+        }
+        if self.engine.is_idle() {
+            self.streaming.stop().await;
         }
         match self.engine.release().await {
             Ok(true) => {}

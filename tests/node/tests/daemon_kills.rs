@@ -4,66 +4,11 @@
 
 mod daemon;
 
-use berth_proto::cri::{ContainerState, NamespaceMode, PodSandboxState};
-use daemon::client::{Answer, log_text};
-use daemon::requests::pod_security;
-use daemon::{Cri, Node, container, eventually, is_alive, pod, shell};
+use berth_proto::cri::{ContainerState, PodSandboxState};
+use daemon::client::Answer;
+use daemon::steps::{Bystander, STEPS, done, places, prepared, sleeper, victim};
+use daemon::{Cri, Node, eventually, is_alive, pod};
 use std::collections::BTreeSet;
-
-/// The steps of each operation, as the figures name them; [`table_is_whole`] compares.
-const STEPS: [(&str, &[&str]); 7] = [
-    ("run", &["record", "directory", "monitor", "cgroup", "namespaces", "network"]),
-    ("create", &["image", "policy", "validate", "rootfs", "record"]),
-    ("start", &["record", "rootfs", "cgroup", "spec", "spawn", "setup", "running", "exec"]),
-    ("stop", &["containers", "init", "network", "namespaces", "monitor", "record"]),
-    ("remove", &["containers", "directory", "record"]),
-    ("remove-container", &["container"]),
-    ("pull", &["policy", "resolve", "fetch"]),
-];
-
-fn places(operation: &str) -> Vec<String> {
-    let (_, steps) = STEPS.iter().find(|(name, _)| *name == operation).unwrap();
-    steps.iter().flat_map(|s| ["enter", "leave"].map(|edge| format!("{operation}/{s}/{edge}"))).collect()
-}
-
-/// A pod that nothing of this happens to: it must not notice.
-struct Bystander {
-    pod: String,
-    container: String,
-    pid: i32,
-    log: String,
-}
-
-impl Bystander {
-    async fn new(node: &Node) -> Self {
-        let cri = node.cri();
-        let sandbox = pod(node, "bystander");
-        let pod = cri.run(&sandbox).await;
-        let script = "n=0; while true; do echo line $n; n=$((n + 1)); sleep 0.02; done";
-        let container = cri.launch(&pod, &shell(node, "ticker", script), &sandbox).await;
-        let pid = cri.pid(&container).await;
-        let log = cri.status(&container).await.unwrap().log_path;
-        Self { pod, container, pid, log }
-    }
-
-    /// The same process still runs, and its log goes on.
-    async fn check(&self, cri: &Cri) {
-        let state = cri.pod_status(&self.pod).await.unwrap().state();
-        assert_eq!(state, PodSandboxState::SandboxReady);
-        assert_eq!(cri.status(&self.container).await.unwrap().state(), ContainerState::ContainerRunning);
-        assert_eq!(cri.pid(&self.container).await, self.pid);
-        assert!(is_alive(self.pid));
-        let lines = log_text(&self.log).lines().count();
-        eventually("the log goes on", async || (log_text(&self.log).lines().count() > lines).then_some(())).await;
-    }
-
-    /// Every line is in the log, once and in order.
-    fn check_log(&self) {
-        for (number, line) in log_text(&self.log).lines().enumerate() {
-            assert_eq!(line, format!("line {number}"), "{}", self.log);
-        }
-    }
-}
 
 /// Has the daemon killed while `call` waits at the place, and starts it again, with a hold at `next`.
 async fn kill_in<T>(node: &mut Node, next: Option<&String>, call: impl Future<Output = Answer<T>> + Send + 'static)
@@ -79,38 +24,6 @@ where
         node.hold_at(place);
     }
     node.start().await;
-}
-
-/// A node with a bystander, the daemon holding at the first of the places.
-async fn prepared(places: &[String]) -> (Node, Bystander) {
-    let mut node = Node::with_tools().await;
-    let bystander = Bystander::new(&node).await;
-    node.hold_at(&places[0]);
-    node.kill_and_start().await;
-    bystander.check(&node.cri()).await;
-    (node, bystander)
-}
-
-async fn done(node: Node, bystander: Bystander) {
-    bystander.check(&node.cri()).await;
-    node.cri().try_stop_pod(&bystander.pod).await.unwrap();
-    bystander.check_log();
-    node.finish().await;
-}
-
-/// A sandbox with an init of its own: it goes through every step.
-fn victim(node: &Node, name: &str) -> berth_proto::cri::PodSandboxConfig {
-    let mut sandbox = pod(node, name);
-    pod_security(&mut sandbox).namespace_options.get_or_insert_default().pid = NamespaceMode::Pod as i32;
-    sandbox
-}
-
-/// A container that joins the pod's pid namespace and ends when it is asked to.
-fn sleeper(node: &Node, name: &str) -> berth_proto::cri::ContainerConfig {
-    let mut config = container(node, name, &["/web", "sleep"]);
-    let options = daemon::requests::security(&mut config).namespace_options.get_or_insert_default();
-    options.pid = NamespaceMode::Pod as i32;
-    config
 }
 
 async fn pods_but(cri: &Cri, bystander: &Bystander) -> Vec<String> {

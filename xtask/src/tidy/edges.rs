@@ -120,6 +120,7 @@ const NODE: &[&str] = &[
     "berth-proto",
     "berth-cri",
     "berth-node-api",
+    "berth-streaming",
 ];
 
 /// What the tests on a real kernel may use: each crate that they test, and the tests' own.

@@ -15,7 +15,7 @@ mod service;
 mod stream;
 
 pub use metrics::CallMetrics;
-pub use service::CriService;
+pub use service::{CriService, StreamingUrl};
 
 /// Longest message taken in, in bytes: what the kubelet itself uses.
 pub const MAX_MESSAGE: usize = 16 << 20;

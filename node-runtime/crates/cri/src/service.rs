@@ -14,13 +14,21 @@ use tonic::{Request, Response, Status};
 #[derive(Clone)]
 pub struct CriService {
     engine: Arc<Engine>,
+    streaming: Arc<dyn StreamingUrl>,
     metrics: CallMetrics,
+}
+
+/// The server that streaming calls send their clients to.
+#[tonic::async_trait]
+pub trait StreamingUrl: Send + Sync + 'static {
+    /// Its URL, `http://ADDRESS:PORT` or `https://…`, once it serves; it is started if it must be.
+    async fn base(&self) -> berth_model::Result<String>;
 }
 
 impl CriService {
     /// Over this engine.
-    pub fn new(engine: Arc<Engine>, metrics: CallMetrics) -> Self {
-        Self { engine, metrics }
+    pub fn new(engine: Arc<Engine>, streaming: Arc<dyn StreamingUrl>, metrics: CallMetrics) -> Self {
+        Self { engine, streaming, metrics }
     }
 }
 
@@ -177,19 +185,19 @@ impl RuntimeService for CriService {
         answer!(self, "ExecSync", runtime::exec_sync::call(&self.engine, request.into_inner()))
     }
 
-    async fn exec(&self, _request: Request<wire::ExecRequest>) -> Result<Response<wire::ExecResponse>, Status> {
-        not_built!(self, "Exec")
+    async fn exec(&self, request: Request<wire::ExecRequest>) -> Result<Response<wire::ExecResponse>, Status> {
+        answer!(self, "Exec", runtime::exec::call(&self.engine, &*self.streaming, request.into_inner()))
     }
 
-    async fn attach(&self, _request: Request<wire::AttachRequest>) -> Result<Response<wire::AttachResponse>, Status> {
-        not_built!(self, "Attach")
+    async fn attach(&self, request: Request<wire::AttachRequest>) -> Result<Response<wire::AttachResponse>, Status> {
+        answer!(self, "Attach", runtime::attach::call(&self.engine, &*self.streaming, request.into_inner()))
     }
 
     async fn port_forward(
         &self,
-        _request: Request<wire::PortForwardRequest>,
+        request: Request<wire::PortForwardRequest>,
     ) -> Result<Response<wire::PortForwardResponse>, Status> {
-        not_built!(self, "PortForward")
+        answer!(self, "PortForward", runtime::port_forward::call(&self.engine, &*self.streaming, request.into_inner()))
     }
 
     async fn container_stats(

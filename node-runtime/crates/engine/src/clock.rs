@@ -17,6 +17,11 @@ pub(crate) fn random() -> Result<[u8; 32]> {
     Ok(bytes)
 }
 
+/// 128 bits of the kernel's randomness as text, for what must not be guessed.
+pub(crate) fn token() -> Result<String> {
+    Ok(random()?[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// The kernel's id of this boot; records of another boot describe processes that are gone.
 pub(crate) fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";

@@ -5,6 +5,7 @@ use crate::inflight::Inflight;
 use crate::metrics::Metrics;
 use crate::pod::Pod;
 use crate::record::PodRecord;
+use crate::session::Sessions;
 use crate::table::{ContainerFilter, ContainerView, PodFilter, PodView, Table};
 use crate::verdict::PolicyCache;
 use berth_cgroups::{Apart, Cgroups};
@@ -89,6 +90,7 @@ pub struct Engine {
     pub(crate) boot_id: String,
     pub(crate) policy: PolicyCache,
     pub(crate) layers: Layers,
+    pub(crate) sessions: Sessions,
     pub(crate) runs: Inflight<PodKey, PodConfig, PodId>,
     pub(crate) creates: Inflight<(PodId, ContainerMetadata), ContainerConfig, ContainerId>,
 }
@@ -117,6 +119,7 @@ impl Engine {
             boot_id: crate::clock::boot_id()?,
             policy: PolicyCache::default(),
             layers: Layers::default(),
+            sessions: Sessions::default(),
             runs: Inflight::default(),
             creates: Inflight::default(),
         }))
@@ -164,6 +167,11 @@ impl Engine {
         let pod_record = pod.record();
         let record = pod_record.containers.get(&id).cloned().ok_or_else(|| Error::not_found("container", &id))?;
         Ok(ContainerView { id, pod: pod.id.clone(), pod_record, record })
+    }
+
+    /// Whether there is no pod.
+    pub fn is_idle(&self) -> bool {
+        self.table.all().is_empty()
     }
 
     pub(crate) fn enter(&self, id: PodId, record: PodRecord) -> Arc<Pod> {

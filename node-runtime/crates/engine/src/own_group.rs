@@ -1,5 +1,6 @@
 //! The daemon's own control group, and giving back what a daemon without pods need not leave.
 use crate::context::{Engine, blocking};
+use berth_cgroups::CgroupPath;
 use berth_model::Result;
 
 /// Name of the daemon's own cgroup, where it makes one; beside the monitors'.
@@ -21,20 +22,27 @@ impl Engine {
         }
     }
 
+    /// A leaf cgroup for the runtime's helper processes of one kind, outside of the pods'; made if it is not there.
+    pub(crate) async fn helper_group(&self, name: &'static str) -> Result<CgroupPath> {
+        let (cgroups, base) = (self.cgroups.clone(), self.paths.runtime_group());
+        blocking(move || cgroups.own_leaf(&base, name, &[])).await
+    }
+
     /// Gives back what a daemon without pods need not leave behind: the private mount of the pods' directories and the
     /// runtime's own cgroups. With pods nothing is done. Returns whether it was.
     pub async fn release(&self) -> Result<bool> {
-        if !self.table.all().is_empty() {
+        if !self.is_idle() {
             return Ok(false);
         }
         let base = self.paths.pod_base();
         blocking(move || berth_oci::pod_dir::release_base(&base)).await?;
-        let (cgroups, group) = (self.cgroups.clone(), self.paths.runtime_group());
-        let monitors = blocking(move || cgroups.own_leaf(&group, crate::pod::run::MONITORS, &[])).await?;
         if let Some(apart) = self.apart.get() {
             self.cgroups.rejoin(apart).await?;
         }
-        self.cgroups.remove(&monitors).await?;
+        for name in [crate::pod::run::MONITORS, crate::session::STREAMING] {
+            let group = self.helper_group(name).await?;
+            self.cgroups.remove(&group).await?;
+        }
         self.cgroups.release_parent(&self.paths.cgroup_parent).await?;
         Ok(true)
     }

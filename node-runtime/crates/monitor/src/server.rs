@@ -16,8 +16,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Most connections: the daemon, its successor during an upgrade, and people with tools.
-const MAX_CONNECTIONS: usize = 4;
+/// Most connections: the daemon, its successor during an upgrade, and the streaming processes of both and of those before them whose
+/// last session still runs.
+const MAX_CONNECTIONS: usize = 16;
 /// Size of one read, and room for the longest frame.
 const INPUT: usize = 64 * 1024;
 /// Room for records on their way to a file.

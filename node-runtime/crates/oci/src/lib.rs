@@ -3,7 +3,7 @@
 //! Owns: what init is asked to make, and every word that is spoken with a pod's monitor. Must not: decide when; that is the engine's.
 #![forbid(unsafe_code)]
 
-pub use berth_monitor_client::{pipes, terminal};
+pub use berth_monitor_client::{channel, pipes, terminal};
 
 pub mod apparmor;
 pub mod devices;
@@ -12,6 +12,7 @@ pub mod logs;
 pub mod monitor;
 pub mod pod_dir;
 pub mod probe;
+pub mod process;
 pub mod processes;
 pub mod profiles;
 pub mod readback;

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -94,6 +95,12 @@ impl PodDir {
     /// File that a namespace (`net`, `ipc`, `uts`, `user`) is bound to.
     pub fn namespace(&self, name: &str) -> PathBuf {
         self.0.join("ns").join(name)
+    }
+
+    /// Opens the pod's network namespace, or the node's for a pod `on_node`. Blocks.
+    pub fn open_network(&self, on_node: bool) -> Result<OwnedFd> {
+        let path = if on_node { PathBuf::from("/proc/self/ns/net") } else { self.namespace("net") };
+        fs::File::open(&path).map(OwnedFd::from).context(|| format!("network namespace {}", path.display()))
     }
 
     /// Mount point of the pod's /dev/shm.

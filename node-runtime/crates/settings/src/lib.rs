@@ -15,6 +15,8 @@ pub use live::{Live, watch};
 pub use load::load;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Everything that documents decide on a node, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct Settings {
     pub registries: Vec<RegistryHost>,
     /// The pod network.
     pub network: Network,
+    /// The streaming server.
+    pub streaming: Streaming,
     /// Where metrics are served; `None` is the daemon's default.
     pub metrics_address: Option<String>,
     /// Policies, by name.
@@ -39,6 +43,23 @@ pub struct Settings {
     pub sources: BTreeMap<String, String>,
     /// `Kind/name (file)` of every document, in merge order.
     pub documents: Vec<String>,
+}
+
+/// The server of exec, attach and port-forward sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Streaming {
+    /// Where it listens; port 0 is a free one.
+    pub bind: SocketAddr,
+    /// How many seconds a token is good.
+    pub token_seconds: u64,
+    /// Certificate chain and private key, in PEM; `None` is plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+impl Default for Streaming {
+    fn default() -> Self {
+        Self { bind: SocketAddr::from(([127, 0, 0, 1], 0)), token_seconds: 60, tls: None }
+    }
 }
 
 /// The pod network.

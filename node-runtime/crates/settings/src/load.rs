@@ -1,9 +1,10 @@
 //! A directory to settings.
-use crate::{Network, Settings};
+use crate::{Network, Settings, Streaming};
 use berth_crds::{Document, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, merge, parse_documents};
 use berth_model::{Error, Result, ResultExt};
 use std::fs;
 use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Most files in the directory.
@@ -38,6 +39,28 @@ fn add_policy(policies: &mut Vec<ImagePolicy>, policy: ImagePolicy) -> Result<()
     Ok(())
 }
 
+fn streaming(wish: &berth_crds::Streaming) -> Result<Streaming> {
+    let field = |name: &str| format!("spec.runtime.streaming.{name}");
+    let mut streaming = Streaming::default();
+    if let Some(bind) = &wish.bind {
+        let address = bind.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| bind.parse());
+        streaming.bind =
+            address.map_err(|_| Error::invalid(field("bind"), format!("{bind:?} is not ADDRESS or ADDRESS:PORT")))?;
+    }
+    if let Some(ttl) = &wish.token_ttl {
+        let seconds = berth_crds::seconds(ttl).filter(|seconds| (1..=600).contains(seconds));
+        let problem = || format!("{ttl:?} is not a duration from 1s to 10m, like 60s or 2m");
+        streaming.token_seconds = seconds.ok_or_else(|| Error::invalid(field("tokenTTL"), problem()))?;
+    }
+    streaming.tls = match (&wish.tls_cert_file, &wish.tls_key_file) {
+        (Some(cert), Some(key)) => Some((cert.into(), key.into())),
+        (None, None) => None,
+        (Some(_), None) => return Err(Error::invalid(field("tlsKeyFile"), "must be set together with tlsCertFile")),
+        (None, Some(_)) => return Err(Error::invalid(field("tlsCertFile"), "must be set together with tlsKeyFile")),
+    };
+    Ok(streaming)
+}
+
 fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, documents: Vec<String>) -> Result<Settings> {
     let effective = merge(configs)?;
     let spec = effective.spec;
@@ -52,6 +75,7 @@ fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, documents: Ve
             subnet: spec.network.subnet,
             mtu: spec.network.mtu,
         },
+        streaming: streaming(&spec.runtime.streaming)?,
         metrics_address: spec.metrics.address,
         policies,
         sources: effective.sources,

@@ -10,6 +10,7 @@ pub mod crictl;
 pub mod images;
 pub mod node;
 pub mod requests;
+pub mod steps;
 pub mod wreck;
 
 pub use client::Cri;

@@ -1,7 +1,9 @@
 //! RuntimeService, one file per call.
+pub(crate) mod attach;
 pub(crate) mod container_stats;
 pub(crate) mod container_status;
 pub(crate) mod create_container;
+pub(crate) mod exec;
 pub(crate) mod exec_sync;
 pub(crate) mod list_container_stats;
 pub(crate) mod list_containers;
@@ -11,6 +13,7 @@ pub(crate) mod list_pod_sandbox_metrics;
 pub(crate) mod list_pod_sandbox_stats;
 pub(crate) mod pod_sandbox_stats;
 pub(crate) mod pod_sandbox_status;
+pub(crate) mod port_forward;
 pub(crate) mod remove_container;
 pub(crate) mod remove_pod_sandbox;
 pub(crate) mod reopen_container_log;
@@ -23,3 +26,13 @@ pub(crate) mod stop_pod_sandbox;
 pub(crate) mod update_container_resources;
 pub(crate) mod update_runtime_config;
 pub(crate) mod version;
+
+/// The URL of a new session. The server is started first: a token's time begins when a client can use it.
+async fn session_url(
+    server: &dyn crate::StreamingUrl,
+    kind: &str,
+    open: impl FnOnce() -> berth_model::Result<String>,
+) -> berth_model::Result<String> {
+    let base = server.base().await?;
+    Ok(format!("{base}/{kind}/{}", open()?))
+}

@@ -97,6 +97,11 @@ struct Task {
 }
 
 impl ExecSession {
+    /// Id of the command's task at the pod's monitor.
+    pub fn task_id(&self) -> &str {
+        self.task.id.as_str()
+    }
+
     /// Tells the terminal its size.
     pub async fn resize(&self, size: TerminalSize) -> Result<()> {
         self.task.monitor.resize(self.task.id.as_str(), size.rows, size.cols).await

@@ -109,7 +109,6 @@ impl Engine {
 
     fn new_record(&self, config: PodConfig) -> PodRecord {
         PodRecord {
-            oom_kills: self.oom_kills_so_far(&config),
             config,
             created_at: clock::now(),
             boot_id: self.boot_id.clone(),
@@ -135,8 +134,7 @@ impl Engine {
     }
 
     async fn start_monitor(self: &Arc<Self>, walk: &mut Walk, pod: &Arc<Pod>, dir: &PodDir) -> Result<Monitor> {
-        let (cgroups, base) = (self.cgroups.clone(), self.paths.runtime_group());
-        let group = blocking(move || cgroups.own_leaf(&base, MONITORS, &[])).await?;
+        let group = self.helper_group(MONITORS).await?;
         let options = LaunchOptions { cgroup: self.cgroups.join(&group) };
         let launch = self.launcher.launch(&pod.id, dir.path(), &options);
         let (monitor, _process) = walk.step("monitor", launch).await?;

@@ -3,26 +3,19 @@
 //! Owns: the sealed copies of the programs, the new process until it answers, and reaping it. Must not: end a monitor that has
 //! answered; it outlives the daemon.
 //!
-//! A monitor is a plain child of the daemon, in a session and cgroup of its own. A task waits for its pidfd and reaps it, so it never
-//! stays a zombie and its exit status is known; when the daemon ends, it becomes a child of the system's init, which reaps too. A
-//! double fork would need a helper process and would tell less.
+use crate::process::{Process, Start};
 use berth_model::{Error, ErrorKind, PodId, Result, ResultExt};
 use berth_monitor_api::spec::CgroupJoin;
 use berth_monitor_client::{CALL_LIMIT, Monitor, Program, channel};
-use berth_sys::pidfd::{self, Child, ExitStatus, Zombie};
 use berth_sys::poll;
-use berth_sys::spawn::{self, Spawn};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-const SIGKILL: i32 = 9;
 /// Descriptor that a monitor tells its readiness on.
 const READY_FD: i32 = 3;
 /// Longest text of a monitor that cannot start.
@@ -42,29 +35,11 @@ pub struct Launcher {
     init: Program,
 }
 
-/// A monitor's process, as its parent sees it.
-#[derive(Debug, Clone)]
-pub struct MonitorProcess {
-    /// Process id.
-    pub pid: u32,
-    /// Pidfd.
-    pub pidfd: Arc<OwnedFd>,
-    ended: watch::Receiver<Option<ExitStatus>>,
-}
-
-impl MonitorProcess {
-    /// Resolves when the process has ended and is reaped; `None` if another part of the daemon has taken its status.
-    pub async fn ended(&self) -> Option<ExitStatus> {
-        let mut ended = self.ended.clone();
-        ended.wait_for(Option::is_some).await.ok().and_then(|status| *status)
-    }
-}
-
 /// Ends a process that nobody has taken charge of: the launch failed, or its caller went away.
-struct Unclaimed(Option<MonitorProcess>);
+struct Unclaimed(Option<Process>);
 
 impl Unclaimed {
-    fn claim(mut self) -> Option<MonitorProcess> {
+    fn claim(mut self) -> Option<Process> {
         self.0.take()
     }
 }
@@ -72,7 +47,7 @@ impl Unclaimed {
 impl Drop for Unclaimed {
     fn drop(&mut self) {
         if let Some(process) = &self.0 {
-            let _ = pidfd::signal(process.pidfd.as_fd(), SIGKILL);
+            process.kill();
         }
     }
 }
@@ -89,7 +64,7 @@ impl Launcher {
     }
 
     /// Starts the monitor of a pod, whose runtime directory `dir` exists, and connects to it. On an error, no process is left.
-    pub async fn launch(&self, pod: &PodId, dir: &Path, options: &LaunchOptions) -> Result<(Monitor, MonitorProcess)> {
+    pub async fn launch(&self, pod: &PodId, dir: &Path, options: &LaunchOptions) -> Result<(Monitor, Process)> {
         let deadline = Instant::now() + CALL_LIMIT;
         let (program, options) = (self.monitor.clone(), options.clone());
         let (owned_pod, owned_dir) = (pod.clone(), dir.to_owned());
@@ -124,55 +99,15 @@ fn start_process(
     dir: &Path,
     options: &LaunchOptions,
 ) -> Result<(io::PipeReader, Unclaimed)> {
-    let (directory, tasks) = open_cgroup(&options.cgroup)?;
     let null = File::options().read(true).write(true).open("/dev/null").context(|| "/dev/null")?;
     let (ready, told) = io::pipe().context(|| "pipe")?;
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Error::invalid("directory", "has a zero byte"));
     let (pod_arg, dir_arg) = (text(pod.as_str().as_bytes())?, text(dir.as_os_str().as_bytes())?);
     let args: [&CStr; 5] = [c"berth-monitor", c"--pod", &pod_arg, c"--dir", &dir_arg];
     let fds = [(null.as_fd(), 0), (null.as_fd(), 1), (null.as_fd(), 2), (told.as_fd(), READY_FD)];
-    let tasks: Vec<_> = tasks.iter().map(AsFd::as_fd).collect();
-    let plan = Spawn {
-        fds: &fds,
-        cgroup: directory.as_ref().map(AsFd::as_fd),
-        tasks: &tasks,
-        new_session: true,
-        ..Spawn::new(program.as_fd(), &args)
-    };
-    let spawned = spawn::spawn(&plan).map_err(|e| Error::from(e.error).context(e.step));
-    let spawned = spawned.context(|| format!("start the monitor of pod {pod}"))?;
-    let (told_end, ended) = watch::channel(None);
-    let pidfd = Arc::new(spawned.pidfd);
-    tokio::runtime::Handle::current().spawn(reap(Arc::clone(&pidfd), told_end));
-    Ok((ready, Unclaimed(Some(MonitorProcess { pid: spawned.pid, pidfd, ended }))))
-}
-
-fn open_cgroup(cgroup: &CgroupJoin) -> Result<(Option<File>, Vec<File>)> {
-    let CgroupJoin::Own { v2, v1_tasks } = cgroup else {
-        return Err(Error::internal("a monitor joins its cgroup by itself"));
-    };
-    let at = |path: &Path| format!("cgroup of the monitor: {}", path.display());
-    let directory = v2.as_ref().map(|path| File::open(path).context(|| at(path))).transpose()?;
-    let open = |path: &std::path::PathBuf| File::options().write(true).open(path).context(|| at(path));
-    Ok((directory, v1_tasks.iter().map(open).collect::<Result<_>>()?))
-}
-
-/// Waits for a process and reaps it.
-async fn reap(pidfd: Arc<OwnedFd>, ended: watch::Sender<Option<ExitStatus>>) {
-    let Ok(watched) = pidfd.try_clone().and_then(channel::watch) else { return };
-    loop {
-        if watched.readable().await.is_err() {
-            return;
-        }
-        match pidfd::try_wait(Child::Fd(pidfd.as_fd()), Zombie::Reap) {
-            Ok(Some((_, status))) => {
-                ended.send_replace(Some(status));
-                return;
-            }
-            Ok(None) => tokio::task::yield_now().await,
-            Err(_) => return,
-        }
-    }
+    let start = Start { program: program.as_fd(), args: &args, fds: &fds, cgroup: &options.cgroup };
+    let process = start.spawn().context(|| format!("start the monitor of pod {pod}"))?;
+    Ok((ready, Unclaimed(Some(process))))
 }
 
 /// Reads a pipe until its end, or as much as is sensible.

@@ -1,0 +1,225 @@
+//! The streaming process of this daemon: started on first use, asked for nothing, answered.
+//!
+//! Owns: its start, and the daemon's half of `berth_streaming::protocol`. Must not: touch a session's bytes. The process outlives the
+//! daemon; one that ends by itself is started again at the next use.
+use berth_cri::StreamingUrl;
+use berth_engine::{Begun, Engine, Session, SessionStreams, TerminalSize};
+use berth_model::{Error, ErrorKind, Result, ResultExt};
+use berth_oci::channel::Channel;
+use berth_oci::process::{Process, Start};
+use berth_settings::Streaming as Settings;
+use berth_streaming::protocol::{self, CHANNEL_FD, Kind, MonitorPlace, Refusal, Reply, Request, Started, Streams};
+use berth_sys::socket;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, oneshot};
+use tokio::task::AbortHandle;
+
+/// How long the process may take until it listens. A fixed port may be held by the former daemon's process for a moment.
+const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to end when it has no session.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// The process, as the CRI's calls see it.
+pub struct Streaming {
+    engine: Arc<Engine>,
+    settings: Settings,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    base: String,
+    process: Process,
+    conversation: AbortHandle,
+}
+
+impl Streaming {
+    /// Starts nothing yet.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        let settings = engine.settings().streaming.clone();
+        Self { engine, settings, running: Mutex::default() }
+    }
+
+    /// Hangs up, as the daemon's end does, and waits for the process of a daemon without pods to end.
+    pub async fn stop(&self) {
+        let Some(Running { process, conversation, .. }) = self.running.lock().await.take() else { return };
+        conversation.abort();
+        if tokio::time::timeout(STOP_LIMIT, process.ended()).await.is_err() {
+            tracing::warn!(pid = process.pid, "the streaming process of a daemon without pods is killed");
+            process.kill();
+            process.ended().await;
+        }
+    }
+
+    async fn start(&self) -> Result<Running> {
+        let (ours, theirs) = socket::pair().context(|| "socket pair for the streaming process")?;
+        let cgroup = self.engine.streaming_cgroup().await?;
+        let args = self.arguments()?;
+        let spawn = move || {
+            let program = File::open("/proc/self/exe").context(|| "own executable")?;
+            let null = File::options().read(true).write(true).open("/dev/null").context(|| "/dev/null")?;
+            let errors = std::io::stderr();
+            let fds = [(null.as_fd(), 0), (null.as_fd(), 1), (errors.as_fd(), 2), (theirs.as_fd(), CHANNEL_FD)];
+            let args: Vec<&CStr> = args.iter().map(CString::as_c_str).collect();
+            Start { program: program.as_fd(), args: &args, fds: &fds, cgroup: &cgroup }.spawn()
+        };
+        let process = tokio::task::spawn_blocking(spawn).await.map_err(|e| Error::internal(e.to_string()))?;
+        let process = process.context(|| "start the streaming process")?;
+        let (told, listening) = oneshot::channel();
+        let channel = Arc::new(Channel::new(ours).context(|| "socket of the streaming process")?);
+        let conversation = tokio::spawn(serve(self.engine.clone(), channel, told)).abort_handle();
+        let Ok(Ok(address)) = tokio::time::timeout(START_LIMIT, listening).await else {
+            process.kill();
+            let problem = format!(
+                "the streaming process does not listen on {} (spec.runtime.streaming.bind); the daemon's log says why",
+                self.settings.bind
+            );
+            return Err(Error::new(ErrorKind::Unavailable, problem));
+        };
+        let scheme = if self.settings.tls.is_some() { "https" } else { "http" };
+        tracing::info!(%address, pid = process.pid, "the streaming process listens");
+        Ok(Running { base: format!("{scheme}://{address}"), process, conversation })
+    }
+
+    fn arguments(&self) -> Result<Vec<CString>> {
+        let mut words = vec!["berth".to_owned(), "streaming".into(), "--bind".into(), self.settings.bind.to_string()];
+        if let Some((cert, key)) = &self.settings.tls {
+            let path = |path: &std::path::Path| path.display().to_string();
+            words.extend(["--tls-cert".into(), path(cert), "--tls-key".into(), path(key)]);
+        }
+        let text = |word| CString::new(word).map_err(|_| Error::invalid("spec.runtime.streaming", "has a zero byte"));
+        words.into_iter().map(text).collect()
+    }
+}
+
+#[tonic::async_trait]
+impl StreamingUrl for Streaming {
+    async fn base(&self) -> Result<String> {
+        let mut running = self.running.lock().await;
+        if let Some(running) = &*running
+            && running.process.lives()
+        {
+            return Ok(running.base.clone());
+        }
+        let started = self.start().await?;
+        let base = started.base.clone();
+        *running = Some(started);
+        Ok(base)
+    }
+}
+
+/// Answers until the process ends.
+async fn serve(engine: Arc<Engine>, channel: Arc<Channel>, listening: oneshot::Sender<SocketAddr>) {
+    let mut buffer = vec![0; protocol::MAX_MESSAGE];
+    let mut listening = Some(listening);
+    loop {
+        let length = match channel.recv(&mut buffer).await {
+            Ok((length, _)) if length > 0 => length,
+            _ => return tracing::info!("the streaming process has ended"),
+        };
+        match protocol::decode::<Request>(&buffer[..length]) {
+            Ok(Request::Listening { address }) => {
+                if let Some(tell) = listening.take() {
+                    // Whoever waited may have given up.
+                    let _ = tell.send(address);
+                }
+            }
+            Ok(request) => {
+                let (engine, channel) = (engine.clone(), channel.clone());
+                tokio::spawn(async move { answer(&engine, &channel, request).await });
+            }
+            Err(e) => return tracing::error!(error = %e, "the streaming process is not understood"),
+        }
+    }
+}
+
+async fn answer(engine: &Arc<Engine>, channel: &Channel, request: Request) {
+    let (reply, fds) = match request {
+        Request::Take { tag, token, kind } => (take(engine, tag, &token, kind), Vec::new()),
+        Request::Start { tag, token, size } => start(engine, tag, &token, size).await,
+        Request::Abandon { token } => return engine.abandon_session(&token),
+        Request::Listening { .. } => return,
+    };
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let sent = match protocol::encode(&reply) {
+        Ok(bytes) => channel.send(&bytes, &fds).await.map_err(Error::from),
+        Err(e) => Err(e),
+    };
+    if let Err(e) = sent {
+        tracing::warn!(error = %e, "the streaming process does not take its answer");
+    }
+}
+
+fn take(engine: &Engine, tag: u32, token: &str, kind: Kind) -> Reply {
+    let unknown = || Reply::Refused {
+        tag,
+        refusal: Refusal::NotFound,
+        message: "this URL is not known: it was used already, it has expired, or the runtime has been restarted since"
+            .into(),
+    };
+    let Some(session) = engine.take_session(token) else { return unknown() };
+    if kind != kind_of(&session) {
+        engine.abandon_session(token);
+        return unknown();
+    }
+    match granted(engine, session) {
+        Ok(session) => Reply::Granted { tag, session },
+        Err(e) => {
+            engine.abandon_session(token);
+            refused(tag, &e)
+        }
+    }
+}
+
+fn kind_of(session: &Session) -> Kind {
+    match session {
+        Session::Exec { .. } => Kind::Exec,
+        Session::Attach { .. } => Kind::Attach,
+        Session::PortForward { .. } => Kind::PortForward,
+    }
+}
+
+fn granted(engine: &Engine, session: Session) -> Result<protocol::Session> {
+    let (pod, directory) = engine.session_monitor(&session)?;
+    let pod = pod.as_str().to_owned();
+    Ok(match session {
+        Session::Exec { streams, .. } => {
+            protocol::Session::Exec { streams: wire_streams(streams), monitor: MonitorPlace { pod, directory } }
+        }
+        Session::Attach { streams, .. } => {
+            protocol::Session::Attach { streams: wire_streams(streams), monitor: MonitorPlace { pod, directory } }
+        }
+        Session::PortForward { ports, .. } => protocol::Session::PortForward { pod, ports },
+    })
+}
+
+fn wire_streams(streams: SessionStreams) -> Streams {
+    let SessionStreams { stdin, stdout, stderr, tty } = streams;
+    Streams { stdin, stdout, stderr, tty }
+}
+
+async fn start(engine: &Arc<Engine>, tag: u32, token: &str, size: Option<protocol::Size>) -> (Reply, Vec<OwnedFd>) {
+    let size = size.map(|size| TerminalSize { rows: size.rows, cols: size.cols });
+    let (started, fds) = match engine.begin_session(token, size).await {
+        Ok(Begun::Exec { task, fds }) => (Started::Exec { task }, fds),
+        Ok(Begun::Attach { task, fds, stdin, tty, stdin_once }) => {
+            (Started::Attach { task, stdin, tty, stdin_once }, fds)
+        }
+        Ok(Begun::PortForward { namespace }) => (Started::PortForward, vec![namespace]),
+        Err(e) => return (refused(tag, &e), Vec::new()),
+    };
+    (Reply::Started { tag, started }, fds)
+}
+
+fn refused(tag: u32, error: &Error) -> Reply {
+    let refusal = match error.kind() {
+        ErrorKind::NotFound => Refusal::NotFound,
+        ErrorKind::FailedPrecondition => Refusal::State,
+        _ => Refusal::Internal,
+    };
+    Reply::Refused { tag, refusal, message: error.to_string() }
+}

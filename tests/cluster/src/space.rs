@@ -92,6 +92,14 @@ impl NodeSpace {
         self.scope.lock().unwrap().words.push(name.to_owned());
     }
 
+    /// Whether the process lives in a control group of the node's, or in its mount namespace.
+    pub fn owns_process(&self, process: &Path) -> bool {
+        let mounts = |process: &Path| std::fs::read_link(process.join("ns/mnt")).ok();
+        let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        let ours = self.scope.lock().unwrap().words.iter().any(|word| groups.contains(word.as_str()));
+        ours || mounts(process) == mounts(&PathBuf::from(format!("/proc/{}", self.holder())))
+    }
+
     /// A command that runs inside, in the group `part` of the node's (made if missing).
     pub fn command(&self, part: &str, program: impl AsRef<Path>) -> Command {
         let group = format!("{}/{part}", self.group);

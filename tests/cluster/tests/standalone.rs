@@ -7,6 +7,8 @@ mod lifecycle;
 mod pods;
 #[path = "standalone/restarts.rs"]
 mod restarts;
+#[path = "standalone/stats.rs"]
+mod stats;
 #[path = "standalone/volumes.rs"]
 mod volumes;
 
@@ -17,9 +19,10 @@ use serde_json::json;
 
 const CASES: &[Case<Standalone>] = &[
     Case::new("log_rotation", volumes::log_rotation),
-    Case::new("stats_summary", volumes::stats_summary),
+    Case::new("stats_summary", stats::stats_summary),
     Case::new("exec_probes", pods::exec_probes),
     Case::new("limits_and_probes", pods::limits_and_probes),
+    Case::new("grpc_probe", pods::grpc_probe),
     Case::new("back_off", lifecycle::back_off),
     Case::new("init_and_sidecar", lifecycle::init_and_sidecar),
     Case::new("hooks", lifecycle::hooks),
@@ -29,6 +32,7 @@ const CASES: &[Case<Standalone>] = &[
     Case::new("user_namespace", pods::user_namespace),
     Case::alone("kubelet_killed_in_mid_start", restarts::kubelet_killed_in_mid_start),
     Case::alone("runtime_killed_under_load", restarts::runtime_killed_under_load),
+    Case::alone("stats_from_the_runtime", stats::stats_from_the_runtime),
     Case::alone("image_collection", restarts::image_collection),
 ];
 

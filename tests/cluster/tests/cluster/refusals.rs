@@ -2,10 +2,13 @@
 use super::workloads::script;
 use berth_cluster_tests::cluster::{Cluster, Namespace, pod};
 use berth_cluster_tests::images;
+use berth_cluster_tests::runtime::Kind;
 use serde_json::{Value, json};
 
-/// Waits for an event about the pod with this reason whose message has all these words, and prints it.
+/// Waits for an event about the pod with this reason whose message has all these words, and prints it. The words are Berth's; of
+/// another runtime the event alone is asked.
 fn event(namespace: &Namespace<'_>, pod: &str, reason: &str, words: &[&str]) {
+    let words = if namespace.cluster.runtime().kind() == Kind::Berth { words } else { &[] };
     let selector = format!("--field-selector=involvedObject.name={pod}");
     let message = namespace.cluster.wait(&format!("an event {reason} about {pod} with {words:?}"), || {
         let events = namespace.kubectl.json(&["get", "events", &selector]);

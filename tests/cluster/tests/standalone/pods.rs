@@ -20,6 +20,7 @@ pub fn limits_and_probes(node: &Standalone) {
     let (status, body) = http::get(node.space(), &format!("{NODE_ADDRESS}:18080"), "/").unwrap();
     assert_eq!(status, 200, "{body}");
 
+    assert_eq!(container(&pod, "web")["image"], images::WEB, "the image is shown by its name");
     let groups = node.groups(&pod, "web");
     assert_eq!(cgroups::read(&groups, "memory.limit_in_bytes"), (64u64 << 20).to_string());
     let cpu = ["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(|file| cgroups::read(&groups, file));
@@ -44,6 +45,20 @@ pub fn exec_probes(node: &Standalone) {
     let pod = node.wait_pod("probed", "restarted", |pod| container(pod, "main")["restartCount"].as_u64() >= Some(1));
     assert_eq!(ended(&pod, "main").map(|state| &state["exitCode"]), Some(&json!(137)));
     node.remove("probed");
+}
+
+/// The gRPC health protocol.
+pub fn grpc_probe(node: &Standalone) {
+    let probe = json!({"grpc": {"port": 5000}, "periodSeconds": 1});
+    node.add(
+        "health",
+        &json!({"containers": [{
+            "name": "main", "image": images::AGNHOST, "args": ["grpc-health-checking"],
+            "readinessProbe": probe, "livenessProbe": probe,
+        }]}),
+    );
+    let pod = node.wait_ready("health");
+    assert_eq!(container(&pod, "main")["restartCount"], 0);
 }
 
 /// With a user namespace the container's root is nobody on the node, and still owns its volumes.

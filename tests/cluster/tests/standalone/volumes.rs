@@ -1,7 +1,7 @@
-//! Volumes, logs and disk space.
+//! Volumes and logs.
 use super::lifecycle::shell;
-use berth_cluster_tests::standalone::{Standalone, is_ready};
-use serde_json::{Value, json};
+use berth_cluster_tests::standalone::Standalone;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -75,44 +75,4 @@ fn read_log(path: &std::path::Path) -> String {
         return String::from_utf8_lossy(&output.stdout).into_owned();
     }
     std::fs::read_to_string(path).unwrap_or_default()
-}
-
-/// What the kubelet says about a pod of this name, once it says it.
-pub fn summary(node: &Standalone, name: &str, complete: impl Fn(&Value) -> bool) -> Value {
-    node.wait(&format!("the summary has everything of {name}"), || {
-        let summary = node.kubelet_json("/stats/summary")?;
-        let full = format!("{name}-node");
-        let mut pods = summary["pods"].as_array().into_iter().flatten();
-        let pod = pods.find(|pod| pod["podRef"]["name"] == full).cloned().unwrap_or_default();
-        if complete(&pod) { Ok(pod) } else { Err(pod.to_string()) }
-    })
-}
-
-/// /stats/summary without feature gates: the container's CPU, memory and root file system, logs, volumes, the pod's sums.
-pub fn stats_summary(node: &Standalone) {
-    const WRITTEN: u64 = 6 << 20;
-    let script =
-        "dd if=/dev/zero of=/file bs=1M count=6 2>/dev/null; dd if=/dev/zero of=/data/file bs=1M count=6 2>/dev/null
-        echo logged; while :; do :; done";
-    let mut main = shell("main", script);
-    main["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
-    main["resources"] = json!({"limits": {"cpu": "100m", "memory": "64Mi"}});
-    node.add("counted", &json!({"containers": [main], "volumes": [{"name": "data", "emptyDir": {}}]}));
-    let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let pod = summary(node, "counted", |pod| {
-        let container = &pod["containers"][0];
-        number(&container["cpu"]["usageNanoCores"]) > 0
-            && number(&container["memory"]["workingSetBytes"]) > 0
-            && number(&container["rootfs"]["usedBytes"]) >= WRITTEN
-            && number(&container["logs"]["usedBytes"]) > 0
-            && number(&pod["cpu"]["usageNanoCores"]) > 0
-            && number(&pod["memory"]["workingSetBytes"]) > 0
-            && number(&pod["volume"][0]["usedBytes"]) >= WRITTEN
-            && number(&pod["ephemeral-storage"]["usedBytes"]) >= 2 * WRITTEN
-    });
-    let cores = number(&pod["containers"][0]["cpu"]["usageNanoCores"]);
-    assert!(cores < 200_000_000, "a container limited to 100m uses {cores} nanocores");
-    assert!(number(&pod["containers"][0]["rootfs"]["inodesUsed"]) > 0, "{pod}");
-    node.remove("counted");
-    assert!(!node.pod("counted").is_ok_and(|pod| is_ready(&pod)));
 }

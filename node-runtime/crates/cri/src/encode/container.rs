@@ -19,6 +19,15 @@ fn image_spec(record: &ContainerRecord) -> Option<wire::ImageSpec> {
     })
 }
 
+/// The image as people know it: the kubelet asks for images by id, and shows what stands here as the container's image.
+fn shown_image(record: &ContainerRecord) -> Option<wire::ImageSpec> {
+    let mut spec = image_spec(record)?;
+    if !spec.user_specified_image.is_empty() {
+        spec.image = spec.user_specified_image.clone();
+    }
+    Some(spec)
+}
+
 fn state(record: &ContainerRecord) -> i32 {
     let state = match record.state() {
         ContainerState::Created => wire::ContainerState::ContainerCreated,
@@ -59,7 +68,7 @@ pub(crate) fn container_status(view: &ContainerView) -> wire::ContainerStatus {
         started_at: record.started_at(),
         finished_at: exit.map_or(0, |e| e.finished_at),
         exit_code: exit.map_or(0, |e| e.code),
-        image: image_spec(record),
+        image: shown_image(record),
         image_ref: record.image_ref.clone(),
         reason: exit.map_or_else(String::new, |e| e.reason.as_str().to_owned()),
         message: exit.map_or_else(String::new, |e| e.message.clone()),

@@ -5,7 +5,7 @@
 
 mod status;
 
-pub use status::status;
+pub use status::{exec_code, status};
 
 /// CRI v1, package `runtime.v1` (cri-api 0.37).
 pub mod cri {

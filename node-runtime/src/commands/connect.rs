@@ -58,16 +58,21 @@ pub fn said(status: Status) -> Error {
         // By the CRI's socket a refusal of an image carries the kubelet's word for it, which says nothing to people.
         message => message.strip_prefix("SignatureValidationFailed: ").unwrap_or(message).to_owned(),
     };
-    Refusal(message).into()
+    Refusal { message, exec_code: berth_proto::exec_code(&status) }.into()
 }
 
-/// A daemon's refusal, as the message that it gave.
+/// A daemon's refusal.
 #[derive(Debug)]
-pub struct Refusal(pub String);
+pub struct Refusal {
+    /// The message that it gave.
+    pub message: String,
+    /// The exit code that shells give a program which could not be executed, if that is why.
+    pub exec_code: Option<i32>,
+}
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 

@@ -92,19 +92,14 @@ pub async fn run(layout: &Layout, options: Options) -> Result<u8> {
 
 /// The daemon says the code that a shell would give, where there is one.
 fn not_started(error: anyhow::Error) -> Result<u8> {
-    let message = error.downcast_ref::<Refusal>().map_or("", |r| r.0.as_str());
-    match shell_code(message) {
+    let code = error.downcast_ref::<Refusal>().and_then(|refusal| refusal.exec_code);
+    match code.and_then(|code| u8::try_from(code).ok()) {
         Some(code) => {
             eprintln!("berth: {error:#}");
             Ok(code)
         }
         None => Err(error),
     }
-}
-
-fn shell_code(message: &str) -> Option<u8> {
-    let (_, rest) = message.rsplit_once("(exit code ")?;
-    rest.split_once(')')?.0.parse().ok().filter(|code| matches!(code, 126 | 127))
 }
 
 async fn send(tell: &mpsc::Sender<ExecInput>, input: Input) -> bool {
@@ -162,16 +157,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shells_codes_are_found_in_the_daemons_words() {
-        let table = [
-            ("exec: exec \"x\" in PATH: not found (exit code 127)", Some(127)),
-            ("exec \"/etc\": Permission denied (exit code 126)", Some(126)),
-            ("start (exit code 1)", None),
-            ("container a is not running", None),
-            ("(exit code 127", None),
-        ];
-        for (message, code) in table {
-            assert_eq!(shell_code(message), code, "{message}");
-        }
+    fn a_shells_code_is_taken_over_and_nothing_else() {
+        let refusal = |exec_code| Refusal { message: "no (exit code 127)".to_owned(), exec_code }.into();
+        assert_eq!(not_started(refusal(Some(126))).unwrap(), 126);
+        assert!(not_started(refusal(None)).is_err());
     }
 }

@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -49,6 +50,7 @@ pub fn lock_root(layout: &Layout) -> Result<File> {
 pub struct Servers {
     tasks: JoinSet<Result<()>>,
     stop: watch::Sender<bool>,
+    engine: Arc<berth_engine::Engine>,
 }
 
 /// Starts both.
@@ -74,7 +76,7 @@ pub async fn serve(layout: &Layout, daemon: &Daemon, metrics_address: &str) -> R
     let router = Server::builder().add_service(runtime).add_service(image);
     tasks.spawn(run(router, cri_listener, stopped.clone()));
     tasks.spawn(run(Server::builder().add_service(node), node_listener, stopped));
-    Ok(Servers { tasks, stop })
+    Ok(Servers { tasks, stop, engine: daemon.engine.clone() })
 }
 
 async fn run(
@@ -117,6 +119,8 @@ impl Servers {
     /// Ends both: calls under way get a moment to finish.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
+        // The one call that would never end.
+        self.engine.end_events();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(END_LIMIT, all).await.is_err() {
             tracing::warn!("calls under way are cut off");

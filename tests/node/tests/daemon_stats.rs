@@ -51,7 +51,8 @@ async fn readings_show_what_a_pod_does() {
     *requests::resources(&mut loops) =
         LinuxContainerResources { cpu_period: 100_000, cpu_quota: 30_000, ..Default::default() };
     let loops = cri.launch(&id, &loops, &sandbox).await;
-    let holds = "dd if=/dev/zero of=/dev/shm/held bs=1M count=40 && dd if=/dev/zero of=/written bs=1M count=3 && sleep 1000";
+    let holds =
+        "dd if=/dev/zero of=/dev/shm/held bs=1M count=40 && dd if=/dev/zero of=/written bs=1M count=3 && sleep 1000";
     let holds = cri.launch(&id, &shell(&node, "holds", holds), &sandbox).await;
     let web = cri.launch(&id, &container(&node, "web", &["/web"]), &sandbox).await;
     let ip = cri.pod_status(&id).await.unwrap().network.unwrap().ip;
@@ -221,13 +222,8 @@ const MANDATORY: &[&str] = &[
     "threads",
     "threads_max",
 ];
-const WITHOUT_VALUE: &[&str] = &[
-    "blkio_device_usage_total",
-    "fs_reads_bytes_total",
-    "fs_reads_total",
-    "fs_writes_bytes_total",
-    "fs_writes_total",
-];
+const WITHOUT_VALUE: &[&str] =
+    &["blkio_device_usage_total", "fs_reads_bytes_total", "fs_reads_total", "fs_writes_bytes_total", "fs_writes_total"];
 
 /// The samples of one subject by name and labels, as a kubelet would show them.
 fn labelled(metrics: &[Metric], keys: &BTreeMap<String, Vec<String>>) -> Vec<(String, BTreeMap<String, String>, u64)> {

@@ -200,7 +200,7 @@ fn a_program_that_cannot_start_has_the_code_of_shells() {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!((failed.0.as_str(), failed.1), ("exec", errno), "{program}: {}", failed.2);
+        assert_eq!((failed.0.as_str(), failed.1), ("program", errno), "{program}: {}", failed.2);
         assert!(failed.2.contains(&format!("exit code {code}")), "{}", failed.2);
         assert_eq!(run.end_of_all(), code, "{program}");
     }

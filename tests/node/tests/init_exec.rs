@@ -103,7 +103,7 @@ fn commands_fail_with_words() {
     assert!(e.errno == 2 && e.detail.contains("/no/such"), "{e:?}");
     assert!(!f.path("upper/no").exists(), "exec creates nothing");
     let e = fails(&|p| p.args[0] = "no-such".into());
-    assert!(e.step == "exec" && e.detail.contains("127"), "{e:?}");
+    assert!(e.step == "program" && e.detail.contains("127"), "{e:?}");
 
     let fd = main.pidfd.as_ref().unwrap().try_clone().unwrap();
     main.kill();

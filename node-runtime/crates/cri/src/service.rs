@@ -286,7 +286,7 @@ impl RuntimeService for CriService {
         &self,
         _request: Request<wire::GetEventsRequest>,
     ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
-        not_built!(self, "GetContainerEvents")
+        answer_now!(self, "GetContainerEvents", runtime::get_container_events::call(&self.engine))
     }
 
     async fn list_metric_descriptors(
@@ -323,9 +323,13 @@ impl RuntimeService for CriService {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _request: Request<wire::UpdatePodSandboxResourcesRequest>,
+        request: Request<wire::UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<wire::UpdatePodSandboxResourcesResponse>, Status> {
-        not_built!(self, "UpdatePodSandboxResources")
+        answer!(
+            self,
+            "UpdatePodSandboxResources",
+            runtime::update_pod_sandbox_resources::call(&self.engine, request.into_inner())
+        )
     }
 }
 

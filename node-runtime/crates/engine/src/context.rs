@@ -1,6 +1,7 @@
 //! The engine's parts and where things lie. Wiring (the `berth` binary) makes the parts; use cases take them from here.
 use crate::apparmor::DefaultProfile;
 use crate::container::layers::Layers;
+use crate::events::Events;
 use crate::inflight::Inflight;
 use crate::metrics::Metrics;
 use crate::pod::Pod;
@@ -91,6 +92,7 @@ pub struct Engine {
     pub(crate) policy: PolicyCache,
     pub(crate) layers: Layers,
     pub(crate) sessions: Sessions,
+    pub(crate) events: Arc<Events>,
     pub(crate) runs: Inflight<PodKey, PodConfig, PodId>,
     pub(crate) creates: Inflight<(PodId, ContainerMetadata), ContainerConfig, ContainerId>,
 }
@@ -120,6 +122,7 @@ impl Engine {
             policy: PolicyCache::default(),
             layers: Layers::default(),
             sessions: Sessions::default(),
+            events: Arc::default(),
             runs: Inflight::default(),
             creates: Inflight::default(),
         }))
@@ -128,6 +131,11 @@ impl Engine {
     /// Settings in force.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.borrow().clone()
+    }
+
+    /// The time that events are stamped with, in Unix nanoseconds.
+    pub fn now(&self) -> berth_model::UnixNanos {
+        crate::clock::now()
     }
 
     /// Where images and records lie.
@@ -175,7 +183,7 @@ impl Engine {
     }
 
     pub(crate) fn enter(&self, id: PodId, record: PodRecord) -> Arc<Pod> {
-        let pod = Pod::new(id, record, self.records.clone());
+        let pod = Pod::new(id, record, self.records.clone(), self.events.clone());
         self.table.insert(pod.clone());
         pod
     }

@@ -36,6 +36,15 @@ pub struct MonitorRef {
     pub pid: u32,
 }
 
+/// What was said of a pod's resources after it was made. Kept, not applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodResources {
+    /// What the pod itself takes.
+    pub overhead: Resources,
+    /// The sum of its containers'.
+    pub resources: Resources,
+}
+
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodRecord {
@@ -57,6 +66,9 @@ pub struct PodRecord {
     pub init_cgroup: Option<CgroupPath>,
     /// Where the time of the start went.
     pub phases: Phases,
+    /// What UpdatePodSandboxResources said last; `None` when it was never called.
+    #[serde(default)]
+    pub resized: Option<PodResources>,
     /// Its containers.
     pub containers: BTreeMap<ContainerId, ContainerRecord>,
 }

@@ -9,6 +9,7 @@ use crate::root::{Root, Want};
 use crate::stdio;
 use crate::talk::Talk;
 use berth_monitor_api::spec::{Process, SeccompFilter};
+use berth_monitor_api::sync;
 use berth_sys::openat::Access;
 use berth_sys::procfs::Procfs;
 use berth_sys::seccomp_load::{self, Instruction};
@@ -127,7 +128,10 @@ pub fn finish(talk: &mut Talk, process: &Process, last: Last) -> Result<()> {
     talk.close_all_others()?;
     become_user(process, &account)?;
     check_cwd(&process.cwd, entered)?;
+    // By this step the daemon tells a program that cannot be executed from everything else that may fail.
+    talk.now(sync::PROGRAM_STEP);
     let path = program::find(name, &environment)?;
+    talk.now("exec");
     let (arguments, environment) = (ExecList::new(&arguments), ExecList::new(&environment));
     if let (Some(filter), Some(seccomp)) = (&filter, &process.seccomp) {
         seccomp_load::load(filter, seccomp.flags).explain(|| "load the seccomp filter")?;
@@ -135,6 +139,7 @@ pub fn finish(talk: &mut Talk, process: &Process, last: Last) -> Result<()> {
     drop_admin(process)?;
     talk.exec_next()?;
     task::reset_signals().explain(|| "reset signals")?;
+    talk.now(sync::PROGRAM_STEP);
     Err(program::failure(name, "in the container", &task::execute(&path, &arguments, &environment)))
 }
 

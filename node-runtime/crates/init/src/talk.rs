@@ -56,6 +56,11 @@ impl Talk {
         self.say(&FromInit::Done { pid })
     }
 
+    /// Names what is done from now on, for a failure. Unlike [`Talk::phase`] it says nothing now.
+    pub fn now(&mut self, step: &'static str) {
+        self.step = step;
+    }
+
     /// What follows is `execve`. One `write(2)`: the seccomp filter may be loaded already.
     pub fn exec_next(&self) -> Result<()> {
         self.say(&FromInit::ExecNext)

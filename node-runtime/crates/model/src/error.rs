@@ -35,6 +35,7 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    exec_code: Option<i32>,
 }
 
 /// Result with [`Error`].
@@ -43,7 +44,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of any kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), exec_code: None }
     }
 
     /// `InvalidArgument` that names the field.
@@ -61,6 +62,18 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
+    /// The same error, as that of a program that could not be executed, with the exit code that shells give it: 127 for one
+    /// that is not there, 126 for one that cannot be executed (POSIX, Shell Command Language 2.8.2).
+    #[must_use]
+    pub fn with_exec_code(self, code: i32) -> Self {
+        Self { exec_code: Some(code), ..self }
+    }
+
+    /// The exit code that shells give a program that could not be executed, if this error says so.
+    pub fn exec_code(&self) -> Option<i32> {
+        self.exec_code
+    }
+
     /// The kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -74,7 +87,7 @@ impl Error {
     /// The same error, told from one level further up: `context: message`.
     #[must_use]
     pub fn context(self, context: impl fmt::Display) -> Self {
-        Self { kind: self.kind, message: format!("{context}: {}", self.message) }
+        Self { message: format!("{context}: {}", self.message), ..self }
     }
 }
 

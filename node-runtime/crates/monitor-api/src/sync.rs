@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// Longest message in bytes.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 
+/// Step of a [`FromInit::Failed`] whose program is not there or cannot be executed; its errno says which.
+pub const PROGRAM_STEP: &str = "program";
+
 /// Exit code of a child whose daemon went away before `Go`: its program was never executed.
 pub const ABANDONED: u8 = 128;
 

@@ -38,6 +38,9 @@ pub enum Event {
     },
 }
 
+/// errno-base.h
+const EIO: i32 = 5;
+
 /// What init said of its failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -171,7 +174,11 @@ impl Start {
                 // Init usually says what the errno says.
                 let why = said.split(" (os error").next().unwrap_or_default();
                 let text = if detail.contains(why) { detail.clone() } else { format!("{detail}: {why}") };
-                Error::new(kind, format!("{step}: {text}"))
+                match exec_code(step, errno) {
+                    // The command of the request is at fault; nobody need try again.
+                    Some(code) => Error::new(ErrorKind::InvalidArgument, text).with_exec_code(code),
+                    None => Error::new(kind, format!("{step}: {text}")),
+                }
             }
         };
         self.failure = Some(failure);
@@ -184,6 +191,21 @@ impl Start {
 
     fn after(&self) -> String {
         self.phases.0.last().map_or_else(String::new, |phase| format!(", after the step {}", phase.name))
+    }
+}
+
+/// The exit code that shells give a program which is not there, or is and cannot be executed. `None` where the machine is at
+/// fault, not the program.
+fn exec_code(step: &str, errno: i32) -> Option<i32> {
+    use io::ErrorKind as Kind;
+    if step != sync::PROGRAM_STEP {
+        return None;
+    }
+    match io::Error::from_raw_os_error(errno).kind() {
+        Kind::NotFound | Kind::NotADirectory => Some(127),
+        Kind::OutOfMemory | Kind::StorageFull | Kind::TimedOut | Kind::WouldBlock => None,
+        _ if errno == EIO => None,
+        _ => Some(126),
     }
 }
 
@@ -243,6 +265,26 @@ mod tests {
         let error = start.next().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
         assert_eq!(error.message(), "mount: tmpfs: No space left on device");
+    }
+
+    #[tokio::test]
+    async fn programs_that_cannot_be_executed_are_told_apart() {
+        for (step, errno, code) in [
+            (sync::PROGRAM_STEP, 2, Some(127)),
+            (sync::PROGRAM_STEP, 20, Some(127)),
+            (sync::PROGRAM_STEP, 13, Some(126)),
+            (sync::PROGRAM_STEP, 8, Some(126)),
+            (sync::PROGRAM_STEP, 12, None),
+            (sync::PROGRAM_STEP, EIO, None),
+            ("exec", 13, None),
+            ("mounts", 2, None),
+        ] {
+            let (mut start, init) = start();
+            say(&init, &FromInit::Failed { step: step.into(), errno, detail: "exec \"x\"".into() });
+            let error = start.next().await.unwrap_err().context("further up");
+            assert_eq!(error.exec_code(), code, "{step} {errno}");
+            assert_eq!(error.kind() == ErrorKind::InvalidArgument, code.is_some(), "{step} {errno}");
+        }
     }
 
     #[tokio::test]

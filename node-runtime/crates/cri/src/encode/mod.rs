@@ -1,11 +1,13 @@
 //! The engine's words to wire answers.
 mod container;
+mod event;
 mod image;
 mod metrics;
 mod pod;
 mod stats;
 
 pub(crate) use container::{container, container_status};
+pub(crate) use event::{containers_statuses, event};
 pub(crate) use image::{filesystem_usage, image};
 pub(crate) use metrics::{descriptors, pod_metrics};
 pub(crate) use pod::{pod, pod_status};

@@ -5,6 +5,7 @@ pub(crate) mod container_status;
 pub(crate) mod create_container;
 pub(crate) mod exec;
 pub(crate) mod exec_sync;
+pub(crate) mod get_container_events;
 pub(crate) mod list_container_stats;
 pub(crate) mod list_containers;
 pub(crate) mod list_metric_descriptors;
@@ -24,6 +25,7 @@ pub(crate) mod status;
 pub(crate) mod stop_container;
 pub(crate) mod stop_pod_sandbox;
 pub(crate) mod update_container_resources;
+pub(crate) mod update_pod_sandbox_resources;
 pub(crate) mod update_runtime_config;
 pub(crate) mod version;
 

@@ -85,15 +85,15 @@ impl Engine {
         walk.step("rootfs", self.images.prepare_rootfs(id, plan.clone())).await?;
         let record = self.container_record(&pod_record.config, id, config, &image)?;
         let record = ContainerRecord { image_volumes: plan.image_volumes, ..record };
-        let (owner, gone) = (pod.clone(), id.clone());
-        walk.undo(
-            "record",
-            move || async move { owner.update(Sync::Later, |r| drop(r.containers.remove(&gone))).await },
-        );
-        let enter = pod.update(Sync::Now, |r| drop(r.containers.insert(id.clone(), record)));
-        walk.step("record", enter).await?;
+        let (engine, owner, gone) = (self.clone(), pod.clone(), id.clone());
+        walk.undo("record", move || async move {
+            engine.table.remove_container(&gone);
+            owner.update(Sync::Later, |r| drop(r.containers.remove(&gone))).await
+        });
+        // Before the record, whose change is told: who hears of the container must find it.
         self.table.insert_container(id.clone(), pod.id.clone());
-        Ok(())
+        let enter = pod.update(Sync::Now, |r| drop(r.containers.insert(id.clone(), record)));
+        walk.step("record", enter).await
     }
 
     fn image_for(&self, config: &ContainerConfig) -> Result<Arc<ImageRecord>> {

@@ -16,6 +16,7 @@ impl Engine {
             let lock = pod.container_lock(&id);
             let _one = lock.lock().await;
             let container = pod.container(&id)?;
+            let update = with_swap(&container.resources, update);
             let mut merged = container.resources.clone();
             merged.merge(&update);
             engine.cgroups.check(&merged)?;
@@ -29,5 +30,43 @@ impl Engine {
             pod.update_container(&id, Sync::Later, |c| c.resources = merged).await
         })
         .await
+    }
+}
+
+/// A new memory limit alone moves a limit of memory and swap together that was equal to it, and one that would be below it. Any
+/// other stays what it is, so it is said again: on cgroup v2 the kernel counts swap alone, and would let the sum grow.
+fn with_swap(known: &Resources, mut update: Resources) -> Resources {
+    let Some(limit) = update.memory_limit else { return update };
+    let Some(both) = known.memory_swap_limit.filter(|both| *both >= 0) else { return update };
+    if update.memory_swap_limit.is_none() {
+        let moves = known.memory_limit == Some(both) || both < limit || limit < 0;
+        update.memory_swap_limit = Some(if moves { limit } else { both });
+    }
+    update
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(memory: Option<i64>, both: Option<i64>) -> Resources {
+        Resources { memory_limit: memory, memory_swap_limit: both, ..Resources::default() }
+    }
+
+    #[test]
+    fn swap_moves_with_a_memory_limit_that_comes_alone() {
+        let swap = |known: (i64, i64), limit| {
+            with_swap(&limits(Some(known.0), Some(known.1)), limits(limit, None)).memory_swap_limit
+        };
+        assert_eq!(swap((100, 100), Some(200)), Some(200), "no swap stays no swap");
+        assert_eq!(swap((100, 100), Some(50)), Some(50));
+        assert_eq!(swap((100, 150), Some(200)), Some(200), "the sum is never below");
+        assert_eq!(swap((100, 300), Some(200)), Some(300), "what is not said stays");
+        assert_eq!(swap((100, 100), Some(-1)), Some(-1));
+        assert_eq!(swap((100, -1), Some(200)), None, "unlimited swap stays so");
+        assert_eq!(swap((100, 100), None), None);
+        let said = with_swap(&limits(Some(100), Some(100)), limits(Some(200), Some(400)));
+        assert_eq!(said.memory_swap_limit, Some(400));
+        assert_eq!(with_swap(&limits(Some(100), None), limits(Some(200), None)).memory_swap_limit, None);
     }
 }

@@ -3,7 +3,9 @@ pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod stats;
 pub(crate) mod stop;
+pub(crate) mod update;
 
+use crate::events::Events;
 use crate::record::{ContainerRecord, PodRecord};
 use berth_model::{ContainerId, Error, ErrorKind, PodId, Result, ResultExt};
 use berth_monitor_api::frame::Exit;
@@ -25,6 +27,7 @@ pub(crate) struct Pod {
     /// Counts changes; whoever waits for a state watches this.
     version: watch::Sender<u64>,
     records: Arc<Records<PodRecord>>,
+    events: Arc<Events>,
     /// Version on disk; the lock makes writes go out one by one, newest content each.
     saved: AsyncMutex<u64>,
     /// Held by stop and remove: one at a time.
@@ -40,12 +43,18 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn new(id: PodId, record: PodRecord, records: Arc<Records<PodRecord>>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: PodId,
+        record: PodRecord,
+        records: Arc<Records<PodRecord>>,
+        events: Arc<Events>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             record: RwLock::new(Arc::new(record)),
             version: watch::Sender::new(1),
             records,
+            events,
             saved: AsyncMutex::new(0),
             lifecycle: AsyncMutex::new(()),
             container_locks: Mutex::default(),
@@ -66,12 +75,17 @@ impl Pod {
         self.record().containers.get(id).cloned().ok_or_else(|| Error::not_found("container", id))
     }
 
-    /// Changes the record in memory, at once visible to lists, and then on disk.
+    /// Changes the record in memory, at once visible to lists and told to subscribers, and then on disk.
     /// Errors: those of the disk; the change in memory stays, since it tells what is true.
     pub(crate) async fn update<T>(&self, sync: Sync, change: impl FnOnce(&mut PodRecord) -> T) -> Result<T> {
         let value = {
             let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
-            change(Arc::make_mut(&mut record))
+            let before = self.events.before(&record);
+            let value = change(Arc::make_mut(&mut record));
+            if let Some(before) = before {
+                self.events.tell(&before, &self.id, &record);
+            }
+            value
         };
         self.version.send_modify(|v| *v += 1);
         self.save(sync).await?;
@@ -200,6 +214,11 @@ impl Pod {
     pub(crate) fn forget_container(&self, id: &ContainerId) {
         locked(&self.container_locks).remove(id);
         locked(&self.signalled).remove(id);
+    }
+
+    /// Tells subscribers that the pod is gone.
+    pub(crate) fn tell_deleted(&self) {
+        self.events.tell_deleted(&self.id, &self.record());
     }
 
     /// Removes the record from disk, last of all.

@@ -87,6 +87,7 @@ impl Engine {
         let finished = if clean { pod.erase().await } else { Err(Error::internal("an undo step failed")) };
         if finished.is_ok() {
             self.table.remove(id);
+            pod.tell_deleted();
             return;
         }
         self.metrics.event("undo_failed");
@@ -118,6 +119,7 @@ impl Engine {
             init_pid: None,
             init_cgroup: None,
             phases: Default::default(),
+            resized: None,
             containers: BTreeMap::new(),
         }
     }

@@ -119,8 +119,8 @@ fn readings_follow_what_is_done() {
     assert!(cpu.total > 0 && cpu.throttled > 0 && cpu.total >= cpu.user);
     assert_eq!(stats.usage.pids.unwrap().current, 1);
 
-    let pod = berth_stats::pod_stats(&parent.cgroups, &path, Some(shell.0.id()));
-    let pod = pod.usage.unwrap();
+    let group = berth_stats::PodGroups::Own(path.clone());
+    let pod = berth_stats::pod_stats(&parent.cgroups, &group, 0).usage;
     assert!(
         pod.memory.unwrap().usage >= memory.rss && pod.cpu.unwrap().total >= cpu.total,
         "a pod includes its containers"

@@ -283,14 +283,7 @@ impl Compressed {
 
 impl Read for Compressed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let step = {
-            let here = self.fill_buf()?;
-            let step = here.len().min(buffer.len());
-            buffer[..step].copy_from_slice(&here[..step]);
-            step
-        };
-        self.consume(step);
-        Ok(step)
+        read_buffered(self, buffer)
     }
 }
 
@@ -305,6 +298,13 @@ impl BufRead for Compressed {
     }
 }
 
+/// `read` of a reader that has its bytes in a buffer anyway.
+fn read_buffered(reader: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
+    let step = reader.fill_buf()?.read(buffer)?;
+    reader.consume(step);
+    Ok(step)
+}
+
 /// The uncompressed bytes as a reader that hashes and counts them.
 struct Inflated {
     filled: mpsc::Receiver<Result<Vec<u8>>>,
@@ -317,14 +317,7 @@ struct Inflated {
 
 impl Read for Inflated {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let step = {
-            let here = self.fill_buf()?;
-            let step = here.len().min(buffer.len());
-            buffer[..step].copy_from_slice(&here[..step]);
-            step
-        };
-        self.consume(step);
-        Ok(step)
+        read_buffered(self, buffer)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::streams::Line;
 use crate::tls::{self, TlsFiles};
 use crate::upgrade;
 use berth_model::{Error, Result, ResultExt};
+use berth_sys::process;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -93,6 +94,10 @@ impl Drop for Place {
 /// Serves until the daemon is gone and the last session has ended. Errors: the address cannot be bound, the certificate cannot be
 /// read.
 pub async fn run(options: Options) -> Result<()> {
+    // A session takes half a dozen descriptors, and the usual soft limit is 1024.
+    if let Err(e) = process::raise_nofile() {
+        tracing::warn!("limit of open files: {e}");
+    }
     let daemon = Daemon::new(options.channel)?;
     let tls = match options.tls {
         Some(files) => {

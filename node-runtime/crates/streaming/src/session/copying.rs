@@ -9,6 +9,7 @@ use berth_monitor_client::pipes;
 use berth_monitor_client::terminal::Terminal;
 use berth_sys::pty;
 use std::os::fd::{AsFd, OwnedFd};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -83,9 +84,13 @@ impl Copying {
             _ => None,
         };
         let mut outputs = JoinSet::new();
-        let clients = [client.stdout, client.stderr];
-        for (from, to) in process.outputs.into_iter().zip(clients) {
+        let mut clients = [client.stdout, client.stderr].into_iter();
+        for (from, to) in process.outputs.into_iter().zip(&mut clients) {
             outputs.spawn(pump::output(from, to, exited.clone(), line.clone()));
+        }
+        // A process with a terminal has no stderr.
+        for mut unused in clients.flatten() {
+            outputs.spawn(async move { drop(unused.shutdown().await) });
         }
         let sizes = process.terminal.map(|terminal| spawn(resize(terminal, client.size)));
         Self { input, outputs, _sizes: sizes, exited }

@@ -41,7 +41,10 @@ pub async fn exec(context: Context, streams: Streams, place: MonitorPlace, remot
         }
         Err(denied) => {
             let outcome = not_begun("exec", denied);
-            explain(&outcome, streams.tty, &mut stdout, &mut stderr).await;
+            tokio::select! {
+                () = explain(&outcome, streams.tty, [&mut stdout, &mut stderr]) => {}
+                () = context.line.gone() => {}
+            }
             return finish.tell(&outcome).await;
         }
     };
@@ -108,12 +111,16 @@ async fn hang_up(ends: &mut Ends, task: &str) {
     tracing::warn!("the command {task} has not ended {} s after SIGKILL", GRACE.as_secs());
 }
 
-/// Clients print the code alone; the reason goes where the command's own words would have gone.
-async fn explain(outcome: &Outcome, tty: bool, stdout: &mut Option<Writer>, stderr: &mut Option<Writer>) {
+/// Clients print the code alone; the reason goes where the command's own words would have gone. Ends both streams.
+async fn explain(outcome: &Outcome, tty: bool, [stdout, stderr]: [&mut Option<Writer>; 2]) {
     if let Outcome::NotExecuted { why, .. } = outcome {
-        let (stream, line) = if tty { (stdout, format!("{why}\r\n")) } else { (stderr, format!("{why}\n")) };
+        let (stream, line) = if tty { (&mut *stdout, format!("{why}\r\n")) } else { (&mut *stderr, format!("{why}\n")) };
         if let Some(stream) = stream {
+            // Errors are a client that is gone.
             let _ = stream.write_all(line.as_bytes()).await;
         }
+    }
+    for stream in [stdout, stderr].into_iter().flatten() {
+        let _ = stream.shutdown().await;
     }
 }

@@ -23,20 +23,28 @@ pub struct SpdyFinish {
     error: StreamWriter,
     status: bool,
     refusing: JoinHandle<()>,
+    line: Line,
     /// The client's stream for sizes would be reset if it went.
     _resize: Option<StreamWriter>,
 }
 
 impl SpdyFinish {
     /// Tells the outcome after all output, and closes the connection.
-    pub async fn tell(mut self, outcome: &Outcome) {
-        // Errors are a client that is gone.
-        if let Some(body) = outcome.encode(self.status) {
-            let _ = self.error.write_all(&body).await;
+    pub async fn tell(self, outcome: &Outcome) {
+        let Self { connection, mut error, status, refusing, line, .. } = self;
+        let tell = async {
+            // Errors are a client that is gone.
+            if let Some(body) = outcome.encode(status) {
+                let _ = error.write_all(&body).await;
+            }
+            let _ = error.shutdown().await;
+            let _ = connection.close().await;
+        };
+        tokio::select! {
+            () = tell => {}
+            () = line.gone() => {}
         }
-        let _ = self.error.shutdown().await;
-        let _ = self.connection.close().await;
-        self.refusing.abort();
+        refusing.abort();
     }
 }
 
@@ -149,6 +157,7 @@ fn arrange(
             error,
             status: version >= RemoteVersion::V4,
             refusing,
+            line: line.clone(),
             _resize: resize,
         }),
     })

@@ -13,14 +13,21 @@ pub struct Ran {
     pub err: String,
 }
 
+/// It, about to run against the node's socket.
+pub fn command(node: &Node, args: &[&str]) -> Command {
+    let endpoint = format!("unix://{}", node.socket().display());
+    let mut command = Command::new(path_from_env("BERTH_CRICTL"));
+    command.args(["--timeout=30s", "--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint]).args(args);
+    command
+}
+
 /// Runs it against the node's socket.
 pub fn try_run(node: &Node, args: &[&str]) -> Ran {
-    let endpoint = format!("unix://{}", node.socket().display());
-    let output = Command::new(path_from_env("BERTH_CRICTL"))
-        .args(["--timeout=30s", "--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint])
-        .args(args)
-        .output()
-        .unwrap();
+    ended(command(node, args).output().unwrap())
+}
+
+/// How it ended.
+pub fn ended(output: std::process::Output) -> Ran {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }

@@ -114,7 +114,8 @@ async fn hang_up(ends: &mut Ends, task: &str) {
 /// Clients print the code alone; the reason goes where the command's own words would have gone. Ends both streams.
 async fn explain(outcome: &Outcome, tty: bool, [stdout, stderr]: [&mut Option<Writer>; 2]) {
     if let Outcome::NotExecuted { why, .. } = outcome {
-        let (stream, line) = if tty { (&mut *stdout, format!("{why}\r\n")) } else { (&mut *stderr, format!("{why}\n")) };
+        let (stream, line) =
+            if tty { (&mut *stdout, format!("{why}\r\n")) } else { (&mut *stderr, format!("{why}\n")) };
         if let Some(stream) = stream {
             // Errors are a client that is gone.
             let _ = stream.write_all(line.as_bytes()).await;

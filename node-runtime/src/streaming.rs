@@ -27,6 +27,8 @@ pub fn run(options: Options) -> Result<()> {
     let channel = berth_sys::process::take_inherited(CHANNEL_FD);
     let channel =
         channel.context("berth streaming is started by berth serve, on the first exec, attach or port-forward")?;
+    // Its stderr is the daemon's. Nobody is left to change the level once the daemon is gone.
+    crate::serve::logging::start(false);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let mut wanted = berth_streaming::Options::new(channel, Listen::Address(options.bind));
     wanted.tls = options.tls_cert.zip(options.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });

@@ -1,6 +1,6 @@
 //! `berth serve`: start order, sockets, end.
 mod http;
-mod logging;
+pub(crate) mod logging;
 mod notify;
 mod process;
 mod sockets;

@@ -5,7 +5,7 @@ use super::Tier;
 use super::binaries::{self, TestBinary};
 use super::node::{self, GUEST_PREFIX};
 use crate::cache::Key;
-use crate::{Result, cache, install, programs, run, workspace};
+use crate::{Result, cache, install, programs, run, tools, workspace};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -42,9 +42,10 @@ echo "Linux $(uname -r), $(systemctl --version | head -n 1), up $(cut -d' ' -f1 
 pub fn tier(tier: &mut Tier) {
     let Some(guest) = tier.prepare("the guest's kernel and root", Guest::made) else { return };
     tier.check("boots with systemd and cgroup v2", || guest.run("check", GUEST_CHECK, &mut |_| ()));
-    let Some((list, environment)) = tier.prepare("compile the programs and the node tests", node::built) else {
-        return;
-    };
+    let built = tier.prepare("compile the programs and the node tests", node::built);
+    let kubernetes = tier.prepare("Kubernetes", tools::kubernetes);
+    let (Some((list, mut environment)), Some(kubernetes)) = (built, kubernetes) else { return };
+    environment.push(("BERTH_KUBERNETES", kubernetes));
     tier.check("the quickstart in the guest", || {
         let dir = node::programs_dir(&environment)?.display();
         let script = format!("{}exec '{dir}/{}' --bin '{dir}'\n", prelude(&environment), programs::QUICKSTART);

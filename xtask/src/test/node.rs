@@ -14,7 +14,7 @@ pub const CHOICE: [&str; 2] = ["--package", "berth-node-tests"];
 pub const GUEST_PREFIX: &str = "guest_";
 
 /// What the tests find out from their environment: BERTH_BIN_DIR has `berth`, `berth-monitor`, `berth-init` and
-/// `berth-web`; BERTH_CRICTL is crictl.
+/// `berth-web`; BERTH_CRICTL is crictl; in the guest BERTH_KUBERNETES has `kubelet`.
 pub type Environment = Vec<(&'static str, PathBuf)>;
 
 pub fn tier(tier: &mut Tier) {

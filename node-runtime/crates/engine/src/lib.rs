@@ -22,6 +22,7 @@ mod image;
 mod inflight;
 mod metrics;
 mod node;
+mod oom;
 mod own_group;
 mod pod;
 mod record;

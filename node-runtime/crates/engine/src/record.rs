@@ -64,6 +64,9 @@ pub struct PodRecord {
     pub init_pid: Option<u32>,
     /// Cgroup of the pod's init.
     pub init_cgroup: Option<CgroupPath>,
+    /// OOM kills in the pod's own cgroup that ends of containers have accounted for.
+    #[serde(default)]
+    pub oom_kills: u64,
     /// Where the time of the start went.
     pub phases: Phases,
     /// What UpdatePodSandboxResources said last; `None` when it was never called.

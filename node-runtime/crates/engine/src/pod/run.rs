@@ -110,6 +110,7 @@ impl Engine {
 
     fn new_record(&self, config: PodConfig) -> PodRecord {
         PodRecord {
+            oom_kills: self.oom_kills_so_far(&config),
             config,
             created_at: clock::now(),
             boot_id: self.boot_id.clone(),

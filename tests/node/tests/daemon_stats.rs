@@ -80,6 +80,8 @@ async fn readings_show_what_a_pod_does() {
     })
     .await;
     let now = linux(&now);
+    let cores = value(now.cpu.as_ref().unwrap().usage_nano_cores);
+    assert!((10_000_000..2_000_000_000).contains(&cores), "the loop may use 0.3 cores: {cores}");
     assert!(value(of(now, &web).memory.as_ref().unwrap().working_set_bytes) < 40 << 20, "the web server holds nothing");
     let layer = of(now, &holds).writable_layer.as_ref().unwrap();
     assert!(Path::new(&layer.fs_id.as_ref().unwrap().mountpoint).is_dir(), "{layer:?}");

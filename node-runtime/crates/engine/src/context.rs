@@ -5,6 +5,7 @@ use crate::events::Events;
 use crate::inflight::Inflight;
 use crate::metrics::Metrics;
 use crate::pod::Pod;
+use crate::pod::rates::Rates;
 use crate::record::PodRecord;
 use crate::session::Sessions;
 use crate::table::{ContainerFilter, ContainerView, PodFilter, PodView, Table};
@@ -93,6 +94,7 @@ pub struct Engine {
     pub(crate) layers: Layers,
     pub(crate) sessions: Sessions,
     pub(crate) events: Arc<Events>,
+    pub(crate) rates: Rates,
     pub(crate) runs: Inflight<PodKey, PodConfig, PodId>,
     pub(crate) creates: Inflight<(PodId, ContainerMetadata), ContainerConfig, ContainerId>,
 }
@@ -123,6 +125,7 @@ impl Engine {
             layers: Layers::default(),
             sessions: Sessions::default(),
             events: Arc::default(),
+            rates: Rates::default(),
             runs: Inflight::default(),
             creates: Inflight::default(),
         }))

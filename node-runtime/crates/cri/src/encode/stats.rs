@@ -7,7 +7,7 @@ use berth_stats::{
     ContainerStats, CpuUsage, InterfaceUsage, IoUsage, MemoryUsage, Pressure, PressureLine, SwapUsage, WritableLayer,
 };
 
-/// The interface that a pod is reached by, unless its attachment names another (the CNI convention).
+/// The interface that a pod is reached by, by the convention of CNI; without one of that name it is the first.
 const DEFAULT_INTERFACE: &str = "eth0";
 
 /// A pod's readings. `linux` is always there: the kubelet does not look whether it is.
@@ -24,7 +24,7 @@ pub(crate) fn pod_stats(reading: &PodReading) -> wire::PodSandboxStats {
             annotations: config.annotations.clone().into_iter().collect(),
         }),
         linux: Some(wire::LinuxPodSandboxStats {
-            cpu: usage.cpu.as_ref().map(|c| cpu(at, c)),
+            cpu: usage.cpu.as_ref().map(|c| pod_cpu(at, c, reading.nano_cores)),
             memory: usage.memory.as_ref().map(|m| memory(at, m)),
             network: reading.stats.network.as_ref().and_then(|interfaces| network(at, interfaces)),
             process: Some(wire::ProcessUsage { timestamp: at, process_count: u64_value(reading.stats.processes) }),
@@ -54,6 +54,11 @@ fn interface(usage: &InterfaceUsage) -> wire::NetworkInterfaceUsage {
         tx_bytes: u64_value(usage.tx_bytes),
         tx_errors: u64_value(usage.tx_errors),
     }
+}
+
+/// With the rate: the kubelet computes those of containers, and takes a pod's as it is.
+fn pod_cpu(timestamp: i64, usage: &CpuUsage, nano_cores: u64) -> wire::CpuUsage {
+    wire::CpuUsage { usage_nano_cores: u64_value(nano_cores), ..cpu(timestamp, usage) }
 }
 
 /// A container's readings. What the kernel does not tell is absent, not zero; rates are the kubelet's to compute.

@@ -1,4 +1,5 @@
 //! One pod in memory: its record, its monitor, and who waits for what.
+pub(crate) mod rates;
 pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod stats;

@@ -36,6 +36,7 @@ impl Engine {
         walk.step("directory", blocking(move || dir.teardown())).await?;
         walk.step("record", pod.erase()).await?;
         self.table.remove(&pod.id);
+        self.rates.forget(&pod.id);
         pod.tell_deleted();
         tracing::info!(pod = %pod.id, "pod is removed");
         Ok(())

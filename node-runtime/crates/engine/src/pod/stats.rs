@@ -24,6 +24,8 @@ pub struct PodReading {
     pub view: PodView,
     /// Its readings.
     pub stats: PodStats,
+    /// Nanoseconds of CPU time a second.
+    pub nano_cores: u64,
     /// Its running containers and theirs.
     pub containers: Vec<(ContainerView, ContainerStats)>,
 }
@@ -81,17 +83,21 @@ impl Engine {
     async fn read_pods(self: &Arc<Self>, views: Vec<PodView>) -> Result<Vec<PodReading>> {
         let targets = self.targets(views);
         let mut layers = self.layers(running(&targets)).await;
-        let cgroups = self.cgroups.clone();
+        let engine = self.clone();
         blocking(move || {
+            let cgroups = &engine.cgroups;
             let networks = networks(&targets);
             let read = |(target, network): (Target, _)| {
-                let mut stats = pod_stats(&cgroups, &target.groups, clock::now());
+                let mut stats = pod_stats(cgroups, &target.groups, clock::now());
                 stats.network = network;
+                let view = target.view;
+                let total = stats.usage.cpu.as_ref().map_or(0, |cpu| cpu.total);
+                let nano_cores = engine.rates.rate(&view.id, view.record.created_at, stats.usage.taken_at, total);
                 let containers = target.containers.into_iter().filter_map(|view| {
-                    let stats = container_stats(&cgroups, &view.record.cgroup, layers.remove(&view.id))?;
+                    let stats = container_stats(cgroups, &view.record.cgroup, layers.remove(&view.id))?;
                     Some((view, stats))
                 });
-                PodReading { containers: containers.collect(), view: target.view, stats }
+                PodReading { containers: containers.collect(), view, stats, nano_cores }
             };
             Ok(targets.into_iter().zip(networks).map(read).collect())
         })

@@ -29,7 +29,7 @@ fn namespaces_outlive_init_and_are_joined() {
     ]
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .into();
-    spec.shm = Some(Shm { path: f.dir("shm"), size: 1024 * 1024 });
+    spec.shm = Some(Shm { path: f.dir("shm"), size: 1024 * 1024, label: None });
     let run = sandbox(&spec);
     assert_eq!((run.pid, run.pidfd.is_some()), (0, false), "no process is left");
     for phase in ["namespaces", "sysctls"] {
@@ -144,7 +144,7 @@ fn a_dead_pid_namespace_is_told() {
 fn the_pod_shm_is_the_pods_alone() {
     let f = Fixture::new("shm");
     let path = f.dir("shm");
-    sandbox(&SandboxSpec { shm: Some(Shm { path: path.clone(), size: 65536 }), ..SandboxSpec::default() });
+    sandbox(&SandboxSpec { shm: Some(Shm { path: path.clone(), size: 65536, label: None }), ..SandboxSpec::default() });
     let meta = std::fs::metadata(&path).unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o1777, 0));
     assert!(host("df", &["-k", path.to_str().unwrap()]).contains(" 64 "));

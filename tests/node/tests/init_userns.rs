@@ -43,7 +43,7 @@ fn root_in_the_pod_is_nobody_on_the_node() {
     let f = Fixture::new("userns");
     let pod = pod(&f, |spec| {
         spec.sysctls = [("net.ipv4.ip_unprivileged_port_start".to_owned(), "7".to_owned())].into();
-        spec.shm = Some(Shm { path: f.path("shm"), size: 65536 });
+        spec.shm = Some(Shm { path: f.path("shm"), size: 65536, label: None });
         f.dir("shm");
     });
     assert_eq!((f.mounts().len(), pod.pid), (5, 0), "{:?}", f.mounts());

@@ -24,6 +24,11 @@ const KERNEL_PACKAGES: [install::Package; 8] = [
 ];
 const ROOT_PACKAGES: [install::Package; 1] = [("mmdebstrap", "mmdebstrap")];
 
+/// The tests that need the other of the two large security modules: a boot has one.
+const SELINUX_TESTS: &str = "guest_selinux";
+/// Permissive at first: a test that wants to see denials turns them on.
+const SELINUX_BOOT: [&str; 3] = ["security=selinux", "selinux=1", "enforcing=0"];
+
 /// What every job may rely on; a guest that lacks one of it would test something else than it says.
 const GUEST_CHECK: &str = r#"#!/bin/sh -eu
 [ "$(cat /proc/1/comm)" = systemd ]
@@ -51,9 +56,15 @@ pub fn tier(tier: &mut Tier) {
         let script = format!("{}exec '{dir}/{}' --bin '{dir}'\n", prelude(&environment), programs::QUICKSTART);
         guest.run("quickstart", &script, &mut |_| ())
     });
+    let (labelled, others): (Vec<_>, Vec<_>) =
+        list.into_iter().partition(|binary| binary.name.ends_with(SELINUX_TESTS));
     tier.step("node tests in the guest", || {
-        let script = tests_script(&list, &environment);
+        let script = tests_script(&others, &environment);
         binaries::count(|line| guest.run("tests", &script, line))
+    });
+    tier.step("node tests in the guest with SELinux", || {
+        let script = tests_script(&labelled, &environment);
+        binaries::count(|line| guest.boot("selinux", &script, &SELINUX_BOOT, line))
     });
 }
 
@@ -119,6 +130,11 @@ impl Guest {
 
     /// Boots, runs the script, and powers off. Each line of its output is printed and given to `line`.
     fn run(&self, name: &str, script: &str, line: &mut dyn FnMut(&str)) -> Result {
+        self.boot(name, script, &[], line)
+    }
+
+    /// The same with arguments for the kernel; the last of a name counts.
+    fn boot(&self, name: &str, script: &str, arguments: &[&str], line: &mut dyn FnMut(&str)) -> Result {
         let job = workspace::target_dir().join("guest").join(name);
         let file = job.join("run");
         let at = |e: std::io::Error| format!("{}: {e}", file.display());
@@ -126,7 +142,7 @@ impl Guest {
         fs::write(&file, script).map_err(at)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).map_err(at)?;
         let mut boot = Command::new(scripts().join("boot"));
-        run::watched(boot.arg(&self.kernel).arg(&self.root).arg(&job), line)
+        run::watched(boot.arg(&self.kernel).arg(&self.root).arg(&job).args(arguments), line)
             .map_err(|e| format!("{e}; console: {}", job.join("out/console").display()))
     }
 }

@@ -20,7 +20,7 @@ use berth_oci::spec::NodeFacts;
 use berth_settings::Settings;
 use berth_store::Records;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
 
 /// Where the daemon keeps things.
@@ -85,6 +85,8 @@ pub struct Engine {
     pub(crate) facts: NodeFacts,
     pub(crate) default_profile: DefaultProfile,
     pub(crate) apart: OnceLock<Apart>,
+    /// Held while a pod chooses its SELinux level.
+    pub(crate) levels: Mutex<()>,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) metrics: Metrics,
     pub(crate) table: Table,
@@ -116,6 +118,7 @@ impl Engine {
             facts: parts.facts,
             default_profile: DefaultProfile::default(),
             apart: OnceLock::new(),
+            levels: Mutex::default(),
             settings: parts.settings,
             metrics: parts.metrics,
             table: Table::default(),

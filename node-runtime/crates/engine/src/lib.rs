@@ -27,6 +27,7 @@ mod own_group;
 mod pod;
 mod record;
 mod recover;
+mod selinux;
 mod session;
 mod steps;
 mod supervise;

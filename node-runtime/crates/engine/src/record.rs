@@ -67,6 +67,9 @@ pub struct PodRecord {
     /// OOM kills in the pod's own cgroup that ends of containers have accounted for.
     #[serde(default)]
     pub oom_kills: u64,
+    /// SELinux level of its containers; none where SELinux is off.
+    #[serde(default)]
+    pub selinux_level: Option<String>,
     /// Where the time of the start went.
     pub phases: Phases,
     /// What UpdatePodSandboxResources said last; `None` when it was never called.

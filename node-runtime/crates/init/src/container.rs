@@ -29,7 +29,7 @@ pub fn run(talk: &mut Talk, spec: ContainerSpec, target: Option<OwnedFd>) -> Res
     let userns = names.user.as_ref().map(AsFd::as_fd);
     let mut sources = Sources::open(&spec, userns, &procfs)?;
     talk.phase("rootfs")?;
-    let overlay = overlay::assemble(&spec.rootfs, userns)?;
+    let overlay = overlay::assemble(&spec.rootfs, spec.mount_label.as_deref(), userns)?;
     talk.phase("namespaces")?;
     if names.user.is_some() {
         stdio::open_pipes_to_all()?;

@@ -21,7 +21,13 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Fills a fresh tmpfs. `copies` are detached copies of the host's nodes where none can be made.
-pub fn fill(dev: &OwnedFd, devices: &[DeviceNode], copies: Option<(Vec<OwnedFd>, Vec<OwnedFd>)>) -> Result<()> {
+/// `label` is the SELinux label of terminals.
+pub fn fill(
+    dev: &OwnedFd,
+    devices: &[DeviceNode],
+    label: Option<&str>,
+    copies: Option<(Vec<OwnedFd>, Vec<OwnedFd>)>,
+) -> Result<()> {
     let root = Root::new(dev.try_clone().explain(|| "copy a descriptor")?);
     let (standard, own) = copies.map_or((None, None), |(standard, own)| (Some(standard), Some(own)));
     for (at, (name, major, minor)) in STANDARD_NODES.iter().enumerate() {
@@ -34,7 +40,7 @@ pub fn fill(dev: &OwnedFd, devices: &[DeviceNode], copies: Option<(Vec<OwnedFd>,
     }
     openat::make_dir(dev.as_fd(), Path::new("pts"), 0o755).explain(|| "make /dev/pts")?;
     let pts = root.open(Path::new("pts"), Access::Path).explain(|| "open /dev/pts")?;
-    mount::attach(terminals()?.as_fd(), pts.as_fd()).explain(|| "attach devpts")?;
+    mount::attach(terminals(label)?.as_fd(), pts.as_fd()).explain(|| "attach devpts")?;
     for (at, device) in devices.iter().enumerate() {
         extra(&root, device, own.as_ref().and_then(|copies| copies.get(at)))?;
     }
@@ -42,13 +48,16 @@ pub fn fill(dev: &OwnedFd, devices: &[DeviceNode], copies: Option<(Vec<OwnedFd>,
 }
 
 /// A devpts of its own. Group 5 is tty's (Debian, Alpine and others agree); a user namespace may not map it.
-fn terminals() -> Result<OwnedFd> {
+fn terminals(label: Option<&str>) -> Result<OwnedFd> {
     let make = |with_group: bool| {
         let context = NewMount::open("devpts").map_err(|error| mount::MountError { error, log: String::new() })?;
         context.set("source", "devpts")?;
         context.set_flag("newinstance")?;
         context.set("ptmxmode", "0666")?;
         context.set("mode", "0620")?;
+        if let Some(label) = label {
+            context.set("context", label)?;
+        }
         if with_group {
             context.set("gid", "5")?;
         }

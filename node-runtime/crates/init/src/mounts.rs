@@ -8,7 +8,7 @@ use crate::sources::{Source, Sources};
 use berth_model::MOUNTABLE_IN_PROC;
 use berth_monitor_api::spec::{ContainerSpec, MountKind, MountSpec};
 use berth_sys::mount::{self, NewMount, attr};
-use berth_sys::openat::{self, Access, magic};
+use berth_sys::openat::{self, Access, Walk, magic};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -46,16 +46,17 @@ fn make(
             attach_real(root, target, &fresh("sysfs", attr::QUIET | attr::read_only_if(*readonly))?)?;
         }
         (MountKind::Proc, _) => attach_real(root, target, &fresh("proc", attr::QUIET)?)?,
-        (MountKind::Mqueue, _) => attach(root, target, &fresh("mqueue", attr::QUIET)?, Want::Directory)?,
+        (MountKind::Mqueue, _) => attach(root, target, &message_queues(spec.mount_label.as_deref())?, Want::Directory)?,
         (MountKind::Tmpfs { size, mode, noexec }, _) => {
             let noexec = if *noexec { attr::NOEXEC } else { 0 };
-            let tree = tmpfs(*size, *mode, attr::NOSUID | attr::NODEV | noexec)?;
+            let tree = labelled_tmpfs(*size, *mode, attr::NOSUID | attr::NODEV | noexec, spec.mount_label.as_deref())?;
             attach(root, target, &tree, Want::Directory)?;
         }
         (MountKind::Dev, _) => {
-            let tree = tmpfs(64 * 1024 * 1024, 0o755, attr::NOSUID | attr::STRICTATIME)?;
+            let label = spec.mount_label.as_deref();
+            let tree = labelled_tmpfs(64 * 1024 * 1024, 0o755, attr::NOSUID | attr::STRICTATIME, label)?;
             attach(root, target, &tree, Want::Directory)?;
-            dev::fill(&tree, &spec.devices, sources.nodes.take())?;
+            dev::fill(&tree, &spec.devices, label, sources.nodes.take())?;
             return Ok(Some(tree));
         }
         (MountKind::Cgroup { readonly, v1_links, .. }, Source::Cgroup(v1, v2)) => {
@@ -75,13 +76,32 @@ fn fresh(file_system: &str, attributes: u64) -> Result<OwnedFd> {
     context.mount(attributes).explain(what)
 }
 
+/// The message queues of the IPC namespace. The kernel has them mounted already, so that a mount option `context` would be
+/// refused; the directory is labelled instead.
+fn message_queues(label: Option<&str>) -> Result<OwnedFd> {
+    let tree = fresh("mqueue", attr::QUIET)?;
+    if let Some(label) = label {
+        let what = || format!("label the message queues {label}");
+        let root = openat::open_below(tree.as_fd(), Path::new("."), Access::Read, Walk::SameMount).explain(what)?;
+        openat::set_label(root.as_fd(), label).explain(what)?;
+    }
+    Ok(tree)
+}
+
 /// A fresh tmpfs.
 pub fn tmpfs(size: u64, mode: u32, attributes: u64) -> Result<OwnedFd> {
+    labelled_tmpfs(size, mode, attributes, None)
+}
+
+fn labelled_tmpfs(size: u64, mode: u32, attributes: u64, label: Option<&str>) -> Result<OwnedFd> {
     let what = || "a fresh tmpfs";
     let context = NewMount::open("tmpfs").explain(what)?;
     context.set("source", "tmpfs").explain(what)?;
     context.set("size", &size.to_string()).explain(what)?;
     context.set("mode", &format!("{mode:o}")).explain(what)?;
+    if let Some(label) = label {
+        context.set("context", label).explain(|| format!("label a tmpfs {label}"))?;
+    }
     context.mount(attributes).explain(what)
 }
 

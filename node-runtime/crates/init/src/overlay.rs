@@ -26,10 +26,12 @@ struct Stack<'a> {
     at: &'a Path,
     /// Words of [`attr`].
     attributes: u64,
+    /// SELinux label of all files.
+    label: Option<&'a str>,
 }
 
 /// A detached mount of the root filesystem.
-pub fn assemble(spec: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+pub fn assemble(spec: &Rootfs, label: Option<&str>, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     if let Some((uid, gid)) = spec.owner {
         let what = || format!("give {} to {uid}:{gid}", spec.upper.display());
         openat::change_owner_of_path(open(&spec.upper)?.as_fd(), uid, gid).explain(what)?;
@@ -40,16 +42,17 @@ pub fn assemble(spec: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd
         writable: Some((&spec.upper, &spec.work)),
         at: &spec.mountpoint,
         attributes: 0,
+        label,
     };
     stack.mount(userns)
 }
 
 /// A detached, read-only mount of an image, or of a part of it. `at` is an empty directory. On a kernel that has to assemble
 /// on it, this process is in a mount namespace of its own afterwards.
-pub fn image(tree: &ImageTree, at: &Path, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+pub fn image(tree: &ImageTree, at: &Path, label: Option<&str>, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     // Devices of an image are nobody's business here: the container has its own /dev.
     let attributes = attr::RDONLY | attr::NODEV | attributes(tree.options);
-    let stack = Stack { lower: &tree.lower, idmapped: tree.idmapped, writable: None, at, attributes };
+    let stack = Stack { lower: &tree.lower, idmapped: tree.idmapped, writable: None, at, attributes, label };
     let whole = stack.mount(userns)?;
     if tree.sub_path.as_os_str().is_empty() { Ok(whole) } else { part(whole, &tree.sub_path, at) }
 }
@@ -126,6 +129,9 @@ impl Stack<'_> {
             overlay.set_fd("upperdir", open(upper)?.as_fd()).explain(what)?;
             overlay.set_fd("workdir", open(work)?.as_fd()).explain(what)?;
         }
+        if let Some(label) = self.label {
+            overlay.set("context", label).explain(|| format!("label the overlay {label}"))?;
+        }
         overlay.mount(self.attributes).explain(|| "mount the overlay")
     }
 
@@ -159,6 +165,10 @@ impl Stack<'_> {
             let fd = open(path)?;
             let _ = write!(options, ",{option}=/proc/self/fd/{}", fd.as_raw_fd());
             keep.push(fd);
+        }
+        if let Some(label) = self.label {
+            // Categories have commas, which separate options.
+            let _ = write!(options, ",context=\"{label}\"");
         }
         openat::make_dir(scratch.as_fd(), Path::new("root"), 0o755).explain(what)?;
         let root = at.join("root");

@@ -123,6 +123,9 @@ fn mount_shm(shm: &Shm, user: Option<&UserNamespace>) -> Result<()> {
     context.set("source", "shm").explain(what)?;
     context.set("size", &shm.size.to_string()).explain(what)?;
     context.set("mode", "1777").explain(what)?;
+    if let Some(label) = &shm.label {
+        context.set("context", label).explain(|| format!("label {} {label}", shm.path.display()))?;
+    }
     if let Some(user) = user {
         let root = |map: IdMapping, kind: &str| match map.container {
             0 => Ok(map.host.to_string()),

@@ -50,7 +50,7 @@ impl Sources {
         // Last: on old kernels they are assembled in a mount namespace of our own, where the host's is not seen any more.
         for (mount, source) in spec.mounts.iter().zip(&mut mounts) {
             if let MountKind::Image(image) = &mount.kind {
-                let tree = overlay::image(image, &spec.rootfs.mountpoint, userns);
+                let tree = overlay::image(image, &spec.rootfs.mountpoint, spec.mount_label.as_deref(), userns);
                 *source = tree.and_then(tree_of).explain(|| format!("image for {}", mount.target.display()))?;
             }
         }

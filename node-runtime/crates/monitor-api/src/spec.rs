@@ -90,6 +90,8 @@ pub struct Shm {
     pub path: PathBuf,
     /// Size in bytes.
     pub size: u64,
+    /// SELinux label of its files (mount option `context`).
+    pub label: Option<String>,
 }
 
 /// PID 1 of a shared PID namespace.
@@ -163,6 +165,8 @@ pub struct ContainerSpec {
     pub readonly_paths: Vec<PathBuf>,
     /// The process.
     pub process: Process,
+    /// SELinux label of the root file system and of what is fresh in it: /dev, terminals, message queues, tmpfs.
+    pub mount_label: Option<String>,
     /// Propagation of the whole tree: Private unless a mount needs more (`Bidirectional` asks for a shared tree).
     pub rootfs_propagation: Propagation,
 }

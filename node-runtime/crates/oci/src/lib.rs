@@ -16,5 +16,6 @@ pub mod process;
 pub mod processes;
 pub mod profiles;
 pub mod readback;
+pub mod selinux;
 pub mod signal;
 pub mod spec;

@@ -144,6 +144,13 @@ impl PodDir {
         write(&self.file("hosts"), text.as_bytes())
     }
 
+    /// Gives the shared files a SELinux label.
+    pub fn label(&self, context: &str) -> Result<()> {
+        ["resolv.conf", "hostname", "hosts"]
+            .iter()
+            .try_for_each(|name| crate::selinux::label(&self.file(name), context))
+    }
+
     /// Unmounts everything in it and removes it. Idempotent; needs no process of the pod's to answer.
     pub fn teardown(&self) -> Result<()> {
         self.unmount()?;

@@ -12,15 +12,17 @@ pub struct Expected {
     seccomp: bool,
     no_new_privs: bool,
     apparmor: Option<String>,
+    selinux: Option<String>,
 }
 
 impl Expected {
-    /// What a security context promises on this node.
-    pub fn of(security: &SecurityContext, node: &NodeFacts) -> Result<Self> {
+    /// What a security context promises on this node; `selinux` is the label of the process.
+    pub fn of(security: &SecurityContext, selinux: Option<String>, node: &NodeFacts) -> Result<Self> {
         Ok(Self {
             seccomp: !security.privileged && security.seccomp != Profile::Unconfined,
             no_new_privs: security.no_new_privs,
             apparmor: spec::apparmor(security, node)?,
+            selinux,
         })
     }
 }
@@ -30,6 +32,9 @@ impl Expected {
 pub struct Labels {
     /// AppArmor's, with its mode: `berth-default (enforce)`. None where AppArmor is off.
     pub apparmor: Option<String>,
+    /// SELinux's. None where SELinux is off.
+    #[serde(default)]
+    pub selinux: Option<String>,
 }
 
 /// Compares, and gives the labels that were found. A process that has ended already proves nothing and is let pass: its exit
@@ -55,11 +60,25 @@ pub fn check(pid: u32, expected: &Expected) -> Result<Labels> {
     if field(&status, "CapInh") != field(&status, "CapAmb") {
         return wrong("an empty set of inheritable capabilities");
     }
+    let selinux = selinux_label(pid);
+    if let Some(label) = &expected.selinux
+        && selinux.as_ref() != Some(label)
+        && exists(pid)
+    {
+        return wrong(&format!("the SELinux label {label} (the process has {selinux:?})"));
+    }
     match (&expected.apparmor, found) {
-        (None, found) => Ok(Labels { apparmor: found.unwrap_or_default() }),
-        (Some(name), Ok(Some(label))) if is_profile(&label, name) => Ok(Labels { apparmor: Some(label) }),
+        (None, found) => Ok(Labels { apparmor: found.unwrap_or_default(), selinux }),
+        (Some(name), Ok(Some(label))) if is_profile(&label, name) => Ok(Labels { apparmor: Some(label), selinux }),
         (Some(name), _) => wrong(&format!("the AppArmor profile {name}")),
     }
+}
+
+/// SELinux's label of a process; none where SELinux is off. It is first among the modules that have `attr/current`.
+fn selinux_label(pid: u32) -> Option<String> {
+    let text =
+        crate::selinux::enabled().then(|| std::fs::read_to_string(format!("/proc/{pid}/attr/current")).ok())??;
+    Some(text.trim_end_matches(['\0', '\n']).to_owned())
 }
 
 /// The label's profile is this one, or a child of it or a stack upon it (`name//child`, `name//&other`), which a process can
@@ -102,7 +121,7 @@ mod tests {
     #[test]
     fn an_unconfined_process_does_not_pass_for_a_confined_one() {
         let me = std::process::id();
-        let free = Expected { seccomp: false, no_new_privs: false, apparmor: None };
+        let free = Expected { seccomp: false, no_new_privs: false, apparmor: None, selinux: None };
         check(me, &free).unwrap();
         let promised = Expected { seccomp: true, ..free.clone() };
         assert!(check(me, &promised).unwrap_err().message().contains("seccomp"));

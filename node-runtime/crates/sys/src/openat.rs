@@ -226,6 +226,11 @@ pub fn change_owner_of_path(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Resul
     Ok(rustix::fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
 }
 
+/// Gives an open file a SELinux label.
+pub fn set_label(fd: BorrowedFd<'_>, label: &str) -> io::Result<()> {
+    Ok(rustix::fs::fsetxattr(fd, c"security.selinux", label.as_bytes(), rustix::fs::XattrFlags::empty())?)
+}
+
 /// Changes the permission bits of an open file.
 pub fn change_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?)

@@ -105,6 +105,7 @@ impl Fixture {
             masked_paths: Vec::new(),
             readonly_paths: Vec::new(),
             process,
+            mount_label: None,
             rootfs_propagation: Propagation::Private,
         }
     }

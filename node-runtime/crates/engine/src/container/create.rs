@@ -135,6 +135,7 @@ impl Engine {
         self.cgroups.check(&self.with_default_limits(&config.resources))?;
         plan::seccomp(self, &record.config, config).await?;
         self.need_apparmor(&config.security).await?;
+        self.need_selinux(&record, &config.security).await?;
         plan::resolve_devices(self, config).await?;
         plan::check_mount_sources(config).await?;
         if config.security.namespaces.pid == berth_model::NamespaceMode::Target {

@@ -138,6 +138,7 @@ pub(crate) fn specification(
         cgroup: engine.cgroups.join(&container.cgroup),
         cgroup_mount: engine.cgroups.container_mount(&container.cgroup, private_cgroup, private_cgroup),
         seccomp: parts.seccomp,
+        selinux: engine.selinux_of(&record, &container.config.security)?,
         devices: &parts.devices,
         image_mounts: &parts.rootfs.image_volumes,
         volumes: &volumes,

@@ -84,6 +84,7 @@ impl Engine {
             seccomp: plan::seccomp(self, &pod.record().config, &container.config).await?,
             devices: plan::resolve_devices(self, &container.config).await?,
         };
+        self.relabel_volumes(&pod.record(), &container.config, &parts.rootfs).await?;
         let policy = plan::device_policy(container, &parts.devices);
         let (cgroups, group, limits, rules) =
             (self.cgroups.clone(), container.cgroup.clone(), container.resources.clone(), policy.clone());
@@ -100,7 +101,7 @@ impl Engine {
             c.identity = Some(identity);
         });
         walk.step("running", run).await?;
-        walk.step("exec", self.execute(&mut start, container, pid)).await
+        walk.step("exec", self.execute(&mut start, (pod, container), pid)).await
     }
 
     async fn spawn(&self, pod: &Pod, id: &ContainerId, container: &ContainerRecord, spec: &InitSpec) -> Result<Start> {
@@ -171,13 +172,18 @@ impl Engine {
     }
 
     /// Lets the child execute its program, and reads back from the kernel what confines it.
-    async fn execute(&self, start: &mut Start, container: &ContainerRecord, pid: u32) -> Result<Labels> {
+    async fn execute(&self, start: &mut Start, of: (&Pod, &ContainerRecord), pid: u32) -> Result<Labels> {
+        let (pod, container) = of;
         start.go().await?;
         if start.next().await? != Event::Started {
             return Err(Error::internal("init said something unexpected after Go"));
         }
         // On an error the caller ends the container by its cgroup.
-        let expected = readback::Expected::of(&container.config.security, &self.facts)?;
+        let expected = readback::Expected::of(
+            &container.config.security,
+            self.selinux_of(&pod.record(), &container.config.security)?.map(|labels| labels.process),
+            &self.facts,
+        )?;
         blocking(move || readback::check(pid, &expected)).await
     }
 }

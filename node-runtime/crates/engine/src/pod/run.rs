@@ -99,7 +99,7 @@ impl Engine {
 
     async fn run_steps(self: &Arc<Self>, walk: &mut Walk, id: &PodId, config: PodConfig) -> Result<Arc<Pod>> {
         let dir = self.paths.pod_dir(id);
-        let pod = self.enter(id.clone(), self.new_record(config));
+        let pod = self.enter_with_level(id, self.new_record(config))?;
         walk.step("record", pod.update(Sync::Now, |_| ())).await?;
         self.make_directory(walk, &pod, &dir).await?;
         let monitor = self.start_monitor(walk, &pod, &dir).await?;
@@ -115,6 +115,7 @@ impl Engine {
             created_at: clock::now(),
             boot_id: self.boot_id.clone(),
             phase: PodPhase::Creating,
+            selinux_level: None,
             monitor: None,
             network: None,
             init_pid: None,
@@ -133,7 +134,12 @@ impl Engine {
         let files = PodFiles { dns: record.config.dns.clone(), hostname };
         let (make, take) = (dir.clone(), dir.clone());
         walk.undo("directory", move || blocking(move || take.teardown()));
-        walk.step("directory", blocking(move || make.prepare(&files, None))).await
+        let label = self.pod_file_label(&record)?;
+        let prepare = blocking(move || {
+            make.prepare(&files, None)?;
+            label.map_or(Ok(()), |label| make.label(&label))
+        });
+        walk.step("directory", prepare).await
     }
 
     async fn start_monitor(self: &Arc<Self>, walk: &mut Walk, pod: &Arc<Pod>, dir: &PodDir) -> Result<Monitor> {
@@ -160,8 +166,12 @@ impl Engine {
         let record = pod.record();
         let shared_pid = record.config.security.namespaces.pid == NamespaceMode::Pod;
         let cgroup = if shared_pid { Some(self.make_init_cgroup(walk, pod).await?) } else { None };
-        let inputs =
-            SandboxInputs { pod: &record.config, dir, init_cgroup: cgroup.as_ref().map(|c| self.cgroups.join(c)) };
+        let inputs = SandboxInputs {
+            pod: &record.config,
+            dir,
+            file_label: self.pod_file_label(&record)?,
+            init_cgroup: cgroup.as_ref().map(|c| self.cgroups.join(c)),
+        };
         let spec = InitSpec::Sandbox(sandbox_spec(&inputs)?);
         let (engine, owner) = (self.clone(), pod.clone());
         walk.undo("namespaces", move || async move { engine.end_pod_init(&owner).await });

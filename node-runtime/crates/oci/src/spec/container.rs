@@ -1,6 +1,7 @@
 //! StartContainer: everything that init is told about one container.
 use super::facts::{NodeFacts, PodPaths, VolumeSource};
 use super::mounts::{self, MountInputs};
+use super::selinux::SelinuxLabels;
 use super::{paths, process};
 use crate::devices::ResolvedDevice;
 use berth_cgroups::DeviceKind;
@@ -31,6 +32,8 @@ pub struct ContainerInputs<'a> {
     pub cgroup_mount: MountKind,
     /// Its filter, see [`super::seccomp_filter`].
     pub seccomp: Option<SeccompFilter>,
+    /// Its labels, see [`super::selinux_labels`].
+    pub selinux: Option<SelinuxLabels>,
     /// Its devices.
     pub devices: &'a [ResolvedDevice],
     /// The layers of each image that a mount names, in the order of those mounts, topmost first.
@@ -89,7 +92,8 @@ pub fn container_spec(inputs: ContainerInputs<'_>) -> Result<ContainerSpec> {
         mounts,
         masked_paths: path_list("masked_paths", masked)?,
         readonly_paths: path_list("readonly_paths", readonly)?,
-        process: process::process(container, pod, image, node, inputs.seccomp)?,
+        mount_label: inputs.selinux.as_ref().map(|labels| labels.file.clone()),
+        process: process::process(container, pod, image, node, (inputs.seccomp, inputs.selinux))?,
         rootfs_propagation: mounts::tree_propagation(container),
     })
 }

@@ -1,4 +1,5 @@
 //! What the node is like and where a pod's files lie: the inputs that do not come from a request.
+use super::selinux::ContainerContexts;
 use crate::pod_dir::PodDir;
 use berth_model::{NamespaceMode, PodConfig};
 use berth_monitor_api::spec::Rlimit;
@@ -18,6 +19,8 @@ pub struct NodeFacts {
     pub apparmor: bool,
     /// SELinux is enabled.
     pub selinux: bool,
+    /// What the node's SELinux policy says of containers, if it knows them.
+    pub selinux_contexts: Option<ContainerContexts>,
     /// The kernel has cgroup namespaces: containers get their own, also on cgroup v1 (the peers: v2 only).
     pub cgroup_namespaces: bool,
     /// Pods may have user namespaces with idmapped root file systems.

@@ -11,6 +11,7 @@ mod mounts;
 mod paths;
 mod pod;
 mod process;
+mod selinux;
 mod sysctl;
 mod validate;
 
@@ -21,6 +22,7 @@ pub use facts::{NodeFacts, PodPaths, VolumeSource};
 pub use mounts::image_volumes;
 pub use pod::{SandboxInputs, sandbox_spec, validate_pod};
 pub use process::exec_process;
+pub use selinux::{ContainerContexts, Context, SelinuxLabels, free_level, selinux_labels};
 pub use validate::validate_container;
 
 #[cfg(test)]

@@ -137,6 +137,8 @@ pub struct SandboxInputs<'a> {
     pub pod: &'a PodConfig,
     /// The pod's directory.
     pub dir: &'a PodDir,
+    /// SELinux label of the pod's own files.
+    pub file_label: Option<String>,
     /// Cgroup of the pod's init; needed where the pod shares a PID namespace.
     pub init_cgroup: Option<CgroupJoin>,
 }
@@ -154,7 +156,7 @@ pub fn sandbox_spec(inputs: &SandboxInputs<'_>) -> Result<SandboxSpec> {
     };
     let user = namespaces.user.zip(paths.user).map(|((uid, gid), path)| UserNamespace { path, uid, gid });
     Ok(SandboxSpec {
-        shm: paths.ipc.is_some().then_some(Shm { path: paths.shm, size: SHM_SIZE }),
+        shm: paths.ipc.is_some().then_some(Shm { path: paths.shm, size: SHM_SIZE, label: inputs.file_label.clone() }),
         hostname: if paths.uts.is_some() { pod.hostname.clone() } else { String::new() },
         net: paths.net,
         ipc: paths.ipc,

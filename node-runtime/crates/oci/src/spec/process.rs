@@ -1,17 +1,18 @@
 //! The process of a container, and of a command in it.
 use super::facts::NodeFacts;
+use super::selinux::SelinuxLabels;
 use super::{args, capabilities, confine, paths};
 use berth_model::{ContainerConfig, ImageConfig, PodConfig, Result};
 use berth_monitor_api::spec::{ContainerSpec, Process, SeccompFilter, TerminalSize, User};
 use std::path::PathBuf;
 
-/// The container's process; its seccomp filter is compiled already.
+/// The container's process; its seccomp filter is compiled and its labels are chosen already.
 pub(crate) fn process(
     container: &ContainerConfig,
     pod: &PodConfig,
     image: &ImageConfig,
     node: &NodeFacts,
-    seccomp: Option<SeccompFilter>,
+    (seccomp, selinux): (Option<SeccompFilter>, Option<SelinuxLabels>),
 ) -> Result<Process> {
     let security = &container.security;
     Ok(Process {
@@ -28,7 +29,7 @@ pub(crate) fn process(
         no_new_privs: security.no_new_privs,
         seccomp,
         apparmor: confine::apparmor(security, node)?,
-        selinux: None,
+        selinux: selinux.map(|labels| labels.process),
         oom_score_adj: container.resources.oom_score_adj,
         rlimits: node.rlimits.clone(),
         terminal: container.tty.then(TerminalSize::default),

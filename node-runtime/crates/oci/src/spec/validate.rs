@@ -1,10 +1,11 @@
 //! CreateContainer: all that must be refused, by the name of its field.
 use super::facts::NodeFacts;
+use super::selinux::selinux_labels;
 use super::{args, capabilities, confine, container, mounts, paths, process};
 use crate::signal;
 use berth_model::{
     ContainerConfig, Device, Error, ErrorKind, IdMapping, ImageConfig, Mount, NamespaceMode, PodConfig, Profile,
-    Propagation, Result, RunAs, SecurityContext, SelinuxOptions,
+    Propagation, Result, RunAs, SecurityContext,
 };
 use std::path::Path;
 
@@ -169,27 +170,11 @@ fn security(security: &SecurityContext, pod: &PodConfig, node: &NodeFacts) -> Re
             return Err(Error::invalid(field("seccomp.localhost_ref"), "LOCALHOST needs the path of a profile"));
         }
     }
-    selinux(&security.selinux, security.privileged, node)?;
+    selinux_labels(security, "", node)?;
     container::path_list("masked_paths", &security.masked_paths)?;
     container::path_list("readonly_paths", &security.readonly_paths)?;
     namespaces(security, pod)?;
     identity(security, pod)
-}
-
-/// Labels of files are not made yet, so on a node with SELinux a label of the process alone would lock it out of its own root.
-fn selinux(options: &SelinuxOptions, privileged: bool, node: &NodeFacts) -> Result<()> {
-    let field = "linux.security_context.selinux_options";
-    for part in [&options.user, &options.role, &options.kind, &options.level] {
-        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b':' | b',');
-        if part.len() > 255 || !part.bytes().all(valid) {
-            return Err(Error::invalid(field, format_args!("{part:?} cannot be a part of a label")));
-        }
-    }
-    if node.selinux && !privileged && *options != SelinuxOptions::default() {
-        let problem = format!("{field}: this version does not apply SELinux labels; remove the options");
-        return Err(Error::new(ErrorKind::Unimplemented, problem));
-    }
-    Ok(())
 }
 
 fn namespaces(security: &SecurityContext, pod: &PodConfig) -> Result<()> {

@@ -4,7 +4,7 @@ use crate::spec::{SandboxInputs, sandbox_spec, validate_pod};
 use berth_model::{ErrorKind, NamespaceMode as Mode, PortMapping, Protocol};
 
 fn spec(pod: &PodConfig) -> Result<berth_monitor_api::spec::SandboxSpec> {
-    sandbox_spec(&SandboxInputs { pod, dir: &dir(), init_cgroup: Some(CgroupJoin::Moved) })
+    sandbox_spec(&SandboxInputs { pod, dir: &dir(), file_label: None, init_cgroup: Some(CgroupJoin::Moved) })
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn on_the_nodes_namespaces_nothing_is_made() {
 fn a_shared_pid_namespace_has_an_init_in_a_cgroup() {
     let made = spec(&pod()).unwrap().pid_init.unwrap();
     assert_eq!((made.cgroup, made.oom_score_adj), (CgroupJoin::Moved, -998));
-    assert!(sandbox_spec(&SandboxInputs { pod: &pod(), dir: &dir(), init_cgroup: None }).is_err());
+    assert!(sandbox_spec(&SandboxInputs { pod: &pod(), dir: &dir(), file_label: None, init_cgroup: None }).is_err());
 }
 
 #[test]

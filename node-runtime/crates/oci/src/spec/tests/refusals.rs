@@ -2,7 +2,8 @@
 use super::*;
 use crate::spec::validate_container;
 use berth_model::{
-    Device, ErrorKind, ImageMount, Mount, NamespaceMode as Mode, Profile, Propagation, RunAs, StopSignal,
+    Device, ErrorKind, ImageMount, Mount, NamespaceMode as Mode, Profile, Propagation, RunAs, SelinuxOptions,
+    StopSignal,
 };
 
 type Change = fn(&mut ContainerConfig);
@@ -162,8 +163,25 @@ fn selinux_options_count_only_where_selinux_is_on() {
     let mut config = container();
     config.security.selinux.level = "s0:c1,c2".into();
     validate_container(&config, &pod(), &image(), &node()).unwrap();
-    let on = NodeFacts { selinux: true, ..node() };
-    assert_eq!(validate_container(&config, &pod(), &image(), &on).unwrap_err().kind(), ErrorKind::Unimplemented);
+    let unknown = NodeFacts { selinux: true, ..node() };
+    let refused = validate_container(&config, &pod(), &image(), &unknown).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
+    let contexts = crate::spec::ContainerContexts {
+        process: crate::spec::Context::parse("system_u:system_r:container_t:s0").unwrap(),
+        file: crate::spec::Context::parse("system_u:object_r:container_file_t:s0").unwrap(),
+    };
+    let known = NodeFacts { selinux_contexts: Some(contexts), ..unknown };
+    let labels = |config: &ContainerConfig, level: &str| crate::spec::selinux_labels(&config.security, level, &known);
+    let own = labels(&config, "s0:c8,c9").unwrap().unwrap();
+    assert_eq!(own.process, "system_u:system_r:container_t:s0:c1,c2");
+    assert_eq!(own.file, "system_u:object_r:container_file_t:s0:c1,c2");
+    config.security.selinux =
+        SelinuxOptions { kind: "spc_t".into(), user: "user_u".into(), ..SelinuxOptions::default() };
+    let own = labels(&config, "s0:c8,c9").unwrap().unwrap();
+    assert_eq!(own.process, "user_u:system_r:spc_t:s0:c8,c9");
+    assert_eq!(own.file, "user_u:object_r:container_file_t:s0:c8,c9");
+    config.security.privileged = true;
+    assert_eq!(labels(&config, "s0:c8,c9"), Ok(None));
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod logs;
 mod metrics;
 #[path = "cluster/refusals.rs"]
 mod refusals;
+#[path = "cluster/streams.rs"]
+mod streams;
 #[path = "cluster/workloads.rs"]
 mod workloads;
 
@@ -24,6 +26,12 @@ const CASES: &[Case<Cluster>] = &[
     Case::new("helm_release", helm::release),
     Case::new("config_volumes", config::volumes),
     Case::new("projected_token", config::token),
+    Case::new("exec", streams::exec),
+    Case::new("terminal", streams::terminal),
+    Case::new("attach", streams::attach),
+    Case::new("port_forward", streams::port_forward),
+    Case::new("copy", streams::copy),
+    Case::new("debug", streams::debug),
     Case::new("top", metrics::top),
     Case::new("logs", logs::of_a_pod),
     Case::new("logs_previous", logs::previous),

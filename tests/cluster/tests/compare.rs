@@ -1,0 +1,86 @@
+//! The same kubectl calls on Berth and on containerd 2.4, in one run, on two clusters side by side. Every difference must have its place in
+//! docs/kubectl-differences.md, under a heading of the call's name, and every heading there its difference.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A case fails by panicking.
+
+#[path = "compare/calls.rs"]
+mod calls;
+#[path = "compare/normal.rs"]
+mod normal;
+#[path = "compare/pods.rs"]
+mod pods;
+
+use berth_cluster_tests::cluster::Cluster;
+use berth_cluster_tests::runtime::Kind;
+use berth_cluster_tests::suite::{self, Case};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Instant;
+
+const CASES: &[Case<Both>] = &[Case::alone("answers", answers)];
+
+/// Two clusters of the same Kubernetes.
+pub struct Both {
+    berth: Cluster,
+    containerd: Cluster,
+}
+
+impl Both {
+    fn start() -> Self {
+        let (berth, containerd) = at_once(|| Cluster::start(Kind::Berth), || Cluster::start(Kind::Containerd));
+        Self { berth, containerd }
+    }
+
+    fn finish(self) {
+        let Self { berth, containerd } = self;
+        at_once(|| berth.finish(), || containerd.finish());
+    }
+}
+
+/// Both at the same time; what one panics with is told here.
+fn at_once<A: Send, B: Send>(left: impl FnOnce() -> A + Send, right: impl FnOnce() -> B + Send) -> (A, B) {
+    std::thread::scope(|scope| {
+        let right = scope.spawn(right);
+        let left = left();
+        (left, right.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+fn answers(both: &Both) {
+    let explained = headings();
+    let mut different = BTreeSet::new();
+    let (berth, containerd) = at_once(|| pods::make(&both.berth), || pods::make(&both.containerd));
+    for call in calls::ALL {
+        let ((left, left_time), (right, right_time)) =
+            (timed(|| (call.run)(&berth.kubectl)), timed(|| (call.run)(&containerd.kubectl)));
+        let (left, right) = (normal::form(&left), normal::form(&right));
+        let verdict = if left == right { "same" } else { "different" };
+        println!("     {verdict:9} {:24} berth {left_time:.2} s, containerd {right_time:.2} s", call.name);
+        if left != right {
+            println!("{}", normal::difference(&left, &right));
+            different.insert(call.name.to_owned());
+        }
+    }
+    let unexplained: Vec<_> = different.difference(&explained).collect();
+    let gone: Vec<_> = explained.difference(&different).collect();
+    assert!(unexplained.is_empty(), "not explained in docs/kubectl-differences.md: {unexplained:?}");
+    assert!(gone.is_empty(), "docs/kubectl-differences.md explains differences that are no more: {gone:?}");
+}
+
+fn timed<T>(body: impl FnOnce() -> T) -> (T, f64) {
+    let began = Instant::now();
+    let value = body();
+    (value, began.elapsed().as_secs_f64())
+}
+
+/// The page's headings of the second level, in backticks: names of calls.
+fn headings() -> BTreeSet<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/kubectl-differences.md");
+    let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+    let names = text.lines().filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`'));
+    names.map(str::to_owned).collect()
+}
+
+fn main() {
+    berth_cluster_tests::dispatch();
+    suite::main(CASES, Both::start, Both::finish);
+}

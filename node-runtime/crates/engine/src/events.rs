@@ -219,6 +219,8 @@ mod tests {
             init_cgroup: None,
             phases: berth_model::Phases::default(),
             resized: None,
+            oom_kills: 0,
+            selinux_level: None,
             containers: std::collections::BTreeMap::new(),
         });
         Event { kind: Created, id: id.to_string(), at: 1, pod: PodView { id, record } }

@@ -301,7 +301,7 @@ async fn ends_are_told_as_they_were() {
         }
     }
     let id = cri.create(&pod, &container(&node, "missing", &["/no/such/program"]), &sandbox).await;
-    refused(cri.try_start(&id).await, Code::Internal, &["/no/such/program", "No such file"]);
+    refused(cri.try_start(&id).await, Code::InvalidArgument, &["/no/such/program", "No such file"]);
     let status = cri.exited(&id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
     assert!(status.message.contains("/no/such/program"), "{status:?}");
@@ -365,12 +365,12 @@ async fn exec_has_a_time_limit_an_output_limit_and_waits_for_nobody_else() {
     assert_eq!((ended.exit_code, ended.stdout.as_slice()), (0, &b"done\n"[..]));
     assert!(begun.elapsed() < Duration::from_secs(10));
 
-    // 17 MiB are cut at 16, and the command ends by itself.
+    // 17 MiB are cut so that the answer fits into the 16 MiB that a kubelet receives, and the command ends by itself.
     let ended = cri.try_exec(&id, &["/web", "spew", "17825792", "99"], 60).await.unwrap();
-    assert_eq!((ended.exit_code, ended.stdout.len()), (0, 16 << 20));
+    assert_eq!((ended.exit_code, ended.stdout.len()), (0, (16 << 20) - (64 << 10)));
     assert_eq!(cri.code(&id, "exit 42").await.0, 42);
     refused(cri.try_exec(&id, &[], 1).await, Code::InvalidArgument, &["cmd"]);
-    refused(cri.try_exec(&id, &["/no/such"], 1).await, Code::Internal, &["/no/such", "No such file"]);
+    refused(cri.try_exec(&id, &["/no/such"], 1).await, Code::InvalidArgument, &["/no/such", "No such file"]);
     node.finish().await;
 }
 

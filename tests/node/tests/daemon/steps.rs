@@ -7,7 +7,7 @@ use berth_proto::cri::{ContainerConfig, ContainerState, NamespaceMode, PodSandbo
 /// The steps of each operation, as the figures name them; [`table_is_whole`] compares.
 pub const STEPS: [(&str, &[&str]); 7] = [
     ("run", &["record", "directory", "monitor", "cgroup", "namespaces", "network"]),
-    ("create", &["image", "policy", "validate", "rootfs", "record"]),
+    ("create", &["image", "image-volumes", "policy", "validate", "rootfs", "record"]),
     ("start", &["record", "rootfs", "cgroup", "spec", "spawn", "setup", "running", "exec"]),
     ("stop", &["containers", "init", "network", "namespaces", "monitor", "record"]),
     ("remove", &["containers", "directory", "record"]),

@@ -3,7 +3,7 @@
 //! Owns: its start, and the daemon's half of `berth_streaming::protocol`. Must not: touch a session's bytes. The process outlives the
 //! daemon; one that ends by itself is started again at the next use.
 use berth_cri::StreamingUrl;
-use berth_engine::{Begun, Engine, Session, SessionStreams, TerminalSize, exec_failure_code};
+use berth_engine::{Begun, Engine, Session, SessionStreams, TerminalSize};
 use berth_model::{Error, ErrorKind, Result, ResultExt};
 use berth_oci::channel::Channel;
 use berth_oci::process::{Process, Start};
@@ -216,7 +216,7 @@ async fn start(engine: &Arc<Engine>, tag: u32, token: &str, size: Option<protoco
 }
 
 fn refused(tag: u32, error: &Error) -> Reply {
-    let refusal = match (exec_failure_code(error), error.kind()) {
+    let refusal = match (error.exec_code(), error.kind()) {
         (Some(code), _) => Refusal::Command { code },
         (None, ErrorKind::NotFound) => Refusal::NotFound,
         (None, ErrorKind::FailedPrecondition) => Refusal::State,

@@ -67,23 +67,22 @@ impl Events {
 
     /// Tells what has changed since `before`.
     pub(crate) fn tell(&self, before: &Shape, id: &PodId, record: &Arc<PodRecord>) {
-        let Some(sender) = self.sender() else { return };
-        for (kind, whose) in changes(before, &Shape::of(record), id) {
-            let pod = PodView { id: id.clone(), record: record.clone() };
-            // The last subscriber may just have gone.
-            let _ = sender.send(Event { kind, id: whose, at: clock::now(), pod });
-        }
+        self.tell_difference(before, &Shape::of(record), id, record);
     }
 
     /// Tells that a pod is gone, unless nobody ever saw it.
     pub(crate) fn tell_deleted(&self, id: &PodId, record: &Arc<PodRecord>) {
         if let Some(before) = self.before(record) {
-            let gone = Shape { state: None, containers: Vec::new() };
-            let Some(sender) = self.sender() else { return };
-            for (kind, whose) in changes(&before, &gone, id) {
-                let pod = PodView { id: id.clone(), record: record.clone() };
-                let _ = sender.send(Event { kind, id: whose, at: clock::now(), pod });
-            }
+            self.tell_difference(&before, &Shape { state: None, containers: Vec::new() }, id, record);
+        }
+    }
+
+    fn tell_difference(&self, before: &Shape, after: &Shape, id: &PodId, record: &Arc<PodRecord>) {
+        let Some(sender) = self.sender() else { return };
+        for (kind, whose) in changes(before, after, id) {
+            let pod = PodView { id: id.clone(), record: record.clone() };
+            // The last subscriber may just have gone.
+            let _ = sender.send(Event { kind, id: whose, at: clock::now(), pod });
         }
     }
 }

@@ -37,7 +37,7 @@ mod verdict;
 pub use berth_monitor_api::spec::TerminalSize;
 pub use berth_monitor_api::sync::Identity;
 pub use berth_oci::readback::Labels;
-pub use container::exec::{ExecEnd, ExecOutput, ExecRequest, ExecSession, ExecStreams, RunningExec, exec_failure_code};
+pub use container::exec::{ExecEnd, ExecOutput, ExecRequest, ExecSession, ExecStreams, RunningExec};
 pub use container::stats::StatsFilter;
 pub use context::{Engine, Parts, Paths};
 pub use events::{Event, EventKind, Subscription};

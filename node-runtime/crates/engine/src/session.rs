@@ -2,10 +2,10 @@
 //!
 //! Owns: the table of tokens, their single use, expiry and number. Must not: move a byte of a session.
 use crate::clock;
-use crate::container::exec::{ExecRequest, ExecStreams};
+use crate::container::exec::{ExecRequest, ExecStreams, running};
 use crate::context::{Engine, blocking};
 use crate::pod::Pod;
-use crate::record::{Life, PodPhase};
+use crate::record::PodPhase;
 use berth_model::{ContainerId, Error, ErrorKind, NamespaceMode, PodId, Result};
 use berth_monitor_api::spec::{CgroupJoin, TerminalSize};
 use std::collections::HashMap;
@@ -251,10 +251,7 @@ impl Engine {
 
     fn running_container(&self, id: &str) -> Result<ContainerId> {
         let (pod, id) = self.table.container(id)?;
-        match pod.container(&id)?.life {
-            Life::Running { .. } => Ok(id),
-            _ => Err(Error::new(ErrorKind::FailedPrecondition, format!("container {id} is not running"))),
-        }
+        running(&pod, &id).map(|_| id)
     }
 }
 

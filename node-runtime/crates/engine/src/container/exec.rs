@@ -22,12 +22,6 @@ pub(crate) const OUTPUT_LIMIT: usize = 16 << 20;
 /// How long output is waited for after the command itself has ended: a child in the background may hold the pipe for ever.
 const DRAIN_LIMIT: Duration = Duration::from_millis(300);
 
-/// The exit code that shells give a command which could not be executed: 127 for a program that is not there, 126 for one
-/// that cannot be executed. `None` for every other error of a start.
-pub fn exec_failure_code(error: &Error) -> Option<i32> {
-    error.exec_code()
-}
-
 /// What an ExecSync gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecOutput {
@@ -133,7 +127,7 @@ impl Task {
 impl Engine {
     /// Runs a command to its end and keeps its output. `limit` zero is none.
     /// Errors: `NotFound`; `FailedPrecondition` when the container does not run; `InvalidArgument` with an
-    /// [`exec_failure_code`] for a program that cannot be executed; `DeadlineExceeded`, with everything that the
+    /// [`Error::exec_code`] for a program that cannot be executed; `DeadlineExceeded`, with everything that the
     /// command started killed.
     pub async fn exec_sync(
         self: &Arc<Self>,
@@ -217,7 +211,8 @@ impl Engine {
     }
 }
 
-fn running(pod: &Pod, id: &ContainerId) -> Result<ContainerRecord> {
+/// The container's record. Errors: `NotFound`; `FailedPrecondition` when it does not run.
+pub(crate) fn running(pod: &Pod, id: &ContainerId) -> Result<ContainerRecord> {
     let container = pod.container(id)?;
     match container.life {
         Life::Running { .. } => Ok(container),

@@ -1,12 +1,13 @@
 //! Readings of writable layers: counted in the background, at most so often that counting costs little, and waited for a moment.
 //!
 //! Owns: when a layer is counted. Must not: count (that is the images' knowledge), keep a list waiting for a large layer.
+use crate::clock;
 use crate::context::Engine;
 use berth_model::ContainerId;
 use berth_stats::WritableLayer;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -111,8 +112,7 @@ impl Engine {
 
 /// Since then; none if the clock was set back.
 fn age(at: i64) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(Duration::from_nanos(u64::try_from(at).unwrap_or_default()))
+    Duration::from_nanos(u64::try_from(clock::now() - at).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -37,8 +37,20 @@ fn file_label(path: impl AsRef<Path>) -> String {
     String::from_utf8_lossy(&label[..length]).trim_end_matches('\0').to_owned()
 }
 
-fn enforce(on: bool) {
-    std::fs::write("/sys/fs/selinux/enforce", if on { "1" } else { "0" }).unwrap();
+/// The kernel enforces its policy until this is dropped, also when the test fails meanwhile.
+struct Enforcing;
+
+impl Enforcing {
+    fn start() -> Self {
+        std::fs::write("/sys/fs/selinux/enforce", "1").unwrap();
+        Self
+    }
+}
+
+impl Drop for Enforcing {
+    fn drop(&mut self) {
+        let _ = std::fs::write("/sys/fs/selinux/enforce", "0");
+    }
 }
 
 fn options(config: &mut ContainerConfig, user: &str, role: &str, kind: &str, level: &str) {
@@ -89,9 +101,12 @@ async fn guest_selinux_pods_have_levels_of_their_own() {
     assert_eq!(file_label(other.join("file")), before, "a volume is relabelled only where that is asked for");
 
     let codes = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/root/tmp/codes")).unwrap_or_default();
-    enforce(true);
+    let enforcing = Enforcing::start();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    enforce(false);
+    assert_eq!(node.cri().sh(&owner, "cat /data/file").await, "secret", "an exec has the container's label");
+    let late = node.cri().launch(&one, &shell(&node, "late", "sleep 1000"), &first).await;
+    assert_eq!(node.cri().sh(&late, "echo up").await.trim_end(), "up", "a start and an exec under the enforced policy");
+    drop(enforcing);
     assert!(codes(pid).lines().count() > 5 && codes(pid).lines().all(|c| c == "0"), "{}", codes(pid));
     let denied = codes(strangers).lines().filter(|c| *c == "1").count();
     assert!(denied > 5, "the other pod must not read it while the policy is enforced: {}", codes(strangers));

@@ -24,6 +24,7 @@ pub fn images() -> Result<PathBuf> {
     let inputs = [&userland, &kubernetes].iter().fold(Key::default(), |key, dir| key.with(dir_name(dir).as_bytes()));
     let files = workspace::files()?;
     let mut sources = files.iter().filter(|file| WRITER.iter().any(|dir| file.starts_with(dir)));
+    let inputs = inputs.with_file(&workspace::root().join("Cargo.lock"))?;
     let key = sources.try_fold(inputs, |key, file| key.with_file(&workspace::root().join(file)))?;
     cache::entry("images", &key, |dir| {
         println!("   writing the test images");

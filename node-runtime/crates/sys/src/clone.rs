@@ -1,6 +1,7 @@
 //! `clone3(2)`, used as a fork that can put the child into namespaces and a cgroup at once.
 //!
 //! Owns: the call. Must not: share memory with the child.
+use crate::clone_args::{CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CloneArgs, flag};
 use crate::namespace::Kinds;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -30,23 +31,6 @@ pub enum Side {
     Child,
 }
 
-// struct clone_args of linux/sched.h, 88 bytes (CLONE_ARGS_SIZE_VER2).
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
 /// Clones the calling process. Signal handlers of the child are reset (`CLONE_CLEAR_SIGHAND`, 5.5).
 ///
 /// # Safety
@@ -56,7 +40,7 @@ pub unsafe fn clone(how: &Clone<'_>) -> io::Result<Side> {
     let mut args = CloneArgs {
         flags: u64::from(how.namespaces.bits())
             | flag(libc::CLONE_PIDFD)
-            | 0x1_0000_0000 // CLONE_CLEAR_SIGHAND
+            | CLONE_CLEAR_SIGHAND
             | if how.sibling { flag(libc::CLONE_PARENT) } else { 0 },
         pidfd: (&raw mut pidfd).expose_provenance() as u64,
         // A sibling has its maker's exit signal (clone(2)).
@@ -64,7 +48,7 @@ pub unsafe fn clone(how: &Clone<'_>) -> io::Result<Side> {
         ..CloneArgs::default()
     };
     if let Some(cgroup) = how.cgroup {
-        args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or_default();
     }
     // SAFETY: `args` has the kernel's layout and its true size is given; `pidfd` outlives the call. Without CLONE_VM the
@@ -79,8 +63,4 @@ pub unsafe fn clone(how: &Clone<'_>) -> io::Result<Side> {
         }
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-fn flag(bits: i32) -> u64 {
-    u64::from(bits.cast_unsigned())
 }

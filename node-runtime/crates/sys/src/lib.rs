@@ -8,6 +8,7 @@
 pub mod bpf;
 pub mod caps;
 pub mod clone;
+mod clone_args;
 pub mod identity;
 pub mod memfd;
 pub mod mount;

@@ -2,6 +2,7 @@
 //!
 //! Owns: what happens between the clone and the exec. Must not: know which program it is. The caller's memory is not copied,
 //! however large it is; the calling thread sleeps until the exec, other threads run on.
+use crate::clone_args::{CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CloneArgs, flag};
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -171,16 +172,16 @@ fn clone(plan: &Plan<'_>) -> io::Result<Spawned> {
         flags |= libc::CLONE_PARENT;
         exit_signal = 0;
     }
-    let mut flags = u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
+    let mut flags = flag(flags) | CLONE_CLEAR_SIGHAND;
     let mut cgroup = 0;
     if let Some(directory) = plan.spawn.cgroup {
         flags |= CLONE_INTO_CGROUP;
-        cgroup = u64::from(directory.as_raw_fd().cast_unsigned());
+        cgroup = flag(directory.as_raw_fd());
     }
     let args = CloneArgs {
         flags,
         pidfd: ptr::from_mut(&mut pidfd) as u64,
-        exit_signal: u64::from(exit_signal.cast_unsigned()),
+        exit_signal: flag(exit_signal),
         cgroup,
         ..CloneArgs::default()
     };
@@ -201,27 +202,6 @@ fn clone(plan: &Plan<'_>) -> io::Result<Spawned> {
     // SAFETY: the kernel has just put a new descriptor there, which nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Spawned { pid: u32::try_from(pid).unwrap_or(0), pidfd })
-}
-
-/// `linux/sched.h`; 64-bit values that libc's c_int constants cannot hold.
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// `struct clone_args` of linux/sched.h, version 2 (88 bytes).
-#[derive(Default)]
-#[repr(C)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
 }
 
 /// clone3(2) on the caller's stack. The child calls [`child`] at once, below the frames that the sleeping caller still needs;
@@ -351,89 +331,4 @@ fn last_errno() -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pidfd::{Child, ExitStatus, Zombie, try_wait};
-    use std::fs::File;
-    use std::io::{Read, Write};
-    use std::os::fd::AsFd;
-
-    fn wait(spawned: &Spawned) -> ExitStatus {
-        loop {
-            if let Some((_, status)) = try_wait(Child::Fd(spawned.pidfd.as_fd()), Zombie::Reap).unwrap() {
-                return status;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-    }
-
-    /// A shell script's output, with one pipe as its stdout.
-    fn shell(script: &CStr, change: impl FnOnce(&mut Spawn<'_>)) -> (String, ExitStatus) {
-        let sh = File::open("/bin/sh").unwrap();
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let args = [c"sh", c"-c", script];
-        let fds = [(write.as_fd(), 1)];
-        let mut plan = Spawn { fds: &fds, env: &[c"PATH=/usr/bin:/bin"], ..Spawn::new(sh.as_fd(), &args) };
-        change(&mut plan);
-        let spawned = spawn(&plan).unwrap();
-        drop(write);
-        let mut text = String::new();
-        File::from(read).read_to_string(&mut text).unwrap();
-        (text, wait(&spawned))
-    }
-
-    #[test]
-    fn only_the_given_descriptors_are_open() {
-        let extra = File::open("/proc/self/status").unwrap();
-        let inherited = rustix::io::dup(&extra).unwrap();
-        // The directory that ls reads is one more descriptor of its own.
-        let (text, status) = shell(c"exec ls /proc/self/fd", |_| {});
-        assert_eq!((text.as_str(), status), ("0\n1\n", ExitStatus::Exited(0)));
-        drop(inherited);
-    }
-
-    #[test]
-    fn descriptors_can_swap_their_numbers() {
-        let sh = File::open("/bin/sh").unwrap();
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        // Sources that are targets of others, whatever numbers the test's own have.
-        let mut sources = Vec::new();
-        for _ in 0..6 {
-            sources.push(rustix::io::dup(&write).unwrap());
-        }
-        let fds: Vec<_> = sources.iter().rev().zip(1..).map(|(fd, target)| (fd.as_fd(), target)).collect();
-        let args = [c"sh", c"-c", c"for fd in 1 2 3 4 5 6; do echo $fd >&$fd; done"];
-        let spawned = spawn(&Spawn { fds: &fds, ..Spawn::new(sh.as_fd(), &args) }).unwrap();
-        drop(write);
-        sources.clear();
-        let mut text = String::new();
-        File::from(read).read_to_string(&mut text).unwrap();
-        assert_eq!((text.as_str(), wait(&spawned)), ("1\n2\n3\n4\n5\n6\n", ExitStatus::Exited(0)));
-    }
-
-    #[test]
-    fn signals_session_and_limits_are_as_asked() {
-        let script = c"grep -E '^Sig(Blk|Ign)' /proc/self/status; ulimit -Sn; ps -o sid= -p $$ | tr -d ' '; echo $$";
-        let (text, _) = shell(script, |plan| {
-            plan.nofile = Some((100, 200));
-            plan.new_session = true;
-        });
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(&lines[..3], ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000", "100"], "{text}");
-        assert_eq!(lines[3], lines[4], "a session is named after its leader");
-    }
-
-    #[test]
-    fn failures_name_their_step_and_leave_no_child() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b"not a program").unwrap();
-        let error = spawn(&Spawn::new(file.as_fd(), &[c"x"])).unwrap_err();
-        assert_eq!((error.step, error.error.raw_os_error()), ("execute the program", Some(libc::EACCES)));
-        let sh = File::open("/bin/sh").unwrap();
-        let tasks = [sh.as_fd()];
-        let error = spawn(&Spawn { tasks: &tasks, ..Spawn::new(sh.as_fd(), &[c"sh"]) }).unwrap_err();
-        assert_eq!((error.step, error.error.raw_os_error()), ("join the cgroup", Some(libc::EBADF)));
-        let fds = [(sh.as_fd(), 99)];
-        assert!(spawn(&Spawn { fds: &fds, ..Spawn::new(sh.as_fd(), &[c"sh"]) }).is_err());
-    }
-}
+mod tests;

@@ -33,6 +33,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-streaming", &["berth-model", "berth-sys", "berth-monitor-api", "berth-monitor-client"]),
     // Wiring may name everything.
     ("berth", NODE),
+    // The cluster half. It links nothing of the node half.
+    ("berth-operator", &[]),
     // Tests and tools. The leak counter and xtask share nothing with what they judge.
     ("berth-leaks", &[]),
     ("xtask", &[]),

@@ -1,0 +1,151 @@
+//! What the planner is told: the rollout, and each node as the API server's objects show it. Times are Unix seconds.
+use super::strategy::Strategy;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// Name of a RuntimeRevision: the hash of its content.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub String);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the way from one revision to another does to a node, lightest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Disruption {
+    /// Applied while everything runs.
+    None,
+    /// Counts for what is started from now on.
+    NewPods,
+    /// The daemon restarts; containers do not notice.
+    DaemonRestart,
+    /// The kubelet restarts; containers do not notice.
+    KubeletRestart,
+    /// The node's pods must go first.
+    Drain,
+}
+
+impl Disruption {
+    /// Whether an agent must hold a grant before it begins.
+    pub fn needs_grant(self) -> bool {
+        self >= Self::DaemonRestart
+    }
+}
+
+/// Leave to interrupt a node, for one revision, for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// What for.
+    pub revision: Revision,
+    /// Most that may be done.
+    pub disruption: Disruption,
+    /// When it ends.
+    pub expires: u64,
+}
+
+/// Who made a node unschedulable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cordon {
+    /// Nobody: pods are scheduled to it.
+    #[default]
+    None,
+    /// This operator, at that time.
+    Ours(u64),
+    /// Somebody else. It is theirs to undo.
+    Foreign,
+}
+
+/// One node: its Node and RuntimeNode, and what depends on both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name.
+    pub name: String,
+    /// Failure zone; empty if it has none.
+    pub zone: String,
+    /// Runs a part of the control plane.
+    pub control_plane: bool,
+    /// When it was made.
+    pub created: u64,
+    /// Since when it is not Ready, if it is not.
+    pub unready_since: Option<u64>,
+    /// Runtime probe, kubelet and enforcement checks as the agent reports them.
+    pub healthy: bool,
+    /// Unschedulable, and by whom.
+    pub cordon: Cordon,
+    /// Pods are there that a drain would evict.
+    pub occupied: bool,
+    /// What it is told to have, and since when.
+    pub desired: Option<(Revision, u64)>,
+    /// What it has applied and verified, and since when.
+    pub current: Option<(Revision, u64)>,
+    /// The revision that its agent has given up; it went back by itself.
+    pub failed: Option<Revision>,
+    /// Crashes of its runtime that the agent has counted; such nodes come last.
+    pub crashes: u32,
+    /// Its grant.
+    pub grant: Option<Grant>,
+    /// An administrator has asked to leave it alone.
+    pub hold: bool,
+    /// Not before that time, because its pods could not be evicted.
+    pub postponed_until: u64,
+    /// What the way from its current revision to the target takes; the same for the way back.
+    pub disruption: Disruption,
+}
+
+impl Node {
+    /// Whether it is told to have that revision.
+    pub fn wants(&self, revision: &Revision) -> bool {
+        self.desired.as_ref().is_some_and(|(desired, _)| desired == revision)
+    }
+
+    /// Whether it has that revision.
+    pub fn has(&self, revision: &Revision) -> bool {
+        self.current.as_ref().is_some_and(|(current, _)| current == revision)
+    }
+
+    /// Whether it has what it is told to have.
+    pub fn settled(&self) -> bool {
+        self.desired.as_ref().is_none_or(|(desired, _)| self.has(desired))
+    }
+
+    /// Whether its agent has given up what it is told to have.
+    pub fn gave_up(&self) -> bool {
+        matches!((&self.desired, &self.failed), (Some((desired, _)), Some(failed)) if desired == failed)
+    }
+
+    /// Whether it could be told of a revision now: nobody asked to leave it alone, it is there, and it has not tried before.
+    pub fn within_reach(&self, revision: &Revision) -> bool {
+        !self.hold
+            && self.unready_since.is_none()
+            && self.cordon != Cordon::Foreign
+            && self.failed.as_ref() != Some(revision)
+    }
+
+    /// Whether it is on its way to what it is told to have, and is interrupted by that.
+    pub fn interrupted(&self) -> bool {
+        self.disruption.needs_grant() && !self.settled() && !self.gave_up()
+    }
+
+    /// Whether pods can neither run nor be scheduled there for sure.
+    pub fn unavailable(&self) -> bool {
+        self.unready_since.is_some() || self.cordon != Cordon::None
+    }
+}
+
+/// One rollout: where a group of nodes is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    /// What all are to have.
+    pub target: Revision,
+    /// What all had when the last rollout was complete; `None` before the first one.
+    pub last_known_good: Option<Revision>,
+    /// Revisions that broke nodes. They are never handed out again.
+    pub bad: BTreeSet<Revision>,
+    /// Nothing new is begun.
+    pub paused: bool,
+    /// How.
+    pub strategy: Strategy,
+}

@@ -1,0 +1,19 @@
+//! Rollouts, planned: from what the cluster looks like now to what may be done next.
+//!
+//! Owns: waves, budgets, failures, rolling back, last known good. Must not: do I/O, read a clock, keep state. Everything is a
+//! function of [`Rollout`] and [`Node`]s, so that another leader, or the same one after a crash, plans the same.
+//!
+//! One rollout is about the nodes that share one effective configuration. Actions are levels, not edges: planned again from
+//! a stale view, they are the same actions, and carrying one out twice changes nothing.
+mod advance;
+mod budget;
+mod fleet;
+mod judge;
+mod plan;
+mod start;
+mod strategy;
+mod waves;
+
+pub use fleet::{Cordon, Disruption, Grant, Node, Revision, Rollout};
+pub use plan::{Action, Plan, Stage, plan};
+pub use strategy::{ControlPlane, OnFailure, Share, Strategy};

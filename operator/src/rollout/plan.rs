@@ -1,0 +1,189 @@
+//! The plan: what may be done now, where the rollout stands, and when to look again though nothing changes.
+use super::advance;
+use super::fleet::{Cordon, Grant, Node, Revision, Rollout};
+use super::judge::{self, Fate, Judged};
+use super::start;
+use super::strategy::OnFailure;
+use super::waves::{self, Wave};
+
+/// One thing to do. Each can be done again without harm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// A node is told to have a revision.
+    Tell {
+        /// Which node.
+        node: String,
+        /// What it is to have.
+        revision: Revision,
+    },
+    /// A node's agent may interrupt it.
+    Grant {
+        /// Which node.
+        node: String,
+        /// For what and how long.
+        grant: Grant,
+    },
+    /// A node becomes unschedulable, with a mark that says by whom.
+    Cordon {
+        /// Which node.
+        node: String,
+    },
+    /// A node becomes schedulable again.
+    Uncordon {
+        /// Which node.
+        node: String,
+    },
+    /// A node's pods are evicted, as their disruption budgets allow.
+    Evict {
+        /// Which node.
+        node: String,
+    },
+    /// A node whose pods could not be evicted keeps what it has until later.
+    Postpone {
+        /// Which node.
+        node: String,
+        /// What it has; `None` is nothing yet.
+        back_to: Option<Revision>,
+        /// When it may have its next turn.
+        until: u64,
+    },
+    /// A revision is remembered as bad.
+    MarkBad(Revision),
+    /// A revision is what everybody goes back to from now on.
+    Graduate(Revision),
+}
+
+impl Action {
+    /// The node it is about, if it is about one.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::Tell { node, .. }
+            | Self::Grant { node, .. }
+            | Self::Cordon { node }
+            | Self::Uncordon { node }
+            | Self::Evict { node }
+            | Self::Postpone { node, .. } => Some(node),
+            Self::MarkBad(_) | Self::Graduate(_) => None,
+        }
+    }
+}
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// No node is selected.
+    NoNodes,
+    /// A wave is under way.
+    Wave {
+        /// Its number, from 0.
+        index: usize,
+        /// How many there are.
+        total: usize,
+        /// When the next one may begin, if all of it is through.
+        soak_until: Option<u64>,
+    },
+    /// Somebody paused it.
+    Paused,
+    /// Too many nodes failed, and it waits for somebody to decide.
+    Halted,
+    /// Too many nodes failed; so many are not back yet.
+    RollingBack {
+        /// How many.
+        left: usize,
+    },
+    /// All are back on what they had before.
+    RolledBack,
+    /// Too many nodes failed, and there is nothing that they could go back to.
+    NothingToGoBackTo,
+    /// Every node within reach has the target.
+    Complete,
+}
+
+/// What may be done now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub actions: Vec<Action>,
+    /// Where the rollout stands.
+    pub stage: Stage,
+    /// When to plan again though nothing has changed, in Unix seconds.
+    pub look_again: Option<u64>,
+}
+
+/// Plans. Pure: the same arguments give the same plan.
+pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
+    let judged = judge::judge(rollout, nodes, now);
+    let mut actions: Vec<Action> = nodes.iter().filter_map(advance::release).collect();
+    let breach = judge::too_many(rollout, &judged) && rollout.strategy.on_failure != OnFailure::Continue;
+    let known_bad = rollout.bad.contains(&rollout.target);
+    let wave = waves::stand(rollout, &judged, now);
+    let stage = if known_bad || (breach && rollout.strategy.on_failure == OnFailure::Rollback) {
+        if !known_bad {
+            actions.push(Action::MarkBad(rollout.target.clone()));
+        }
+        back(rollout, nodes, now, &mut actions)
+    } else if breach {
+        Stage::Halted
+    } else if judged.group == 0 {
+        Stage::NoNodes
+    } else if rollout.paused {
+        Stage::Paused
+    } else {
+        start::forward(rollout, nodes, &judged, wave, now, &mut actions);
+        actions.extend(nodes.iter().filter_map(|node| advance::advance(rollout, node, now)));
+        forward_stage(rollout, &judged, wave, &mut actions)
+    };
+    Plan { actions, stage, look_again: look_again(rollout, nodes, wave, now) }
+}
+
+/// Goes back. A pause does not hold that up: it stops what is new, not what heals.
+fn back(rollout: &Rollout, nodes: &[Node], now: u64, actions: &mut Vec<Action>) -> Stage {
+    let good = rollout.last_known_good.as_ref().filter(|good| !rollout.bad.contains(good) && **good != rollout.target);
+    let Some(good) = good else { return Stage::NothingToGoBackTo };
+    let left = start::backward(rollout, good, nodes, actions);
+    let returning = nodes.iter().filter(|n| n.wants(good));
+    actions.extend(returning.filter_map(|node| advance::advance(rollout, node, now)));
+    if left == 0 { Stage::RolledBack } else { Stage::RollingBack { left } }
+}
+
+fn forward_stage(rollout: &Rollout, judged: &Judged<'_>, wave: Wave, actions: &mut Vec<Action>) -> Stage {
+    let total = rollout.strategy.waves.len();
+    let graduated = rollout.last_known_good.as_ref() == Some(&rollout.target);
+    match wave {
+        Wave::Open { index, .. } if graduated => {
+            if judged.count(Fate::Well) + judged.count(Fate::Failed) == judged.members {
+                Stage::Complete
+            } else {
+                Stage::Wave { index: index.saturating_sub(1), total, soak_until: None }
+            }
+        }
+        Wave::Open { index, .. } | Wave::Waiting { index } => Stage::Wave { index, total, soak_until: None },
+        Wave::Soaking { index, until } => Stage::Wave { index, total, soak_until: Some(until) },
+        Wave::Done => {
+            // What only a few of many could try is not known to be good.
+            if judged.count(Fate::Well) * 2 >= judged.group {
+                actions.push(Action::Graduate(rollout.target.clone()));
+            }
+            Stage::Complete
+        }
+    }
+}
+
+fn look_again(rollout: &Rollout, nodes: &[Node], wave: Wave, now: u64) -> Option<u64> {
+    let strategy = &rollout.strategy;
+    let soak = match wave {
+        Wave::Soaking { until, .. } => Some(until),
+        _ => None,
+    };
+    let times = nodes.iter().flat_map(|node| {
+        let drain = match node.cordon {
+            Cordon::Ours(since) => Some(since.saturating_add(strategy.drain_timeout)),
+            _ => None,
+        };
+        let ill = node.unready_since.map(|since| since.saturating_add(strategy.node_timeout));
+        let unwell = node.current.as_ref().filter(|_| !node.healthy).map(|(_, since)| since + strategy.node_timeout);
+        let deadline = if node.settled() { None } else { node.deadline(strategy.node_timeout) };
+        [drain, ill, unwell, deadline, Some(node.postponed_until)]
+    });
+    times.chain([soak]).flatten().filter(|time| *time > now).min()
+}

@@ -1,0 +1,85 @@
+//! Which nodes are told of a revision next.
+use super::budget::Budget;
+use super::fleet::{Node, Revision, Rollout};
+use super::judge::{Fate, Judged};
+use super::plan::Action;
+use super::waves::{self, Wave};
+
+/// Up to this part of the group (one in so many), nodes at work are of one zone.
+const ONE_ZONE_UP_TO: usize = 4;
+
+/// Tells the next nodes of the open wave of the target.
+pub(super) fn forward(
+    rollout: &Rollout,
+    nodes: &[Node],
+    judged: &Judged<'_>,
+    wave: Wave,
+    now: u64,
+    actions: &mut Vec<Action>,
+) {
+    let group = waves::group(rollout, nodes);
+    let mut budget = Budget::left(rollout, &group);
+    if let Wave::Open { size, .. } = wave {
+        let room = size.saturating_sub(judged.told.len());
+        let due = due(rollout, &group, judged, size, now);
+        actions.extend(take(&due, &rollout.target, room, &mut budget, judged));
+    }
+    newcomers(rollout, &group, &mut budget, actions);
+}
+
+/// The nodes that may be told now, in their order.
+fn due<'a>(rollout: &Rollout, group: &[&'a Node], judged: &Judged<'_>, size: usize, now: u64) -> Vec<&'a Node> {
+    let target = &rollout.target;
+    let open = |n: &&Node| !n.wants(target) && n.within_reach(target);
+    let mut due = waves::order(group.iter().copied().filter(open).collect());
+    // The control plane waits for all others, those that are put off included.
+    if due.iter().any(|n| !n.control_plane) {
+        due.retain(|n| !n.control_plane);
+    }
+    due.retain(|n| n.postponed_until <= now);
+    if size * ONE_ZONE_UP_TO <= judged.members {
+        let zone = judged.of(Fate::Underway).next().or(due.first().copied()).map(|n| n.zone.clone());
+        due.retain(|n| Some(&n.zone) == zone.as_ref());
+    }
+    due
+}
+
+fn take(due: &[&Node], target: &Revision, room: usize, budget: &mut Budget, judged: &Judged<'_>) -> Vec<Action> {
+    let mut control_plane_at_work = judged.of(Fate::Underway).any(|n| n.control_plane);
+    let mut actions = Vec::new();
+    for node in due {
+        if actions.len() == room || (node.control_plane && control_plane_at_work) || !budget.take(node) {
+            break;
+        }
+        control_plane_at_work |= node.control_plane;
+        actions.push(Action::Tell { node: node.name.clone(), revision: target.clone() });
+    }
+    actions
+}
+
+/// A node that has never been told anything, while a rollout is under way, gets what all others had before: it is no canary.
+fn newcomers(rollout: &Rollout, group: &[&Node], budget: &mut Budget, actions: &mut Vec<Action>) {
+    let Some(good) = rollout.last_known_good.as_ref().filter(|good| **good != rollout.target) else { return };
+    let told: Vec<_> = actions.iter().filter_map(Action::node).map(str::to_owned).collect();
+    let new = group.iter().filter(|n| n.desired.is_none() && n.within_reach(good) && !told.contains(&n.name));
+    for node in new.take_while(|n| budget.take(n)) {
+        actions.push(Action::Tell { node: node.name.clone(), revision: good.clone() });
+    }
+}
+
+/// Tells the nodes that were told of the target to go back, those that came last first. A node that has not begun, or whose
+/// agent went back by itself, loses nothing and goes at once. Returns how many are not back yet.
+pub(super) fn backward(rollout: &Rollout, good: &Revision, nodes: &[Node], actions: &mut Vec<Action>) -> usize {
+    let group = waves::group(rollout, nodes);
+    let mut budget = Budget::left(rollout, &group);
+    let mut back: Vec<_> = group.iter().copied().filter(|n| n.wants(&rollout.target)).collect();
+    back.sort_by_key(|n| std::cmp::Reverse(n.desired.as_ref().map(|(_, since)| *since)));
+    for node in &back {
+        let free = node.has(good) && (node.gave_up() || node.grant.is_none());
+        if free || budget.take(node) {
+            actions.push(Action::Tell { node: node.name.clone(), revision: good.clone() });
+        }
+    }
+    let on_their_way = group.iter().filter(|n| n.wants(good) && !n.has(good)).count();
+    back.len() + on_their_way
+}

@@ -1,0 +1,178 @@
+//! Single cases, as an administrator would tell them.
+use crate::fleet::{Agent, Fleet, node, revision, strategy};
+use berth_operator::rollout::{Action, ControlPlane, Cordon, Disruption, OnFailure, Share, Stage, Strategy, plan};
+
+fn fleet(count: usize, disruption: Disruption) -> Fleet {
+    Fleet::new((0..count).map(|n| node(n, 3, disruption)).collect(), strategy())
+}
+
+fn told(fleet: &Fleet) -> usize {
+    fleet.ever_told_target.len()
+}
+
+#[test]
+fn a_canary_soaks_before_anybody_else_is_told() {
+    let mut fleet = fleet(40, Disruption::None);
+    fleet.run_until(20, |s| matches!(s, Stage::Wave { index: 0, soak_until: Some(_), .. }));
+    assert_eq!((told(&fleet), fleet.have("new")), (1, 1));
+    fleet.run_until(70, |s| matches!(s, Stage::Wave { index: 1, .. }));
+    assert!((2..=2).contains(&told(&fleet)), "5 % of 40 are two");
+    fleet.run_until(500, |s| *s == Stage::Complete);
+    assert_eq!((fleet.have("new"), fleet.rollout.last_known_good.clone()), (40, Some(revision("new"))));
+}
+
+#[test]
+fn a_canary_that_fails_is_the_only_one() {
+    for agent in [Agent::GivesUp(40), Agent::Hangs, Agent::Breaks(20)] {
+        for disruption in [Disruption::None, Disruption::DaemonRestart, Disruption::Drain] {
+            let mut fleet = fleet(20, disruption);
+            fleet.agents = fleet.nodes.iter().map(|n| (n.name.clone(), agent)).collect();
+            fleet.run_until(400, |s| *s == Stage::RolledBack);
+            assert_eq!((told(&fleet), fleet.have("old")), (1, 20), "{agent:?} {disruption:?}");
+            fleet.tick();
+            assert!(fleet.nodes.iter().all(|n| n.cordon == Cordon::None || n.unready_since.is_some()));
+        }
+    }
+}
+
+#[test]
+fn late_failures_up_to_the_threshold_are_reported_and_more_turn_back() {
+    for (failing, stage) in [(2, Stage::Complete), (4, Stage::RolledBack)] {
+        let mut fleet = fleet(40, Disruption::DaemonRestart);
+        // Zone z2 comes last.
+        let last: Vec<_> = fleet.nodes.iter().filter(|n| n.zone == "z2").rev().take(failing).cloned().collect();
+        fleet.agents = last.iter().map(|n| (n.name.clone(), Agent::GivesUp(20))).collect();
+        fleet.run_until(3000, |s| *s == stage);
+        let have = if failing == 2 { ("new", 38) } else { ("old", 40) };
+        assert_eq!(fleet.have(have.0), have.1, "{failing} of 40 fail, 5 % may");
+    }
+}
+
+#[test]
+fn without_anything_to_go_back_to_it_says_so() {
+    let mut fleet = fleet(4, Disruption::None);
+    fleet.rollout.last_known_good = None;
+    fleet.agents = fleet.nodes.iter().map(|n| (n.name.clone(), Agent::GivesUp(10))).collect();
+    fleet.run_until(100, |s| *s == Stage::NothingToGoBackTo);
+    assert_eq!(told(&fleet), 1);
+}
+
+#[test]
+fn halt_leaves_all_as_it_is() {
+    let mut fleet = fleet(10, Disruption::None);
+    fleet.rollout.strategy.on_failure = OnFailure::Halt;
+    fleet.agents.insert("n000".into(), Agent::GivesUp(10));
+    fleet.run_until(100, |s| *s == Stage::Halted);
+    assert!(fleet.node("n000").wants(&revision("new")) && fleet.rollout.bad.is_empty());
+}
+
+#[test]
+fn pods_that_cannot_go_put_a_node_off_and_say_nothing_about_the_revision() {
+    let mut fleet = fleet(3, Disruption::Drain);
+    fleet.stuck_until.insert("n000".into(), 6000);
+    fleet.run_until(250, |s| matches!(s, Stage::Wave { index: 0, soak_until: Some(_), .. }));
+    assert!(fleet.rollout.bad.is_empty() && fleet.node("n000").wants(&revision("old")), "another was the canary");
+    assert_eq!(fleet.node("n000").cordon, Cordon::None);
+    fleet.run_until(2000, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("new"), 3, "it had its turn later");
+}
+
+#[test]
+fn a_pause_stops_what_is_new_and_a_resume_goes_on() {
+    let mut fleet = fleet(10, Disruption::DaemonRestart);
+    fleet.run_until(20, |s| matches!(s, Stage::Wave { soak_until: Some(_), .. }));
+    fleet.touch(|f| f.rollout.paused = true);
+    fleet.run_until(3, |s| *s == Stage::Paused);
+    for _ in 0..200 {
+        fleet.tick();
+    }
+    assert_eq!(told(&fleet), 1);
+    fleet.touch(|f| f.rollout.paused = false);
+    fleet.run_until(1000, |s| *s == Stage::Complete);
+}
+
+#[test]
+fn foreign_cordons_holds_and_absent_nodes_stay_as_they_are_and_stop_nobody() {
+    let mut fleet = fleet(12, Disruption::None);
+    fleet.node("n001").cordon = Cordon::Foreign;
+    fleet.node("n002").hold = true;
+    fleet.node("n003").unready_since = Some(10);
+    fleet.run_until(1000, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("new"), 9);
+    fleet.touch(|f| f.node("n003").unready_since = None);
+    fleet.run_until(20, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("new"), 10, "a node that comes back is served at once when the revision is known to be good");
+}
+
+#[test]
+fn the_control_plane_is_asked_for_and_comes_last_one_at_a_time() {
+    let mut nodes: Vec<_> = (0..8).map(|n| node(n, 1, Disruption::DaemonRestart)).collect();
+    nodes[..3].iter_mut().for_each(|n| n.control_plane = true);
+    let run = |control_plane| {
+        let strategy = Strategy { control_plane, max_unavailable: Share::Nodes(8), ..strategy() };
+        let mut fleet = Fleet::new(nodes.clone(), strategy);
+        fleet.run_until(2000, |s| *s == Stage::Complete);
+        fleet
+    };
+    assert_eq!(run(ControlPlane::Exclude).have("new"), 5);
+    let fleet = run(ControlPlane::Last);
+    let begun = |n: &str| fleet.nodes.iter().find(|m| m.name == n).unwrap().desired.as_ref().unwrap().1;
+    assert_eq!(fleet.have("new"), 8);
+    let mut times: Vec<_> = ["n000", "n001", "n002"].map(begun).to_vec();
+    let workers = (3..8).map(|n| begun(&format!("n{n:03}"))).max().unwrap();
+    times.sort_unstable();
+    assert!(times[0] > workers, "after all workers");
+    assert!(times.windows(2).all(|w| w[0] < w[1]), "one at a time: {times:?}");
+}
+
+#[test]
+fn small_waves_stay_in_one_zone() {
+    let mut fleet = fleet(60, Disruption::None);
+    for _ in 0..400 {
+        fleet.tick();
+        let underway: Vec<_> = fleet.nodes.iter().filter(|n| !n.settled()).map(|n| n.zone.clone()).collect();
+        if told(&fleet) <= 15 {
+            assert!(underway.windows(2).all(|w| w[0] == w[1]), "{underway:?}");
+        }
+    }
+    assert!(told(&fleet) > 15, "the large waves came, too");
+}
+
+#[test]
+fn a_newcomer_is_no_canary() {
+    let mut fleet = fleet(10, Disruption::DaemonRestart);
+    fleet.run_until(20, |s| matches!(s, Stage::Wave { soak_until: Some(_), .. }));
+    fleet.touch(|f| {
+        let mut new = node(99, 1, Disruption::DaemonRestart);
+        (new.desired, new.current) = (None, None);
+        f.nodes.push(new);
+    });
+    for _ in 0..10 {
+        fleet.tick();
+    }
+    assert!(fleet.node("n099").has(&revision("old")), "it has what the others have");
+    fleet.run_until(1000, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("new"), 11);
+}
+
+#[test]
+fn a_known_bad_revision_is_never_begun() {
+    let mut fleet = fleet(5, Disruption::None);
+    fleet.rollout.bad.insert(revision("new"));
+    fleet.run_until(5, |s| *s == Stage::RolledBack);
+    assert_eq!(told(&fleet), 0);
+}
+
+#[test]
+fn planning_again_from_the_same_view_changes_nothing() {
+    let fleet = fleet(30, Disruption::Drain);
+    let first = plan(&fleet.rollout, &fleet.nodes, 1000);
+    assert_eq!(first, plan(&fleet.rollout, &fleet.nodes, 1000));
+    assert!(matches!(first.actions[..], [Action::Tell { .. }]), "{first:?}");
+}
+
+#[test]
+fn a_group_of_none_has_nothing_to_do() {
+    let plan = plan(&fleet(0, Disruption::None).rollout, &[], 1000);
+    assert_eq!((plan.stage, plan.actions, plan.look_again), (Stage::NoNodes, vec![], None));
+}

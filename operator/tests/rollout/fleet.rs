@@ -1,0 +1,234 @@
+//! A fleet of simulated agents around the planner. It plans only when something changed or when the plan said so: a plan that
+//! forgets to ask to be woken shows as a rollout that never ends.
+use berth_operator::rollout::{
+    Action, Cordon, Disruption, Node, Plan, Revision, Rollout, Share, Stage, Strategy, plan,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How a node takes the target. Times in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    /// Applies it in that time.
+    Good(u64),
+    /// Tries for that time, gives up, and is back on what it had.
+    GivesUp(u64),
+    /// Never comes to an end.
+    Hangs,
+    /// Applies it in that time, and the node is not Ready from then on until it has something else.
+    Breaks(u64),
+}
+
+pub const TICK: u64 = 10;
+
+pub fn revision(name: &str) -> Revision {
+    Revision(name.to_owned())
+}
+
+/// A node that has `old`, ready and empty.
+pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
+    Node {
+        name: format!("n{number:03}"),
+        zone: format!("z{}", number % zones.max(1)),
+        control_plane: false,
+        created: 0,
+        unready_since: None,
+        healthy: true,
+        cordon: Cordon::None,
+        occupied: true,
+        desired: Some((revision("old"), 0)),
+        current: Some((revision("old"), 0)),
+        failed: None,
+        crashes: 0,
+        grant: None,
+        hold: false,
+        postponed_until: 0,
+        disruption,
+    }
+}
+
+pub struct Fleet {
+    pub rollout: Rollout,
+    pub nodes: Vec<Node>,
+    pub agents: BTreeMap<String, Agent>,
+    /// Nodes whose pods cannot be evicted before that time.
+    pub stuck_until: BTreeMap<String, u64>,
+    /// When each agent began what it is doing.
+    began: BTreeMap<String, (Revision, u64)>,
+    pub now: u64,
+    pub ever_told_target: BTreeSet<String>,
+    pub stage: Stage,
+    look_again: Option<u64>,
+    dirty: bool,
+    pub log: Vec<String>,
+}
+
+impl Fleet {
+    pub fn new(nodes: Vec<Node>, strategy: Strategy) -> Self {
+        let rollout = Rollout {
+            target: revision("new"),
+            last_known_good: Some(revision("old")),
+            bad: BTreeSet::new(),
+            paused: false,
+            strategy,
+        };
+        Self {
+            rollout,
+            nodes,
+            agents: BTreeMap::new(),
+            stuck_until: BTreeMap::new(),
+            began: BTreeMap::new(),
+            now: 1000,
+            ever_told_target: BTreeSet::new(),
+            stage: Stage::Paused,
+            look_again: None,
+            dirty: true,
+            log: Vec::new(),
+        }
+    }
+
+    /// Something outside changed.
+    pub fn touch(&mut self, change: impl FnOnce(&mut Self)) {
+        change(self);
+        self.dirty = true;
+    }
+
+    pub fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.iter_mut().find(|n| n.name == name).unwrap()
+    }
+
+    pub fn have(&self, name: &str) -> usize {
+        self.nodes.iter().filter(|n| n.has(&revision(name))).count()
+    }
+
+    /// Runs until the stage is as wanted, or panics after that many ticks.
+    pub fn run_until(&mut self, ticks: usize, wanted: impl Fn(&Stage) -> bool) {
+        for _ in 0..ticks {
+            self.tick();
+            if wanted(&self.stage) && !self.dirty {
+                return;
+            }
+        }
+        panic!("after {ticks} ticks: {:?}\n{}\n{:#?}", self.stage, self.log.join("\n"), self.nodes);
+    }
+
+    pub fn tick(&mut self) {
+        self.now += TICK;
+        for at in 0..self.nodes.len() {
+            self.work(at);
+        }
+        if self.dirty || self.look_again.is_some_and(|at| self.now >= at) {
+            self.dirty = false;
+            let before = self.away();
+            let plan = plan(&self.rollout, &self.nodes, self.now);
+            self.carry_out(&plan);
+            self.check_budgets(before);
+            self.stage = plan.stage;
+            self.look_again = plan.look_again;
+        }
+    }
+
+    fn away(&self) -> usize {
+        self.nodes.iter().filter(|n| n.unavailable() || n.interrupted()).count()
+    }
+
+    /// What this plan took must have been there to be taken.
+    fn check_budgets(&self, before: usize) {
+        let strategy = &self.rollout.strategy;
+        let (after, most) = (self.away(), strategy.max_unavailable.at_least(self.nodes.len()));
+        assert!(after <= most || after <= before, "{before} away before, {after} after, at most {most}");
+        let at_work = self.nodes.iter().filter(|n| !n.settled() && !n.gave_up() && !n.disruption.needs_grant()).count();
+        assert!(at_work <= strategy.max_in_flight.at_least(self.nodes.len()), "{at_work} at work");
+    }
+
+    /// One agent's part of a tick.
+    fn work(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let Some((desired, _)) = node.desired.clone() else { return };
+        if node.settled() || node.gave_up() {
+            self.began.remove(&node.name);
+            return;
+        }
+        let granted = node.grant.as_ref().is_some_and(|g| g.revision == desired && g.expires > self.now);
+        let (doing, since) = self.began.entry(node.name.clone()).or_insert((desired.clone(), self.now)).clone();
+        if doing != desired || (node.disruption.needs_grant() && !granted) {
+            self.began.remove(&node.name);
+            return;
+        }
+        let target = desired == self.rollout.target;
+        let agent = self.agents.get(&node.name).copied().filter(|_| target).unwrap_or(Agent::Good(30));
+        let (time, good) = match agent {
+            Agent::Good(time) | Agent::Breaks(time) => (time, true),
+            Agent::GivesUp(time) => (time, false),
+            Agent::Hangs => return,
+        };
+        if self.now < since + time {
+            return;
+        }
+        node.grant = None;
+        if good {
+            node.current = Some((desired, self.now));
+            node.unready_since = matches!(agent, Agent::Breaks(_)).then_some(self.now);
+        } else {
+            node.failed = Some(desired);
+        }
+        self.dirty = true;
+    }
+
+    fn carry_out(&mut self, plan: &Plan) {
+        for action in &plan.actions {
+            self.log.push(format!("{} {action:?}", self.now));
+            self.dirty = true;
+            match action {
+                Action::MarkBad(revision) => {
+                    self.rollout.bad.insert(revision.clone());
+                }
+                Action::Graduate(revision) => self.rollout.last_known_good = Some(revision.clone()),
+                _ => self.on_node(action),
+            }
+        }
+    }
+
+    fn on_node(&mut self, action: &Action) {
+        let (now, target, bad) = (self.now, self.rollout.target.clone(), self.rollout.bad.clone());
+        let name = action.node().unwrap().to_owned();
+        let stuck = self.stuck_until.get(&name).is_some_and(|until| now < *until);
+        let node = self.node(&name);
+        match action {
+            Action::Tell { revision, .. } => {
+                assert!(!bad.contains(revision), "{name} is told of a revision that is known to be bad");
+                assert!(!node.hold && node.cordon != Cordon::Foreign || *revision != target, "{name} is left alone");
+                node.desired = Some((revision.clone(), now));
+                if *revision == target {
+                    self.ever_told_target.insert(name);
+                }
+            }
+            Action::Grant { grant, .. } => {
+                assert!(node.wants(&grant.revision), "a grant is for what the node is told to have");
+                assert!(grant.disruption < Disruption::Drain || !node.occupied, "{name} still has pods");
+                node.grant = Some(grant.clone());
+            }
+            Action::Cordon { .. } => {
+                assert_eq!(node.cordon, Cordon::None, "{name}");
+                node.cordon = Cordon::Ours(now);
+            }
+            Action::Uncordon { .. } => {
+                assert!(matches!(node.cordon, Cordon::Ours(_)), "{name} was cordoned by somebody else");
+                (node.cordon, node.occupied) = (Cordon::None, true);
+            }
+            Action::Evict { .. } => {
+                assert_ne!(node.cordon, Cordon::None, "{name}: evicted pods would come back");
+                node.occupied = stuck;
+            }
+            Action::Postpone { back_to, until, .. } => {
+                node.desired = back_to.clone().map(|r| (r, now));
+                node.postponed_until = *until;
+                node.grant = None;
+            }
+            Action::MarkBad(_) | Action::Graduate(_) => unreachable!("not about a node"),
+        }
+    }
+}
+
+pub fn strategy() -> Strategy {
+    Strategy { max_unavailable: Share::Percent(20), max_in_flight: Share::Percent(50), ..Strategy::default() }
+}

@@ -2,6 +2,7 @@
 //! a place (line and column) is passed on.
 use crate::image_policy::ImagePolicy;
 use crate::metadata::{API_VERSION, is_name};
+use crate::rules;
 use crate::runtime_config::RuntimeConfig;
 use berth_model::{Error, Result};
 use serde::Deserialize;
@@ -125,68 +126,9 @@ fn check(document: &Document) -> Result<()> {
         return Err(Error::invalid("metadata.name", "must be lower-case letters, digits, '-' and '.', at most 253"));
     }
     match document {
-        Document::RuntimeConfig(d) => check_runtime_config(d),
-        Document::ImagePolicy(d) => check_image_policy(d),
+        Document::RuntimeConfig(d) => rules::runtime_config(d),
+        Document::ImagePolicy(d) => rules::image_policy(d),
     }
-}
-
-fn check_runtime_config(document: &RuntimeConfig) -> Result<()> {
-    let spec = &document.spec;
-    if spec.priority.is_some_and(|p| p > 1000) {
-        return Err(Error::invalid("spec.priority", "must be 0 to 1000"));
-    }
-    if spec.runtime.pids_limit.is_some_and(|p| p < 20) {
-        return Err(Error::invalid("spec.runtime.pidsLimit", "must be at least 20, or no container can run a shell"));
-    }
-    for (i, host) in spec.registries.iter().enumerate() {
-        let field = format!("spec.registries[{i}]");
-        if host.host.is_empty() || host.host.contains('/') {
-            return Err(Error::invalid(format!("{field}.host"), "must be a host name with an optional port"));
-        }
-        if host.tls.insecure && !host.tls.ca_pem.is_empty() {
-            return Err(Error::invalid(format!("{field}.tls"), "insecure and caPem exclude each other"));
-        }
-        if !host.tls.ca_pem.is_empty() && !host.tls.ca_pem.contains("-----BEGIN CERTIFICATE-----") {
-            return Err(Error::invalid(format!("{field}.tls.caPem"), "must hold certificates in PEM"));
-        }
-        if spec.registries[..i].iter().any(|other| other.host == host.host) {
-            return Err(Error::invalid(format!("{field}.host"), format!("{} stands twice", host.host)));
-        }
-    }
-    if let Some(address) = &spec.metrics.address
-        && address.parse::<std::net::SocketAddr>().is_err()
-    {
-        return Err(Error::invalid("spec.metrics.address", "must be ADDRESS:PORT, such as 127.0.0.1:9464"));
-    }
-    Ok(())
-}
-
-fn check_image_policy(document: &ImagePolicy) -> Result<()> {
-    let spec = &document.spec;
-    if spec.enforce_at.is_empty() {
-        return Err(Error::invalid("spec.enforceAt", "must name at least one of Pull and Create"));
-    }
-    let lists =
-        [("spec.match.images", spec.matches.images.len(), 256), ("spec.match.exclude", spec.matches.exclude.len(), 64)];
-    for (field, len, most) in lists {
-        if len > most {
-            return Err(Error::invalid(field, format!("has {len} entries, the limit is {most}")));
-        }
-    }
-    let Some(selector) = &spec.matches.namespace_selector else { return Ok(()) };
-    let keys = selector.match_labels.keys().chain(selector.match_expressions.iter().map(|e| &e.key));
-    for key in keys {
-        if key != "kubernetes.io/metadata.name" {
-            return Err(Error::invalid(
-                "spec.match.namespaceSelector",
-                format!("a node knows only the label kubernetes.io/metadata.name, not {key:?}"),
-            ));
-        }
-    }
-    if selector.match_expressions.iter().any(|e| e.values.is_empty()) {
-        return Err(Error::invalid("spec.match.namespaceSelector.matchExpressions", "In and NotIn need values"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,17 +1,24 @@
 //! RuntimeConfig and ImagePolicy: types, defaults, rules, merge. One file per kind.
 //!
+//! `fields.rs` is the table of RuntimeConfig's fields: merge, comparison and explanation follow from it.
+//!
 //! The same types read the documents of a node without a cluster and (with the cluster half) the API server's objects. Only
 //! fields that work are here; any other is refused by name, line and column.
 //! Must not: do I/O. Fuzz target: `documents`.
 #![forbid(unsafe_code)]
 
+mod describe;
 mod document;
+mod fields;
 mod image_policy;
 mod merge;
 mod metadata;
+mod rules;
 mod runtime_config;
 
+pub use describe::{Description, descriptions};
 pub use document::{Document, MAX_DOCUMENT, MAX_DOCUMENTS_IN_FILE, parse_documents};
+pub use fields::{Class, Field, FieldChange, Preset, changes, fields};
 pub use image_policy::{
     EnforcePoint, ImageMatch, ImagePattern, ImagePolicy, ImagePolicySpec, NamespaceSelector, PolicyMode, References,
     Registries, SelectorOperator, SelectorRequirement,

@@ -1,5 +1,6 @@
-//! Several RuntimeConfigs to one: by priority (higher first), then by name. Scalars: the first that is set wins. Registries
-//! merge by host. Every field keeps the title of the document it came from.
+//! Several RuntimeConfigs to one: by priority (higher first), then by name. Scalars: the first that is set wins. Lists
+//! merge by their entries' keys. Every field keeps the name of the document it came from. Which fields there are, says `fields.rs`.
+use crate::fields::{Keyed, fields};
 use crate::runtime_config::{RuntimeConfig, RuntimeConfigSpec};
 use berth_model::{Error, Result};
 use std::collections::BTreeMap;
@@ -11,11 +12,11 @@ const DEFAULT_PRIORITY: u16 = 100;
 pub struct Effective {
     /// Its values.
     pub spec: RuntimeConfigSpec,
-    /// Field path to the document that set it.
+    /// Field path, of lists with the entry's key (`spec.registries[HOST]`), to the name of the document that set it.
     pub sources: BTreeMap<String, String>,
 }
 
-/// Merges. Errors: two documents of one name, or two of equal priority that set one scalar differently: on a node nobody else
+/// Merges. Errors: two documents of one name, or two of equal priority that set one field differently: on a node nobody else
 /// can decide, so both are named and the former settings stay.
 pub fn merge(documents: &[RuntimeConfig]) -> Result<Effective> {
     let mut sorted: Vec<&RuntimeConfig> = documents.iter().collect();
@@ -29,7 +30,8 @@ pub fn merge(documents: &[RuntimeConfig]) -> Result<Effective> {
                 format!("RuntimeConfig {} stands twice", document.metadata.name),
             ));
         }
-        Layer { document, by_field: &mut by_field, effective: &mut effective }.apply()?;
+        let mut layer = Layer { document, by_field: &mut by_field, effective: &mut effective };
+        fields().try_for_each(|field| field.merge(&mut layer))?;
     }
     Ok(effective)
 }
@@ -39,72 +41,16 @@ fn priority(document: &RuntimeConfig) -> u16 {
 }
 
 /// One document on its way into the effective configuration.
-struct Layer<'a> {
-    document: &'a RuntimeConfig,
+pub(crate) struct Layer<'a> {
+    pub(crate) document: &'a RuntimeConfig,
     /// Priority and name of the document that set a field.
     by_field: &'a mut BTreeMap<String, (u16, String)>,
     effective: &'a mut Effective,
 }
 
 impl Layer<'_> {
-    fn apply(mut self) -> Result<()> {
-        // Destructured without `..`: a new field does not compile until it is merged.
-        let RuntimeConfigSpec { state: _, priority: _, runtime, registries, network, metrics } = &self.document.spec;
-        let crate::Runtime { log_level, pids_limit, cgroup_manager, limits, streaming } = runtime;
-        let crate::Streaming { bind, token_ttl, tls_cert_file, tls_key_file } = streaming;
-        let crate::Limits {
-            max_manifest_bytes,
-            max_index_entries,
-            max_layers,
-            max_uncompressed_per_layer,
-            max_uncompressed_per_image,
-            max_compression_ratio,
-            max_tar_entries,
-        } = limits;
-        let crate::Network { mode, subnet, mtu } = network;
-        let crate::Metrics { address } = metrics;
-        self.scalar("spec.runtime.logLevel", log_level, |s| &mut s.runtime.log_level)?;
-        self.scalar("spec.runtime.pidsLimit", pids_limit, |s| &mut s.runtime.pids_limit)?;
-        self.scalar("spec.runtime.cgroupManager", cgroup_manager, |s| &mut s.runtime.cgroup_manager)?;
-        let limit = "spec.runtime.limits";
-        self.scalar(&format!("{limit}.maxManifestBytes"), max_manifest_bytes, |s| {
-            &mut s.runtime.limits.max_manifest_bytes
-        })?;
-        self.scalar(&format!("{limit}.maxIndexEntries"), max_index_entries, |s| {
-            &mut s.runtime.limits.max_index_entries
-        })?;
-        self.scalar(&format!("{limit}.maxLayers"), max_layers, |s| &mut s.runtime.limits.max_layers)?;
-        self.scalar(&format!("{limit}.maxUncompressedPerLayer"), max_uncompressed_per_layer, |s| {
-            &mut s.runtime.limits.max_uncompressed_per_layer
-        })?;
-        self.scalar(&format!("{limit}.maxUncompressedPerImage"), max_uncompressed_per_image, |s| {
-            &mut s.runtime.limits.max_uncompressed_per_image
-        })?;
-        self.scalar(&format!("{limit}.maxCompressionRatio"), max_compression_ratio, |s| {
-            &mut s.runtime.limits.max_compression_ratio
-        })?;
-        self.scalar(&format!("{limit}.maxTarEntries"), max_tar_entries, |s| &mut s.runtime.limits.max_tar_entries)?;
-        let at = "spec.runtime.streaming";
-        self.scalar(&format!("{at}.bind"), bind, |s| &mut s.runtime.streaming.bind)?;
-        self.scalar(&format!("{at}.tokenTTL"), token_ttl, |s| &mut s.runtime.streaming.token_ttl)?;
-        self.scalar(&format!("{at}.tlsCertFile"), tls_cert_file, |s| &mut s.runtime.streaming.tls_cert_file)?;
-        self.scalar(&format!("{at}.tlsKeyFile"), tls_key_file, |s| &mut s.runtime.streaming.tls_key_file)?;
-        self.scalar("spec.network.mode", mode, |s| &mut s.network.mode)?;
-        self.scalar("spec.network.subnet", subnet, |s| &mut s.network.subnet)?;
-        self.scalar("spec.network.mtu", mtu, |s| &mut s.network.mtu)?;
-        self.scalar("spec.metrics.address", address, |s| &mut s.metrics.address)?;
-        for host in registries {
-            if !self.effective.spec.registries.iter().any(|h| h.host == host.host) {
-                self.effective.spec.registries.push(host.clone());
-                self.effective
-                    .sources
-                    .insert(format!("spec.registries[{}]", host.host), self.document.metadata.name.clone());
-            }
-        }
-        Ok(())
-    }
-
-    fn scalar<T: Clone + PartialEq>(
+    /// A value: the first document that sets it wins.
+    pub(crate) fn scalar<T: Clone + PartialEq>(
         &mut self,
         field: &str,
         value: &Option<T>,
@@ -112,22 +58,57 @@ impl Layer<'_> {
     ) -> Result<()> {
         let Some(value) = value else { return Ok(()) };
         let slot = place(&mut self.effective.spec);
-        let (priority, name) = (priority(self.document), &self.document.metadata.name);
-        match (slot.as_ref(), self.by_field.get(field)) {
-            (Some(set), Some((other, by))) if *other == priority && set != value => {
-                let problem = format!(
-                    "RuntimeConfig {by} and {name} have equal priority {priority} and set it differently; change one's priority"
-                );
-                return Err(Error::invalid(field, problem));
-            }
-            (Some(_), _) => {}
-            (None, _) => {
-                *slot = Some(value.clone());
-                self.by_field.insert(field.to_owned(), (priority, name.clone()));
-                self.effective.sources.insert(field.to_owned(), name.clone());
+        if let Some(set) = slot {
+            let same = set == value;
+            return self.shadowed(field, same);
+        }
+        *slot = Some(value.clone());
+        self.came_from(field);
+        Ok(())
+    }
+
+    /// A list of entries with keys: of each key, the first document's entry wins.
+    pub(crate) fn list<T: Clone + PartialEq + Keyed>(
+        &mut self,
+        field: &str,
+        values: &[T],
+        place: impl Fn(&mut RuntimeConfigSpec) -> &mut Vec<T>,
+    ) -> Result<()> {
+        for value in values {
+            let entry = format!("{field}[{}]", value.key());
+            let list = place(&mut self.effective.spec);
+            match list.iter().find(|other| other.key() == value.key()) {
+                Some(set) => {
+                    let same = set == value;
+                    self.shadowed(&entry, same)?;
+                }
+                None => {
+                    list.push(value.clone());
+                    self.came_from(&entry);
+                }
             }
         }
         Ok(())
+    }
+
+    fn came_from(&mut self, field: &str) {
+        let name = &self.document.metadata.name;
+        self.by_field.insert(field.to_owned(), (priority(self.document), name.clone()));
+        self.effective.sources.insert(field.to_owned(), name.clone());
+    }
+
+    /// A document of higher priority may overrule; of two with equal priority neither may.
+    fn shadowed(&self, field: &str, same: bool) -> Result<()> {
+        let (priority, name) = (priority(self.document), &self.document.metadata.name);
+        match self.by_field.get(field) {
+            Some((other, by)) if *other == priority && !same => {
+                let problem = format!(
+                    "RuntimeConfig {by} and {name} have equal priority {priority} and set it differently; change one's priority"
+                );
+                Err(Error::invalid(field, problem))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

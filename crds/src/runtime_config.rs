@@ -30,10 +30,10 @@ pub struct RuntimeConfigSpec {
     /// The runtime itself.
     #[serde(default)]
     pub runtime: Runtime,
-    /// Registries, by host. Class: live.
+    /// Registries, by host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registries: Vec<RegistryHost>,
-    /// The pod network. Class: restart.
+    /// The pod network.
     #[serde(default)]
     pub network: Network,
     /// Metrics.
@@ -53,16 +53,16 @@ pub enum State {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Runtime {
-    /// How much the daemon logs; default `Info`. Class: live.
+    /// How much the daemon logs; default `Info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
-    /// Most processes of a container, at least 20; unset is no limit. Class: new containers.
+    /// Most processes of a container, at least 20; unset is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids_limit: Option<u64>,
-    /// Who makes cgroups; unset is systemd where it is pid 1 of a cgroup v2 node, else the daemon itself. Class: restart.
+    /// Who makes cgroups; unset is systemd where it is pid 1 of a cgroup v2 node, else the daemon itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_manager: Option<CgroupManager>,
-    /// Limits on images. Class: restart.
+    /// Limits on images.
     #[serde(default)]
     pub limits: Limits,
     /// Exec, attach and port-forward sessions.
@@ -74,16 +74,16 @@ pub struct Runtime {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Streaming {
-    /// Address, or address and port, to listen on; default `127.0.0.1` with a free port. Class: restart.
+    /// Address, or address and port, to listen on; default `127.0.0.1` with a free port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bind: Option<String>,
-    /// How long the URL of a session is good, 1s to 10m; default `60s`. Class: live.
+    /// How long the URL of a session is good, 1s to 10m; default `60s`.
     #[serde(default, rename = "tokenTTL", skip_serializing_if = "Option::is_none")]
     pub token_ttl: Option<String>,
-    /// File with the server's certificate chain in PEM; with it the server speaks TLS. Class: restart.
+    /// File with the server's certificate chain in PEM; with it the server speaks TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_cert_file: Option<String>,
-    /// File with the certificate's private key in PEM. Class: restart.
+    /// File with the certificate's private key in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_key_file: Option<String>,
 }
@@ -197,13 +197,13 @@ pub struct RegistryTls {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Network {
-    /// `CNI` (default) or `Builtin`. Class: restart.
+    /// `CNI` (default) or `Builtin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<NetworkMode>,
-    /// Subnet of the built-in network, IPv4; unset is derived from the daemon's root. Class: restart.
+    /// Subnet of the built-in network, IPv4; unset is derived from the daemon's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<String>,
-    /// MTU of the built-in network; unset is the bridge's own. Class: restart.
+    /// MTU of the built-in network; unset is the bridge's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
 }
@@ -223,7 +223,7 @@ pub enum NetworkMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metrics {
-    /// Address to serve metrics on; default `127.0.0.1:9464`, with a root of its own a free port. Class: restart.
+    /// Address to serve metrics on; default `127.0.0.1:9464`, with a root of its own a free port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
 }

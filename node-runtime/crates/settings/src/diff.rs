@@ -1,57 +1,70 @@
-//! What changed between two settings, and what it takes to apply it.
+//! What changed between two settings, and what it takes to apply it. The fields and their classes are in `berth_crds`' table
+//! (`crds/src/fields.rs`); here is what is no field of a RuntimeConfig.
 use crate::Settings;
-
-/// What it takes to apply a change, lightest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// At once.
-    Live,
-    /// For containers made from now on.
-    NewContainers,
-    /// When the daemon starts next.
-    DaemonRestart,
-}
+use berth_crds::Class;
+use serde_json::Value;
 
 /// One changed field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Field path.
-    pub field: &'static str,
+    /// Field path, or `ImagePolicy/NAME`.
+    pub field: String,
     /// Class.
     pub class: Class,
+    /// Before; `None` is the default in words, or a policy that was not there.
+    pub old: Option<Value>,
+    /// After.
+    pub new: Option<Value>,
 }
 
-/// The changed fields, in the order of the documents.
+/// The changed fields, in the order of the documents, then the policies that differ.
 pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
-    // Destructured without `..`: a new field does not compile until it has a class.
-    let Settings {
-        log_level,
-        pids_limit,
-        cgroup_manager,
-        limits,
-        registries,
-        network,
-        streaming,
-        metrics_address,
-        policies,
-        sources: _,
-        documents: _,
-    } = new;
-    let all = [
-        ("spec.runtime.logLevel", *log_level != old.log_level, Class::Live),
-        ("spec.runtime.pidsLimit", *pids_limit != old.pids_limit, Class::NewContainers),
-        ("spec.runtime.cgroupManager", *cgroup_manager != old.cgroup_manager, Class::DaemonRestart),
-        ("spec.runtime.limits", *limits != old.limits, Class::DaemonRestart),
-        ("spec.runtime.streaming.tokenTTL", streaming.token_seconds != old.streaming.token_seconds, Class::Live),
-        (
-            "spec.runtime.streaming",
-            (streaming.bind, &streaming.tls) != (old.streaming.bind, &old.streaming.tls),
-            Class::DaemonRestart,
-        ),
-        ("spec.registries", *registries != old.registries, Class::Live),
-        ("spec.network", *network != old.network, Class::DaemonRestart),
-        ("spec.metrics.address", *metrics_address != old.metrics_address, Class::DaemonRestart),
-        ("ImagePolicy", *policies != old.policies, Class::Live),
-    ];
-    all.into_iter().filter(|(_, changed, _)| *changed).map(|(field, _, class)| Change { field, class }).collect()
+    let fields = berth_crds::changes(&old.spec, &new.spec).into_iter().map(|change| Change {
+        field: change.path.to_owned(),
+        class: change.class,
+        old: change.old,
+        new: change.new,
+    });
+    fields.chain(policies(old, new)).collect()
+}
+
+fn policies(old: &Settings, new: &Settings) -> Vec<Change> {
+    let mut names: Vec<&String> = old.policies.iter().chain(&new.policies).map(|p| &p.metadata.name).collect();
+    names.sort();
+    names.dedup();
+    let of = |settings: &Settings, name: &str| {
+        let policy = settings.policies.iter().find(|p| p.metadata.name == name);
+        policy.and_then(|p| serde_json::to_value(&p.spec).ok())
+    };
+    let changes = names.into_iter().map(|name| Change {
+        field: format!("ImagePolicy/{name}"),
+        class: Class::Live,
+        old: of(old, name),
+        new: of(new, name),
+    });
+    changes.filter(|change| change.old != change.new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::from_texts;
+
+    #[test]
+    fn fields_and_policies_that_differ_are_told_with_their_class() {
+        let config = |spec: &str| {
+            format!("apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {{name: a}}\nspec: {spec}\n")
+        };
+        let policy = "apiVersion: berth.dev/v1alpha1\nkind: ImagePolicy\nmetadata: {name: p}\nspec: {mode: Enforce}\n";
+        let old = from_texts(&[("a.yaml".into(), config("{runtime: {pidsLimit: 50}}"))]).unwrap();
+        let new = [("a.yaml".into(), config("{network: {mode: Builtin}}")), ("b.yaml".into(), policy.to_owned())];
+        let found = diff(&old, &from_texts(&new).unwrap());
+        let found: Vec<_> = found.iter().map(|c| (c.field.as_str(), c.class)).collect();
+        let wanted = [
+            ("spec.runtime.pidsLimit", Class::NewContainers),
+            ("spec.network.mode", Class::DaemonRestart),
+            ("ImagePolicy/p", Class::Live),
+        ];
+        assert_eq!(found, wanted);
+    }
 }

@@ -9,10 +9,12 @@ mod diff;
 mod live;
 mod load;
 
-pub use berth_crds::{CgroupManager, ImagePolicy, Limits, LogLevel, NetworkMode, RegistryHost};
-pub use diff::{Change, Class, diff};
+pub use berth_crds::{
+    CgroupManager, Class, ImagePolicy, Limits, LogLevel, NetworkMode, RegistryHost, RuntimeConfigSpec,
+};
+pub use diff::{Change, diff};
 pub use live::{Live, watch};
-pub use load::load;
+pub use load::{from_texts, load};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +23,9 @@ use std::path::PathBuf;
 /// Everything that documents decide on a node, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// The RuntimeConfigs as merged, without defaults: what `diff` compares, and where a field may be read that needs no more than its
+    /// type.
+    pub spec: RuntimeConfigSpec,
     /// How much is logged.
     pub log_level: LogLevel,
     /// Most processes of a container.
@@ -39,7 +44,7 @@ pub struct Settings {
     pub metrics_address: Option<String>,
     /// Policies, by name.
     pub policies: Vec<ImagePolicy>,
-    /// Field path to the document that set it.
+    /// Field path to the document that set it, as in `documents`; of lists with the entry's key (`spec.registries[HOST]`).
     pub sources: BTreeMap<String, String>,
     /// `Kind/name (file)` of every document, in merge order.
     pub documents: Vec<String>,

@@ -98,7 +98,7 @@ impl Follower {
             return;
         }
         for change in diff(&old, &new) {
-            tracing::info!(field = change.field, class = ?change.class, "settings changed");
+            tracing::info!(field = change.field, class = %change.class, "settings changed");
         }
         self.publish.send_replace(Arc::new(new));
     }

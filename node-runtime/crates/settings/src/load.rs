@@ -1,6 +1,6 @@
 //! A directory to settings.
 use crate::{Network, Settings, Streaming};
-use berth_crds::{Document, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, merge, parse_documents};
+use berth_crds::{Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, merge, parse_documents};
 use berth_model::{Error, Result, ResultExt};
 use std::fs;
 use std::io::Read;
@@ -13,13 +13,23 @@ const MAX_FILES: usize = 200;
 /// Reads all documents of a directory. One that does not exist holds none: the defaults apply.
 /// Errors: `InvalidArgument` naming file, document, field, line and column.
 pub fn load(directory: &Path) -> Result<Settings> {
+    from_texts(&texts(directory)?)
+}
+
+/// Every document file of a directory with its text, in name order.
+pub(crate) fn texts(directory: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let named = |file: PathBuf| read(&file).context(|| file.display()).map(|text| (file.clone(), text));
+    files(directory)?.into_iter().map(named).collect()
+}
+
+/// Settings from files' texts. Errors: as [`load`].
+pub fn from_texts(texts: &[(PathBuf, String)]) -> Result<Settings> {
     let mut configs = Vec::new();
     let mut policies: Vec<ImagePolicy> = Vec::new();
     let mut documents = Vec::new();
-    for file in files(directory)? {
+    for (file, text) in texts {
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let found = read(&file).and_then(|text| parse_documents(&text)).context(|| file.display())?;
-        for document in found {
+        for document in parse_documents(text).context(|| file.display())? {
             documents.push(format!("{} ({name})", document.title()));
             match document {
                 Document::RuntimeConfig(config) => configs.push(*config),
@@ -39,19 +49,18 @@ fn add_policy(policies: &mut Vec<ImagePolicy>, policy: ImagePolicy) -> Result<()
     Ok(())
 }
 
+/// The rules of the documents have accepted every value; what they would not is the default here.
 fn streaming(wish: &berth_crds::Streaming) -> Result<Streaming> {
     let field = |name: &str| format!("spec.runtime.streaming.{name}");
     let mut streaming = Streaming::default();
     if let Some(bind) = &wish.bind {
         let address = bind.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| bind.parse());
-        streaming.bind =
-            address.map_err(|_| Error::invalid(field("bind"), format!("{bind:?} is not ADDRESS or ADDRESS:PORT")))?;
+        streaming.bind = address.map_err(|_| Error::invalid(field("bind"), "is no address"))?;
     }
-    if let Some(ttl) = &wish.token_ttl {
-        let seconds = berth_crds::seconds(ttl).filter(|seconds| (1..=600).contains(seconds));
-        let problem = || format!("{ttl:?} is not a duration from 1s to 10m, like 60s or 2m");
-        streaming.token_seconds = seconds.ok_or_else(|| Error::invalid(field("tokenTTL"), problem()))?;
+    if let Some(seconds) = wish.token_ttl.as_deref().and_then(berth_crds::seconds) {
+        streaming.token_seconds = seconds;
     }
+    // The two may come from different documents, so only what is merged can be judged.
     streaming.tls = match (&wish.tls_cert_file, &wish.tls_key_file) {
         (Some(cert), Some(key)) => Some((cert.into(), key.into())),
         (None, None) => None,
@@ -62,24 +71,29 @@ fn streaming(wish: &berth_crds::Streaming) -> Result<Streaming> {
 }
 
 fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, documents: Vec<String>) -> Result<Settings> {
-    let effective = merge(configs)?;
-    let spec = effective.spec;
+    let Effective { spec, sources } = merge(configs)?;
+    // A configuration's name is unique, so its title with the file is found by it.
+    let title = |name: &String| {
+        let start = format!("RuntimeConfig/{name} (");
+        documents.iter().find(|d| d.starts_with(&start)).unwrap_or(name).clone()
+    };
     Ok(Settings {
         log_level: spec.runtime.log_level.unwrap_or(LogLevel::Info),
         pids_limit: spec.runtime.pids_limit,
         cgroup_manager: spec.runtime.cgroup_manager,
-        limits: spec.runtime.limits,
-        registries: spec.registries,
+        limits: spec.runtime.limits.clone(),
+        registries: spec.registries.clone(),
         network: Network {
             mode: spec.network.mode.unwrap_or_default(),
-            subnet: spec.network.subnet,
+            subnet: spec.network.subnet.clone(),
             mtu: spec.network.mtu,
         },
         streaming: streaming(&spec.runtime.streaming)?,
-        metrics_address: spec.metrics.address,
+        metrics_address: spec.metrics.address.clone(),
         policies,
-        sources: effective.sources,
+        sources: sources.iter().map(|(field, name)| (field.clone(), title(name))).collect(),
         documents,
+        spec,
     })
 }
 

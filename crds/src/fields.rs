@@ -1,0 +1,234 @@
+//! The table of RuntimeConfig's fields: path, class and default of each, and how it is read, merged and compared. The one place
+//! to extend for a new field: merge, the difference of two settings and `berth config` follow from it.
+//!
+//! A field is added by (1) its type with a doc comment in `runtime_config.rs`, (2) one row here, (3) its rule in `rules.rs`, if it
+//! has one. A field without a row does not compile; a row whose path is not the schema's fails the test below.
+//! Must not: do I/O, describe fields (their doc comments do).
+use crate::merge::Layer;
+use crate::runtime_config::{
+    Limits, Metrics, Network, RegistryHost, Runtime, RuntimeConfig, RuntimeConfigSpec, Streaming,
+};
+use berth_model::Result;
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt;
+
+/// What it takes to apply a change, lightest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Class {
+    /// At once.
+    Live,
+    /// For containers made from now on.
+    NewContainers,
+    /// For pods made from now on.
+    NewPods,
+    /// When the daemon starts next.
+    DaemonRestart,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Live => "live",
+            Self::NewContainers => "new containers",
+            Self::NewPods => "new pods",
+            Self::DaemonRestart => "daemon restart",
+        })
+    }
+}
+
+/// What holds where no document says anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// This value, as JSON.
+    Is(&'static str),
+    /// No fixed value; said in words.
+    Words(&'static str),
+}
+use Preset::{Is, Words};
+
+/// One field.
+pub struct Field {
+    /// Path, such as `spec.runtime.logLevel`.
+    pub path: &'static str,
+    /// What a change takes.
+    pub class: Class,
+    /// Without a document.
+    pub default: Preset,
+    get: fn(&RuntimeConfigSpec) -> Value,
+    merge: fn(&mut Layer<'_>) -> Result<()>,
+}
+
+impl Field {
+    /// The value that documents have set.
+    pub fn set(&self, spec: &RuntimeConfigSpec) -> Option<Value> {
+        let value = (self.get)(spec);
+        let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        (!empty).then_some(value)
+    }
+
+    /// The value in force: the set one, or the default if it is a value.
+    pub fn value(&self, spec: &RuntimeConfigSpec) -> Option<Value> {
+        self.set(spec).or_else(|| match self.default {
+            Is(json) => serde_json::from_str(json).ok(),
+            Words(_) => None,
+        })
+    }
+
+    pub(crate) fn merge(&self, layer: &mut Layer<'_>) -> Result<()> {
+        (self.merge)(layer)
+    }
+}
+
+impl fmt::Debug for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.path, self.class)
+    }
+}
+
+/// An entry of a list that is merged entry by entry: of two documents' entries with one key, the one with the higher priority wins.
+pub(crate) trait Keyed {
+    /// What the entry is about.
+    fn key(&self) -> String;
+}
+
+impl Keyed for RegistryHost {
+    fn key(&self) -> String {
+        self.host.clone()
+    }
+}
+
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+/// A member of a spec, by the place of its struct.
+macro_rules! at {
+    ($spec:expr, [$($place:ident).*], $field:ident) => { $spec.$($place.)*$field };
+}
+
+/// The rows of one struct. `scalar` is an `Option<T>` (the first document that sets it wins), `list` a `Vec` of [`Keyed`]; `inside`
+/// are members that are structs with rows of their own, and what is no setting.
+macro_rules! rows {
+    ($name:ident: $type:ident at $path:literal = $place:tt, inside [$($inside:ident)*];
+     $($kind:ident $field:ident $key:literal $class:ident $default:expr;)*) => {
+        static $name: &[Field] = &[$(Field {
+            path: concat!($path, ".", $key),
+            class: Class::$class,
+            default: $default,
+            get: |spec| json(&at!(spec, $place, $field)),
+            merge: |layer| {
+                let document: &RuntimeConfig = layer.document;
+                let path = concat!($path, ".", $key);
+                layer.$kind(path, &at!(document.spec, $place, $field), |spec| &mut at!(spec, $place, $field))
+            },
+        }),*];
+        // Destructured without `..`: a new field does not compile until it has a row.
+        const _: fn($type) = |$type { $($field: _,)* $($inside: _,)* }| ();
+    };
+}
+
+rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state priority runtime network metrics];
+    list registries "registries" Live Is("[]");
+}
+
+rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [limits streaming];
+    scalar log_level "logLevel" Live Is("\"Info\"");
+    scalar pids_limit "pidsLimit" NewContainers Words("no limit");
+    scalar cgroup_manager "cgroupManager" DaemonRestart Words("Systemd where systemd is pid 1 of a cgroup v2 node, else Cgroupfs");
+}
+
+rows! { LIMITS: Limits at "spec.runtime.limits" = [runtime.limits], inside [];
+    scalar max_manifest_bytes "maxManifestBytes" DaemonRestart Is("4194304");
+    scalar max_index_entries "maxIndexEntries" DaemonRestart Is("1000");
+    scalar max_layers "maxLayers" DaemonRestart Is("256");
+    scalar max_uncompressed_per_layer "maxUncompressedPerLayer" DaemonRestart Is("68719476736");
+    scalar max_uncompressed_per_image "maxUncompressedPerImage" DaemonRestart Is("137438953472");
+    scalar max_compression_ratio "maxCompressionRatio" DaemonRestart Is("200");
+    scalar max_tar_entries "maxTarEntries" DaemonRestart Is("1000000");
+}
+
+rows! { STREAMING: Streaming at "spec.runtime.streaming" = [runtime.streaming], inside [];
+    scalar bind "bind" DaemonRestart Words("127.0.0.1 with a free port");
+    scalar token_ttl "tokenTTL" Live Is("\"60s\"");
+    scalar tls_cert_file "tlsCertFile" DaemonRestart Words("plain HTTP");
+    scalar tls_key_file "tlsKeyFile" DaemonRestart Words("plain HTTP");
+}
+
+rows! { NETWORK: Network at "spec.network" = [network], inside [];
+    scalar mode "mode" DaemonRestart Is("\"CNI\"");
+    scalar subnet "subnet" DaemonRestart Words("derived from the daemon's root");
+    scalar mtu "mtu" DaemonRestart Words("the bridge's own");
+}
+
+rows! { METRICS: Metrics at "spec.metrics" = [metrics], inside [];
+    scalar address "address" DaemonRestart Words("127.0.0.1:9464; with a root of its own 127.0.0.1 with a free port");
+}
+
+/// All fields, in the order of the documents.
+pub fn fields() -> impl Iterator<Item = &'static Field> {
+    [SPEC, RUNTIME, LIMITS, STREAMING, NETWORK, METRICS].into_iter().flatten()
+}
+
+/// A field whose value differs between two effective configurations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldChange {
+    /// Path.
+    pub path: &'static str,
+    /// What it takes.
+    pub class: Class,
+    /// Before; `None` is the default in words.
+    pub old: Option<Value>,
+    /// After.
+    pub new: Option<Value>,
+}
+
+/// The fields whose values differ, in the order of the documents. A field that is set to its default does not differ from an unset one.
+pub fn changes(old: &RuntimeConfigSpec, new: &RuntimeConfigSpec) -> Vec<FieldChange> {
+    let pair = |field: &'static Field| (field, field.value(old), field.value(new));
+    let differ = fields().map(pair).filter(|(_, old, new)| old != new);
+    differ.map(|(field, old, new)| FieldChange { path: field.path, class: field.class, old, new }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::describe::descriptions;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_rows_are_the_fields_of_the_schema() {
+        let rows: BTreeSet<String> = fields().map(|f| f.path.to_owned()).collect();
+        assert_eq!(rows.len(), fields().count(), "a path stands twice");
+        // What says which documents apply, and in which order, is no setting.
+        let apart = ["spec.state", "spec.priority"];
+        let of_types = descriptions().into_iter().filter(|d| !d.has_fields || d.kind.starts_with("list"));
+        let of_types = of_types.map(|d| d.path).filter(|p| !p.contains("[]") && !apart.contains(&p.as_str()));
+        assert_eq!(rows, of_types.collect(), "left: rows, right: types");
+    }
+
+    #[test]
+    fn defaults_are_values_of_their_fields_types() {
+        for field in fields() {
+            if let Is(json) = field.default {
+                let mut value: Value = serde_json::from_str(json).unwrap();
+                for part in field.path.rsplit('.') {
+                    value = serde_json::json!({ part: value });
+                }
+                let spec: RuntimeConfigSpec = serde_json::from_value(value["spec"].clone())
+                    .unwrap_or_else(|e| panic!("the default of {} is none of its type: {e}", field.path));
+                assert_eq!(field.value(&spec), field.value(&RuntimeConfigSpec::default()), "{}", field.path);
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_set_to_its_default_has_not_changed() {
+        let spec = |json: &str| serde_json::from_str::<RuntimeConfigSpec>(json).unwrap();
+        let none = spec("{}");
+        assert_eq!(changes(&none, &spec(r#"{"runtime": {"logLevel": "Info"}}"#)), []);
+        let found = changes(&none, &spec(r#"{"runtime": {"pidsLimit": 50}, "registries": [{"host": "a"}]}"#));
+        let found: Vec<_> = found.iter().map(|c| (c.path, c.class)).collect();
+        assert_eq!(found, [("spec.registries", Class::Live), ("spec.runtime.pidsLimit", Class::NewContainers)]);
+    }
+}

@@ -1,0 +1,153 @@
+//! The rules that types cannot carry, one function per part of a document. A refusal names the field by its path, what is allowed and,
+//! where it is not plain, the remedy.
+//! Must not: look at the node; a document is good or bad everywhere alike.
+use crate::image_policy::ImagePolicy;
+use crate::runtime_config::{Limits, Metrics, Network, RegistryHost, Runtime, RuntimeConfig, Streaming, seconds};
+use berth_model::{Error, Result};
+use std::net::{IpAddr, SocketAddr};
+
+/// Most registries of one document.
+const MAX_REGISTRIES: usize = 256;
+/// Longest path of a file.
+const MAX_PATH: usize = 4095;
+
+pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
+    let spec = &document.spec;
+    if spec.priority.is_some_and(|p| p > 1000) {
+        return Err(Error::invalid("spec.priority", "must be 0 to 1000"));
+    }
+    runtime(&spec.runtime)?;
+    limits(&spec.runtime.limits)?;
+    streaming(&spec.runtime.streaming)?;
+    registries(&spec.registries)?;
+    network(&spec.network)?;
+    metrics(&spec.metrics)
+}
+
+fn runtime(runtime: &Runtime) -> Result<()> {
+    if runtime.pids_limit.is_some_and(|p| p < 20) {
+        return Err(Error::invalid("spec.runtime.pidsLimit", "must be at least 20, or no container can run a shell"));
+    }
+    Ok(())
+}
+
+fn limits(limits: &Limits) -> Result<()> {
+    // Zero would refuse every image; whoever wants that writes an ImagePolicy.
+    let all = [
+        ("maxManifestBytes", limits.max_manifest_bytes, 1024, 64 << 20),
+        ("maxIndexEntries", limits.max_index_entries.map(u64::from), 1, 100_000),
+        ("maxLayers", limits.max_layers.map(u64::from), 1, 10_000),
+        ("maxUncompressedPerLayer", limits.max_uncompressed_per_layer, 1 << 10, u64::MAX),
+        ("maxUncompressedPerImage", limits.max_uncompressed_per_image, 1 << 10, u64::MAX),
+        ("maxCompressionRatio", limits.max_compression_ratio.map(u64::from), 2, 1_000_000),
+        ("maxTarEntries", limits.max_tar_entries, 1, u64::MAX),
+    ];
+    for (name, value, least, most) in all {
+        if value.is_some_and(|v| v < least || v > most) {
+            let bound = if most == u64::MAX { format!("at least {least}") } else { format!("{least} to {most}") };
+            return Err(Error::invalid(format!("spec.runtime.limits.{name}"), format!("must be {bound}")));
+        }
+    }
+    Ok(())
+}
+
+fn streaming(streaming: &Streaming) -> Result<()> {
+    let field = |name: &str| format!("spec.runtime.streaming.{name}");
+    if let Some(bind) = &streaming.bind
+        && bind.parse::<IpAddr>().is_err()
+        && bind.parse::<SocketAddr>().is_err()
+    {
+        return Err(Error::invalid(field("bind"), format!("{bind:?} is not ADDRESS or ADDRESS:PORT")));
+    }
+    if let Some(ttl) = &streaming.token_ttl
+        && !seconds(ttl).is_some_and(|s| (1..=600).contains(&s))
+    {
+        let problem = format!("{ttl:?} is not a duration from 1s to 10m, like 60s or 2m");
+        return Err(Error::invalid(field("tokenTTL"), problem));
+    }
+    for (name, path) in [("tlsCertFile", &streaming.tls_cert_file), ("tlsKeyFile", &streaming.tls_key_file)] {
+        if let Some(path) = path
+            && (!path.starts_with('/') || path.len() > MAX_PATH || path.contains('\0'))
+        {
+            let problem = format!("must be an absolute path of at most {MAX_PATH} bytes");
+            return Err(Error::invalid(field(name), problem));
+        }
+    }
+    Ok(())
+}
+
+fn registries(registries: &[RegistryHost]) -> Result<()> {
+    if registries.len() > MAX_REGISTRIES {
+        let problem = format!("has {} entries, the limit is {MAX_REGISTRIES}", registries.len());
+        return Err(Error::invalid("spec.registries", problem));
+    }
+    for (i, host) in registries.iter().enumerate() {
+        let field = format!("spec.registries[{i}]");
+        if host.host.is_empty() || host.host.contains('/') {
+            return Err(Error::invalid(format!("{field}.host"), "must be a host name with an optional port"));
+        }
+        if host.tls.insecure && !host.tls.ca_pem.is_empty() {
+            return Err(Error::invalid(format!("{field}.tls"), "insecure and caPem exclude each other"));
+        }
+        if !host.tls.ca_pem.is_empty() && !host.tls.ca_pem.contains("-----BEGIN CERTIFICATE-----") {
+            return Err(Error::invalid(format!("{field}.tls.caPem"), "must hold certificates in PEM"));
+        }
+        if registries[..i].iter().any(|other| other.host == host.host) {
+            return Err(Error::invalid(format!("{field}.host"), format!("{} stands twice", host.host)));
+        }
+    }
+    Ok(())
+}
+
+fn network(network: &Network) -> Result<()> {
+    if let Some(subnet) = &network.subnet {
+        let parts = subnet.split_once('/').map(|(address, length)| (address.parse(), length.parse::<u8>()));
+        let good = matches!(parts, Some((Ok(std::net::Ipv4Addr { .. }), Ok(8..=30))));
+        if !good {
+            let problem = format!("{subnet:?} is not an IPv4 subnet with a length of 8 to 30, such as 10.85.0.0/24");
+            return Err(Error::invalid("spec.network.subnet", problem));
+        }
+    }
+    // RFC 791: every host takes 68 bytes. The upper bound is the loopback device's.
+    if network.mtu.is_some_and(|mtu| !(68..=65_536).contains(&mtu)) {
+        return Err(Error::invalid("spec.network.mtu", "must be 68 to 65536"));
+    }
+    Ok(())
+}
+
+fn metrics(metrics: &Metrics) -> Result<()> {
+    if let Some(address) = &metrics.address
+        && address.parse::<SocketAddr>().is_err()
+    {
+        return Err(Error::invalid("spec.metrics.address", "must be ADDRESS:PORT, such as 127.0.0.1:9464"));
+    }
+    Ok(())
+}
+
+pub(crate) fn image_policy(document: &ImagePolicy) -> Result<()> {
+    let spec = &document.spec;
+    if spec.enforce_at.is_empty() {
+        return Err(Error::invalid("spec.enforceAt", "must name at least one of Pull and Create"));
+    }
+    let lists =
+        [("spec.match.images", spec.matches.images.len(), 256), ("spec.match.exclude", spec.matches.exclude.len(), 64)];
+    for (field, len, most) in lists {
+        if len > most {
+            return Err(Error::invalid(field, format!("has {len} entries, the limit is {most}")));
+        }
+    }
+    let Some(selector) = &spec.matches.namespace_selector else { return Ok(()) };
+    let keys = selector.match_labels.keys().chain(selector.match_expressions.iter().map(|e| &e.key));
+    for key in keys {
+        if key != "kubernetes.io/metadata.name" {
+            return Err(Error::invalid(
+                "spec.match.namespaceSelector",
+                format!("a node knows only the label kubernetes.io/metadata.name, not {key:?}"),
+            ));
+        }
+    }
+    if selector.match_expressions.iter().any(|e| e.values.is_empty()) {
+        return Err(Error::invalid("spec.match.namespaceSelector.matchExpressions", "In and NotIn need values"));
+    }
+    Ok(())
+}

@@ -1,4 +1,5 @@
 //! The command line: what there is to say to `berth`.
+use crate::commands::output::{self, Colour};
 use crate::layout::Layout;
 use crate::{commands, serve, streaming};
 use clap::{Parser, Subcommand};
@@ -12,6 +13,10 @@ pub struct Cli {
     /// Keep everything under DIR instead of /etc/berth, /var/lib/berth and /run/berth; names the daemon to talk to.
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
+
+    /// When words have colours
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    pub color: Colour,
 
     #[command(subcommand)]
     pub command: Command,
@@ -31,6 +36,7 @@ pub enum Command {
 
 /// Does it.
 pub fn run(cli: Cli) -> ExitCode {
+    output::set_colour(cli.color);
     let root = cli.root.as_deref();
     let done = match cli.command {
         Command::Serve(options) => Layout::new(root).and_then(|layout| serve::run(&layout, &options)),

@@ -23,6 +23,8 @@ pub struct PodView {
     pub created_nanos: i64,
     pub ips: Vec<String>,
     pub labels: BTreeMap<String, String>,
+    /// Ports of the node that lead to it, as `ADDRESS:PORT->PORT/PROTOCOL`.
+    pub ports: Vec<String>,
     /// Steps of its start; empty unless asked for.
     pub phases: Vec<PhaseView>,
     pub containers: Vec<ContainerView>,
@@ -53,10 +55,25 @@ pub struct ContainerView {
     #[serde(skip)]
     pub started_nanos: i64,
     pub log_path: String,
+    /// Of its first process, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Program and arguments; empty unless asked for.
+    pub command: Vec<String>,
+    /// Paths inside it that are mounts; empty unless asked for.
+    pub mounts: Vec<String>,
+    pub labels: BTreeMap<String, String>,
     /// Steps of its start; empty unless asked for.
     pub phases: Vec<PhaseView>,
     #[serde(skip)]
     pub annotations: BTreeMap<String, String>,
+    #[serde(skip)]
+    pub finished_nanos: i64,
+    /// Whether it has a terminal, and whether its input is kept open; known from a verbose status.
+    #[serde(skip)]
+    pub tty: bool,
+    #[serde(skip)]
+    pub stdin: bool,
 }
 
 /// A step and the time that it took.
@@ -95,13 +112,13 @@ pub async fn list(runtime: &mut Runtime) -> Result<Vec<PodView>> {
     Ok(join(pods.items, containers.containers))
 }
 
-/// The same with addresses, exits and logs, and with the start's phases if they are asked for.
-pub async fn list_whole(runtime: &mut Runtime, phases: bool) -> Result<Vec<PodView>> {
+/// The same with addresses, exits and logs; with commands, mounts and the start's phases if `verbose`.
+pub async fn list_whole(runtime: &mut Runtime, verbose: bool) -> Result<Vec<PodView>> {
     let mut pods = list(runtime).await?;
     for pod in &mut pods {
-        fill_pod(runtime, pod, phases).await?;
+        fill_pod(runtime, pod, verbose).await?;
         for container in &mut pod.containers {
-            fill_container(runtime, container, phases).await?;
+            fill_container(runtime, container, verbose).await?;
         }
     }
     Ok(pods)
@@ -123,7 +140,9 @@ async fn fill_pod(runtime: &mut Runtime, pod: &mut PodView, verbose: bool) -> Re
         let all = std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|ip| ip.ip));
         pod.ips = all.filter(|ip| !ip.is_empty()).collect();
     }
-    pod.phases = phases(answer.info.get("info"));
+    let record = record(answer.info.get("info"));
+    pod.phases = phases(&record);
+    pod.ports = ports(&record);
     Ok(())
 }
 
@@ -139,17 +158,55 @@ pub async fn fill_container(runtime: &mut Runtime, container: &mut ContainerView
     container.started_at = rfc3339(status.started_at);
     container.started_nanos = status.started_at;
     container.finished_at = rfc3339(status.finished_at);
+    container.finished_nanos = status.finished_at;
     container.log_path = status.log_path;
-    container.phases = phases(answer.info.get("info"));
+    if verbose {
+        let record = record(answer.info.get("info"));
+        container.phases = phases(&record);
+        container.command = command(&record);
+        container.mounts = status.mounts.into_iter().map(|m| m.container_path).collect();
+        container.pid = record["life"]["Running"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        let config = &record["config"];
+        (container.tty, container.stdin) = (config["tty"] == true, config["stdin"] == true);
+    }
     Ok(())
 }
 
-/// The phases in the record of a verbose status.
-fn phases(info: Option<&String>) -> Vec<PhaseView> {
+/// The record in a verbose status; null where there is none.
+fn record(info: Option<&String>) -> Value {
     let document: Option<Value> = info.and_then(|text| serde_json::from_str(text).ok());
-    let list = document.as_ref().and_then(|d| d["record"]["phases"].as_array()).cloned().unwrap_or_default();
+    document.map(|mut document| document["record"].take()).unwrap_or_default()
+}
+
+fn phases(record: &Value) -> Vec<PhaseView> {
     let phase = |p: &Value| Some(PhaseView { name: p["name"].as_str()?.to_owned(), micros: p["micros"].as_u64()? });
-    list.iter().filter_map(phase).collect()
+    record["phases"].as_array().into_iter().flatten().filter_map(phase).collect()
+}
+
+/// The process as the container's configuration and the image's make it together.
+fn command(record: &Value) -> Vec<String> {
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+    };
+    let (config, image) = (&record["config"], &record["image_config"]);
+    let (command, args) = (list(&config["command"]), list(&config["args"]));
+    let entry = if command.is_empty() { list(&image["entrypoint"]) } else { command.clone() };
+    let rest = match (args.is_empty(), command.is_empty()) {
+        (false, _) => args,
+        (true, true) => list(&image["cmd"]),
+        (true, false) => Vec::new(),
+    };
+    entry.into_iter().chain(rest).collect()
+}
+
+fn ports(record: &Value) -> Vec<String> {
+    let port = |p: &Value| {
+        let (host, inside) = (p["host_port"].as_u64()?, p["container_port"].as_u64()?);
+        let address = p["host_ip"].as_str().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+        let protocol = p["protocol"].as_str().unwrap_or("tcp").to_lowercase();
+        (host > 0).then(|| format!("{address}:{host}->{inside}/{protocol}"))
+    };
+    record["config"]["ports"].as_array().into_iter().flatten().filter_map(port).collect()
 }
 
 fn container_state(state: i32) -> String {
@@ -207,6 +264,7 @@ fn container_view(container: wire::Container) -> ContainerView {
         state: container_state(container.state),
         created_at: rfc3339(container.created_at),
         created_nanos: container.created_at,
+        labels: container.labels.into_iter().collect(),
         annotations: container.annotations.into_iter().collect(),
         ..ContainerView::default()
     }
@@ -256,7 +314,21 @@ mod tests {
     #[test]
     fn phases_come_from_the_record() {
         let info = r#"{"pid":1,"record":{"phases":[{"name":"run/network","micros":7},{"name":1}]}}"#.to_owned();
-        assert_eq!(phases(Some(&info)), [PhaseView { name: "run/network".into(), micros: 7 }]);
-        assert!(phases(Some(&"nonsense".to_owned())).is_empty() && phases(None).is_empty());
+        assert_eq!(phases(&record(Some(&info))), [PhaseView { name: "run/network".into(), micros: 7 }]);
+        assert!(record(Some(&"nonsense".to_owned())).is_null() && record(None).is_null());
+    }
+
+    #[test]
+    fn a_command_is_put_together_as_the_process_is() {
+        let record = |command: &[&str], args: &[&str]| {
+            serde_json::json!({
+                "config": {"command": command, "args": args},
+                "image_config": {"entrypoint": ["/e"], "cmd": ["c"]},
+            })
+        };
+        assert_eq!(command(&record(&[], &[])), ["/e", "c"]);
+        assert_eq!(command(&record(&[], &["x"])), ["/e", "x"]);
+        assert_eq!(command(&record(&["/p"], &[])), ["/p"]);
+        assert_eq!(command(&record(&["/p"], &["x"])), ["/p", "x"]);
     }
 }

@@ -1,32 +1,24 @@
 //! The node's command line: everything of `berth` but the daemon. Talks to a running daemon over its two sockets.
 //!
 //! Must not: do what the daemon does. What is left to it is reading files for people: Pods, and containers' logs.
-mod completion;
-mod connect;
-mod exec;
-mod images;
-mod info;
-mod inspect;
-mod listing;
-mod log_file;
-mod log_record;
-mod logs;
-mod names;
-mod node_facts;
-mod output;
-mod places;
-mod pod;
-mod progress;
-mod ps;
-mod pull;
-mod rm;
-mod run;
-mod stop;
-mod table;
-mod terminal;
-mod time;
-mod version;
-mod yaml;
+pub mod connect;
+pub mod containers;
+pub mod images;
+pub mod listing;
+pub mod names;
+pub mod node;
+pub mod output;
+mod phases;
+pub mod pods;
+pub mod table;
+pub mod terminal;
+pub mod time;
+pub mod yaml;
+
+use containers::{exec, logs, ps, rm, stop};
+use images::pull;
+use node::{completion, info, inspect, version};
+use pods::run;
 
 use crate::layout::Layout;
 use anyhow::{Context, Result};
@@ -42,10 +34,12 @@ const READER_GONE: u8 = 128 + 13;
 pub enum Command {
     /// Run Pods from YAML files
     Run(run::Options),
-    /// List pods and their containers
+    /// List containers
     Ps(ps::Options),
+    /// List pods
+    Pods(pods::list::Options),
     /// List images
-    Images(images::Options),
+    Images(images::list::Options),
     /// Pull an image
     Pull(pull::Options),
     /// Show what a container has written
@@ -94,7 +88,8 @@ async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
         Command::Exec(options) => return exec::run(&layout?, options).await,
         Command::Run(options) => run::run(&layout?, &options).await,
         Command::Ps(options) => ps::run(&layout?, &options).await,
-        Command::Images(options) => images::run(&layout?, &options).await,
+        Command::Pods(options) => pods::list::run(&layout?, &options).await,
+        Command::Images(options) => images::list::run(&layout?, &options).await,
         Command::Pull(options) => pull::run(&layout?, &options).await,
         Command::Logs(options) => logs::run(&layout?, &options).await,
         Command::Stop(options) => stop::run(&layout?, &options).await,

@@ -3,6 +3,14 @@
 use super::listing::{ContainerView, PodView};
 use anyhow::{Result, bail};
 
+/// The known word that is most like a mistyped one, if one is near enough.
+pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let lower = word.to_lowercase();
+    let limit = 1 + word.chars().count() / 4;
+    let near = known.into_iter().map(|k| (strsim::damerau_levenshtein(&lower, &k.to_lowercase()), k));
+    near.filter(|(distance, _)| *distance <= limit).min_by_key(|(distance, _)| *distance).map(|(_, k)| k)
+}
+
 /// Fewer digits are never an id.
 const MIN_PREFIX: usize = 3;
 
@@ -15,11 +23,19 @@ pub enum Target<'a> {
     Container(&'a PodView, &'a ContainerView),
 }
 
-/// Finds it: `name`, `namespace/name` or id prefix of a pod; `name` or id prefix of a container.
+/// Finds it: `name`, `namespace/name` or id prefix of a pod; `name`, `pod/name` or id prefix of a container.
 pub fn find<'a>(pods: &'a [PodView], name: &str) -> Result<Target<'a>> {
     match find_any(pods, name)? {
         Some(target) => Ok(target),
-        None => bail!("no pod or container is called {name:?}; `berth ps -a` shows all"),
+        None => {
+            let names = pods
+                .iter()
+                .flat_map(|p| std::iter::once(p.name.as_str()).chain(p.containers.iter().map(|c| c.name.as_str())));
+            match nearest(name, names) {
+                Some(near) => bail!("no pod or container is called {name:?}; did you mean {near:?}?"),
+                None => bail!("no pod or container is called {name:?}; `berth ps -a` and `berth pods -a` show all"),
+            }
+        }
     }
 }
 
@@ -34,6 +50,13 @@ pub fn find_any<'a>(pods: &'a [PodView], name: &str) -> Result<Option<Target<'a>
     if let Some(target) = only(named.collect(), name)? {
         return Ok(Some(target));
     }
+    if let Some((pod, inside)) = name.rsplit_once('/') {
+        let of_pod = pods.iter().filter(|p| p.name == pod || p.full_name() == pod || is_prefix(&p.id, pod));
+        let of_pod = current(of_pod.collect());
+        let named = of_pod.into_iter().flat_map(|p| current_containers(p).into_iter().map(move |c| (p, c)));
+        let named = named.filter(|(_, c)| c.name == inside).map(|(p, c)| Target::Container(p, c));
+        return only(named.collect(), name);
+    }
     if name.len() < MIN_PREFIX {
         return Ok(None);
     }
@@ -41,6 +64,10 @@ pub fn find_any<'a>(pods: &'a [PodView], name: &str) -> Result<Option<Target<'a>
     let all = pods.iter().flat_map(|p| p.containers.iter().map(move |c| (p, c)));
     let inside = all.filter(|(_, c)| c.id.starts_with(name)).map(|(p, c)| Target::Container(p, c));
     only(by_id.chain(inside).collect(), name)
+}
+
+fn is_prefix(id: &str, text: &str) -> bool {
+    text.len() >= MIN_PREFIX && id.starts_with(text)
 }
 
 /// The container to look at: the one that is named, or the only one of the pod, or the one that `-c` names.
@@ -152,6 +179,9 @@ mod tests {
             ("default/db", "bbb111"),
             ("other/db", "bbb222"),
             ("side", "d2d2"),
+            ("web/web", "c2c2"),
+            ("other/db/main", "e1e1"),
+            ("bbb111/main", "d1d1"),
             ("c1c", "c1c1"),
             ("aaa0", "aaa000"),
         ];
@@ -169,6 +199,14 @@ mod tests {
         assert!(find(&pods, "bbb").unwrap_err().to_string().contains("ambiguous"));
         assert!(find(&pods, "c1").unwrap_err().to_string().contains("no pod or container"), "two digits are no id");
         assert!(find_any(&pods, "registry.example/image:1").unwrap().is_none());
+    }
+
+    #[test]
+    fn mistyped_names_are_guessed() {
+        let error = find(&pods(), "wbe").unwrap_err().to_string();
+        assert!(error.ends_with("did you mean \"web\"?"), "{error}");
+        assert_eq!(nearest("Nmes", ["ID", "Names"]), Some("Names"));
+        assert_eq!(nearest("zzzz", ["ID", "Names"]), None);
     }
 
     #[test]

@@ -45,9 +45,9 @@ impl Columns {
 
 fn state_colour(text: &str) -> Option<Color> {
     match text.split([' ', '(']).next()? {
-        "Running" | "Ready" => Some(Color::Green),
+        "Running" | "Ready" | "Up" => Some(Color::Green),
         "Created" => Some(Color::Yellow),
-        "Exited" if text == "Exited (0)" => Some(Color::DarkGrey),
+        "Exited" if text.starts_with("Exited (0)") => Some(Color::DarkGrey),
         "Exited" | "Unknown" => Some(Color::Red),
         "NotReady" => Some(Color::DarkGrey),
         _ => None,

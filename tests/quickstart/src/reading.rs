@@ -4,16 +4,16 @@ use serde_json::Value;
 use std::fs;
 use std::net::IpAddr;
 
-/// A pod and its first container in the list of `berth ps`.
+/// A pod and its first container in the list of `berth pods`.
 pub fn listed(list: &Value, pod: &str) -> Result<(String, String)> {
     let entry = list.as_array().into_iter().flatten().find(|p| p["name"] == pod);
-    let entry = entry.ok_or_else(|| format!("berth ps: no pod {pod} in {list}"))?;
+    let entry = entry.ok_or_else(|| format!("berth pods: no pod {pod} in {list}"))?;
     let ids = (entry["id"].as_str(), entry["containers"][0]["id"].as_str());
-    let (Some(pod), Some(container)) = ids else { return Err(format!("berth ps: ids are missing in {entry}")) };
+    let (Some(pod), Some(container)) = ids else { return Err(format!("berth pods: ids are missing in {entry}")) };
     Ok((pod.to_owned(), container.to_owned()))
 }
 
-/// Ids of the pods in the list of `berth ps`.
+/// Ids of the pods in the list of `berth pods`.
 pub fn pod_ids(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(|p| p["id"].as_str()).map(str::to_owned).collect()
 }

@@ -119,7 +119,7 @@ impl Stage {
             self.scope.words = [base, hash].into_iter().filter(|word| !word.is_empty()).collect();
         }
         let node = self.node()?;
-        for id in reading::pod_ids(&node.json(&["ps", "--all"])?) {
+        for id in reading::pod_ids(&node.json(&["pods", "--all"])?) {
             node.show(&["rm", "--force", &id])?;
         }
         Ok(())

@@ -90,7 +90,7 @@ fn run(stage: &Stage) -> Result<Pod> {
     let start = Instant::now();
     node.show(&["run", "-f", &file.display().to_string()])?;
     println!("   running after {} ms", start.elapsed().as_millis());
-    let (pod, container) = reading::listed(&node.json(&["ps"])?, "web")?;
+    let (pod, container) = reading::listed(&node.json(&["pods"])?, "web")?;
     let running = reading::container(&node.json(&["inspect", &container])?)?;
     Ok(Pod { running, pod: reading::pod(&node.json(&["inspect", &pod])?)? })
 }
@@ -185,7 +185,7 @@ fn refusal(stage: &Stage) -> Result {
     if stage.registry.requests().len() != before {
         return Err("the registry was asked for an image that the policy refuses".into());
     }
-    let listed = node.json(&["ps", "--all"])?.to_string();
+    let listed = node.json(&["pods", "--all"])?.to_string();
     if listed.contains("denied") {
         return Err(format!("the refused pod left something behind: {listed}"));
     }
@@ -228,9 +228,9 @@ fn measurements(node: &Node, pod: &Pod) -> Result {
 fn remove(node: &Node) -> Result {
     step("Removing the pod")?;
     node.show(&["rm", "--force", "web"])?;
-    let left = node.json(&["ps", "--all"])?;
+    let left = node.json(&["pods", "--all"])?;
     if left.as_array().is_none_or(|l| !l.is_empty()) {
-        return Err(format!("berth ps still lists something: {left}"));
+        return Err(format!("berth pods still lists something: {left}"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `berth info`.
-use super::connect::{self, said};
-use super::output::{self, Document, Format};
-use super::table::size;
+use crate::commands::connect::{self, said};
+use crate::commands::output::{self, Document, Format};
+use crate::commands::table::size;
 use crate::layout::Layout;
 use anyhow::Result;
 use berth_proto::node::{InfoRequest, InfoResponse};

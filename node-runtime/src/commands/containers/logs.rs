@@ -1,9 +1,9 @@
 //! `berth logs`.
-use super::connect::{self, Runtime};
-use super::listing::{self, ContainerView};
-use super::log_file::LogFile;
-use super::log_record::Joiner;
-use super::{names, time};
+use crate::commands::connect::{self, Runtime};
+use crate::commands::containers::log_file::LogFile;
+use crate::commands::containers::log_record::Joiner;
+use crate::commands::listing::{self, ContainerView};
+use crate::commands::{names, time};
 use crate::layout::Layout;
 use anyhow::{Result, bail};
 use std::path::Path;

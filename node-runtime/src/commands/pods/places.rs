@@ -101,8 +101,8 @@ fn mounted_below(mountinfo: &str, path: &Path) -> Option<String> {
 }
 
 /// Takes care that a `hostPath` is what its type says.
-pub fn check_host_path(path: &str, kind: super::pod::HostPathKind) -> Result<()> {
-    use super::pod::HostPathKind as Kind;
+pub fn check_host_path(path: &str, kind: crate::commands::pods::spec::HostPathKind) -> Result<()> {
+    use crate::commands::pods::spec::HostPathKind as Kind;
     use std::os::unix::fs::FileTypeExt;
     let at = Path::new(path);
     match kind {
@@ -133,8 +133,8 @@ pub fn check_host_path(path: &str, kind: super::pod::HostPathKind) -> Result<()>
 
 #[cfg(test)]
 mod tests {
-    use super::super::pod::HostPathKind as Kind;
     use super::*;
+    use crate::commands::pods::spec::HostPathKind as Kind;
 
     fn places(dir: &Path) -> Places {
         Places::new(&Layout::new(Some(dir)).unwrap())

@@ -1,7 +1,7 @@
 //! `berth pull`, and pulling for `berth run`.
-use super::connect::{self, Node, said};
-use super::output;
-use super::progress::Progress;
+use crate::commands::connect::{self, Node, said};
+use crate::commands::images::progress::Progress;
+use crate::commands::output;
 use crate::layout::Layout;
 use anyhow::{Context, Result, anyhow, bail};
 use berth_proto::node::pull_image_event::Event;

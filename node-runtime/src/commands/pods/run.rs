@@ -1,10 +1,12 @@
 //! `berth run`: Pods from YAML, without a kubelet. Either all of them run in the end, or nothing is left of them.
-use super::connect::{self, Images, Node, Runtime, said};
-use super::places::{Places, check_host_path};
-use super::pod::security::Image;
-use super::pod::translate::{self, Facts};
-use super::pod::{Container, Pod, PullPolicy, VolumeSource, parse};
-use super::{listing, node_facts, output, pull};
+use crate::commands::connect::{self, Images, Node, Runtime, said};
+use crate::commands::images::pull;
+use crate::commands::pods::node_facts;
+use crate::commands::pods::places::{Places, check_host_path};
+use crate::commands::pods::spec::security::Image;
+use crate::commands::pods::spec::translate::{self, Facts};
+use crate::commands::pods::spec::{Container, Pod, PullPolicy, VolumeSource, parse};
+use crate::commands::{listing, output};
 use crate::layout::Layout;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use berth_model::Reference;

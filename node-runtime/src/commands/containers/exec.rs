@@ -1,6 +1,6 @@
 //! `berth exec`: a command in a container, with our streams as its streams.
-use super::connect::{self, Refusal, said};
-use super::{listing, names, output, terminal};
+use crate::commands::connect::{self, Refusal, said};
+use crate::commands::{listing, names, output, terminal};
 use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
 use berth_proto::node::exec_input::Input;

@@ -1,9 +1,9 @@
 //! `berth stop`.
-use super::connect::{self, Runtime, said};
-use super::listing::{self, ContainerView, PodView};
-use super::names::{self, Target};
-use super::output;
-use super::pod::translate::GRACE_PERIOD;
+use crate::commands::connect::{self, Runtime, said};
+use crate::commands::listing::{self, ContainerView, PodView};
+use crate::commands::names::{self, Target};
+use crate::commands::output;
+use crate::commands::pods::spec::translate::GRACE_PERIOD;
 use crate::layout::Layout;
 use anyhow::Result;
 use berth_proto::cri as wire;

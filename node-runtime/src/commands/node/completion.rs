@@ -1,5 +1,5 @@
 //! `berth completion`.
-use super::output;
+use crate::commands::output;
 use anyhow::Result;
 use clap::CommandFactory;
 use clap_complete::{Shell, generate};

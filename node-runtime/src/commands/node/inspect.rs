@@ -1,8 +1,8 @@
 //! `berth inspect`: all that the daemon knows.
-use super::connect::{self, said};
-use super::listing;
-use super::names::{self, Target};
-use super::output::{self, Document};
+use crate::commands::connect::{self, said};
+use crate::commands::listing;
+use crate::commands::names::{self, Target};
+use crate::commands::output::{self, Document};
 use crate::layout::Layout;
 use anyhow::{Context, Result};
 use berth_proto::node::InspectRequest;

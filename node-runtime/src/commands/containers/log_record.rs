@@ -1,6 +1,6 @@
 //! Records of a container's log (the CRI's format): `TIME stdout|stderr TAG CONTENT`, where a line that was too long is several
 //! records tagged `P` and one tagged `F`. Pure.
-use super::time::parse_rfc3339;
+use crate::commands::time::parse_rfc3339;
 
 /// The stream that a record is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

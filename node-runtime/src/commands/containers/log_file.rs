@@ -1,8 +1,8 @@
 //! Reads a container's log file record by record, from where the last lines begin, and follows it when the kubelet rotates it.
 //!
 //! Must not: write, or know who asks.
-use super::log_record::{Joiner, Record, Stream, Tail};
-use super::output;
+use crate::commands::containers::log_record::{Joiner, Record, Stream, Tail};
+use crate::commands::output;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};

@@ -1,6 +1,6 @@
 //! `berth version`: of this program, and of the daemon.
-use super::connect::{self, said};
-use super::output::{self, Document, Format};
+use crate::commands::connect::{self, said};
+use crate::commands::output::{self, Document, Format};
 use crate::layout::Layout;
 use anyhow::Result;
 use berth_proto::cri as wire;

@@ -1,5 +1,5 @@
 //! How far a pull has come: bars on a terminal, lines elsewhere, always on standard error.
-use super::table::size;
+use crate::commands::table::size;
 use berth_proto::node::PullProgress;
 use berth_proto::node::pull_progress::Stage;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};

@@ -1,9 +1,9 @@
 //! `berth rm`: pods and containers, with what `berth run` has put beside them.
-use super::connect::{self, Runtime, said};
-use super::listing::{self, ContainerView, PodView};
-use super::names::{self, Target};
-use super::output;
-use super::places::Places;
+use crate::commands::connect::{self, Runtime, said};
+use crate::commands::listing::{self, ContainerView, PodView};
+use crate::commands::names::{self, Target};
+use crate::commands::output;
+use crate::commands::pods::places::Places;
 use crate::layout::Layout;
 use anyhow::{Result, bail};
 use berth_proto::cri as wire;

@@ -1,10 +1,34 @@
 //! Standard output: a reader that goes away ends the program without a word, as it would end cat(1). Tables only look; the
 //! fields of `-o json` and `-o yaml` are what scripts may rely on.
+pub mod filter;
+pub mod list;
+pub mod template;
+
 use super::yaml;
 use anyhow::Result;
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+
+/// When words have colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR or TERM=dumb say otherwise
+    #[default]
+    Auto,
+    /// In a pipe too
+    Always,
+    /// Not at all
+    Never,
+}
+
+static COLOUR: OnceLock<Colour> = OnceLock::new();
+
+/// What `--color` says; the first word counts.
+pub fn set_colour(colour: Colour) {
+    let _ = COLOUR.set(colour);
+}
 
 /// Whoever reads our output has gone.
 #[derive(Debug)]
@@ -70,9 +94,16 @@ pub fn document(value: &impl Serialize, format: Document) -> Result<()> {
     }
 }
 
-/// Whether words may have colours: on a terminal, unless NO_COLOR says otherwise (no-color.org).
+/// Whether words may have colours: as `--color` says, else on a terminal, unless NO_COLOR says otherwise (no-color.org).
 pub fn colours() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+    match COLOUR.get().copied().unwrap_or_default() {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => {
+            let forbidden = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+            io::stdout().is_terminal() && !forbidden && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+        }
+    }
 }
 
 fn written(done: io::Result<()>) -> Result<()> {

@@ -1,0 +1,4 @@
+//! Commands on images.
+pub mod list;
+pub mod progress;
+pub mod pull;

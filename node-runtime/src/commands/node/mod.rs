@@ -1,0 +1,5 @@
+//! Commands on the node and on the command line itself.
+pub mod completion;
+pub mod info;
+pub mod inspect;
+pub mod version;

@@ -1,0 +1,190 @@
+//! `--filter KEY=VALUE`: what a list keeps. As docker has it, values of one key are alternatives and keys must all hold; only
+//! labels must all be there. `KEY!=VALUE` turns one round. Pure.
+use crate::commands::names::nearest;
+use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+
+/// Most filters of one call.
+const MAX_FILTERS: usize = 64;
+
+/// A key that a list can be filtered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    /// The value is a part of it; `^` and `$` bind it to the beginning and to the end.
+    Part,
+    /// The value is the beginning of it.
+    Prefix,
+    /// The value is it, whatever the case.
+    Whole,
+    /// `KEY` or `KEY=VALUE` of a map.
+    Label,
+    /// Not decided by text: the list does it.
+    Other,
+}
+
+/// The filters of a call.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filters(Vec<Filter>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Filter {
+    key: &'static str,
+    how: Match,
+    not: bool,
+    value: String,
+}
+
+/// What a row says to a key.
+pub enum Seen<'a> {
+    /// Any of these.
+    Texts(Vec<&'a str>),
+    /// Labels.
+    Labels(&'a BTreeMap<String, String>),
+}
+
+impl Filters {
+    /// Reads them. Errors name the key and those that there are.
+    pub fn parse(texts: &[String], known: &[(&'static str, Match)]) -> Result<Self> {
+        let names = || known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        if texts.len() > MAX_FILTERS {
+            bail!("--filter: is there {} times, which is more than {MAX_FILTERS}", texts.len());
+        }
+        let mut filters = Vec::new();
+        for text in texts {
+            let Some((key, value)) = text.split_once('=') else {
+                bail!("--filter {text:?}: must be KEY=VALUE; the keys are {}", names());
+            };
+            let (key, not) = key.strip_suffix('!').map_or((key, false), |key| (key, true));
+            let Some((key, how)) = known.iter().find(|(name, _)| *name == key.trim()) else {
+                let hint = nearest(key, known.iter().map(|(n, _)| *n)).map(|n| format!("; did you mean {n}?"));
+                bail!(
+                    "--filter: there is no key {key:?}{} The keys are {}",
+                    hint.unwrap_or_else(|| ".".to_owned()),
+                    names()
+                );
+            };
+            if value.is_empty() {
+                bail!("--filter {key}: its value is empty");
+            }
+            filters.push(Filter { key, how: *how, not, value: value.to_owned() });
+        }
+        Ok(Self(filters))
+    }
+
+    /// The values of a key, for keys that the list decides on itself.
+    pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |f| f.key == key).map(|f| f.value.as_str())
+    }
+
+    /// Whether a row is kept. `see` tells what it has for a key.
+    pub fn keep<'a>(&self, see: impl Fn(&str) -> Seen<'a>) -> bool {
+        let holds = |filter: &Filter| filter.holds(&see(filter.key)) != filter.not;
+        self.0.iter().filter(|f| f.how != Match::Other).all(|filter| {
+            if filter.not || filter.how == Match::Label {
+                return holds(filter);
+            }
+            self.0.iter().filter(|f| f.key == filter.key && !f.not).any(holds)
+        })
+    }
+}
+
+impl Filter {
+    fn holds(&self, seen: &Seen<'_>) -> bool {
+        match seen {
+            Seen::Texts(texts) => texts.iter().any(|text| self.fits(text)),
+            Seen::Labels(labels) => match self.value.split_once('=') {
+                Some((key, value)) => labels.get(key).is_some_and(|has| has == value),
+                None => labels.contains_key(&self.value),
+            },
+        }
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        let value = self.value.as_str();
+        match self.how {
+            Match::Whole => text.eq_ignore_ascii_case(value),
+            Match::Prefix => text.starts_with(value),
+            Match::Label | Match::Other => false,
+            Match::Part => match (value.strip_prefix('^'), value.strip_suffix('$')) {
+                (Some(_), Some(_)) => text == &value[1..value.len() - 1],
+                (Some(start), None) => text.starts_with(start),
+                (None, Some(end)) => text.ends_with(end),
+                (None, None) => text.contains(value),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[(&str, Match)] = &[
+        ("name", Match::Part),
+        ("id", Match::Prefix),
+        ("status", Match::Whole),
+        ("label", Match::Label),
+        ("x", Match::Other),
+    ];
+
+    fn filters(texts: &[&str]) -> Result<Filters> {
+        Filters::parse(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>(), KNOWN)
+    }
+
+    #[test]
+    fn keys_must_hold_and_values_are_alternatives() {
+        let labels: BTreeMap<String, String> =
+            [("a", "1"), ("b", "")].into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let keep = |texts: &[&str]| {
+            filters(texts).unwrap().keep(|key| match key {
+                "name" => Seen::Texts(vec!["web", "default/web"]),
+                "id" => Seen::Texts(vec!["0123"]),
+                "status" => Seen::Texts(vec!["Running"]),
+                _ => Seen::Labels(&labels),
+            })
+        };
+        for good in [
+            &[][..],
+            &["name=eb"],
+            &["name=^web$"],
+            &["name=^default"],
+            &["name=no", "name=we"],
+            &["status=running"],
+            &["id=01"],
+            &["label=a"],
+            &["label=a=1", "label=b"],
+            &["name!=db"],
+            &["x=y"],
+            &["label!=a=2"],
+        ] {
+            assert!(keep(good), "{good:?}");
+        }
+        for bad in [
+            &["name=no"][..],
+            &["name=web", "id=9"],
+            &["status=run"],
+            &["label=a=2"],
+            &["label=a", "label=c"],
+            &["name!=web"],
+            &["name=web", "name!=eb"],
+            &["name=^eb"],
+        ] {
+            assert!(!keep(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_ones_are_told() {
+        for (text, part) in [
+            ("web", "must be KEY=VALUE; the keys are name, id"),
+            ("nmae=x", "no key \"nmae\"; did you mean name? The keys are name, id"),
+            ("zzzzzz=x", "no key \"zzzzzz\". The keys are"),
+            ("name=", "its value is empty"),
+        ] {
+            let error = filters(&[text]).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert!(filters(&["name=x"; MAX_FILTERS + 1]).is_err());
+        assert_eq!(filters(&["x=1", "x=2"]).unwrap().values("x").collect::<Vec<_>>(), ["1", "2"]);
+    }
+}

@@ -15,9 +15,9 @@ pub mod terminal;
 pub mod time;
 pub mod yaml;
 
-use containers::{exec, logs, ps, rm, stop};
+use containers::{attach, exec, kill, logs, ps, restart, rm, session, stats, stop, top, update, wait};
 use images::pull;
-use node::{completion, info, inspect, version};
+use node::{completion, events, info, inspect, version};
 use pods::run;
 
 use crate::layout::Layout;
@@ -46,6 +46,24 @@ pub enum Command {
     Logs(logs::Options),
     /// Run a command in a container
     Exec(exec::Options),
+    /// Connect to the first process of a container
+    Attach(attach::Options),
+    /// Wait until containers have ended, and print their exit codes
+    Wait(wait::Options),
+    /// Start containers that do not run
+    Start(restart::Start),
+    /// Stop containers and start them again
+    Restart(restart::Restart),
+    /// Send a signal to containers
+    Kill(kill::Options),
+    /// Change limits of running containers
+    Update(update::Options),
+    /// Show what containers use
+    Stats(stats::Options),
+    /// Show processes of a pod or a container
+    Top(top::Options),
+    /// Show what happens on the node
+    Events(events::Options),
     /// Stop pods and containers
     Stop(stop::Options),
     /// Remove pods and containers
@@ -62,7 +80,9 @@ pub enum Command {
 
 /// Does it: 0, 1 for an error, or the exit code of the command that was run in a container.
 pub fn run(root: Option<&Path>, command: Command) -> ExitCode {
-    let failed = if matches!(command, Command::Exec(_)) { exec::NOT_RUN } else { 1 };
+    // As docker has it where the container's own code is the answer.
+    let of_container = matches!(command, Command::Exec(_) | Command::Attach(_) | Command::Wait(_));
+    let failed = if of_container { session::NOT_RUN } else { 1 };
     match start(root, command) {
         Ok(code) => ExitCode::from(code),
         Err(e) if e.downcast_ref::<output::ReaderGone>().is_some() => ExitCode::from(READER_GONE),
@@ -86,6 +106,15 @@ async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
         Command::Completion(options) => completion::run(&options),
         Command::Version(options) => version::run(layout, &options).await,
         Command::Exec(options) => return exec::run(&layout?, options).await,
+        Command::Attach(options) => return attach::run(&layout?, &options).await,
+        Command::Wait(options) => return wait::run(&layout?, &options).await,
+        Command::Start(options) => return restart::start(&layout?, &options).await,
+        Command::Restart(options) => return restart::restart(&layout?, &options).await,
+        Command::Kill(options) => return kill::run(&layout?, &options).await,
+        Command::Update(options) => return update::run(&layout?, &options).await,
+        Command::Stats(options) => stats::run(&layout?, &options).await,
+        Command::Top(options) => top::run(&layout?, &options).await,
+        Command::Events(options) => events::run(&layout?, &options).await,
         Command::Run(options) => run::run(&layout?, &options).await,
         Command::Ps(options) => ps::run(&layout?, &options).await,
         Command::Pods(options) => pods::list::run(&layout?, &options).await,

@@ -111,7 +111,7 @@ fn current(mut pods: Vec<&PodView>) -> Vec<&PodView> {
 }
 
 /// Of a pod's attempts at one container, the newest.
-fn current_containers(pod: &PodView) -> Vec<&ContainerView> {
+pub fn current_containers(pod: &PodView) -> Vec<&ContainerView> {
     let newest = |c: &&ContainerView| !pod.containers.iter().any(|o| o.name == c.name && o.attempt > c.attempt);
     pod.containers.iter().filter(newest).collect()
 }

@@ -137,6 +137,41 @@ pub fn parse_span(text: &str) -> Result<Duration> {
     Ok(total)
 }
 
+/// A moment: RFC 3339, Unix seconds (with a fraction or without), or a span before now, as docker takes them. In Unix nanoseconds.
+pub fn parse_moment(text: &str) -> Result<i64> {
+    moment(text, now())
+}
+
+fn moment(text: &str, now: i64) -> Result<i64> {
+    if let Some(at) = parse_rfc3339(text).or_else(|| parse_rfc3339(&format!("{text}Z"))) {
+        return Ok(at);
+    }
+    // A day, and a day with a time of minutes.
+    for whole in [format!("{text}T00:00:00Z"), format!("{text}:00Z")] {
+        if let Some(at) = parse_rfc3339(&whole).filter(|_| text.contains('-')) {
+            return Ok(at);
+        }
+    }
+    // A bare number is a Unix time where it is too large for a span that anybody would mean.
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if whole.len() > 8 && all_digits(whole) && (fraction.is_empty() || all_digits(fraction)) {
+        let nanos: i64 = format!("{fraction:0<9}")[..9].parse().unwrap_or(0);
+        return whole
+            .parse::<i64>()
+            .ok()
+            .and_then(|s| s.checked_mul(NANOS)?.checked_add(nanos))
+            .ok_or_else(|| not_a_moment(text));
+    }
+    let span = parse_span(text).map_err(|_| not_a_moment(text))?;
+    Ok(now - i64::try_from(span.as_nanos()).unwrap_or(i64::MAX))
+}
+
+fn not_a_moment(text: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{text:?} is no moment; write 90s, 15m, 1h30m or 2d for a time ago, 2026-01-02T15:04:05Z, or Unix seconds"
+    )
+}
+
 /// Microseconds as `850us`, `3.2ms` or `1.25s`.
 pub fn micros(micros: u64) -> String {
     match micros {
@@ -214,5 +249,26 @@ mod tests {
             assert!(parse_span(bad).is_err(), "{bad:?}");
         }
         assert_eq!([micros(12), micros(3210), micros(1_250_000)], ["12us", "3.2ms", "1.25s"]);
+    }
+
+    #[test]
+    fn moments_are_read() {
+        let now = 2_000_000_000 * NANOS;
+        let table = [
+            ("10m", now - 600 * NANOS),
+            ("90", now - 90 * NANOS),
+            ("1970-01-01T00:00:01Z", NANOS),
+            ("1970-01-01T00:00:01", NANOS),
+            ("1970-01-02", DAY * NANOS),
+            ("1970-01-01T00:01", 60 * NANOS),
+            ("1500000000", 1_500_000_000 * NANOS),
+            ("1500000000.5", 1_500_000_000 * NANOS + NANOS / 2),
+        ];
+        for (text, wanted) in table {
+            assert_eq!(moment(text, now).unwrap(), wanted, "{text}");
+        }
+        for bad in ["", "yesterday", "1y", "2026-13-01", "-1s", "99999999999999999999"] {
+            assert!(moment(bad, now).is_err(), "{bad:?}");
+        }
     }
 }

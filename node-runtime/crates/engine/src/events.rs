@@ -6,6 +6,7 @@
 //! Events are told under the lock of the pod's record, so those of a pod come in the order of its changes, each with the record
 //! as it was right after.
 use crate::clock;
+use crate::journal::Journal;
 use crate::record::{PodPhase, PodRecord};
 use crate::table::PodView;
 use berth_model::{ContainerId, ContainerState, Error, ErrorKind, PodId, PodState, Result, UnixNanos};
@@ -42,27 +43,26 @@ pub struct Event {
 }
 
 /// All subscribers.
-pub(crate) struct Events(RwLock<Option<broadcast::Sender<Event>>>);
+pub(crate) struct Events {
+    sender: RwLock<Option<broadcast::Sender<Event>>>,
+    /// The same in words, with a history.
+    pub(crate) journal: Journal,
+}
 
 impl Default for Events {
     fn default() -> Self {
-        Self(RwLock::new(Some(broadcast::Sender::new(BACKLOG))))
+        Self { sender: RwLock::new(Some(broadcast::Sender::new(BACKLOG))), journal: Journal::default() }
     }
 }
 
 impl Events {
     fn sender(&self) -> Option<broadcast::Sender<Event>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.sender.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn subscribe(&self) -> Result<Subscription> {
         let sender = self.sender().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the daemon is about to end"))?;
         Ok(Subscription(sender.subscribe()))
-    }
-
-    /// What has to be compared after a change; `None` when nobody listens.
-    pub(crate) fn before(&self, record: &PodRecord) -> Option<Shape> {
-        self.sender().filter(|sender| sender.receiver_count() > 0).map(|_| Shape::of(record))
     }
 
     /// Tells what has changed since `before`.
@@ -72,14 +72,14 @@ impl Events {
 
     /// Tells that a pod is gone, unless nobody ever saw it.
     pub(crate) fn tell_deleted(&self, id: &PodId, record: &Arc<PodRecord>) {
-        if let Some(before) = self.before(record) {
-            self.tell_difference(&before, &Shape { state: None, containers: Vec::new() }, id, record);
-        }
+        self.tell_difference(&Shape::of(record), &Shape { state: None, containers: Vec::new() }, id, record);
     }
 
     fn tell_difference(&self, before: &Shape, after: &Shape, id: &PodId, record: &Arc<PodRecord>) {
-        let Some(sender) = self.sender() else { return };
+        let sender = self.sender().filter(|sender| sender.receiver_count() > 0);
         for (kind, whose) in changes(before, after, id) {
+            self.journal.changed(kind, &whose, id, record);
+            let Some(sender) = &sender else { continue };
             let pod = PodView { id: id.clone(), record: record.clone() };
             // The last subscriber may just have gone.
             let _ = sender.send(Event { kind, id: whose, at: clock::now(), pod });
@@ -95,7 +95,8 @@ impl crate::context::Engine {
 
     /// Ends all subscriptions, because the daemon is about to end.
     pub fn end_events(&self) {
-        self.events.0.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.events.sender.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.events.journal.end();
     }
 }
 
@@ -128,7 +129,8 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    fn of(record: &PodRecord) -> Self {
+    /// What is to be compared before and after a change.
+    pub(crate) fn of(record: &PodRecord) -> Self {
         let state = (record.phase != PodPhase::Creating).then(|| record.state());
         Self { state, containers: record.containers.iter().map(|(id, c)| (id.clone(), c.state())).collect() }
     }
@@ -237,7 +239,7 @@ mod tests {
         let error = slow.next().await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
         drop(sender);
-        events.0.write().unwrap().take();
+        events.sender.write().unwrap().take();
         assert!(quick.next().await.is_none(), "the end of the daemon ends the stream");
         assert!(events.subscribe().is_err());
     }

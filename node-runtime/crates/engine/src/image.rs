@@ -76,6 +76,7 @@ impl Engine {
             PullRequest { reference, digest: resolved.digest, auth: spec.auth, evidence, progress: spec.progress };
         let image = walk.step("fetch", self.images.fetch(request)).await?;
         tracing::info!(image = %image.id, reference = spec.reference, "image is here");
+        self.events.journal.image("pull", image.id.as_str(), &spec.reference);
         Ok(PullOutcome { image, warnings })
     }
 
@@ -92,7 +93,15 @@ impl Engine {
     /// Removes an image with all its names. One that is not here is removed.
     pub async fn remove_image(self: &Arc<Self>, name: &str) -> Result<()> {
         let (engine, name) = (self.clone(), name.to_owned());
-        run_to_end(async move { engine.images.remove(&name).await }).await
+        run_to_end(async move {
+            let known = engine.images.find(&name).ok().flatten();
+            engine.images.remove(&name).await?;
+            if let Some(image) = known {
+                engine.events.journal.image("delete", image.id.as_str(), &name);
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Use of the file system that holds images and writable layers.

@@ -2,7 +2,7 @@
 //!
 //! Owns: the table of tokens, their single use, expiry and number. Must not: move a byte of a session.
 use crate::clock;
-use crate::container::exec::{ExecRequest, ExecStreams, running};
+use crate::container::exec::{ExecOverrides, ExecRequest, ExecStreams, running};
 use crate::context::{Engine, blocking};
 use crate::pod::Pod;
 use crate::record::PodPhase;
@@ -206,8 +206,17 @@ impl Engine {
     ) -> Result<Begun> {
         let terminal = streams.tty.then(|| size.unwrap_or(TerminalSize { rows: 0, cols: 0 }));
         let container = container.as_str().to_owned();
-        let running = self.exec(ExecRequest { container, command, terminal, stdin: streams.stdin }).await?;
+        let running = self
+            .exec(ExecRequest {
+                container,
+                command,
+                terminal,
+                stdin: streams.stdin,
+                overrides: ExecOverrides::default(),
+            })
+            .await?;
         let fds = match running.streams {
+            ExecStreams::None => Vec::new(),
             ExecStreams::Terminal(master) => vec![master],
             ExecStreams::Pipes { stdin, stdout, stderr } => stdin.into_iter().chain([stdout, stderr]).collect(),
         };

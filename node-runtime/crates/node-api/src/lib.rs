@@ -3,10 +3,16 @@
 //! Owns: decode → engine → encode for these calls. Wire types end here. Must not: decide anything.
 #![forbid(unsafe_code)]
 
+mod attach;
+mod events;
 mod exec;
 mod info;
 mod inspect;
+mod kill;
 mod pull;
+mod restart;
 mod service;
+mod stats;
+mod wait;
 
 pub use service::{DaemonFacts, NodeService};

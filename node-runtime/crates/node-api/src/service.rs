@@ -1,5 +1,5 @@
 //! The service: each call goes to its file.
-use crate::{exec, info, inspect, pull};
+use crate::{attach, events, exec, info, inspect, kill, pull, restart, stats, wait};
 use berth_engine::Engine;
 use berth_proto::node::node_server::Node;
 use berth_proto::{node as wire, status};
@@ -46,6 +46,8 @@ impl NodeService {
 impl Node for NodeService {
     type PullImageStream = BoxStream<wire::PullImageEvent>;
     type ExecStream = BoxStream<wire::ExecOutput>;
+    type AttachStream = BoxStream<wire::ExecOutput>;
+    type EventsStream = BoxStream<wire::NodeEvent>;
 
     async fn info(&self, _request: Request<wire::InfoRequest>) -> Result<Response<wire::InfoResponse>, Status> {
         Ok(Response::new(info::call(&self.engine, &self.facts).await))
@@ -73,5 +75,32 @@ impl Node for NodeService {
         let request = request.into_inner();
         let verdict = self.engine.check_image(&request.namespace, &request.reference).map_err(status)?;
         Ok(Response::new(wire::CheckImageResponse { allowed: verdict.permits(), reasons: verdict.reasons }))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<wire::AttachInput>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        attach::call(self.engine.clone(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kill(&self, request: Request<wire::KillRequest>) -> Result<Response<wire::KillResponse>, Status> {
+        kill::call(&self.engine, request.get_ref()).await.map(Response::new).map_err(status)
+    }
+
+    async fn wait(&self, request: Request<wire::WaitRequest>) -> Result<Response<wire::WaitResponse>, Status> {
+        wait::call(&self.engine, request.get_ref()).await.map(Response::new).map_err(status)
+    }
+
+    async fn restart(&self, request: Request<wire::RestartRequest>) -> Result<Response<wire::RestartResponse>, Status> {
+        restart::call(&self.engine, request.get_ref()).await.map(Response::new).map_err(status)
+    }
+
+    async fn stats(&self, _request: Request<wire::StatsRequest>) -> Result<Response<wire::StatsResponse>, Status> {
+        stats::call(&self.engine).await.map(Response::new).map_err(status)
+    }
+
+    async fn events(&self, request: Request<wire::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        events::call(&self.engine, request.get_ref()).map(Response::new).map_err(status)
     }
 }

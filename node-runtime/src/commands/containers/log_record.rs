@@ -46,27 +46,40 @@ impl<'a> Record<'a> {
 }
 
 /// Turns records back into what the container wrote.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Joiner {
     /// Write the stamp of each line before it.
     timestamps: bool,
     /// Leave out lines that are older, in Unix nanoseconds.
     since: i64,
+    /// Leave out lines that are younger.
+    until: i64,
     /// Per stream: a line is under way, and whether it is shown.
     open: [Option<bool>; 2],
 }
 
+impl Default for Joiner {
+    fn default() -> Self {
+        Self { timestamps: false, since: 0, until: i64::MAX, open: [None; 2] }
+    }
+}
+
 impl Joiner {
-    /// With the stamp before each line, or without; lines older than `since` (Unix nanoseconds, 0 for none) are left out.
-    pub fn new(timestamps: bool, since: i64) -> Self {
-        Self { timestamps, since, ..Self::default() }
+    /// With the stamp before each line, or without; lines older than `since` (Unix nanoseconds, 0 for none) and younger than
+    /// `until` are left out.
+    pub fn new(timestamps: bool, since: i64, until: i64) -> Self {
+        Self { timestamps, since, until, ..Self::default() }
     }
 
     /// What to write for a record, and where.
     pub fn feed(&mut self, record: &Record<'_>) -> (Stream, Vec<u8>) {
         let open = &mut self.open[record.stream as usize];
         let begins = open.is_none();
-        let shown = *open.get_or_insert_with(|| self.since == 0 || record.at().is_none_or(|at| at >= self.since));
+        let (since, until) = (self.since, self.until);
+        let shown = *open.get_or_insert_with(|| {
+            // Times are read only where they decide.
+            (since == 0 && until == i64::MAX) || record.at().is_none_or(|at| at >= since && at <= until)
+        });
         let mut out = Vec::new();
         if shown {
             if begins && self.timestamps {
@@ -142,16 +155,18 @@ mod tests {
         let lines = ["T stdout P ab", "T stderr F oops  x", "T stdout P cd", "T stdout F ", "T stdout F:t end"];
         let (out, err) = joined(&mut Joiner::default(), &lines);
         assert_eq!((out.as_str(), err.as_str()), ("abcd\nend\n", "oops  x\n"));
-        let mut stamped = Joiner::new(true, 0);
+        let mut stamped = Joiner::new(true, 0, i64::MAX);
         assert_eq!(joined(&mut stamped, &["T stdout P ab", "U stdout F c"]).0, "T abc\n");
     }
 
     #[test]
     fn old_lines_are_left_out_as_wholes() {
-        let mut joiner = Joiner::new(false, parse_rfc3339(T).unwrap());
+        let mut joiner = Joiner::new(false, parse_rfc3339(T).unwrap(), i64::MAX);
         let old = "2025-12-31T23:59:59.999999999Z";
         let lines = [format!("{old} stdout P a"), format!("{T} stdout F b"), format!("{T} stdout F c")];
         assert_eq!(joined(&mut joiner, &lines.each_ref().map(String::as_str)).0, "c\n");
+        let mut joiner = Joiner::new(false, 0, parse_rfc3339(T).unwrap() - 1);
+        assert_eq!(joined(&mut joiner, &lines.each_ref().map(String::as_str)).0, "ab\n", "the line that began before");
     }
 
     #[test]

@@ -1,8 +1,19 @@
 //! Commands on containers.
+pub mod attach;
+pub mod each;
+pub mod env;
 pub mod exec;
+pub mod keys;
+pub mod kill;
 pub mod log_file;
 pub mod log_record;
 pub mod logs;
 pub mod ps;
+pub mod restart;
 pub mod rm;
+pub mod session;
+pub mod stats;
 pub mod stop;
+pub mod top;
+pub mod update;
+pub mod wait;

@@ -58,9 +58,14 @@ pub async fn stop_pod(runtime: &mut Runtime, pod: &PodView, time: Option<i64>) -
     Ok(())
 }
 
-async fn stop_container(mut runtime: Runtime, container: &ContainerView, time: Option<i64>) -> Result<()> {
+/// Seconds that a container gets to stop in: what was said here, else in its Pod.
+pub fn grace(container: &ContainerView, time: Option<i64>) -> i64 {
     let own = container.annotations.get(GRACE_PERIOD).and_then(|text| text.parse().ok());
-    let timeout = time.or(own).unwrap_or(GRACE_DEFAULT);
+    time.or(own).unwrap_or(GRACE_DEFAULT)
+}
+
+pub async fn stop_container(mut runtime: Runtime, container: &ContainerView, time: Option<i64>) -> Result<()> {
+    let timeout = grace(container, time);
     let request = wire::StopContainerRequest { container_id: container.id.clone(), timeout };
     runtime.stop_container(request).await.map_err(said)?;
     Ok(())

@@ -17,6 +17,9 @@ pub struct Options {
     /// How to show it
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
+    /// TEMPLATE of those fields, or `json`
+    #[arg(short, long, value_name = "TEMPLATE", conflicts_with = "output")]
+    format: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -73,6 +76,9 @@ impl From<InfoResponse> for Info {
 pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
     let mut node = connect::node(layout).await?;
     let info: Info = node.info(InfoRequest {}).await.map_err(said)?.into_inner().into();
+    if let Some(format) = &options.format {
+        return output::line(output::template::of_document(format, &info)?);
+    }
     match options.output {
         Format::Json => output::document(&info, Document::Json),
         Format::Yaml => output::document(&info, Document::Yaml),

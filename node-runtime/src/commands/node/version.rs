@@ -16,6 +16,9 @@ pub struct Options {
     /// How to show it
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
+    /// TEMPLATE of those fields, or `json`
+    #[arg(short, long, value_name = "TEMPLATE", conflicts_with = "output")]
+    format: Option<String>,
     /// Only this program's own; needs no daemon
     #[arg(long)]
     client: bool,
@@ -51,7 +54,7 @@ pub async fn run(layout: Result<Layout>, options: &Options) -> Result<()> {
         Ok(server) => (server, None),
         Err(e) => (None, Some(e)),
     };
-    show(&Versions { client: Client { version: env!("CARGO_PKG_VERSION") }, server }, options.output)?;
+    show(&Versions { client: Client { version: env!("CARGO_PKG_VERSION") }, server }, options)?;
     error.map_or(Ok(()), Err)
 }
 
@@ -61,8 +64,11 @@ async fn server(layout: &Layout) -> Result<Server> {
     Ok(Server { name: v.runtime_name, version: v.runtime_version, cri: v.runtime_api_version })
 }
 
-fn show(versions: &Versions, format: Format) -> Result<()> {
-    match format {
+fn show(versions: &Versions, options: &Options) -> Result<()> {
+    if let Some(format) = &options.format {
+        return output::line(output::template::of_document(format, versions)?);
+    }
+    match options.output {
         Format::Json => output::document(versions, Document::Json),
         Format::Yaml => output::document(versions, Document::Yaml),
         Format::Table | Format::Wide => {

@@ -24,6 +24,11 @@ impl Places {
         self.logs.join(format!("{namespace}_{name}_{uid}"))
     }
 
+    /// Whether a log lies here, so that its pod is one of `berth run`.
+    pub fn owns_log(&self, log: &str) -> bool {
+        Path::new(log).starts_with(&self.logs)
+    }
+
     /// Directory of a pod's `emptyDir` volumes.
     pub fn empty_dirs(&self, uid: &str) -> PathBuf {
         self.empty_dirs.join(uid)

@@ -5,13 +5,14 @@ use crate::context::{Engine, blocking};
 use crate::pod::Pod;
 use crate::pod::stop::run_to_end;
 use crate::record::{ContainerRecord, Life};
-use berth_model::{ContainerId, Error, ErrorKind, ExecId, Result};
+use berth_model::{ContainerId, Error, ErrorKind, ExecId, Result, RunAs};
 use berth_monitor_api::frame::{Exit, TaskKind};
-use berth_monitor_api::spec::{ContainerSpec, ExecSpec, InitSpec, TerminalSize};
+use berth_monitor_api::spec::{ContainerSpec, ExecSpec, InitSpec, Process, TerminalSize};
 use berth_oci::monitor::{Event, Monitor, SpawnRequest, TaskStdio};
 use berth_oci::pipes::{Capture, Pipe};
 use berth_oci::spec::exec_process;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -44,10 +45,54 @@ pub struct ExecRequest {
     pub terminal: Option<TerminalSize>,
     /// With a pipe for stdin.
     pub stdin: bool,
+    /// What is otherwise than the container's own.
+    pub overrides: ExecOverrides,
+}
+
+/// What of a command may be otherwise than of its container's first process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecOverrides {
+    /// Variables; each replaces the container's of its name.
+    pub env: Vec<(String, Vec<u8>)>,
+    /// Absolute working directory; empty is the container's.
+    pub working_dir: String,
+    /// `user`, `uid`, `user:group` or `uid:gid`, looked up in the container; empty is the container's.
+    pub user: String,
+    /// Its streams are /dev/null, and nobody waits for it.
+    pub detached: bool,
+}
+
+impl ExecOverrides {
+    fn apply(&self, process: &mut Process) -> Result<()> {
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains(&0) {
+                return Err(Error::invalid("env", format_args!("{name:?} is no name of a variable")));
+            }
+            let start = [name.as_bytes(), b"="].concat();
+            process.env.retain(|entry| !entry.starts_with(&start));
+            process.env.push([start.as_slice(), value].concat());
+        }
+        if !self.working_dir.is_empty() {
+            if !self.working_dir.starts_with('/') || self.working_dir.contains('\0') {
+                return Err(Error::invalid(
+                    "working_dir",
+                    format_args!("{:?} must be an absolute path", self.working_dir),
+                ));
+            }
+            process.cwd = PathBuf::from(&self.working_dir);
+        }
+        if !self.user.is_empty() {
+            process.user.run_as = RunAs::Image;
+            process.user.image_user.clone_from(&self.user);
+        }
+        Ok(())
+    }
 }
 
 /// The daemon's ends of a command's streams.
 pub enum ExecStreams {
+    /// None, of a command that is detached.
+    None,
     /// Master of its terminal.
     Terminal(OwnedFd),
     /// Its pipes.
@@ -135,7 +180,13 @@ impl Engine {
         command: Vec<String>,
         limit: Duration,
     ) -> Result<ExecOutput> {
-        let request = ExecRequest { container: container.to_owned(), command, terminal: None, stdin: false };
+        let request = ExecRequest {
+            container: container.to_owned(),
+            command,
+            terminal: None,
+            stdin: false,
+            overrides: ExecOverrides::default(),
+        };
         let engine = self.clone();
         run_to_end(async move { engine.exec(request).await?.collect(limit).await }).await
     }
@@ -170,7 +221,9 @@ impl Engine {
             kill: None,
             spec: &spec,
         };
-        let (streams, pid) = if request.terminal.is_some() {
+        let (streams, pid) = if request.overrides.detached {
+            (ExecStreams::None, launch(&task.monitor, wanted(TaskStdio::Null)).await?)
+        } else if request.terminal.is_some() {
             let pid = launch(&task.monitor, wanted(TaskStdio::Terminal)).await?;
             let master = task.monitor.attach(task.id.as_str()).await?.pop();
             let master = master.ok_or_else(|| Error::internal("the monitor has no terminal of the command"))?;
@@ -191,8 +244,10 @@ impl Engine {
         let (cgroups, group) = (self.cgroups.clone(), task.container.cgroup.clone());
         let first = task.container.pid().unwrap_or_default();
         let cgroup = blocking(move || cgroups.join_exec(&group, first)).await?;
+        let mut process = exec_process(&base, &request.command, request.terminal);
+        request.overrides.apply(&mut process)?;
         Ok(InitSpec::Exec(Box::new(ExecSpec {
-            process: exec_process(&base, &request.command, request.terminal),
+            process,
             cgroup,
             user_namespace: pod.config.security.namespaces.user.is_some(),
         })))

@@ -1,4 +1,5 @@
 //! Use cases of containers, one file each.
+pub(crate) mod control;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod layers;

@@ -6,7 +6,7 @@ pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod update;
 
-use crate::events::Events;
+use crate::events::{Events, Shape};
 use crate::record::{ContainerRecord, PodRecord};
 use berth_model::{ContainerId, Error, ErrorKind, PodId, Result, ResultExt};
 use berth_monitor_api::frame::Exit;
@@ -81,11 +81,9 @@ impl Pod {
     pub(crate) async fn update<T>(&self, sync: Sync, change: impl FnOnce(&mut PodRecord) -> T) -> Result<T> {
         let value = {
             let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
-            let before = self.events.before(&record);
+            let before = Shape::of(&record);
             let value = change(Arc::make_mut(&mut record));
-            if let Some(before) = before {
-                self.events.tell(&before, &self.id, &record);
-            }
+            self.events.tell(&before, &self.id, &record);
             value
         };
         self.version.send_modify(|v| *v += 1);

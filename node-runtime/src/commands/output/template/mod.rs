@@ -47,6 +47,14 @@ impl Template {
     }
 }
 
+/// A document by a template, or as one line of JSON. What is not there is `<no value>`.
+pub fn of_document(format: &str, document: &impl serde::Serialize) -> Result<String> {
+    let text =
+        if format == "json" { "{{json .}}".to_owned() } else { format.replace("\\t", "\t").replace("\\n", "\n") };
+    let root = serde_json::to_value(document)?;
+    Template::parse(&text)?.fill(Data { root: &root, labels: &Map::new(), strict: false })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

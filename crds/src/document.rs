@@ -3,6 +3,7 @@
 use crate::image_policy::ImagePolicy;
 use crate::metadata::{API_VERSION, is_name};
 use crate::rules;
+use crate::shape::{self, MAX_DEPTH};
 use crate::runtime_config::RuntimeConfig;
 use berth_model::{Error, Result};
 use serde::Deserialize;
@@ -12,8 +13,6 @@ use serde::de::DeserializeOwned;
 pub const MAX_DOCUMENT: usize = 1 << 20;
 /// Most documents in one file.
 pub const MAX_DOCUMENTS_IN_FILE: usize = 100;
-/// Deepest nesting; ours need six.
-const MAX_DEPTH: usize = 32;
 
 /// A document of either kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +93,7 @@ struct Head {
 }
 
 fn parse_one(text: &str, line: usize) -> Result<Option<Document>> {
+    shape::check(text).map_err(|e| Error::invalid("document", e))?;
     let head: Option<Head> = from_yaml(text, "document")?;
     let Some(head) = head else { return Ok(None) };
     if head.api_version != API_VERSION {
@@ -108,7 +108,13 @@ fn parse_one(text: &str, line: usize) -> Result<Option<Document>> {
             return Err(Error::invalid("kind", format!("{problem} (document at line {line})")));
         }
     };
-    check(&document).map_err(|e| e.context(format!("{} (line {line})", document.title())))?;
+    check(&document).map_err(|e| {
+        // A rule's message begins with the field's path.
+        let field = e.message().split(": ").next().unwrap_or_default();
+        let place = shape::locate(text, field);
+        let place = place.map(|(line, column)| format!(" at line {line} column {column}")).unwrap_or_default();
+        Error::new(e.kind(), format!("{}: {}{place}", document.title(), e.message()))
+    })?;
     Ok(Some(document))
 }
 
@@ -183,6 +189,7 @@ spec:
         for (from, to, field) in cases {
             let error = parse_documents(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.message().contains(field), "{field}: {error}");
+            assert!(error.message().contains("line "), "{field}: {error}");
         }
     }
 

@@ -13,8 +13,10 @@ mod fields;
 mod image_policy;
 mod merge;
 mod metadata;
+mod redact;
 mod rules;
 mod runtime_config;
+mod shape;
 
 pub use describe::{Description, descriptions};
 pub use document::{Document, MAX_DOCUMENT, MAX_DOCUMENTS_IN_FILE, parse_documents};
@@ -25,6 +27,7 @@ pub use image_policy::{
 };
 pub use merge::{Effective, merge};
 pub use metadata::{API_VERSION, ObjectMeta};
+pub use redact::{REDACTED, redact};
 pub use runtime_config::{
     CgroupManager, Limits, LogLevel, Metrics, Network, NetworkMode, RegistryHost, RegistryTls, Runtime, RuntimeConfig,
     RuntimeConfigSpec, State, Streaming, seconds,

@@ -1,24 +1,28 @@
 //! Documents of a directory to validated settings; live changes; the difference of two settings.
 //!
 //! Files `*.yaml` and `*.yml` are read in name order and merged. What cannot be read, parsed or merged is refused as a whole
-//! while the former settings stay in force, and is told (`Live::refused`, log, metrics).
+//! while the former settings stay in force, also over a restart, and is told (`Live::refused`, log, metrics).
 //! Must not: apply anything. Tasks: one that watches the directory.
 #![forbid(unsafe_code)]
 
+mod accepted;
 mod diff;
 mod live;
 mod load;
+mod standing;
 
 pub use berth_crds::{
-    CgroupManager, Class, ImagePolicy, Limits, LogLevel, NetworkMode, RegistryHost, RuntimeConfigSpec,
+    CgroupManager, Class, Document, ImagePolicy, Limits, LogLevel, NetworkMode, RegistryHost, RuntimeConfigSpec,
 };
 pub use diff::{Change, diff};
 pub use live::{Live, watch};
-pub use load::{from_texts, load};
+pub use load::{from_sources, from_texts, load};
+pub use standing::Standing;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Everything that documents decide on a node, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +50,27 @@ pub struct Settings {
     pub policies: Vec<ImagePolicy>,
     /// Field path to the document that set it, as in `documents`; of lists with the entry's key (`spec.registries[HOST]`).
     pub sources: BTreeMap<String, String>,
-    /// `Kind/name (file)` of every document, in merge order.
+    /// `Kind/name (file)` of every document, in the order in which they were read.
     pub documents: Vec<String>,
+    /// The documents themselves.
+    pub inputs: Arc<Vec<Source>>,
+}
+
+/// A document and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The file.
+    pub file: PathBuf,
+    /// What stands there.
+    pub document: Document,
+}
+
+impl Source {
+    /// `Kind/name (file)`.
+    pub fn title(&self) -> String {
+        let name = self.file.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+        format!("{} ({name})", self.document.title())
+    }
 }
 
 /// The server of exec, attach and port-forward sessions.

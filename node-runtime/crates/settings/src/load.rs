@@ -1,11 +1,12 @@
 //! A directory to settings.
-use crate::{Network, Settings, Streaming};
+use crate::{Network, Settings, Source, Streaming};
 use berth_crds::{Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, merge, parse_documents};
 use berth_model::{Error, Result, ResultExt};
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Most files in the directory.
 const MAX_FILES: usize = 200;
@@ -24,21 +25,29 @@ pub(crate) fn texts(directory: &Path) -> Result<Vec<(PathBuf, String)>> {
 
 /// Settings from files' texts. Errors: as [`load`].
 pub fn from_texts(texts: &[(PathBuf, String)]) -> Result<Settings> {
+    let mut sources = Vec::new();
+    for (file, text) in texts {
+        for document in parse_documents(text).context(|| file.display())? {
+            sources.push(Source { file: file.clone(), document });
+        }
+    }
+    from_sources(sources)
+}
+
+/// Settings from documents. Errors: two of one name, a merge that contradicts itself.
+pub fn from_sources(sources: Vec<Source>) -> Result<Settings> {
     let mut configs = Vec::new();
     let mut policies: Vec<ImagePolicy> = Vec::new();
-    let mut documents = Vec::new();
-    for (file, text) in texts {
-        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        for document in parse_documents(text).context(|| file.display())? {
-            documents.push(format!("{} ({name})", document.title()));
-            match document {
-                Document::RuntimeConfig(config) => configs.push(*config),
-                Document::ImagePolicy(policy) => add_policy(&mut policies, *policy).context(|| file.display())?,
+    for source in &sources {
+        match &source.document {
+            Document::RuntimeConfig(config) => configs.push(config.as_ref().clone()),
+            Document::ImagePolicy(policy) => {
+                add_policy(&mut policies, policy.as_ref().clone()).context(|| source.file.display())?;
             }
         }
     }
     policies.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    settings(&configs, policies, documents)
+    settings(&configs, policies, sources)
 }
 
 fn add_policy(policies: &mut Vec<ImagePolicy>, policy: ImagePolicy) -> Result<()> {
@@ -70,8 +79,9 @@ fn streaming(wish: &berth_crds::Streaming) -> Result<Streaming> {
     Ok(streaming)
 }
 
-fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, documents: Vec<String>) -> Result<Settings> {
+fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, inputs: Vec<Source>) -> Result<Settings> {
     let Effective { spec, sources } = merge(configs)?;
+    let documents: Vec<String> = inputs.iter().map(Source::title).collect();
     // A configuration's name is unique, so its title with the file is found by it.
     let title = |name: &String| {
         let start = format!("RuntimeConfig/{name} (");
@@ -93,6 +103,7 @@ fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, documents: Ve
         policies,
         sources: sources.iter().map(|(field, name)| (field.clone(), title(name))).collect(),
         documents,
+        inputs: Arc::new(inputs),
         spec,
     })
 }

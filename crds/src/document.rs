@@ -3,8 +3,8 @@
 use crate::image_policy::ImagePolicy;
 use crate::metadata::{API_VERSION, is_name};
 use crate::rules;
-use crate::shape::{self, MAX_DEPTH};
 use crate::runtime_config::RuntimeConfig;
+use crate::shape::{self, MAX_DEPTH};
 use berth_model::{Error, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

@@ -139,30 +139,30 @@ rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [limits streaming
 }
 
 rows! { LIMITS: Limits at "spec.runtime.limits" = [runtime.limits], inside [];
-    scalar max_manifest_bytes "maxManifestBytes" DaemonRestart Is("4194304");
-    scalar max_index_entries "maxIndexEntries" DaemonRestart Is("1000");
-    scalar max_layers "maxLayers" DaemonRestart Is("256");
-    scalar max_uncompressed_per_layer "maxUncompressedPerLayer" DaemonRestart Is("68719476736");
-    scalar max_uncompressed_per_image "maxUncompressedPerImage" DaemonRestart Is("137438953472");
-    scalar max_compression_ratio "maxCompressionRatio" DaemonRestart Is("200");
-    scalar max_tar_entries "maxTarEntries" DaemonRestart Is("1000000");
+    scalar max_manifest_bytes "maxManifestBytes" Live Is("4194304");
+    scalar max_index_entries "maxIndexEntries" Live Is("1000");
+    scalar max_layers "maxLayers" Live Is("256");
+    scalar max_uncompressed_per_layer "maxUncompressedPerLayer" Live Is("137438953472");
+    scalar max_uncompressed_per_image "maxUncompressedPerImage" Live Is("274877906944");
+    scalar max_compression_ratio "maxCompressionRatio" Live Is("1100");
+    scalar max_tar_entries "maxTarEntries" Live Is("4194304");
 }
 
 rows! { STREAMING: Streaming at "spec.runtime.streaming" = [runtime.streaming], inside [];
-    scalar bind "bind" DaemonRestart Words("127.0.0.1 with a free port");
+    scalar bind "bind" Live Words("127.0.0.1 with a free port");
     scalar token_ttl "tokenTTL" Live Is("\"60s\"");
-    scalar tls_cert_file "tlsCertFile" DaemonRestart Words("plain HTTP");
-    scalar tls_key_file "tlsKeyFile" DaemonRestart Words("plain HTTP");
+    scalar tls_cert_file "tlsCertFile" Live Words("plain HTTP");
+    scalar tls_key_file "tlsKeyFile" Live Words("plain HTTP");
 }
 
 rows! { NETWORK: Network at "spec.network" = [network], inside [];
     scalar mode "mode" DaemonRestart Is("\"CNI\"");
     scalar subnet "subnet" DaemonRestart Words("derived from the daemon's root");
-    scalar mtu "mtu" DaemonRestart Words("the bridge's own");
+    scalar mtu "mtu" NewPods Words("the bridge's own");
 }
 
 rows! { METRICS: Metrics at "spec.metrics" = [metrics], inside [];
-    scalar address "address" DaemonRestart Words("127.0.0.1:9464; with a root of its own 127.0.0.1 with a free port");
+    scalar address "address" Live Words("127.0.0.1:9464; with a root of its own 127.0.0.1 with a free port");
 }
 
 /// All fields, in the order of the documents.

@@ -35,8 +35,8 @@ fn limits(limits: &Limits) -> Result<()> {
     // Zero would refuse every image; whoever wants that writes an ImagePolicy.
     let all = [
         ("maxManifestBytes", limits.max_manifest_bytes, 1024, 64 << 20),
-        ("maxIndexEntries", limits.max_index_entries.map(u64::from), 1, 100_000),
-        ("maxLayers", limits.max_layers.map(u64::from), 1, 10_000),
+        ("maxIndexEntries", limits.max_index_entries.map(u64::from), 1, 1000),
+        ("maxLayers", limits.max_layers.map(u64::from), 1, 256),
         ("maxUncompressedPerLayer", limits.max_uncompressed_per_layer, 1 << 10, u64::MAX),
         ("maxUncompressedPerImage", limits.max_uncompressed_per_image, 1 << 10, u64::MAX),
         ("maxCompressionRatio", limits.max_compression_ratio.map(u64::from), 2, 1_000_000),

@@ -147,22 +147,22 @@ pub struct Limits {
     /// Longest manifest or index in bytes; default 4 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_manifest_bytes: Option<u64>,
-    /// Most entries of an index; default 1000.
+    /// Most entries of an index, at most 1000, the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_index_entries: Option<u32>,
-    /// Most layers of an image; default 256.
+    /// Most layers of an image, at most 256, the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_layers: Option<u32>,
-    /// Most bytes that one layer unpacks to; default 64 GiB.
+    /// Most bytes that one layer unpacks to; default 128 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_uncompressed_per_layer: Option<u64>,
-    /// Most bytes that one image unpacks to; default 128 GiB.
+    /// Most bytes that one image unpacks to; default 256 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_uncompressed_per_image: Option<u64>,
-    /// Most times that a layer may grow by unpacking; default 200.
+    /// Most times that a layer may grow by unpacking, looked at from 256 MiB on; default 1100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_compression_ratio: Option<u32>,
-    /// Most entries of a layer; default 1,000,000.
+    /// Most entries of a layer; default 4,194,304.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tar_entries: Option<u64>,
 }

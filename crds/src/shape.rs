@@ -28,7 +28,9 @@ impl Node<'_> {
     fn count<E: serde::de::Error>(&self) -> Result<(), E> {
         self.nodes.set(self.nodes.get() + 1);
         if self.nodes.get() > MAX_NODES {
-            return Err(E::custom(format_args!("more than {MAX_NODES} values, aliases counted as often as they are used")));
+            return Err(E::custom(format_args!(
+                "more than {MAX_NODES} values, aliases counted as often as they are used"
+            )));
         }
         if self.depth > MAX_DEPTH {
             return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));

@@ -17,7 +17,7 @@ pub mod yaml;
 
 use containers::{attach, exec, kill, logs, ps, restart, rm, session, stats, stop, top, update, wait};
 use images::pull;
-use node::{completion, events, info, inspect, version};
+use node::{completion, config, events, info, inspect, version};
 use pods::run;
 
 use crate::layout::Layout;
@@ -70,6 +70,8 @@ pub enum Command {
     Rm(rm::Options),
     /// Show all that is known of a pod, a container or an image
     Inspect(inspect::Options),
+    /// Show, explain, compare and check the settings
+    Config(config::Options),
     /// Show the daemon's facts and figures
     Info(info::Options),
     /// Show versions
@@ -105,6 +107,7 @@ async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
     let done = match command {
         Command::Completion(options) => completion::run(&options),
         Command::Version(options) => version::run(layout, &options).await,
+        Command::Config(options) => return config::run(layout, &options).await,
         Command::Exec(options) => return exec::run(&layout?, options).await,
         Command::Attach(options) => return attach::run(&layout?, &options).await,
         Command::Wait(options) => return wait::run(&layout?, &options).await,

@@ -13,7 +13,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
 /// Scrapers served at a time; more wait.
 const CONNECTIONS: usize = 16;
@@ -28,19 +29,73 @@ struct Scraped {
 
 /// The running server.
 pub struct Http {
-    /// Where it listens.
-    pub address: String,
+    scraped: Arc<Scraped>,
+    permits: Arc<Semaphore>,
+    /// What was asked for.
+    wish: String,
+    address: watch::Sender<String>,
+    accepting: JoinHandle<()>,
 }
 
 /// Listens on `address`. The error names it: another daemon may have it.
 pub async fn serve(engine: Arc<Engine>, address: &str) -> Result<Http> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("metrics address {address}; set spec.metrics.address or --metrics to another one"))?;
-    let address = listener.local_addr()?.to_string();
+    let listener = bind(address).await?;
     let process = ProcessFigures::new(engine.metrics().registry()).context("process figures")?;
     let scraped = Arc::new(Scraped { engine, process });
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let (at, _) = watch::channel(listener.local_addr()?.to_string());
+    let accepting = accept(listener, scraped.clone(), permits.clone());
+    Ok(Http { scraped, permits, wish: address.to_owned(), address: at, accepting })
+}
+
+async fn bind(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("metrics address {address}; set spec.metrics.address or --metrics to another one"))
+}
+
+impl Http {
+    /// Where it listens, as it changes.
+    pub fn address(&self) -> watch::Receiver<String> {
+        self.address.subscribe()
+    }
+
+    /// Moves to another address; scrapes under way go on. On an error the former address is served still.
+    pub async fn rebind(&mut self, address: &str) -> Result<()> {
+        if self.wish == address {
+            return Ok(());
+        }
+        let listener = match bind(address).await {
+            Ok(listener) => listener,
+            // The same port on another address of the node: the two exclude each other.
+            Err(_) => {
+                self.accepting.abort();
+                let _ = (&mut self.accepting).await;
+                match bind(address).await {
+                    Ok(listener) => listener,
+                    Err(e) => {
+                        self.take(bind(&self.wish).await?)?;
+                        return Err(e);
+                    }
+                }
+            }
+        };
+        self.take(listener)?;
+        self.wish = address.to_owned();
+        Ok(())
+    }
+
+    fn take(&mut self, listener: TcpListener) -> Result<()> {
+        let address = listener.local_addr()?.to_string();
+        self.accepting.abort();
+        self.accepting = accept(listener, self.scraped.clone(), self.permits.clone());
+        tracing::info!(address, "metrics are served");
+        self.address.send_replace(address);
+        Ok(())
+    }
+}
+
+fn accept(listener: TcpListener, scraped: Arc<Scraped>, permits: Arc<Semaphore>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
@@ -58,8 +113,7 @@ pub async fn serve(engine: Arc<Engine>, address: &str) -> Result<Http> {
                 }
             }
         }
-    });
-    Ok(Http { address })
+    })
 }
 
 async fn connection(scraped: Arc<Scraped>, stream: TcpStream) {

@@ -1,5 +1,6 @@
 //! `berth serve`: start order, sockets, end.
 mod http;
+mod live;
 pub(crate) mod logging;
 mod notify;
 mod process;
@@ -41,16 +42,18 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let _lock = sockets::lock_root(layout)?;
-    let daemon = wire::build(layout, options, log).await?;
+    let daemon = wire::build(layout, options).await?;
     daemon.engine.leave_pods_groups().await;
     daemon.engine.load_profiles().await;
     daemon.engine.recover().await?;
     let http = http::serve(daemon.engine.clone(), &daemon.metrics_wish).await?;
-    let servers = sockets::serve(layout, &daemon, &http.address).await?;
+    let metrics = http.address();
+    let servers = sockets::serve(layout, &daemon, metrics.clone()).await?;
+    daemon.follow(layout, options, log, http)?;
     notify::ready();
     tracing::info!(
         cri = %layout.cri_socket().display(),
-        metrics = http.address,
+        metrics = metrics.borrow().as_str(),
         version = env!("CARGO_PKG_VERSION"),
         "berth is ready"
     );

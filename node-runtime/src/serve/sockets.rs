@@ -54,7 +54,7 @@ pub struct Servers {
 }
 
 /// Starts both.
-pub async fn serve(layout: &Layout, daemon: &Daemon, metrics_address: &str) -> Result<Servers> {
+pub async fn serve(layout: &Layout, daemon: &Daemon, metrics_address: watch::Receiver<String>) -> Result<Servers> {
     let (stop, stopped) = watch::channel(false);
     let calls = CallMetrics::new(daemon.engine.metrics().registry())?;
     let cri = CriService::new(daemon.engine.clone(), daemon.streaming.clone(), calls);
@@ -64,10 +64,9 @@ pub async fn serve(layout: &Layout, daemon: &Daemon, metrics_address: &str) -> R
         root: layout.root.clone(),
         cri_socket: layout.cri_socket(),
         documents: daemon.documents.clone(),
-        metrics_address: metrics_address.to_owned(),
+        metrics_address,
         bridge: daemon.network.as_ref().map(|n| n.bridge.clone()).unwrap_or_default(),
         subnet: daemon.network.as_ref().map(|n| n.subnet.to_string()).unwrap_or_default(),
-        refused: daemon.refused.clone(),
     };
     let node = NodeServer::new(NodeService::new(daemon.engine.clone(), facts));
     let mut tasks = JoinSet::new();

@@ -27,12 +27,13 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// The process, as the CRI's calls see it.
 pub struct Streaming {
     engine: Arc<Engine>,
-    settings: Settings,
     running: Mutex<Option<Running>>,
 }
 
 struct Running {
     base: String,
+    /// What it was started with.
+    settings: Settings,
     process: Process,
     conversation: AbortHandle,
 }
@@ -40,8 +41,7 @@ struct Running {
 impl Streaming {
     /// Starts nothing yet.
     pub fn new(engine: Arc<Engine>) -> Self {
-        let settings = engine.settings().streaming.clone();
-        Self { engine, settings, running: Mutex::default() }
+        Self { engine, running: Mutex::default() }
     }
 
     /// Hangs up, as the daemon's end does, and waits for the process of a daemon without pods to end.
@@ -55,10 +55,10 @@ impl Streaming {
         }
     }
 
-    async fn start(&self) -> Result<Running> {
+    async fn start(&self, settings: &Settings) -> Result<Running> {
         let (ours, theirs) = socket::pair().context(|| "socket pair for the streaming process")?;
         let cgroup = self.engine.streaming_cgroup().await?;
-        let args = self.arguments()?;
+        let args = arguments(settings)?;
         let spawn = move || {
             let program = File::open("/proc/self/exe").context(|| "own executable")?;
             let null = File::options().read(true).write(true).open("/dev/null").context(|| "/dev/null")?;
@@ -76,36 +76,61 @@ impl Streaming {
             process.kill();
             let problem = format!(
                 "the streaming process does not listen on {} (spec.runtime.streaming.bind); the daemon's log says why",
-                self.settings.bind
+                settings.bind
             );
             return Err(Error::new(ErrorKind::Unavailable, problem));
         };
-        let scheme = if self.settings.tls.is_some() { "https" } else { "http" };
+        let scheme = if settings.tls.is_some() { "https" } else { "http" };
         tracing::info!(%address, pid = process.pid, "the streaming process listens");
-        Ok(Running { base: format!("{scheme}://{address}"), process, conversation })
+        Ok(Running { base: format!("{scheme}://{address}"), settings: settings.clone(), process, conversation })
     }
 
-    fn arguments(&self) -> Result<Vec<CString>> {
-        let mut words = vec!["berth".to_owned(), "streaming".into(), "--bind".into(), self.settings.bind.to_string()];
-        if let Some((cert, key)) = &self.settings.tls {
-            let path = |path: &std::path::Path| path.display().to_string();
-            words.extend(["--tls-cert".into(), path(cert), "--tls-key".into(), path(key)]);
+    /// Leaves a process whose settings are the former ones to its sessions. URLs that were given out lead to it until they expire, unless
+    /// its address is needed.
+    fn retire(&self, former: Running, wanted: &Settings) {
+        let Running { settings, process, conversation, .. } = former;
+        tracing::info!(
+            pid = process.pid,
+            "the streaming process ends with its last session: its settings have changed"
+        );
+        let same_port = wanted.bind.port() != 0 && wanted.bind.port() == settings.bind.port();
+        if same_port {
+            return conversation.abort();
         }
-        let text = |word| CString::new(word).map_err(|_| Error::invalid("spec.runtime.streaming", "has a zero byte"));
-        words.into_iter().map(text).collect()
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(settings.token_seconds)).await;
+            conversation.abort();
+        });
     }
+}
+
+fn arguments(settings: &Settings) -> Result<Vec<CString>> {
+    let mut words = vec!["berth".to_owned(), "streaming".into(), "--bind".into(), settings.bind.to_string()];
+    if let Some((cert, key)) = &settings.tls {
+        let path = |path: &std::path::Path| path.display().to_string();
+        words.extend(["--tls-cert".into(), path(cert), "--tls-key".into(), path(key)]);
+    }
+    let text = |word| CString::new(word).map_err(|_| Error::invalid("spec.runtime.streaming", "has a zero byte"));
+    words.into_iter().map(text).collect()
 }
 
 #[tonic::async_trait]
 impl StreamingUrl for Streaming {
     async fn base(&self) -> Result<String> {
+        let wanted = self.engine.settings().streaming.clone();
         let mut running = self.running.lock().await;
+        if let Some(former) = running.take_if(|r| (r.settings.bind, &r.settings.tls) != (wanted.bind, &wanted.tls)) {
+            self.retire(former, &wanted);
+        }
         if let Some(running) = &*running
             && running.process.lives()
         {
             return Ok(running.base.clone());
         }
-        let started = self.start().await?;
+        let started = self.start(&wanted).await;
+        let problem = started.as_ref().err().map(|e| e.message().to_owned());
+        self.engine.standing().report("spec.runtime.streaming", problem);
+        let started = started?;
         let base = started.base.clone();
         *running = Some(started);
         Ok(base)

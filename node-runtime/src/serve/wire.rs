@@ -1,4 +1,6 @@
 //! The only place where the parts of the daemon are chosen and put together.
+use super::http::Http;
+use super::live::{self, Followers};
 use super::streaming::Streaming;
 use super::{Options, logging};
 use crate::layout::Layout;
@@ -9,12 +11,11 @@ use berth_images::{Images, ImagesConfig};
 use berth_network::{Bridge, BridgeConfig, Leases, subnet_for};
 use berth_oci::monitor::Launcher;
 use berth_registry::{Client, ClientConfig, HostConfig};
-use berth_settings::{CgroupManager, Live, NetworkMode, Settings};
+use berth_settings::{CgroupManager, NetworkMode, Settings, Standing};
 use berth_store::Database;
 use berth_trust::PolicySet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 const METRICS_ADDRESS: &str = "127.0.0.1:9464";
 const ANY_PORT: &str = "127.0.0.1:0";
@@ -29,23 +30,22 @@ pub struct Daemon {
     pub metrics_wish: String,
     /// The built-in network's configuration, if it is on.
     pub network: Option<BridgeConfig>,
-    /// Why documents are refused.
-    pub refused: watch::Receiver<String>,
     /// The streaming process.
     pub streaming: Arc<Streaming>,
     bridge: Option<Bridge>,
+    images: Images,
 }
 
 /// Puts it together. Order: settings, node, storage, network, engine.
-pub async fn build(layout: &Layout, options: &Options, log: logging::Handle) -> Result<Daemon> {
+pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     // Facts first: limits are those that the daemon was started with.
     let facts = berth_oci::probe::probe()?;
     let documents = options.config.clone().unwrap_or_else(|| layout.etc.clone());
-    let check = Box::new(|settings: &Settings| PolicySet::new(&settings.policies).map(drop));
-    let live = berth_settings::watch(documents.clone(), check)?;
-    let settings = live.current.borrow().clone();
+    let check = Arc::new(|settings: &Settings| PolicySet::new(&settings.policies).map(drop));
+    let live = berth_settings::watch(documents.clone(), layout.lib.join("accepted-documents.json"), check)?;
+    let standing = Standing::new(live);
+    let settings = standing.wanted();
     let metrics = Metrics::new()?;
-    follow(&live, log, metrics.clone());
     let cgroups = Cgroups::probe(driver(&settings)).context("control groups")?;
     let database = Arc::new(Database::open(&layout.lib.join("berth.redb")).context("database")?);
     let client = Client::new(registry(&settings)).context("registry client")?;
@@ -54,7 +54,6 @@ pub async fn build(layout: &Layout, options: &Options, log: logging::Handle) -> 
         let database = database.clone();
         tokio::task::spawn_blocking(move || Images::open(config, database, client)).await?.context("image store")?
     };
-    follow_registries(live.current.clone(), images.clone());
     let network = bridge_config(layout, &settings)?;
     let bridge = match &network {
         Some(config) => Some(start_bridge(config.clone(), database).await?),
@@ -66,22 +65,37 @@ pub async fn build(layout: &Layout, options: &Options, log: logging::Handle) -> 
             run: layout.run.clone(),
             cgroup_parent: cgroup_parent(layout, cgroups.driver()),
         },
-        images,
+        images: images.clone(),
         cgroups,
         bridge: bridge.clone(),
         launcher: launcher().await?,
         facts,
-        settings: live.current,
+        standing,
         metrics,
     })?;
-    let fallback = if layout.is_system() { METRICS_ADDRESS } else { ANY_PORT };
     let wish = options.metrics.clone().or_else(|| settings.metrics_address.clone());
-    let metrics_wish = wish.unwrap_or_else(|| fallback.to_owned());
+    let metrics_wish = wish.unwrap_or_else(|| default_metrics(layout).to_owned());
     let streaming = Arc::new(Streaming::new(engine.clone()));
-    Ok(Daemon { engine, documents, metrics_wish, network, refused: live.refused, streaming, bridge })
+    Ok(Daemon { engine, documents, metrics_wish, network, streaming, bridge, images })
+}
+
+fn default_metrics(layout: &Layout) -> &'static str {
+    if layout.is_system() { METRICS_ADDRESS } else { ANY_PORT }
 }
 
 impl Daemon {
+    /// From now on the parts follow the settings.
+    pub fn follow(&self, layout: &Layout, options: &Options, log: logging::Handle, http: Http) -> Result<()> {
+        let metrics = match options.metrics {
+            Some(_) => None,
+            None => Some((http, default_metrics(layout).to_owned())),
+        };
+        let (images, bridge) = (self.images.clone(), self.bridge.clone());
+        let followers = Followers { log, images, bridge, metrics, layout: layout.clone() };
+        live::follow(self.engine.standing().clone(), followers, self.engine.metrics())
+            .context("figures of the settings")
+    }
+
     /// What a daemon without pods takes with it when it ends. With pods everything stays.
     pub async fn leave(&self, layout: &Layout) {
         for socket in [layout.cri_socket(), layout.node_socket()] {
@@ -103,47 +117,6 @@ impl Daemon {
     }
 }
 
-/// Log level and refusals follow the documents.
-fn follow(live: &Live, log: logging::Handle, metrics: Metrics) {
-    let (mut current, mut refused) = (live.current.clone(), live.refused.clone());
-    log.set(current.borrow_and_update().log_level);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                changed = current.changed() => match changed {
-                    Ok(()) => log.set(current.borrow_and_update().log_level),
-                    Err(_) => return,
-                },
-                changed = refused.changed() => match changed {
-                    Ok(()) if !refused.borrow_and_update().is_empty() => metrics.event("settings_refused"),
-                    Ok(()) => {}
-                    Err(_) => return,
-                },
-            }
-        }
-    });
-}
-
-/// Registries follow the documents: pulls that begin after a change use it.
-fn follow_registries(mut current: watch::Receiver<Arc<Settings>>, images: Images) {
-    let mut in_force = registry(&current.borrow_and_update());
-    tokio::spawn(async move {
-        while current.changed().await.is_ok() {
-            let wanted = registry(&current.borrow_and_update());
-            if wanted.hosts == in_force.hosts && wanted.max_manifest_bytes == in_force.max_manifest_bytes {
-                continue;
-            }
-            match Client::new(wanted.clone()) {
-                Ok(client) => {
-                    images.set_client(client);
-                    in_force = wanted;
-                }
-                Err(e) => tracing::error!(error = %e, "registry settings are refused; the former stay in force"),
-            }
-        }
-    });
-}
-
 fn driver(settings: &Settings) -> Driver {
     match settings.cgroup_manager {
         Some(CgroupManager::Systemd) => Driver::Systemd,
@@ -160,7 +133,7 @@ fn cgroup_parent(layout: &Layout, driver: Driver) -> String {
     }
 }
 
-fn registry(settings: &Settings) -> ClientConfig {
+pub(super) fn registry(settings: &Settings) -> ClientConfig {
     let hosts = settings.registries.iter().map(|r| {
         let ca_pem = if r.tls.ca_pem.is_empty() { Vec::new() } else { vec![r.tls.ca_pem.clone()] };
         let config = HostConfig { ca_pem, insecure_skip_verify: r.tls.insecure, plain_http: r.plain_http };
@@ -173,12 +146,16 @@ fn registry(settings: &Settings) -> ClientConfig {
     config
 }
 
-fn images_config(layout: &Layout, settings: &Settings) -> ImagesConfig {
+pub(super) fn images_config(layout: &Layout, settings: &Settings) -> ImagesConfig {
     let mut config = ImagesConfig::new(layout.lib.join("images"));
     let (limits, wish) = (&mut config.limits, &settings.limits);
     limits.max_uncompressed_layer = wish.max_uncompressed_per_layer.unwrap_or(limits.max_uncompressed_layer);
     limits.max_uncompressed_image = wish.max_uncompressed_per_image.unwrap_or(limits.max_uncompressed_image);
     limits.max_entries = wish.max_tar_entries.unwrap_or(limits.max_entries);
+    limits.max_ratio = wish.max_compression_ratio.map_or(limits.max_ratio, u64::from);
+    let count = |wish: Option<u32>, default| wish.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    limits.max_layers = count(wish.max_layers, limits.max_layers);
+    limits.max_index_entries = count(wish.max_index_entries, limits.max_index_entries);
     config
 }
 
@@ -222,4 +199,27 @@ async fn launcher() -> Result<Launcher> {
     let (monitor, init) = (sibling("berth-monitor"), sibling("berth-init"));
     let loaded = tokio::task::spawn_blocking(move || Launcher::load(&monitor, &init)).await?;
     loaded.context("berth-monitor and berth-init must lie beside berth")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `berth config explain` says of limits is what holds.
+    #[test]
+    fn limits_without_documents_are_the_defaults_that_are_told() {
+        let told = |name: &str| {
+            let path = format!("spec.runtime.limits.{name}");
+            let field = berth_settings::fields().find(|f| f.path == path).unwrap();
+            field.value(&Default::default()).and_then(|v| v.as_u64()).unwrap()
+        };
+        let limits = ImagesConfig::new("/".into()).limits;
+        assert_eq!(told("maxUncompressedPerLayer"), limits.max_uncompressed_layer);
+        assert_eq!(told("maxUncompressedPerImage"), limits.max_uncompressed_image);
+        assert_eq!(told("maxCompressionRatio"), limits.max_ratio);
+        assert_eq!(told("maxTarEntries"), limits.max_entries);
+        assert_eq!(told("maxLayers"), limits.max_layers as u64);
+        assert_eq!(told("maxIndexEntries"), limits.max_index_entries as u64);
+        assert_eq!(told("maxManifestBytes"), ClientConfig::default().max_manifest_bytes as u64);
+    }
 }

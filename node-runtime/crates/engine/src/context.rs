@@ -17,7 +17,7 @@ use berth_network::Bridge;
 use berth_oci::monitor::Launcher;
 use berth_oci::pod_dir::PodDir;
 use berth_oci::spec::NodeFacts;
-use berth_settings::Settings;
+use berth_settings::{Settings, Standing};
 use berth_store::Records;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -69,8 +69,8 @@ pub struct Parts {
     pub launcher: Launcher,
     /// What this node can do.
     pub facts: NodeFacts,
-    /// Settings in force.
-    pub settings: watch::Receiver<Arc<Settings>>,
+    /// Settings, as they change.
+    pub standing: Standing,
     /// Figures.
     pub metrics: Metrics,
 }
@@ -88,6 +88,7 @@ pub struct Engine {
     /// Held while a pod chooses its SELinux level.
     pub(crate) levels: Mutex<()>,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
+    pub(crate) standing: Standing,
     pub(crate) metrics: Metrics,
     pub(crate) table: Table,
     pub(crate) records: Arc<Records<PodRecord>>,
@@ -119,7 +120,8 @@ impl Engine {
             default_profile: DefaultProfile::default(),
             apart: OnceLock::new(),
             levels: Mutex::default(),
-            settings: parts.settings,
+            settings: parts.standing.live().current.clone(),
+            standing: parts.standing,
             metrics: parts.metrics,
             table: Table::default(),
             records: Arc::new(records),
@@ -137,6 +139,11 @@ impl Engine {
     /// Settings in force.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.borrow().clone()
+    }
+
+    /// What of the settings is in force, waits, or could not be applied.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// The time that events are stamped with, in Unix nanoseconds.

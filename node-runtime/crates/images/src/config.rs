@@ -13,10 +13,12 @@ pub struct ImagesConfig {
 }
 
 /// Limits of a pull. All are of the image's content; a registry's answers have limits of their own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Most layers of an image. Overlayfs stacks at most 500 (fs/overlayfs/params.h, OVL_MAX_STACK).
     pub max_layers: usize,
+    /// Most entries of an index.
+    pub max_index_entries: usize,
     /// Longest image configuration in bytes.
     pub max_config: u64,
     /// Most bytes of one layer, uncompressed.
@@ -44,6 +46,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_layers: 256,
+            max_index_entries: berth_registry::MAX_INDEX_ENTRIES,
             max_config: 4 << 20,
             max_uncompressed_layer: 128 << 30,
             max_uncompressed_image: 256 << 30,

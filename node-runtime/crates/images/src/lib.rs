@@ -52,6 +52,8 @@ struct Inner {
     database: Arc<Database>,
     /// The client of pulls that begin now; a pull under way keeps the one that it began with for each request.
     client: RwLock<Client>,
+    /// The limits of pulls that begin now, and of layers that are unpacked from now on.
+    limits: RwLock<Arc<Limits>>,
     rootfs_records: Records<RootfsRecord>,
     state: Mutex<state::State>,
     usage: usage::Readings,
@@ -75,6 +77,16 @@ impl Images {
     /// Takes another registry client: the settings have changed. Pulls use it from their next request on.
     pub fn set_client(&self, client: Client) {
         *self.inner.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
+    /// Takes other limits: the settings have changed. How many blobs come at the same time stays.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.inner.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    /// The limits now.
+    pub fn limits(&self) -> Arc<Limits> {
+        self.inner.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The registry client now.

@@ -73,8 +73,10 @@ impl Images {
             }
         }
         let permits = config.limits.concurrent_blobs.max(1);
+        let limits = std::sync::RwLock::new(Arc::new(config.limits.clone()));
         let inner = Inner {
             config,
+            limits,
             layout: layout.clone(),
             database,
             client: std::sync::RwLock::new(client),

@@ -136,7 +136,7 @@ impl Pull {
         let id = manifest.config.digest.clone();
         lease.add(vec![id.clone(), manifest_digest.clone()]);
         let config_bytes = self.unless_given_up(self.config(&manifest.config)).await?;
-        let parsed = image_config::parse(&config_bytes, manifest.layers.len(), &self.images.inner.config.limits)?;
+        let parsed = image_config::parse(&config_bytes, manifest.layers.len(), &self.images.limits())?;
         let chain_ids = image_config::chain_ids(&parsed.diff_ids);
         lease.add(chain_ids.iter().chain(manifest.layers.iter().map(|l| &l.digest)).cloned().collect());
         for (digest, bytes) in [(&manifest_digest, manifest_bytes), (&id, config_bytes)] {
@@ -188,7 +188,16 @@ impl Pull {
         let raw = client.manifest(reference, digest, auth).await?;
         let entry = match parse_manifest(&raw.bytes, &raw.media_type)? {
             ManifestKind::Image(manifest) => return Ok((raw.digest, raw.bytes, manifest)),
-            ManifestKind::Index(entries) => select_platform(&entries, &Platform::host())?.clone(),
+            ManifestKind::Index(entries) => {
+                let most = self.images.limits().max_index_entries;
+                if entries.len() > most {
+                    return Err(refused(
+                        "image index",
+                        format!("has {} entries, more than {most} (maxIndexEntries)", entries.len()),
+                    ));
+                }
+                select_platform(&entries, &Platform::host())?.clone()
+            }
         };
         let raw = client.manifest(reference, &entry.digest, auth).await?;
         match parse_manifest(&raw.bytes, &raw.media_type)? {
@@ -199,7 +208,7 @@ impl Pull {
 
     async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {
         let PullRequest { reference, auth, .. } = &self.request;
-        let limit = self.images.inner.config.limits.max_config;
+        let limit = self.images.limits().max_config;
         self.images.client().small_blob(reference, descriptor, auth, limit).await
     }
 

@@ -22,7 +22,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::Inf
         pid: std::process::id(),
         root: path(&facts.root),
         cri_socket: path(&facts.cri_socket),
-        metrics_address: facts.metrics_address.clone(),
+        metrics_address: facts.metrics_address.borrow().clone(),
         cgroup_driver: format!("{:?}", engine.cgroup_driver()).to_lowercase(),
         cgroup_layout: engine.cgroup_layout().to_lowercase(),
         kernel: format!("{major}.{minor}"),
@@ -30,12 +30,19 @@ pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::Inf
         network_message: network.map(|n| n.message).unwrap_or_default(),
         documents_directory: path(&facts.documents),
         documents: settings.documents.clone(),
-        refused_documents: facts.refused.borrow().clone(),
+        refused_documents: engine.standing().refused(),
         pods_ready: count(engine.pods(&ready).len()),
         containers_running: count(engine.containers(&running).len()),
         images: count(engine.images().len()),
         image_bytes: engine.image_fs().map(|u| u.images.bytes).unwrap_or_default(),
         subnet: facts.subnet.clone(),
         bridge: facts.bridge.clone(),
+        pending_restart: engine.standing().pending().into_iter().map(|change| change.field).collect(),
+        settings_problems: engine
+            .standing()
+            .problems()
+            .into_iter()
+            .map(|(field, why)| format!("{field}: {why}"))
+            .collect(),
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod config;
 mod events;
 mod exec;
 mod info;

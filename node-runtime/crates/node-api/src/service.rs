@@ -1,5 +1,5 @@
 //! The service: each call goes to its file.
-use crate::{attach, events, exec, info, inspect, kill, pull, restart, stats, wait};
+use crate::{attach, config, events, exec, info, inspect, kill, pull, restart, stats, wait};
 use berth_engine::Engine;
 use berth_proto::node::node_server::Node;
 use berth_proto::{node as wire, status};
@@ -18,14 +18,12 @@ pub struct DaemonFacts {
     pub cri_socket: PathBuf,
     /// Documents directory.
     pub documents: PathBuf,
-    /// Where metrics are served.
-    pub metrics_address: String,
+    /// Where metrics are served now.
+    pub metrics_address: watch::Receiver<String>,
     /// Bridge of the built-in network; empty without.
     pub bridge: String,
     /// Its subnet.
     pub subnet: String,
-    /// Why the documents on disk are not in force; empty when they are.
-    pub refused: watch::Receiver<String>,
 }
 
 /// The node API over the engine.
@@ -102,5 +100,16 @@ impl Node for NodeService {
 
     async fn events(&self, request: Request<wire::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         events::call(&self.engine, request.get_ref()).map(Response::new).map_err(status)
+    }
+
+    async fn config(&self, _request: Request<wire::ConfigRequest>) -> Result<Response<wire::ConfigResponse>, Status> {
+        Ok(Response::new(config::call(&self.engine)))
+    }
+
+    async fn diff_config(
+        &self,
+        request: Request<wire::DiffConfigRequest>,
+    ) -> Result<Response<wire::DiffConfigResponse>, Status> {
+        config::diff(&self.engine, request.into_inner()).map(Response::new).map_err(status)
     }
 }

@@ -54,7 +54,8 @@ impl Accepted {
         file.take(MAX_BYTES).read_to_end(&mut bytes).context(|| self.path.display())?;
         let kept: Kept = serde_json::from_slice(&bytes).map_err(|e| Error::invalid(self.path.display(), e))?;
         if kept.kind != KIND || kept.version > VERSION {
-            let problem = format!("is {} of version {}, this daemon reads {KIND} up to {VERSION}", kept.kind, kept.version);
+            let problem =
+                format!("is {} of version {}, this daemon reads {KIND} up to {VERSION}", kept.kind, kept.version);
             return Err(Error::invalid(self.path.display(), problem));
         }
         Ok(Some((kept.files.into_iter().map(|f| (f.path, f.text)).collect(), kept.accepted_at)))

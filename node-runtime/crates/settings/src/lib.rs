@@ -12,11 +12,12 @@ mod load;
 mod standing;
 
 pub use berth_crds::{
-    CgroupManager, Class, Document, ImagePolicy, Limits, LogLevel, NetworkMode, RegistryHost, RuntimeConfigSpec,
+    CgroupManager, Class, Description, Document, Field, ImagePolicy, Limits, LogLevel, MAX_DOCUMENT, NetworkMode,
+    Preset, RegistryHost, RuntimeConfigSpec, descriptions, fields, parse_documents, redact,
 };
 pub use diff::{Change, diff};
 pub use live::{Live, watch};
-pub use load::{from_sources, from_texts, load};
+pub use load::{document_files, from_sources, from_texts, load};
 pub use standing::Standing;
 
 use std::collections::BTreeMap;

@@ -80,8 +80,8 @@ fn fall_back(accepted: &Accepted, check: &Check, problem: &Error) -> Result<(Set
         Err(e) => return Err(refuse(format!("; and what was accepted last cannot be read: {}", e.message()))),
     };
     let settings = from_texts(&texts).and_then(|settings| check(&settings).map(|()| settings));
-    let settings =
-        settings.map_err(|e| refuse(format!("; and what was accepted last is refused by this version: {}", e.message())))?;
+    let settings = settings
+        .map_err(|e| refuse(format!("; and what was accepted last is refused by this version: {}", e.message())))?;
     let told = format!("{}; the documents accepted at {at} (seconds since 1970) are in force", problem.message());
     tracing::error!(problem = told, "documents are refused at the start");
     Ok((settings, told))

@@ -20,7 +20,7 @@ pub fn load(directory: &Path) -> Result<Settings> {
 /// Every document file of a directory with its text, in name order.
 pub(crate) fn texts(directory: &Path) -> Result<Vec<(PathBuf, String)>> {
     let named = |file: PathBuf| read(&file).context(|| file.display()).map(|text| (file.clone(), text));
-    files(directory)?.into_iter().map(named).collect()
+    document_files(directory)?.into_iter().map(named).collect()
 }
 
 /// Settings from files' texts. Errors: as [`load`].
@@ -108,8 +108,8 @@ fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, inputs: Vec<S
     })
 }
 
-/// Files in name order; hidden ones (an editor's, a ConfigMap's `..data`) are not documents.
-fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+/// The document files of a directory in name order; hidden ones (an editor's, a ConfigMap's `..data`) are not documents.
+pub fn document_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.context(|| directory.display())?,

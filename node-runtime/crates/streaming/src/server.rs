@@ -5,7 +5,7 @@ use crate::daemon::Daemon;
 use crate::session::Monitors;
 use crate::socket::{self, Listen};
 use crate::streams::Line;
-use crate::tls::{self, TlsFiles};
+use crate::tls::{Certificate, TlsFiles};
 use crate::upgrade;
 use berth_model::{Error, Result, ResultExt};
 use berth_sys::process;
@@ -19,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 /// How long a client may take for the TLS handshake, and for the head of its request.
@@ -74,7 +73,7 @@ pub(crate) struct Server {
     pub(crate) opening: Duration,
     /// Everything that must be done before the process ends.
     pub(crate) open: TaskTracker,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificate>,
 }
 
 /// A connection's place among the others. The last copy frees it, and lets go of the client.
@@ -101,7 +100,7 @@ pub async fn run(options: Options) -> Result<()> {
     let daemon = Daemon::new(options.channel)?;
     let tls = match options.tls {
         Some(files) => {
-            let read = tokio::task::spawn_blocking(move || tls::acceptor(&files)).await;
+            let read = tokio::task::spawn_blocking(move || Certificate::load(files)).await;
             Some(read.map_err(|e| Error::internal(format!("read the certificate: {e}")))??)
         }
         None => None,
@@ -149,7 +148,7 @@ async fn connection(server: Arc<Server>, stream: TcpStream, place: Arc<Place>) {
     if let Err(e) = socket::prepare(&stream, &place.line) {
         return tracing::debug!("a new connection: {e}");
     }
-    let Some(tls) = server.tls.clone() else { return http(server, stream, place).await };
+    let Some(tls) = server.tls.as_ref().map(Certificate::acceptor) else { return http(server, stream, place).await };
     match timeout(HEAD, tls.accept(stream)).await {
         Ok(Ok(stream)) => http(server, stream, place).await,
         Ok(Err(e)) => tracing::debug!("TLS: {e}"),

@@ -12,6 +12,7 @@ use serde::Serialize;
 #[command(after_long_help = "Fields of -o json and -o yaml:
   version pid root criSocket metricsAddress cgroupDriver cgroupLayout kernel
   networkMode networkMessage bridge subnet documentsDirectory documents refusedDocuments
+  pendingRestart settingsProblems
   podsReady containersRunning images imageBytes")]
 pub struct Options {
     /// How to show it
@@ -40,6 +41,8 @@ struct Info {
     documents_directory: String,
     documents: Vec<String>,
     refused_documents: String,
+    pending_restart: Vec<String>,
+    settings_problems: Vec<String>,
     pods_ready: u32,
     containers_running: u32,
     images: u32,
@@ -64,6 +67,8 @@ impl From<InfoResponse> for Info {
             documents_directory: i.documents_directory,
             documents: i.documents,
             refused_documents: i.refused_documents,
+            pending_restart: i.pending_restart,
+            settings_problems: i.settings_problems,
             pods_ready: i.pods_ready,
             containers_running: i.containers_running,
             images: i.images,
@@ -94,6 +99,11 @@ fn text(i: &Info) -> String {
     let documents = if i.documents.is_empty() { "none".to_owned() } else { i.documents.join(", ") };
     let metrics =
         if i.metrics_address.is_empty() { "off".to_owned() } else { format!("http://{}/metrics", i.metrics_address) };
+    // Never in force before the daemon's next start.
+    let pending = match i.pending_restart.as_slice() {
+        [] => String::new(),
+        fields => format!("{} (at the next restart)", fields.join(", ")),
+    };
     let lines = [
         ("Version", i.version.clone()),
         ("Process", i.pid.to_string()),
@@ -106,6 +116,8 @@ fn text(i: &Info) -> String {
         ("Network state", i.network_message.clone()),
         ("Documents", format!("{documents} (in {})", i.documents_directory)),
         ("Refused", i.refused_documents.clone()),
+        ("Pending", pending),
+        ("Not applied", i.settings_problems.join("; ")),
         ("Pods ready", i.pods_ready.to_string()),
         ("Containers", format!("{} running", i.containers_running)),
         ("Images", format!("{} ({})", i.images, size(i.image_bytes))),

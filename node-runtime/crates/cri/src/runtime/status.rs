@@ -18,7 +18,17 @@ pub(crate) async fn call(engine: &Arc<Engine>, request: wire::StatusRequest) -> 
         recursive_read_only_mounts: facts.recursive_readonly(),
         user_namespaces: facts.user_namespaces,
     };
-    let verbose = || serde_json::json!({ "config": { "stateDir": engine.state_dir() }, "documents": engine.settings().documents });
+    let standing = engine.standing();
+    let verbose = || {
+        let pending: Vec<_> = standing.pending().into_iter().map(|change| change.field).collect();
+        serde_json::json!({
+            "config": { "stateDir": engine.state_dir() },
+            "documents": engine.settings().documents,
+            "refusedDocuments": standing.refused(),
+            "pendingRestart": pending,
+            "settingsProblems": standing.problems(),
+        })
+    };
     Ok(wire::StatusResponse {
         status: Some(wire::RuntimeStatus { conditions: conditions.collect() }),
         info: if request.verbose { config_info(&verbose()) } else { Default::default() },

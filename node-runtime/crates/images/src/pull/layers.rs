@@ -236,7 +236,7 @@ impl Images {
                 true => layout.temporary_file().map(|(t, f)| (Some(t), Some(f)))?,
                 false => (None, None),
             };
-            let limits = (&config.limits).into();
+            let limits = (&*images.limits()).into();
             let job = Job { digest: digest.clone(), size, diff_id, target, blob, limits, image_bytes };
             let unpacked = unpack::unpack(job, chunks)?;
             if let Some(file) = blob_file {

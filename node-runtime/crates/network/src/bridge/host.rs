@@ -90,6 +90,9 @@ impl Host {
                 let message = format!("interface {name:?} is no bridge but a {kind}: rename it, or use another root");
                 return Err(Error::new(ErrorKind::FailedPrecondition, message));
             }
+            if bridge.mtu != mtu {
+                self.route.execute(vec![route::set_mtu(bridge.index, &name, mtu)])?;
+            }
             if !bridge.up {
                 self.route.execute(vec![route::set_up(bridge.index, &name)])?;
             }
@@ -102,6 +105,23 @@ impl Host {
             created.ok_or_else(|| Error::internal(format!("bridge {name:?} vanished after its creation")))?.index;
         self.route.execute(vec![route::set_alias(index, &format!("{FORMER_FORWARD}{former}"))])?;
         Ok(BridgeLink { index, mtu })
+    }
+
+    /// Another MTU for the bridge and for pods that are connected from now on; `None` is that of the default route's interface.
+    pub(super) fn set_mtu(&mut self, mtu: Option<u32>) -> Result<()> {
+        self.config.mtu = mtu;
+        let Some(bridge) = self.bridge else { return Ok(()) };
+        let mtu = match mtu {
+            Some(mtu) => mtu,
+            None => {
+                let links = self.route.links()?;
+                self.uplink_mtu(&links)?
+            }
+        };
+        let name = self.config.bridge.clone();
+        self.route.execute(vec![route::set_mtu(bridge.index, &name, mtu)])?;
+        self.bridge = Some(BridgeLink { mtu, ..bridge });
+        Ok(())
     }
 
     /// The MTU of the default route's interface: packets of that size leave the node whole.

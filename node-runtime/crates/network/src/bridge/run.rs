@@ -94,6 +94,12 @@ impl Bridge {
         .await
     }
 
+    /// Sets the largest packet for pods that are attached from now on; `None` is that of the default route's interface. Pods that are
+    /// attached keep theirs.
+    pub async fn set_mtu(&self, mtu: Option<u32>) -> Result<()> {
+        self.run(move |inner| inner.host().set_mtu(mtu)).await
+    }
+
     /// Gives a pod its network: an address (leased durably first), `eth0` and loopback up in its network namespace, the
     /// default route, and its host ports. All of it or nothing. A pod that has a lease keeps its address.
     /// Errors: `AlreadyExists` when another pod has a host port (the message has that pod's id), `ResourceExhausted` when

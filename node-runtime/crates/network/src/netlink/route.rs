@@ -200,6 +200,13 @@ pub(crate) fn set_up(index: u32, name: &str) -> Request {
     Request::new(format!("set interface {name:?} up"), Message::new(RTM_NEWLINK, 0, &link_header(index, true)))
 }
 
+/// Sets the largest packet of an interface, in bytes.
+pub(crate) fn set_mtu(index: u32, name: &str, mtu: u32) -> Request {
+    let mut m = Message::new(RTM_NEWLINK, 0, &link_header(index, false));
+    m.u32(IFLA_MTU, mtu);
+    Request::new(format!("set the MTU of interface {name:?} to {mtu}"), m)
+}
+
 /// Sets the free text of an interface.
 pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
     let mut m = Message::new(RTM_NEWLINK, 0, &link_header(index, false));

@@ -1,0 +1,120 @@
+//! Settings that change while the daemon runs: each field is applied where it belongs, and what cannot be applied is told.
+//!
+//! Must not: judge documents (they were accepted); restart anything. A field that fails leaves what was in force before.
+use super::http::Http;
+use super::logging;
+use super::wire;
+use crate::layout::Layout;
+use berth_engine::Metrics;
+use berth_images::Images;
+use berth_network::Bridge;
+use berth_registry::Client;
+use berth_settings::{Settings, Standing};
+use prometheus::{IntGauge, Opts};
+
+/// What follows the settings.
+pub struct Followers {
+    /// The log's level.
+    pub log: logging::Handle,
+    /// The registry client and the limits of images.
+    pub images: Images,
+    /// The built-in network, if it is on.
+    pub bridge: Option<Bridge>,
+    /// The metrics server, and the address that counts without a document; none when an option names the address.
+    pub metrics: Option<(Http, String)>,
+    /// Paths.
+    pub layout: Layout,
+}
+
+/// Figures of the settings themselves.
+struct Gauges {
+    refused: IntGauge,
+    pending: IntGauge,
+    problems: IntGauge,
+}
+
+impl Gauges {
+    fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::with_opts(Opts::new(name, help))?;
+            metrics.registry().register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        Ok(Self {
+            refused: gauge("berth_settings_refused", "1 while the documents on disk are not the ones in force.")?,
+            pending: gauge("berth_settings_pending_restart", "Changed fields that wait for the daemon's next start.")?,
+            problems: gauge("berth_settings_problems", "Changed fields that could not be applied.")?,
+        })
+    }
+
+    fn set(&self, standing: &Standing) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.refused.set(i64::from(!standing.refused().is_empty()));
+        self.pending.set(count(standing.pending().len()));
+        self.problems.set(count(standing.problems().len()));
+    }
+}
+
+/// Follows the settings from what the daemon was started with.
+pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -> Result<(), prometheus::Error> {
+    let gauges = Gauges::new(metrics)?;
+    let metrics = metrics.clone();
+    let (mut current, mut refused) = (standing.live().current.clone(), standing.live().refused.clone());
+    let mut in_force = current.borrow_and_update().clone();
+    followers.log.set(in_force.log_level);
+    gauges.set(&standing);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                changed = current.changed() => match changed {
+                    Ok(()) => {}
+                    Err(_) => return,
+                },
+                changed = refused.changed() => match changed {
+                    Ok(()) if !refused.borrow_and_update().is_empty() => metrics.event("settings_refused"),
+                    Ok(()) => {}
+                    Err(_) => return,
+                },
+            }
+            let wanted = current.borrow_and_update().clone();
+            followers.apply(&standing, &in_force, &wanted).await;
+            in_force = wanted;
+            gauges.set(&standing);
+        }
+    });
+    Ok(())
+}
+
+impl Followers {
+    async fn apply(&mut self, standing: &Standing, old: &Settings, new: &Settings) {
+        self.log.set(new.log_level);
+        if old.registries != new.registries || old.limits != new.limits {
+            let client = Client::new(wire::registry(new)).map(|client| self.images.set_client(client));
+            told(standing, "spec.registries", client);
+        }
+        if old.limits != new.limits {
+            self.images.set_limits(wire::images_config(&self.layout, new).limits);
+        }
+        if old.network.mtu != new.network.mtu
+            && let Some(bridge) = &self.bridge
+        {
+            told(standing, "spec.network.mtu", bridge.set_mtu(new.network.mtu).await);
+        }
+        if old.metrics_address != new.metrics_address
+            && let Some((http, fallback)) = &mut self.metrics
+        {
+            let address = new.metrics_address.clone().unwrap_or_else(|| fallback.clone());
+            told(standing, "spec.metrics.address", http.rebind(&address).await);
+        }
+    }
+}
+
+fn told<E: std::fmt::Display>(standing: &Standing, field: &str, applied: Result<(), E>) {
+    let problem = applied.err().map(|e| format!("{e:#}"));
+    if let Some(problem) = &problem {
+        tracing::error!(field, problem, "a setting cannot be applied; the former one stays in force");
+    }
+    if standing.report(field, problem.clone()) && problem.is_none() {
+        tracing::info!(field, "the setting is applied after all");
+    }
+}

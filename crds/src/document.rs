@@ -71,7 +71,7 @@ fn split(text: &str) -> Vec<(usize, String)> {
 }
 
 /// Flow collections are where YAML nests without indentation: `[[[[...`.
-fn looks_too_deep(text: &str) -> bool {
+pub(crate) fn looks_too_deep(text: &str) -> bool {
     let mut depth = 0usize;
     text.bytes().any(|b| {
         match b {

@@ -5,9 +5,8 @@
 //! has one. A field without a row does not compile; a row whose path is not the schema's fails the test below.
 //! Must not: do I/O, describe fields (their doc comments do).
 use crate::merge::Layer;
-use crate::runtime_config::{
-    Limits, Metrics, Network, RegistryHost, Runtime, RuntimeConfig, RuntimeConfigSpec, Streaming,
-};
+use crate::registry::{Credentials, Proxy, Transfer};
+use crate::runtime_config::{Limits, Metrics, Network, Runtime, RuntimeConfig, RuntimeConfigSpec, Streaming};
 use berth_model::Result;
 use serde::Serialize;
 use serde_json::Value;
@@ -92,12 +91,6 @@ pub(crate) trait Keyed {
     fn key(&self) -> String;
 }
 
-impl Keyed for RegistryHost {
-    fn key(&self) -> String {
-        self.host.clone()
-    }
-}
-
 fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
@@ -128,7 +121,7 @@ macro_rules! rows {
     };
 }
 
-rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state priority runtime network metrics];
+rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state priority runtime credentials proxy transfer network metrics];
     list registries "registries" Live Is("[]");
 }
 
@@ -155,6 +148,28 @@ rows! { STREAMING: Streaming at "spec.runtime.streaming" = [runtime.streaming], 
     scalar tls_key_file "tlsKeyFile" Live Words("plain HTTP");
 }
 
+rows! { CREDENTIALS: Credentials at "spec.credentials" = [credentials], inside [];
+    scalar provider_config_file "providerConfigFile" Live Words("no providers");
+    scalar provider_bin_dir "providerBinDir" Live Words("no providers");
+    scalar provider_timeout "providerTimeout" Live Is("\"60s\"");
+    scalar docker_config_file "dockerConfigFile" Live Words("config.json of $DOCKER_CONFIG; on the system's own root, else of root's .docker");
+}
+
+rows! { PROXY: Proxy at "spec.proxy" = [proxy], inside [];
+    scalar http "http" Live Words("HTTP_PROXY of the daemon");
+    scalar https "https" Live Words("HTTPS_PROXY of the daemon");
+    scalar no_proxy "noProxy" Live Words("NO_PROXY of the daemon");
+    scalar credentials_file "credentialsFile" Live Words("what stands in the variables");
+}
+
+rows! { TRANSFER: Transfer at "spec.transfer" = [transfer], inside [];
+    scalar connections_per_blob "connectionsPerBlob" Live Is("4");
+    scalar buffer_mebibytes "bufferMebibytes" Live Is("64");
+    scalar attempts "attempts" Live Is("4");
+    scalar stall_timeout "stallTimeout" Live Is("\"30s\"");
+    scalar stall_bytes "stallBytes" Live Is("4096");
+}
+
 rows! { NETWORK: Network at "spec.network" = [network], inside [];
     scalar mode "mode" DaemonRestart Is("\"CNI\"");
     scalar subnet "subnet" DaemonRestart Words("derived from the daemon's root");
@@ -167,7 +182,7 @@ rows! { METRICS: Metrics at "spec.metrics" = [metrics], inside [];
 
 /// All fields, in the order of the documents.
 pub fn fields() -> impl Iterator<Item = &'static Field> {
-    [SPEC, RUNTIME, LIMITS, STREAMING, NETWORK, METRICS].into_iter().flatten()
+    [SPEC, RUNTIME, LIMITS, STREAMING, CREDENTIALS, PROXY, TRANSFER, NETWORK, METRICS].into_iter().flatten()
 }
 
 /// A field whose value differs between two effective configurations.

@@ -7,6 +7,7 @@
 //! Must not: do I/O. Fuzz target: `documents`.
 #![forbid(unsafe_code)]
 
+mod credential_provider;
 mod describe;
 mod document;
 mod fields;
@@ -14,10 +15,12 @@ mod image_policy;
 mod merge;
 mod metadata;
 mod redact;
+mod registry;
 mod rules;
 mod runtime_config;
 mod shape;
 
+pub use credential_provider::{CredentialProvider, MAX_PROVIDER_CONFIG, ProviderEnv, parse_provider_config};
 pub use describe::{Description, descriptions};
 pub use document::{Document, MAX_DOCUMENT, MAX_DOCUMENTS_IN_FILE, parse_documents};
 pub use fields::{Class, Field, FieldChange, Preset, changes, fields};
@@ -28,7 +31,10 @@ pub use image_policy::{
 pub use merge::{Effective, merge};
 pub use metadata::{API_VERSION, ObjectMeta};
 pub use redact::{REDACTED, redact};
+pub use registry::{
+    Capability, Credentials, Fallback, MirrorCredentials, Proxy, RegistryHost, RegistryMirror, RegistryTls, Transfer,
+};
 pub use runtime_config::{
-    CgroupManager, Limits, LogLevel, Metrics, Network, NetworkMode, RegistryHost, RegistryTls, Runtime, RuntimeConfig,
-    RuntimeConfigSpec, State, Streaming, seconds,
+    CgroupManager, Limits, LogLevel, Metrics, Network, NetworkMode, Runtime, RuntimeConfig, RuntimeConfigSpec, State,
+    Streaming, seconds,
 };

@@ -2,12 +2,11 @@
 //! where it is not plain, the remedy.
 //! Must not: look at the node; a document is good or bad everywhere alike.
 use crate::image_policy::ImagePolicy;
-use crate::runtime_config::{Limits, Metrics, Network, RegistryHost, Runtime, RuntimeConfig, Streaming, seconds};
+use crate::registry::{check_credentials, check_proxy, check_registries, check_transfer};
+use crate::runtime_config::{Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
 use berth_model::{Error, Result};
 use std::net::{IpAddr, SocketAddr};
 
-/// Most registries of one document.
-const MAX_REGISTRIES: usize = 256;
 /// Longest path of a file.
 const MAX_PATH: usize = 4095;
 
@@ -19,7 +18,10 @@ pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
     runtime(&spec.runtime)?;
     limits(&spec.runtime.limits)?;
     streaming(&spec.runtime.streaming)?;
-    registries(&spec.registries)?;
+    check_registries(&spec.registries)?;
+    check_credentials(&spec.credentials)?;
+    check_proxy(&spec.proxy)?;
+    check_transfer(&spec.transfer)?;
     network(&spec.network)?;
     metrics(&spec.metrics)
 }
@@ -71,29 +73,6 @@ fn streaming(streaming: &Streaming) -> Result<()> {
         {
             let problem = format!("must be an absolute path of at most {MAX_PATH} bytes");
             return Err(Error::invalid(field(name), problem));
-        }
-    }
-    Ok(())
-}
-
-fn registries(registries: &[RegistryHost]) -> Result<()> {
-    if registries.len() > MAX_REGISTRIES {
-        let problem = format!("has {} entries, the limit is {MAX_REGISTRIES}", registries.len());
-        return Err(Error::invalid("spec.registries", problem));
-    }
-    for (i, host) in registries.iter().enumerate() {
-        let field = format!("spec.registries[{i}]");
-        if host.host.is_empty() || host.host.contains('/') {
-            return Err(Error::invalid(format!("{field}.host"), "must be a host name with an optional port"));
-        }
-        if host.tls.insecure && !host.tls.ca_pem.is_empty() {
-            return Err(Error::invalid(format!("{field}.tls"), "insecure and caPem exclude each other"));
-        }
-        if !host.tls.ca_pem.is_empty() && !host.tls.ca_pem.contains("-----BEGIN CERTIFICATE-----") {
-            return Err(Error::invalid(format!("{field}.tls.caPem"), "must hold certificates in PEM"));
-        }
-        if registries[..i].iter().any(|other| other.host == host.host) {
-            return Err(Error::invalid(format!("{field}.host"), format!("{} stands twice", host.host)));
         }
     }
     Ok(())

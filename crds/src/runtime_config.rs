@@ -1,5 +1,6 @@
 //! RuntimeConfig: how nodes run containers.
 use crate::metadata::ObjectMeta;
+use crate::registry::{Credentials, Proxy, RegistryHost, Transfer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,15 @@ pub struct RuntimeConfigSpec {
     /// Registries, by host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registries: Vec<RegistryHost>,
+    /// Where the node's own registry credentials come from.
+    #[serde(default)]
+    pub credentials: Credentials,
+    /// Proxies between the node and registries; unset is what the daemon's environment says.
+    #[serde(default)]
+    pub proxy: Proxy,
+    /// How image content is fetched.
+    #[serde(default)]
+    pub transfer: Transfer,
     /// The pod network.
     #[serde(default)]
     pub network: Network,
@@ -165,32 +175,6 @@ pub struct Limits {
     /// Most entries of a layer; default 4,194,304.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tar_entries: Option<u64>,
-}
-
-/// How to talk to one registry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RegistryHost {
-    /// Host with its port, as references have it.
-    pub host: String,
-    /// TLS.
-    #[serde(default)]
-    pub tls: RegistryTls,
-    /// Speak plain HTTP. A registry on loopback may do so without being told.
-    #[serde(default)]
-    pub plain_http: bool,
-}
-
-/// TLS with one registry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RegistryTls {
-    /// Certificates of authorities to trust beside the system's, in PEM.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub ca_pem: String,
-    /// Do not verify. Not together with `caPem`.
-    #[serde(default)]
-    pub insecure: bool,
 }
 
 /// The pod network.

@@ -4,6 +4,7 @@
 mod cli;
 mod commands;
 mod layout;
+mod registries;
 mod serve;
 mod streaming;
 

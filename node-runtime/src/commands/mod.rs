@@ -16,7 +16,7 @@ pub mod time;
 pub mod yaml;
 
 use containers::{attach, exec, kill, logs, ps, restart, rm, session, stats, stop, top, update, wait};
-use images::pull;
+use images::{login, pull};
 use node::{completion, config, events, info, inspect, version};
 use pods::run;
 
@@ -42,6 +42,10 @@ pub enum Command {
     Images(images::list::Options),
     /// Pull an image
     Pull(pull::Options),
+    /// Log in to a registry
+    Login(login::Options),
+    /// Log out of a registry
+    Logout(login::Logout),
     /// Show what a container has written
     Logs(logs::Options),
     /// Run a command in a container
@@ -123,6 +127,8 @@ async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
         Command::Pods(options) => pods::list::run(&layout?, &options).await,
         Command::Images(options) => images::list::run(&layout?, &options).await,
         Command::Pull(options) => pull::run(&layout?, &options).await,
+        Command::Login(options) => login::login(&layout?, &options).await,
+        Command::Logout(options) => login::logout(&layout?, &options).await,
         Command::Logs(options) => logs::run(&layout?, &options).await,
         Command::Stop(options) => stop::run(&layout?, &options).await,
         Command::Rm(options) => rm::run(&layout?, &options).await,

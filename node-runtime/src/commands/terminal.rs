@@ -37,3 +37,24 @@ pub fn size() -> (u32, u32) {
         _ => (24, 80),
     }
 }
+
+/// Standard input without echo until this is dropped: for a password.
+pub struct Hidden(Termios);
+
+impl Hidden {
+    /// Switches it.
+    pub fn enter() -> Result<Self> {
+        let before = tcgetattr(stdin()).context("terminal")?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        tcsetattr(stdin(), OptionalActions::Flush, &hidden).context("terminal")?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // Nobody is left to tell when the terminal has gone.
+        let _ = tcsetattr(stdin(), OptionalActions::Flush, &self.0);
+    }
+}

@@ -8,7 +8,6 @@ use crate::layout::Layout;
 use berth_engine::Metrics;
 use berth_images::Images;
 use berth_network::Bridge;
-use berth_registry::Client;
 use berth_settings::{Settings, Standing};
 use prometheus::{IntGauge, Opts};
 
@@ -16,7 +15,7 @@ use prometheus::{IntGauge, Opts};
 pub struct Followers {
     /// The log's level.
     pub log: logging::Handle,
-    /// The registry client and the limits of images.
+    /// The limits of images; the registry client follows by itself.
     pub images: Images,
     /// The built-in network, if it is on.
     pub bridge: Option<Bridge>,
@@ -88,10 +87,6 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
 impl Followers {
     async fn apply(&mut self, standing: &Standing, old: &Settings, new: &Settings) {
         self.log.set(new.log_level);
-        if old.registries != new.registries || old.limits != new.limits {
-            let client = Client::new(wire::registry(new)).map(|client| self.images.set_client(client));
-            told(standing, "spec.registries", client);
-        }
         if old.limits != new.limits {
             self.images.set_limits(wire::images_config(&self.layout, new).limits);
         }

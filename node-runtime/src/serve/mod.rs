@@ -4,6 +4,7 @@ mod live;
 pub(crate) mod logging;
 mod notify;
 mod process;
+mod registry;
 mod sockets;
 mod streaming;
 mod wire;

@@ -2,15 +2,16 @@
 use super::http::Http;
 use super::live::{self, Followers};
 use super::streaming::Streaming;
-use super::{Options, logging};
+use super::{Options, logging, registry};
 use crate::layout::Layout;
+use crate::registries;
 use anyhow::{Context, Result};
 use berth_cgroups::{Cgroups, Driver};
 use berth_engine::{Engine, Metrics, Parts, Paths};
 use berth_images::{Images, ImagesConfig};
 use berth_network::{Bridge, BridgeConfig, Leases, subnet_for};
 use berth_oci::monitor::Launcher;
-use berth_registry::{Client, ClientConfig, HostConfig};
+use berth_registry::Client;
 use berth_settings::{CgroupManager, NetworkMode, Settings, Standing};
 use berth_store::Database;
 use berth_trust::PolicySet;
@@ -48,12 +49,15 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     let metrics = Metrics::new()?;
     let cgroups = Cgroups::probe(driver(&settings)).context("control groups")?;
     let database = Arc::new(Database::open(&layout.lib.join("berth.redb")).context("database")?);
-    let client = Client::new(registry(&settings)).context("registry client")?;
+    let (wanted, problems) = registries::client_config(&settings, layout);
+    problems.iter().for_each(|problem| tracing::error!(problem, "registry settings cannot be applied"));
+    let client = Client::new(wanted.clone()).context("registry client")?;
     let config = images_config(layout, &settings);
     let images = {
         let database = database.clone();
         tokio::task::spawn_blocking(move || Images::open(config, database, client)).await?.context("image store")?
     };
+    registry::follow(standing.clone(), layout.clone(), images.clone(), wanted);
     let network = bridge_config(layout, &settings)?;
     let bridge = match &network {
         Some(config) => Some(start_bridge(config.clone(), database).await?),
@@ -131,19 +135,6 @@ fn cgroup_parent(layout: &Layout, driver: Driver) -> String {
         // A dash in a slice's name means nesting, and the slice above would be nobody's to remove.
         Driver::Systemd => format!("{}.slice", layout.name().replace('-', "_")),
     }
-}
-
-pub(super) fn registry(settings: &Settings) -> ClientConfig {
-    let hosts = settings.registries.iter().map(|r| {
-        let ca_pem = if r.tls.ca_pem.is_empty() { Vec::new() } else { vec![r.tls.ca_pem.clone()] };
-        let config = HostConfig { ca_pem, insecure_skip_verify: r.tls.insecure, plain_http: r.plain_http };
-        (r.host.clone(), config)
-    });
-    let mut config = ClientConfig { hosts: hosts.collect(), ..ClientConfig::default() };
-    if let Some(bytes) = settings.limits.max_manifest_bytes {
-        config.max_manifest_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    }
-    config
 }
 
 pub(super) fn images_config(layout: &Layout, settings: &Settings) -> ImagesConfig {

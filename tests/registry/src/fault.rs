@@ -98,6 +98,8 @@ pub enum Fault {
     Chunked,
     /// Claims this in `Docker-Content-Digest`; an empty text leaves the header out.
     ContentDigest(String),
+    /// Claims this in `Content-Range` of partial answers.
+    ContentRange(String),
     /// Answers a range request with the whole body and 200.
     NoRange,
     /// Closes the connection without an answer.

@@ -23,13 +23,21 @@ pub struct Options {
     pub port: u16,
     /// HTTPS with a certificate from a CA of its own ([`Registry::ca_pem`]), for `localhost`, `127.0.0.1` and `::1`.
     pub tls: bool,
+    /// With `tls`: clients must show a certificate of the same CA ([`Registry::client_identity`]).
+    pub client_certificate: bool,
     /// Who may do what.
     pub auth: AuthMode,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 0, tls: false, auth: AuthMode::Open }
+        Self {
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 0,
+            tls: false,
+            client_certificate: false,
+            auth: AuthMode::Open,
+        }
     }
 }
 
@@ -86,6 +94,8 @@ pub struct Registry {
     addr: SocketAddr,
     shared: Arc<Shared>,
     ca_pem: Option<String>,
+    client: Option<(String, String)>,
+    server: Option<(String, String)>,
     _stop: oneshot::Sender<()>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -93,16 +103,18 @@ pub struct Registry {
 impl Registry {
     /// Starts on the current tokio runtime. Errors: the address cannot be bound.
     pub async fn start(options: Options) -> io::Result<Self> {
-        let identity = options.tls.then(Identity::generate).transpose()?;
+        let identity = options.tls.then(|| Identity::generate(options.client_certificate)).transpose()?;
         let listener = tokio::net::TcpListener::bind((options.bind, options.port)).await?;
         let addr = listener.local_addr()?;
         let scheme = if options.tls { "https" } else { "http" };
         let shared = Arc::new(Shared::new(options.auth, format!("{scheme}://{addr}")));
         let (stop, stopped) = oneshot::channel();
         let ca_pem = identity.as_ref().map(|i| i.ca_pem.clone());
+        let client = identity.as_ref().map(|i| i.client.clone());
+        let server = identity.as_ref().map(|i| i.server.clone());
         let acceptor = identity.map(|i| i.acceptor);
         tokio::spawn(server::serve(listener, acceptor, Arc::clone(&shared), stopped));
-        Ok(Self { addr, shared, ca_pem, _stop: stop, thread: None })
+        Ok(Self { addr, shared, ca_pem, client, server, _stop: stop, thread: None })
     }
 
     /// Starts on a thread and a runtime of its own, for callers without one.
@@ -113,9 +125,11 @@ impl Registry {
             let started = runtime.and_then(|rt| rt.block_on(Self::start(options)).map(|registry| (rt, registry)));
             match started {
                 Ok((runtime, registry)) => {
-                    let (addr, shared, ca_pem) = (registry.addr, Arc::clone(&registry.shared), registry.ca_pem.clone());
+                    let (addr, shared) = (registry.addr, Arc::clone(&registry.shared));
+                    let ca_pem = registry.ca_pem.clone();
+                    let (client, server) = (registry.client.clone(), registry.server.clone());
                     let (stop, stopped) = oneshot::channel::<()>();
-                    let _ = sender.send(Ok((addr, shared, ca_pem, stop)));
+                    let _ = sender.send(Ok((addr, shared, ca_pem, client, server, stop)));
                     // Ends when the handle drops its sender; the inner registry and the runtime end with it.
                     let _ = runtime.block_on(stopped);
                     drop(registry);
@@ -125,8 +139,8 @@ impl Registry {
                 }
             }
         })?;
-        let (addr, shared, ca_pem, stop) = receiver.recv().map_err(io::Error::other)??;
-        Ok(Self { addr, shared, ca_pem, _stop: stop, thread: Some(thread) })
+        let (addr, shared, ca_pem, client, server, stop) = receiver.recv().map_err(io::Error::other)??;
+        Ok(Self { addr, shared, ca_pem, client, server, _stop: stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -152,6 +166,16 @@ impl Registry {
     /// The CA that signed its certificate, if it speaks TLS.
     pub fn ca_pem(&self) -> Option<&str> {
         self.ca_pem.as_deref()
+    }
+
+    /// A client's certificate and key in PEM, signed by its CA, if it speaks TLS.
+    pub fn client_identity(&self) -> Option<(&str, &str)> {
+        self.client.as_ref().map(|(cert, key)| (cert.as_str(), key.as_str()))
+    }
+
+    /// Its own certificate and key in PEM, for another server on loopback.
+    pub fn server_identity(&self) -> Option<(&str, &str)> {
+        self.server.as_ref().map(|(cert, key)| (cert.as_str(), key.as_str()))
     }
 
     /// Builds and stores an image; returns its manifest's digest.
@@ -266,6 +290,11 @@ impl Registry {
     /// TCP connections so far.
     pub fn connections(&self) -> u64 {
         self.shared.counters.connections()
+    }
+
+    /// How many of them spoke HTTP/2.
+    pub fn h2_connections(&self) -> u64 {
+        self.shared.counters.h2()
     }
 
     /// Most bodies under way at one time so far.

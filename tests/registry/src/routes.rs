@@ -89,6 +89,7 @@ pub(crate) fn answer(state: &mut State, parts: &Parts, body: Bytes, honour_range
         "blobs" if pull && !target.last.starts_with("uploads") => blob(state, &target, range),
         "blobs" => uploads::blob(state, parts, &target, &body),
         "tags" => tags(state, target.repo),
+        "referrers" if pull => referrers(state, &target, &parts.uri),
         _ => Answer::error(StatusCode::NOT_FOUND, "UNSUPPORTED", "no such endpoint"),
     }
 }
@@ -103,7 +104,7 @@ pub(crate) struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn parse(path: &'a str) -> Option<Self> {
-        for kind in ["manifests", "blobs", "tags"] {
+        for kind in ["manifests", "blobs", "tags", "referrers"] {
             if let Some(at) = path.find(&format!("/{kind}/")) {
                 return Some(Self { repo: &path[..at], kind, last: &path[at + kind.len() + 2..] });
             }
@@ -155,6 +156,35 @@ fn parse_range(text: &str, total: usize) -> Option<(usize, usize)> {
     let from: usize = from.parse().ok()?;
     let to = if to.is_empty() { total.checked_sub(1)? } else { to.parse::<usize>().ok()?.min(total.checked_sub(1)?) };
     (from <= to).then_some((from, to))
+}
+
+/// Manifests whose subject is the target, as an index; `artifactType` filters (distribution spec, "Listing Referrers").
+fn referrers(state: &State, target: &Target<'_>, uri: &http::Uri) -> Answer {
+    let query = auth::query_pairs(uri.query().unwrap_or_default());
+    let wanted = query.iter().find(|(name, _)| name == "artifactType").map(|(_, value)| value.as_str());
+    let empty = Default::default();
+    let manifests = state.repos.get(target.repo).map_or(&empty, |repo| &repo.manifests);
+    let mut found: Vec<_> = manifests
+        .iter()
+        .filter_map(|(digest, (media_type, bytes))| {
+            let manifest: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+            let kind =
+                manifest["artifactType"].as_str().or(manifest["config"]["mediaType"].as_str()).unwrap_or_default();
+            let meant = manifest["subject"]["digest"] == target.last && wanted.is_none_or(|w| w == kind);
+            meant.then(|| {
+                json!({"mediaType": media_type, "digest": digest.as_str(), "size": bytes.len(), "artifactType": kind,
+                       "annotations": manifest["annotations"].as_object().cloned().unwrap_or_default()})
+            })
+        })
+        .collect();
+    found.sort_by_key(|d| d["digest"].to_string());
+    let index = json!({"schemaVersion": 2, "mediaType": crate::OCI_INDEX, "manifests": found});
+    let mut answer = Answer::json(StatusCode::OK, &index);
+    answer.header(CONTENT_TYPE, crate::OCI_INDEX);
+    if wanted.is_some() {
+        answer.header(HeaderName::from_static("oci-filters-applied"), "artifactType");
+    }
+    answer
 }
 
 fn tags(state: &State, repo: &str) -> Answer {

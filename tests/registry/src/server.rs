@@ -6,13 +6,13 @@ use crate::registry::AuthMode;
 use crate::routes::{self, Answer};
 use crate::state::{Counters, Request, State};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Limited, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -67,17 +67,25 @@ pub(crate) async fn serve(
             match tls {
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        serve_connection(stream, shared).await;
+                        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        serve_connection(stream, shared, h2).await;
                     }
                 }
-                None => serve_connection(stream, shared).await,
+                None => serve_connection(stream, shared, false).await,
             }
         });
     }
 }
 
-async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, shared: Arc<Shared>) {
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, shared: Arc<Shared>, h2: bool) {
     let service = service_fn(|request| handle(request, Arc::clone(&shared)));
+    if h2 {
+        shared.counters.connected_h2();
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let service = service_fn(move |request| handle(request, Arc::clone(&shared)));
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        return;
+    }
     // An error here is a client that went away, or a fault that cut the connection.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
@@ -167,6 +175,9 @@ fn finish(mut answer: Answer, faults: &[Fault], method: &Method, shared: &Shared
             Fault::ContentType(value) => answer.header(CONTENT_TYPE, value),
             Fault::ContentLength(value) => length = Some(*value),
             Fault::Chunked => chunked = true,
+            Fault::ContentRange(value) if answer.status == StatusCode::PARTIAL_CONTENT => {
+                answer.header(CONTENT_RANGE, value);
+            }
             Fault::ContentDigest(value) => answer.header(routes::CONTENT_DIGEST, value),
             _ => {}
         }

@@ -38,6 +38,7 @@ pub(crate) struct Counters {
     active: AtomicU64,
     peak: AtomicU64,
     connections: AtomicU64,
+    h2: AtomicU64,
 }
 
 impl Counters {
@@ -55,6 +56,14 @@ impl Counters {
 
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    pub fn connected_h2(&self) {
+        self.h2.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn h2(&self) -> u64 {
+        self.h2.load(Ordering::Relaxed)
     }
 
     pub fn body_started(&self) {

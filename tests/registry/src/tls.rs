@@ -9,11 +9,15 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) struct Identity {
     pub ca_pem: String,
+    /// Certificate and key of the server.
+    pub server: (String, String),
+    /// Certificate and key of a client.
+    pub client: (String, String),
     pub acceptor: TlsAcceptor,
 }
 
 impl Identity {
-    pub fn generate() -> io::Result<Self> {
+    pub fn generate(client_certificate: bool) -> io::Result<Self> {
         let ca_key = KeyPair::generate().map_err(io::Error::other)?;
         let mut ca = CertificateParams::new(Vec::<String>::new()).map_err(io::Error::other)?;
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -28,12 +32,28 @@ impl Identity {
         leaf.distinguished_name.push(DnType::CommonName, "berth test registry");
         let cert = leaf.signed_by(&key, &issuer).map_err(io::Error::other)?;
 
+        let client_key = KeyPair::generate().map_err(io::Error::other)?;
+        let mut client = CertificateParams::new(Vec::<String>::new()).map_err(io::Error::other)?;
+        client.distinguished_name.push(DnType::CommonName, "berth test client");
+        let client = client.signed_by(&client_key, &issuer).map_err(io::Error::other)?;
+        let client = (client.pem(), client_key.serialize_pem());
+
+        let server = (cert.pem(), key.serialize_pem());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = rustls::ServerConfig::builder_with_provider(provider)
+        let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .and_then(|c| c.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key))
             .map_err(io::Error::other)?;
-        Ok(Self { ca_pem: ca_cert.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let builder = if client_certificate {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(ca_cert.der().clone()).map_err(io::Error::other)?;
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().map_err(io::Error::other)?)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config = builder.with_single_cert(vec![cert.der().clone()], key).map_err(io::Error::other)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { ca_pem: ca_cert.pem(), server, client, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What the tests call, beside our own programs.
-const PACKAGES: [install::Package; 3] = [("nftables", "nft"), ("iproute2", "ip"), ("busybox-static", "busybox")];
+const PACKAGES: [install::Package; 4] =
+    [("nftables", "nft"), ("iproute2", "ip"), ("busybox-static", "busybox"), ("docker-registry", "docker-registry")];
 
 /// The package with the tests on a real kernel. Those named `guest_*` need what only the guest has: systemd and cgroup v2.
 pub const CHOICE: [&str; 2] = ["--package", "berth-node-tests"];

@@ -20,16 +20,21 @@ use tokio::sync::mpsc;
 const CONFIG_TYPES: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 /// Layers that are archives. How they are compressed their first bytes tell.
-const LAYER_TYPES: [&str; 8] = [
+const LAYER_TYPES: [&str; 10] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 ];
+
+/// Indexes on the way to an image. One is common; a few publishers put theirs into another.
+const MAX_NESTED: usize = 3;
 
 /// How long the finished layers of a pull that a registry failed wait for the next attempt. The kubelet's longest pause between two
 /// attempts is five minutes.
@@ -185,25 +190,25 @@ impl Pull {
         let PullRequest { reference, digest, auth, .. } = &self.request;
         let client = self.images.client();
         self.tell("", PullStage::Resolving, 0, 0);
-        let raw = client.manifest(reference, digest, auth).await?;
-        let entry = match parse_manifest(&raw.bytes, &raw.media_type)? {
-            ManifestKind::Image(manifest) => return Ok((raw.digest, raw.bytes, manifest)),
-            ManifestKind::Index(entries) => {
-                let most = self.images.limits().max_index_entries;
-                if entries.len() > most {
-                    return Err(refused(
-                        "image index",
-                        format!("has {} entries, more than {most} (maxIndexEntries)", entries.len()),
-                    ));
+        let mut digest = digest.clone();
+        for _ in 0..=MAX_NESTED {
+            let raw = client.manifest(reference, &digest, auth).await?;
+            digest = match parse_manifest(&raw.bytes, &raw.media_type)? {
+                ManifestKind::Image(manifest) => return Ok((raw.digest, raw.bytes, manifest)),
+                ManifestKind::Index(entries) => {
+                    let most = self.images.limits().max_index_entries;
+                    if entries.len() > most {
+                        let problem = format!("has {} entries, more than {most} (maxIndexEntries)", entries.len());
+                        return Err(refused("image index", problem));
+                    }
+                    select_platform(&entries, &Platform::host())?.digest.clone()
                 }
-                select_platform(&entries, &Platform::host())?.clone()
-            }
-        };
-        let raw = client.manifest(reference, &entry.digest, auth).await?;
-        match parse_manifest(&raw.bytes, &raw.media_type)? {
-            ManifestKind::Image(manifest) => Ok((raw.digest, raw.bytes, manifest)),
-            ManifestKind::Index(_) => Err(refused("image index", "names another index for this platform")),
+            };
         }
+        Err(refused(
+            "image index",
+            format!("names indexes inside indexes, deeper than the {MAX_NESTED} that are followed"),
+        ))
     }
 
     async fn config(&self, descriptor: &Descriptor) -> Result<Bytes> {

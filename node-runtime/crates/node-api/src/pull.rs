@@ -33,7 +33,7 @@ async fn run(engine: Arc<Engine>, request: wire::PullImageRequest, tell: &mpsc::
     let (progress, mut steps) = mpsc::channel(BACKLOG);
     let auth = match request.username.as_str() {
         "" => Auth::Anonymous,
-        _ => Auth::Basic { username: request.username, password: request.password },
+        _ => Auth::Basic { username: request.username, password: request.password.into() },
     };
     let spec = PullSpec { reference: request.reference, auth, namespace: request.namespace, progress: Some(progress) };
     let forward = async {

@@ -2,7 +2,7 @@
 //!
 //! Owns: their forms and where they apply. Must not: show them; `Debug` names the form only.
 use crate::endpoint;
-use aws_lc_rs::digest;
+use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use berth_model::{Error, Result};
@@ -20,12 +20,19 @@ pub enum Auth {
         /// User name.
         username: String,
         /// Password.
-        password: String,
+        password: Secret,
     },
     /// A refresh token, exchanged at the token server (OAuth2).
-    IdentityToken(String),
+    IdentityToken(Secret),
     /// A token for the registry itself, sent as it is.
-    RegistryToken(String),
+    RegistryToken(Secret),
+    /// Any of these, for another host than the one that the reference names: of use for a mirror on that host alone.
+    Elsewhere {
+        /// `host[:port]`.
+        host: String,
+        /// What is for it.
+        auth: Box<Auth>,
+    },
 }
 
 /// The fields of the CRI's AuthConfig, borrowed.
@@ -46,17 +53,36 @@ pub struct Credentials<'a> {
 }
 
 impl Auth {
-    /// The credentials to use for `host`. The most specific field wins: registry token, identity token, user name, `auth`.
-    /// Credentials whose server address is another host are not used at all. Errors: `InvalidArgument` naming the field.
+    /// The credentials of a request for an image on `host`. The most specific field wins: registry token, identity token, user
+    /// name, `auth`. Credentials whose server address is another host are kept for a mirror there and shown to nobody else (as
+    /// containerd does). Errors: `InvalidArgument` naming the field.
     pub fn from_cri(fields: &Credentials<'_>, host: &str) -> Result<Self> {
-        if !fields.server_address.is_empty() && !endpoint::same_registry(fields.server_address, host) {
-            return Ok(Self::Anonymous);
+        let auth = Self::from_fields(fields)?;
+        if fields.server_address.is_empty()
+            || auth == Self::Anonymous
+            || endpoint::same_registry(fields.server_address, host)
+        {
+            return Ok(auth);
         }
+        let host = endpoint::registry_of(fields.server_address);
+        Ok(Self::Elsewhere { host, auth: Box::new(auth) })
+    }
+
+    /// What this is for the registry that the reference names, and, when `host` is given, for a mirror on that host.
+    pub(crate) fn at(&self, mirror: Option<&str>) -> Self {
+        match (self, mirror) {
+            (Self::Elsewhere { host, auth }, Some(mirror)) if host == mirror => (**auth).clone(),
+            (Self::Elsewhere { .. }, _) | (_, Some(_)) => Self::Anonymous,
+            (own, None) => own.clone(),
+        }
+    }
+
+    fn from_fields(fields: &Credentials<'_>) -> Result<Self> {
         if !fields.registry_token.is_empty() {
-            return Ok(Self::RegistryToken(fields.registry_token.to_owned()));
+            return Ok(Self::RegistryToken(fields.registry_token.into()));
         }
         if !fields.identity_token.is_empty() {
-            return Ok(Self::IdentityToken(fields.identity_token.to_owned()));
+            return Ok(Self::IdentityToken(fields.identity_token.into()));
         }
         if !fields.username.is_empty() {
             return Self::basic(fields.username, fields.password);
@@ -64,43 +90,30 @@ impl Auth {
         if fields.auth.is_empty() {
             return Ok(Self::Anonymous);
         }
-        let bad = || Error::invalid("auth.auth", "must be base64 of username:password");
-        let raw = STANDARD.decode(fields.auth.trim()).map_err(|_| bad())?;
-        // Some tools pad the text with zero bytes; Docker's own reader strips them.
-        let text = std::str::from_utf8(&raw).map_err(|_| bad())?.trim_end_matches('\0');
-        let (username, password) = text.split_once(':').ok_or_else(bad)?;
-        Self::basic(username, password)
+        Self::from_base64(fields.auth).ok_or_else(|| Error::invalid("auth.auth", "must be base64 of username:password"))
     }
 
-    fn basic(username: &str, password: &str) -> Result<Self> {
+    /// What stands in an `auth` field: base64 of `username:password`.
+    pub(crate) fn from_base64(text: &str) -> Option<Self> {
+        let raw = STANDARD.decode(text.trim()).ok()?;
+        // Some tools pad the text with zero bytes; Docker's own reader strips them.
+        let text = std::str::from_utf8(&raw).ok()?.trim_end_matches('\0');
+        let (username, password) = text.split_once(':')?;
+        Some(Self::Basic { username: username.to_owned(), password: password.into() })
+    }
+
+    /// User name and password. Errors: `InvalidArgument` for a user name with a colon.
+    pub fn basic(username: &str, password: &str) -> Result<Self> {
         if username.contains(':') {
             return Err(Error::invalid("auth.username", "must not contain a colon (RFC 7617)"));
         }
-        Ok(Self::Basic { username: username.to_owned(), password: password.to_owned() })
-    }
-
-    /// A value that differs wherever the credentials differ and tells nothing about them.
-    pub(crate) fn fingerprint(&self) -> [u8; 32] {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        let parts: [&str; 3] = match self {
-            Self::Anonymous => ["anonymous", "", ""],
-            Self::Basic { username, password } => ["basic", username, password],
-            Self::IdentityToken(token) => ["identity", token, ""],
-            Self::RegistryToken(token) => ["registry", token, ""],
-        };
-        for part in parts {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part.as_bytes());
-        }
-        let mut out = [0; 32];
-        out.copy_from_slice(hash.finish().as_ref());
-        out
+        Ok(Self::Basic { username: username.to_owned(), password: password.into() })
     }
 
     /// The `Basic` header value; `None` for other forms.
     pub(crate) fn basic_header(&self) -> Option<HeaderValue> {
         let Self::Basic { username, password } = self else { return None };
-        secret(&format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
+        secret(&format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.expose()))))
     }
 }
 
@@ -118,6 +131,7 @@ impl fmt::Debug for Auth {
             Self::Basic { .. } => "Basic(redacted)",
             Self::IdentityToken(_) => "IdentityToken(redacted)",
             Self::RegistryToken(_) => "RegistryToken(redacted)",
+            Self::Elsewhere { .. } => "Elsewhere(redacted)",
         })
     }
 }
@@ -169,8 +183,14 @@ mod tests {
         assert_eq!(at("https://index.docker.io/v1/", "docker.io"), basic("u", ""));
         assert_eq!(at("ghcr.io", "ghcr.io"), basic("u", ""));
         assert_eq!(at("https://r.example:5000/v2/", "r.example:5000"), basic("u", ""));
-        assert_eq!(at("r.example", "r.example:5000"), Auth::Anonymous);
-        assert_eq!(at("ghcr.io", "ghcr.io.evil.example"), Auth::Anonymous);
+        for (server, host) in [("r.example", "r.example:5000"), ("https://GHCR.io/v2/", "ghcr.io.evil.example")] {
+            let kept = at(server, host);
+            assert_eq!(kept.at(None), Auth::Anonymous, "{server} is not {host}");
+            assert_eq!(kept.at(Some(host)), Auth::Anonymous);
+        }
+        assert_eq!(at("https://M.example:5000/", "ghcr.io").at(Some("m.example:5000")), basic("u", ""));
+        assert_eq!(basic("u", "p").at(Some("m.example")), Auth::Anonymous, "a mirror gets nothing by itself");
+        assert_eq!(basic("u", "p").at(None), basic("u", "p"));
     }
 
     #[test]

@@ -36,13 +36,16 @@ pub(crate) fn without_port(host: &str) -> &str {
 
 /// Whether a server address (host or URL, as in Docker's configuration files) means the registry `host`.
 pub(crate) fn same_registry(server_address: &str, host: &str) -> bool {
+    registry_of(server_address) == registry_of(host)
+}
+
+/// The registry, as references name it, that a server address means.
+pub fn registry_of(server_address: &str) -> String {
     let bare = server_address.split_once("://").map_or(server_address, |(_, rest)| rest);
-    let bare = bare.split('/').next().unwrap_or_default();
-    let canonical = |h: &str| match h {
+    match bare.split('/').next().unwrap_or_default() {
         "index.docker.io" | HUB => "docker.io".to_owned(),
         other => other.to_ascii_lowercase(),
-    };
-    canonical(bare) == canonical(host)
+    }
 }
 
 /// `scheme://host:port` of a URL with the default port written out: what a credential is bound to.

@@ -1,6 +1,8 @@
 //! Errors of the client: what a registry did, in words the kubelet understands.
 //!
 //! Owns: the sentences and kinds. Must not: print a credential, or a query string (signed URLs carry secrets there).
+use crate::observe::Outcome;
+use crate::site::Site;
 use berth_model::{Error, ErrorKind, Reference};
 use std::time::Duration;
 
@@ -11,6 +13,20 @@ pub(crate) enum Failure {
     Final(Error),
     /// Trying again may help; the registry may have said when.
     Again(Error, Option<Duration>),
+    /// As `Again`: too many asked at once.
+    Limited(Error, Option<Duration>),
+}
+
+impl Failure {
+    /// As an observer hears it.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Final(e) if e.kind() == ErrorKind::NotFound => Outcome::NotFound,
+            Self::Final(e) if e.kind() == ErrorKind::PermissionDenied => Outcome::Denied,
+            Self::Limited(..) => Outcome::RateLimited,
+            _ => Outcome::Failed,
+        }
+    }
 }
 
 impl From<Error> for Failure {
@@ -25,9 +41,9 @@ pub(crate) fn unavailable(host: &str, what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unknown, format!("RegistryUnavailable: registry {host} {what}"))
 }
 
-/// The registry refuses this repository.
-pub(crate) fn denied(repo: &Reference, why: impl std::fmt::Display) -> Error {
-    let (host, path) = (repo.host(), repo.path());
+/// A site refuses this repository.
+pub(crate) fn denied(site: &Site, repo: &Reference, why: impl std::fmt::Display) -> Error {
+    let (host, path) = (site.name(), site.repository(repo));
     Error::new(ErrorKind::PermissionDenied, format!("registry {host} refuses access to repository {path}: {why}"))
 }
 

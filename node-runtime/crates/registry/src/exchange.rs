@@ -1,74 +1,219 @@
 //! One attempt at one request: authentication, redirects, and what a status means.
 //!
-//! Owns: where the credential goes. Must not: repeat an attempt ([`crate::retry`] does), read bodies beyond a limit.
-use crate::auth::{Auth, secret};
-use crate::challenge::{Challenge, parse_challenges};
+//! Owns: where a request goes and what it carries. Must not: repeat an attempt ([`crate::retry`] does), read bodies beyond a limit.
+use crate::auth::Auth;
 use crate::endpoint;
 use crate::error::{Failure, denied, unavailable};
-use crate::token::{Cache, Key, Wanted};
-use crate::transport::Transport;
+use crate::observe::{Observation, Outcome, Phase};
+use crate::site::Site;
+use crate::token::Cache;
+use crate::transport::{Body, Transport};
+use crate::wallet::Wallet;
 use berth_model::{Error, ErrorKind, Reference, Result};
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, LOCATION, RANGE, RETRY_AFTER, USER_AGENT};
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// Redirects followed at most.
 const MAX_REDIRECTS: usize = 5;
-/// How long a proof is kept that has no expiry of its own.
-const BASIC_LIFE: Duration = Duration::from_secs(300);
 
-/// A request to a registry.
-#[derive(Debug)]
+/// Where a request goes.
+#[derive(Debug, Clone)]
+#[allow(dead_code)] // Locations are of uploads.
+pub(crate) enum Target {
+    /// Below `/v2/<repository>/`, such as `manifests/latest`.
+    Path(String),
+    /// `/v2/` itself: who am I.
+    Root,
+    /// What a `Location` of this site named, such as an upload; credentials go along only to the site itself.
+    Location(Uri),
+}
+
+/// What a request carries. It is made anew for each way that the request has to go.
+#[derive(Clone, Copy)]
+#[allow(dead_code)] // Bodies are of uploads.
+pub(crate) enum Payload<'a> {
+    None,
+    Bytes(&'a Bytes),
+}
+
+/// A request to a site.
+#[derive(Clone)]
 pub(crate) struct Ask<'a> {
+    pub site: &'a Site,
     pub method: Method,
     pub repo: &'a Reference,
+    /// Credentials of the request; anonymous are the node's own.
     pub auth: &'a Auth,
-    /// Below `/v2/<repository>/`, such as `manifests/latest`.
-    pub path: String,
+    pub target: Target,
+    pub phase: Phase,
     pub accept: &'static str,
     /// Statuses that are an answer to the caller, not a failure.
     pub pass: &'static [u16],
-    /// First byte wanted, if not the first of all.
-    pub from: Option<u64>,
+    /// First byte wanted and the one behind the last, if not all.
+    pub range: Option<(u64, Option<u64>)>,
+    /// Wants a connection of its own.
+    pub lanes: bool,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub payload: Payload<'a>,
+    /// Time beyond that for headers, for a request that carries much.
+    pub patience: Duration,
+}
+
+impl<'a> Ask<'a> {
+    /// A request without a body for what lies below the repository.
+    pub fn new(
+        site: &'a Site,
+        repo: &'a Reference,
+        auth: &'a Auth,
+        phase: Phase,
+        method: Method,
+        path: String,
+    ) -> Self {
+        Self {
+            site,
+            method,
+            repo,
+            auth,
+            target: Target::Path(path),
+            phase,
+            accept: "*/*",
+            pass: &[],
+            range: None,
+            lanes: false,
+            headers: Vec::new(),
+            payload: Payload::None,
+            patience: Duration::ZERO,
+        }
+    }
+
+    /// Whether it changes the registry: then tokens must allow it.
+    pub fn writes(&self) -> bool {
+        self.phase == Phase::Push
+    }
+
+    /// Whether the caller wants this status as it is. Of a server elsewhere only an upload's answers are.
+    fn passes(&self, status: u16, at_home: bool) -> bool {
+        (at_home || self.writes()) && self.pass.contains(&status)
+    }
+
+    fn uri(&self, scheme: &Scheme) -> Result<Uri> {
+        let Site { authority, root, registry, .. } = self.site;
+        let url = match &self.target {
+            Target::Location(uri) => return Ok(uri.clone()),
+            Target::Path(path) => format!("{scheme}://{authority}{root}/{}/{path}", self.repo.path()),
+            Target::Root => format!("{scheme}://{authority}{root}/"),
+        };
+        // A pull-through cache for several registries learns so which one is meant, as from containerd.
+        let url = match &self.site.mirror {
+            Some(_) => format!("{url}?ns={registry}"),
+            None => url,
+        };
+        url.parse()
+            .map_err(|_| Error::invalid("image reference", format!("registry host {registry:?} makes no valid URL")))
+    }
+
+    fn request(
+        &self,
+        transport: &Transport,
+        uri: &Uri,
+        proof: Option<&HeaderValue>,
+        home: bool,
+    ) -> Result<Request<Body>> {
+        let mut builder = Request::builder()
+            .method(self.method.clone())
+            .uri(uri)
+            .header(USER_AGENT, &transport.config.user_agent)
+            .header(ACCEPT, self.accept);
+        match self.range {
+            Some((from, Some(end))) => {
+                builder = builder.header(RANGE, format!("bytes={from}-{}", end.saturating_sub(1)))
+            }
+            Some((from, None)) => builder = builder.header(RANGE, format!("bytes={from}-")),
+            None => {}
+        }
+        // The settings' headers are for the site, like its credentials.
+        let own = self.site.headers.iter().filter(|_| home);
+        for (name, value) in self.headers.iter().chain(own) {
+            builder = builder.header(name, value);
+        }
+        if let Some(proof) = proof {
+            builder = builder.header(AUTHORIZATION, proof);
+        }
+        let body = match self.payload {
+            Payload::None => empty(),
+            Payload::Bytes(bytes) => full(bytes.clone()),
+        };
+        builder.body(body).map_err(|e| Error::internal(format!("registry request: {e}")))
+    }
+}
+
+/// No body.
+pub(crate) fn empty() -> Body {
+    full(Bytes::new())
+}
+
+/// A body in memory.
+pub(crate) fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// What an attempt needs of the client.
+#[derive(Clone, Copy)]
 pub(crate) struct Exchange<'a> {
     pub transport: &'a Transport,
     pub cache: &'a Cache,
 }
 
 impl Exchange<'_> {
-    /// Sends, answers a challenge, follows redirects. The answer has a status of success; others are failures.
+    /// Sends, answers a challenge, follows redirects. The answer has a status of success, or one that the caller lets pass.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Response<Incoming>, Failure> {
-        let host = ask.repo.host();
-        let scheme = self.transport.scheme(host).await?;
-        let url = format!("{scheme}://{}/v2/{}/{}", endpoint::authority(host), ask.repo.path(), ask.path);
-        let bad_url = |_| Error::invalid("image reference", format!("registry host {host:?} makes no valid URL"));
-        let mut uri: Uri = url.parse().map_err(bad_url)?;
-        let key = Key::new(ask.repo, ask.auth);
-        let mut proof = self.known_proof(&key, ask, &scheme);
-        let (mut at_home, mut challenged, mut hops) = (true, false, 0);
+        let begun = Instant::now();
+        let result = self.walk(ask).await;
+        let outcome = match &result {
+            Ok(response) if response.status().as_u16() == 404 => Outcome::NotFound,
+            Ok(_) => Outcome::Ok,
+            Err(failure) => failure.outcome(),
+        };
+        let place = ask.site.place();
+        self.transport.tell(&Observation::Request { place, phase: ask.phase, outcome, elapsed: begun.elapsed() });
+        result
+    }
+
+    async fn walk(&self, ask: &Ask<'_>) -> Result<Response<Incoming>, Failure> {
+        let name = ask.site.name();
+        let scheme = self.transport.scheme(ask.site).await?;
+        let mut uri = ask.uri(&scheme)?;
+        let home = format!("{scheme}://{}", ask.site.authority).parse().ok().and_then(|u| endpoint::origin(&u));
+        let mut wallet = Wallet::new(*self, ask, &scheme);
+        let mut at_home = endpoint::origin(&uri) == home;
+        let mut proof = wallet.known().filter(|_| at_home);
+        let mut hops = 0;
         loop {
-            let response = self.transport.send(host, request(self.transport, ask, &uri, proof.as_ref())?).await?;
-            let status = response.status();
-            if status == StatusCode::UNAUTHORIZED && at_home && !challenged {
-                challenged = true;
-                self.cache.forget(&key);
-                proof = Some(self.prove(&key, ask, &scheme, response.headers()).await?);
-            } else if let Some(location) = redirect(&response) {
+            let request = ask.request(self.transport, &uri, proof.as_ref(), at_home)?;
+            let response = self.transport.send(ask.site, request, ask.lanes, ask.patience).await?;
+            let status = response.status().as_u16();
+            if ask.passes(status, at_home) {
+                return Ok(response);
+            }
+            if at_home
+                && wallet.may_help(status)
+                && let Some(next) = wallet.next(response.headers()).await?
+            {
+                proof = Some(next);
+            } else if let Some(location) = redirect(ask, &response) {
                 hops += 1;
                 if hops > MAX_REDIRECTS {
-                    return Err(unavailable(host, format!("redirects more than {MAX_REDIRECTS} times")).into());
+                    return Err(unavailable(name, format!("redirects more than {MAX_REDIRECTS} times")).into());
                 }
                 let next = endpoint::resolve_location(&uri, location)
                     .filter(|next| endpoint::may_redirect(&uri, next))
-                    .ok_or_else(|| unavailable(host, "redirects to where a pull must not follow"))?;
+                    .ok_or_else(|| unavailable(name, "redirects to where a pull must not follow"))?;
                 // Once away, the credential stays behind, even if the way leads back.
                 if endpoint::origin(&next) != endpoint::origin(&uri) {
                     at_home = false;
@@ -76,120 +221,66 @@ impl Exchange<'_> {
                 }
                 uri = next;
             } else {
-                return judge(ask, response, at_home, &uri);
+                return judge(ask, response, at_home, &uri, wallet.has_shown());
             }
         }
     }
-
-    /// What can be shown before a challenge: a token of before, or the registry token itself.
-    fn known_proof(&self, key: &Key, ask: &Ask<'_>, scheme: &Scheme) -> Option<HeaderValue> {
-        match ask.auth {
-            Auth::RegistryToken(token) if sendable(ask, scheme) => secret(&format!("Bearer {token}")),
-            _ => self.cache.get(key),
-        }
-    }
-
-    /// Answers the challenges of a 401.
-    async fn prove(
-        &self,
-        key: &Key,
-        ask: &Ask<'_>,
-        scheme: &Scheme,
-        headers: &HeaderMap,
-    ) -> Result<HeaderValue, Failure> {
-        if *ask.auth != Auth::Anonymous && !sendable(ask, scheme) {
-            return Err(denied(ask.repo, "credentials are not sent over plain HTTP; serve it over HTTPS").into());
-        }
-        if matches!(ask.auth, Auth::RegistryToken(_)) {
-            return Err(denied(ask.repo, "it did not accept the registry token").into());
-        }
-        let challenges: Vec<Challenge> = headers
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(parse_challenges)
-            .collect();
-        let bearer = challenges.iter().find_map(|c| match c {
-            Challenge::Bearer { realm, service, scope } => Some((realm, service, scope)),
-            Challenge::Basic => None,
-        });
-        let (value, life) = match bearer {
-            Some((realm, service, scope)) => {
-                let scope = match scope.as_str() {
-                    "" => format!("repository:{}:pull", ask.repo.path()),
-                    given => given.to_owned(),
-                };
-                let wanted = Wanted { repo: ask.repo, auth: ask.auth, realm, service, scope: &scope };
-                wanted.fetch(self.transport).await?
-            }
-            None if challenges.contains(&Challenge::Basic) => match ask.auth.basic_header() {
-                Some(value) => (value, BASIC_LIFE),
-                None => return Err(denied(ask.repo, "it wants a user name and a password").into()),
-            },
-            None => return Err(denied(ask.repo, "it asks for a kind of authentication that is not supported").into()),
-        };
-        self.cache.put(key.clone(), value.clone(), life);
-        Ok(value)
-    }
 }
 
-/// Credentials travel over TLS, or stay on this machine.
-fn sendable(ask: &Ask<'_>, scheme: &Scheme) -> bool {
-    *scheme == Scheme::HTTPS || endpoint::is_loopback(ask.repo.host())
-}
-
-fn request(
-    transport: &Transport,
-    ask: &Ask<'_>,
-    uri: &Uri,
-    proof: Option<&HeaderValue>,
-) -> Result<Request<Full<Bytes>>, Failure> {
-    let mut builder = Request::builder()
-        .method(ask.method.clone())
-        .uri(uri)
-        .header(USER_AGENT, &transport.config.user_agent)
-        .header(ACCEPT, ask.accept);
-    if let Some(from) = ask.from {
-        builder = builder.header(RANGE, format!("bytes={from}-"));
-    }
-    if let Some(proof) = proof {
-        builder = builder.header(AUTHORIZATION, proof);
-    }
-    builder.body(Full::default()).map_err(|e| Error::internal(format!("registry request: {e}")).into())
-}
-
-fn redirect(response: &Response<Incoming>) -> Option<&str> {
-    let follow = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+/// Where the answer leads. What carries a body is sent again only where the answer says so (307, 308).
+fn redirect<'r>(ask: &Ask<'_>, response: &'r Response<Incoming>) -> Option<&'r str> {
+    let reads = matches!(ask.method, Method::GET | Method::HEAD);
+    let follow = match response.status().as_u16() {
+        307 | 308 => true,
+        301..=303 => reads,
+        _ => false,
+    };
     response.headers().get(LOCATION).filter(|_| follow)?.to_str().ok()
 }
 
 /// Success, or the failure that the status stands for.
-fn judge(ask: &Ask<'_>, response: Response<Incoming>, at_home: bool, uri: &Uri) -> Result<Response<Incoming>, Failure> {
-    let (host, repo) = (ask.repo.host(), ask.repo);
+fn judge(
+    ask: &Ask<'_>,
+    response: Response<Incoming>,
+    at_home: bool,
+    uri: &Uri,
+    shown: bool,
+) -> Result<Response<Incoming>, Failure> {
+    let (name, repo) = (ask.site.name(), ask.repo);
     let status = response.status();
-    if status.is_success() || (at_home && ask.pass.contains(&status.as_u16())) {
+    if status.is_success() {
         return Ok(response);
     }
     Err(match status.as_u16() {
         401 | 403 if !at_home => {
             let there = uri.host().unwrap_or_default();
-            denied(repo, format!("it redirects to {there}, which does not give the content out")).into()
+            denied(ask.site, repo, format!("it redirects to {there}, which does not give the content out")).into()
         }
-        401 | 403 if *ask.auth == Auth::Anonymous => {
-            denied(repo, "it does not exist or needs credentials (imagePullSecrets)").into()
+        401 | 403 if !shown => {
+            let remedy =
+                "it does not exist or needs credentials (imagePullSecrets, a credential provider, or `berth login`)";
+            denied(ask.site, repo, remedy).into()
         }
-        401 | 403 => denied(repo, "the credentials do not allow it").into(),
-        404 => {
-            let (kind, name) = ask.path.split_once("s/").unwrap_or(("object", &ask.path));
-            let text = format!("registry {host} has no {kind} {name} in repository {}", repo.path());
-            Error::new(ErrorKind::NotFound, text).into()
-        }
-        429 => Failure::Again(unavailable(host, "limits the rate of pulls (429)"), retry_after(response.headers())),
+        401 | 403 => denied(ask.site, repo, "the credentials do not allow it").into(),
+        404 => not_found(ask).into(),
+        429 => Failure::Limited(unavailable(name, "limits the rate of pulls (429)"), retry_after(response.headers())),
         408 | 425 | 500..=599 => {
-            Failure::Again(unavailable(host, format!("answers {}", status.as_u16())), retry_after(response.headers()))
+            Failure::Again(unavailable(name, format!("answers {}", status.as_u16())), retry_after(response.headers()))
         }
-        code => unavailable(host, format!("answers {code}")).into(),
+        code => unavailable(name, format!("answers {code}")).into(),
     })
+}
+
+fn not_found(ask: &Ask<'_>) -> Error {
+    let path = match &ask.target {
+        Target::Path(path) => path.as_str(),
+        Target::Root => "distribution API",
+        Target::Location(_) => "upload",
+    };
+    let (kind, what) = path.split_once("s/").unwrap_or(("object", path));
+    let text =
+        format!("registry {} has no {kind} {what} in repository {}", ask.site.name(), ask.site.repository(ask.repo));
+    Error::new(ErrorKind::NotFound, text)
 }
 
 /// `Retry-After` in seconds. A date is rare with registries and left to our own backoff.
@@ -204,13 +295,13 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// Reads a body of at most `limit` bytes.
 pub(crate) async fn read_limited(
-    host: &str,
+    name: &str,
     response: Response<Incoming>,
     limit: usize,
     stall: Duration,
 ) -> Result<Bytes, Failure> {
     let too_large = || {
-        let text = format!("registry {host}: the answer is larger than the {limit} bytes allowed here");
+        let text = format!("registry {name}: the answer is larger than the {limit} bytes allowed here");
         Failure::Final(Error::new(ErrorKind::ResourceExhausted, text))
     };
     if content_length(response.headers()).is_some_and(|length| length > limit as u64) {
@@ -231,15 +322,15 @@ pub(crate) async fn read_limited(
                 bytes.extend_from_slice(&data);
             }
             Ok(Some(Err(e))) => {
-                return Err(Failure::Again(unavailable(host, format!("broke off its answer: {e}")), None));
+                return Err(Failure::Again(unavailable(name, format!("broke off its answer: {e}")), None));
             }
-            Err(_) => return Err(Failure::Again(unavailable(host, "stalled in the middle of an answer"), None)),
+            Err(_) => return Err(Failure::Again(unavailable(name, "stalled in the middle of an answer"), None)),
         }
     }
 }
 
 /// The next piece of a body, within `limit`.
-pub(crate) async fn next_data(host: &str, body: &mut Incoming, limit: Duration) -> Result<Option<Bytes>, Failure> {
+pub(crate) async fn next_data(name: &str, body: &mut Incoming, limit: Duration) -> Result<Option<Bytes>, Failure> {
     loop {
         match timeout(limit, body.frame()).await {
             Ok(None) => return Ok(None),
@@ -249,9 +340,12 @@ pub(crate) async fn next_data(host: &str, body: &mut Incoming, limit: Duration) 
                 }
             }
             Ok(Some(Err(_))) => {
-                return Err(Failure::Again(unavailable(host, "broke off in the middle of a blob"), None));
+                return Err(Failure::Again(unavailable(name, "broke off in the middle of a blob"), None));
             }
-            Err(_) => return Err(Failure::Again(unavailable(host, "stalled in the middle of a blob"), None)),
+            Err(_) => {
+                let text = format!("stalled in the middle of a blob: nothing came for {} ms", limit.as_millis());
+                return Err(Failure::Again(unavailable(name, text), None));
+            }
         }
     }
 }

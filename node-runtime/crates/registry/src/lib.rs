@@ -13,26 +13,43 @@ mod blob;
 mod challenge;
 mod client;
 mod config;
+mod connect;
+pub mod credentials;
 mod endpoint;
 mod error;
 mod exchange;
+mod fetch;
+mod health;
+mod login;
 mod manifest;
+mod observe;
+mod proxy;
+mod range;
 mod resolve;
 mod retry;
+mod secret;
+mod site;
 mod tls;
 mod token;
 mod transport;
 mod verify;
+mod wallet;
 
 pub use auth::{Auth, Credentials};
 pub use blob::BlobStream;
 pub use challenge::{Challenge, parse_challenges};
 pub use client::Client;
-pub use config::{ClientConfig, HostConfig, Timeouts};
+pub use config::{ClientConfig, ClientIdentity, HostConfig, Mirror, MirrorCredentials, Timeouts, Tls, Transfer};
+pub use endpoint::registry_of;
 pub use manifest::{
     Descriptor, ImageManifest, MAX_INDEX_ENTRIES, MAX_LAYERS, ManifestKind, MediaKind, Platform, parse_manifest,
     select_platform,
 };
+pub use observe::{CredentialSource, Observation, Observer, Outcome, Phase, Place};
+pub use proxy::{NoProxy, Proxy, ProxyConfig};
+pub use range::{parse_content_range, parse_next_link};
 pub use resolve::{RawManifest, Resolved};
 pub use retry::RetryPolicy;
+pub use secret::Secret;
+pub use site::parse_url as parse_mirror_url;
 pub use verify::{Hasher, VerifyingStream, sha256};

@@ -115,6 +115,21 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// The annotation by which BuildKit marks what it says about an image (BuildKit, docs/attestations/attestation-storage.md).
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+
+impl Descriptor {
+    /// Whether it is an attestation beside images, not an image.
+    pub fn is_attestation(&self) -> bool {
+        self.annotations.get(REFERENCE_TYPE).is_some_and(|kind| kind == "attestation-manifest")
+    }
+
+    /// Whether it is a layer that its publisher did not want distributed, so that registries often lack it.
+    pub fn is_foreign(&self) -> bool {
+        self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.")
+    }
+}
+
 /// A parsed image manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageManifest {
@@ -214,11 +229,13 @@ fn limit(field: &str, count: usize, most: usize) -> Result<()> {
 }
 
 /// The entry for a platform: same system and architecture, the highest variant that is not above the wanted one; the first of
-/// equals. An index whose only entry states no platform gives that one. Errors: `NotFound` with the platforms that exist.
+/// equals. Attestations beside images are never chosen. An index whose only other entry states no platform gives that one. Errors:
+/// `NotFound` with the platforms that exist.
 pub fn select_platform<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Result<&'a Descriptor> {
     let most = wanted.level().unwrap_or(0);
     let mut best: Option<(u32, &Descriptor)> = None;
-    for entry in entries {
+    let images: Vec<&Descriptor> = entries.iter().filter(|e| !e.is_attestation()).collect();
+    for entry in &images {
         let Some(platform) = &entry.platform else { continue };
         if platform.os != wanted.os || platform.architecture != wanted.architecture {
             continue;
@@ -229,7 +246,7 @@ pub fn select_platform<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Resu
             best = Some((level, entry));
         }
     }
-    match (best, entries) {
+    match (best, images.as_slice()) {
         (Some((_, entry)), _) => Ok(entry),
         (None, [only]) if only.platform.is_none() => Ok(only),
         _ => Err(Error::new(ErrorKind::NotFound, format!("no image for {wanted}; the index has {}", listed(entries)))),
@@ -338,6 +355,13 @@ mod tests {
         assert!(e.message().contains("no image for linux/s390x; the index has windows/amd64, linux/amd64/v3"), "{e}");
         let only = [Descriptor { platform: None, ..entry("", "", None, 9) }];
         assert_eq!(select_platform(&only, &Platform::host()).unwrap().size, 9);
+        // As BuildKit writes it: what it says about the image lies beside it.
+        let mut attestation = entry("unknown", "unknown", None, 10);
+        attestation.annotations.insert(REFERENCE_TYPE.into(), "attestation-manifest".into());
+        let pair = [attestation.clone(), only[0].clone()];
+        assert_eq!(select_platform(&pair, &Platform::host()).unwrap().size, 9);
+        attestation.platform = Some(Platform::host());
+        assert!(select_platform(&[attestation], &Platform::host()).is_err(), "not even where it claims to be one");
     }
 
     proptest! {

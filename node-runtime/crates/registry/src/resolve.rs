@@ -6,11 +6,14 @@ use crate::client::Client;
 use crate::error::Failure;
 use crate::exchange::{Ask, content_length, read_limited};
 use crate::manifest::{MediaKind, media_type};
+use crate::observe::{Observation, Phase};
+use crate::site::{Need, Site};
 use crate::verify::{Hasher, sha256};
 use berth_model::{Digest, Error, ErrorKind, Reference, Result};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method};
+use std::sync::Arc;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -57,19 +60,22 @@ impl Client {
     /// The same, and the registry is asked even for a digest: does it have it, and may these credentials read it? Errors: as
     /// [`Client::resolve`].
     pub async fn resolve_remote(&self, reference: &Reference, auth: &Auth) -> Result<Resolved> {
-        let host = reference.host();
-        let head = || async {
-            let ask = manifest_ask(Method::HEAD, reference, auth, tag_or_digest(reference));
-            let response = self.exchange().ask(&ask).await?;
-            if NO_HEAD.contains(&response.status().as_u16()) {
-                return Ok(None);
-            }
-            head_answer(reference, response.headers()).map_err(Failure::Final)
-        };
-        if let Some(resolved) = self.config().retry.run(host, head).await? {
+        // A digest proves itself, wherever it is found; what a tag stands for is the word of whoever is asked.
+        let need = if reference.digest().is_some() { Need::Content } else { Need::Tags };
+        self.across(reference.host(), need, |site| self.resolve_at(site, reference, auth)).await
+    }
+
+    async fn resolve_at(&self, site: Arc<Site>, reference: &Reference, auth: &Auth) -> Result<Resolved, Failure> {
+        let name = tag_or_digest(reference);
+        let mut ask = manifest_ask(&site, Method::HEAD, reference, auth, name);
+        ask.phase = Phase::Resolve;
+        let response = self.exchange().ask(&ask).await?;
+        if !NO_HEAD.contains(&response.status().as_u16())
+            && let Some(resolved) = head_answer(reference, response.headers())?
+        {
             return Ok(resolved);
         }
-        let found = self.get_manifest(reference, tag_or_digest(reference), auth).await?;
+        let found = self.manifest_at(site, reference, name, auth).await?;
         if let Some(expected) = reference.digest() {
             verify(&found.bytes, expected)?;
         }
@@ -81,27 +87,35 @@ impl Client {
     /// the content has another digest or is of a kind that nobody should use any more, `ResourceExhausted` where it is larger
     /// than the client's `max_manifest_bytes`.
     pub async fn manifest(&self, repo: &Reference, digest: &Digest, auth: &Auth) -> Result<RawManifest> {
-        let found = self.get_manifest(repo, digest.as_str(), auth).await?;
-        verify(&found.bytes, digest)?;
-        Ok(found)
+        let get = |site| async move {
+            let found = self.manifest_at(site, repo, digest.as_str(), auth).await?;
+            verify(&found.bytes, digest)?;
+            Ok(found)
+        };
+        self.across(repo.host(), Need::Content, get).await
     }
 
-    async fn get_manifest(&self, repo: &Reference, name: &str, auth: &Auth) -> Result<RawManifest> {
+    async fn manifest_at(
+        &self,
+        site: Arc<Site>,
+        repo: &Reference,
+        name: &str,
+        auth: &Auth,
+    ) -> Result<RawManifest, Failure> {
         let config = self.config();
-        let get = || async {
-            let response = self.exchange().ask(&manifest_ask(Method::GET, repo, auth, name)).await?;
-            let media_type = content_type(response.headers());
-            refuse_schema1(repo, &media_type)?;
-            let bytes = read_limited(repo.host(), response, config.max_manifest_bytes, config.timeouts.stall).await?;
-            Ok(RawManifest { digest: sha256(&bytes), bytes, media_type })
-        };
-        config.retry.run(repo.host(), get).await
+        let response = self.exchange().ask(&manifest_ask(&site, Method::GET, repo, auth, name)).await?;
+        let media_type = content_type(response.headers());
+        refuse_schema1(repo, &media_type)?;
+        let bytes = read_limited(site.name(), response, config.max_manifest_bytes, config.timeouts.stall).await?;
+        self.tell(&Observation::Bytes { place: site.place(), count: bytes.len() as u64 });
+        Ok(RawManifest { digest: sha256(&bytes), bytes, media_type })
     }
 }
 
-fn manifest_ask<'a>(method: Method, repo: &'a Reference, auth: &'a Auth, name: &str) -> Ask<'a> {
+fn manifest_ask<'a>(site: &'a Site, method: Method, repo: &'a Reference, auth: &'a Auth, name: &str) -> Ask<'a> {
     let pass = if method == Method::HEAD { NO_HEAD } else { &[] };
-    Ask { method, repo, auth, path: format!("manifests/{name}"), accept: ACCEPT, pass, from: None }
+    let ask = Ask::new(site, repo, auth, Phase::Manifest, method, format!("manifests/{name}"));
+    Ask { accept: ACCEPT, pass, ..ask }
 }
 
 fn tag_or_digest(reference: &Reference) -> &str {

@@ -42,6 +42,11 @@ fn random() -> f64 {
 }
 
 impl RetryPolicy {
+    /// The same with at most so many attempts.
+    pub(crate) fn with_attempts(self, most: u32) -> Self {
+        Self { attempts: self.attempts.min(most), ..self }
+    }
+
     /// The pause after failure number `failed` (from 1), or `None` when it was the last.
     pub(crate) fn pause(&self, failed: u32, retry_after: Option<Duration>) -> Option<Duration> {
         if failed >= self.attempts {
@@ -58,18 +63,20 @@ impl RetryPolicy {
     pub(crate) async fn wait(&self, failed: u32, failure: Failure, host: &str) -> Result<()> {
         match failure {
             Failure::Final(e) => Err(e),
-            Failure::Again(e, retry_after) => match self.pause(failed, retry_after) {
-                Some(pause) => {
-                    tokio::time::sleep(pause).await;
-                    Ok(())
+            Failure::Again(e, retry_after) | Failure::Limited(e, retry_after) => {
+                match self.pause(failed, retry_after) {
+                    Some(pause) => {
+                        tokio::time::sleep(pause).await;
+                        Ok(())
+                    }
+                    None => Err(last_word(e, retry_after, self, host)),
                 }
-                None => Err(last_word(e, retry_after, self, host)),
-            },
+            }
         }
     }
 
-    /// Runs `attempt` until it succeeds, fails for good, or attempts run out.
-    pub(crate) async fn run<T, F>(&self, host: &str, mut attempt: impl FnMut() -> F) -> Result<T>
+    /// Runs `attempt` until it succeeds, fails for good, or attempts run out. `again` is called before each further one.
+    pub(crate) async fn run<T, F>(&self, host: &str, again: impl Fn(), mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -80,6 +87,7 @@ impl RetryPolicy {
                 Err(failure) => {
                     failed += 1;
                     self.wait(failed, failure, host).await?;
+                    again();
                 }
             }
         }

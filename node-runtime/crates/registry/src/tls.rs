@@ -1,28 +1,46 @@
 //! TLS settings per registry.
 //!
 //! Owns: trust roots and the connector's configuration. Must not: read our own configuration files.
-use crate::config::HostConfig;
+use crate::config::{ClientIdentity, Tls};
 use berth_model::{Error, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::{Arc, OnceLock};
 
-/// The configuration for one registry. Errors: `InvalidArgument` for a certificate that is none.
-pub(crate) fn config(host: &str, settings: &HostConfig) -> Result<ClientConfig> {
+/// The configuration for one server; `who` names it in errors. Errors: `InvalidArgument` for a certificate or key that is none.
+pub(crate) fn config(who: &str, settings: &Tls) -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::internal(format!("TLS: {e}")))?;
-    if settings.insecure_skip_verify {
-        return Ok(builder.dangerous().with_custom_certificate_verifier(accept_any()).with_no_client_auth());
+    let builder = if settings.insecure_skip_verify {
+        builder.dangerous().with_custom_certificate_verifier(accept_any())
+    } else {
+        let mut roots = system_roots().clone();
+        for pem in &settings.ca_pem {
+            add_ca(&mut roots, pem).map_err(|problem| Error::invalid(format!("registry {who} tls.ca"), problem))?;
+        }
+        builder.with_root_certificates(roots)
+    };
+    let Some(identity) = &settings.client else { return Ok(builder.with_no_client_auth()) };
+    let (chain, key) = client(who, identity)?;
+    builder.with_client_auth_cert(chain, key).map_err(|e| {
+        Error::invalid(format!("registry {who} tls.clientCertFile"), format!("does not go with its key: {e}"))
+    })
+}
+
+/// Certificate chain and key. What is wrong with a key is not shown: the parser may quote it.
+fn client(who: &str, identity: &ClientIdentity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let chain: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes()).collect();
+    let field = |name: &str| format!("registry {who} tls.{name}");
+    let chain = chain.map_err(|e| Error::invalid(field("clientCertFile"), format!("not PEM: {e}")))?;
+    if chain.is_empty() {
+        return Err(Error::invalid(field("clientCertFile"), "holds no certificate"));
     }
-    let mut roots = system_roots().clone();
-    for pem in &settings.ca_pem {
-        add_ca(&mut roots, pem).map_err(|problem| Error::invalid(format!("registry {host} tls.ca"), problem))?;
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose().as_bytes());
+    Ok((chain, key.map_err(|_| Error::invalid(field("clientKeyFile"), "holds no private key in PEM"))?))
 }
 
 fn add_ca(roots: &mut RootCertStore, pem: &str) -> std::result::Result<(), String> {
@@ -35,13 +53,18 @@ fn add_ca(roots: &mut RootCertStore, pem: &str) -> std::result::Result<(), Strin
     if added == 0 { Err("holds no certificate".into()) } else { Ok(()) }
 }
 
-/// Reads the certificates only; nothing is connected. Errors: as [`config`].
-pub(crate) fn check(host: &str, settings: &HostConfig) -> Result<()> {
+/// Reads certificates and keys only; nothing is connected, and the system's certificates are not read. Errors: as [`config`].
+pub(crate) fn check(who: &str, settings: &Tls) -> Result<()> {
     let mut roots = RootCertStore::empty();
     for pem in &settings.ca_pem {
-        add_ca(&mut roots, pem).map_err(|problem| Error::invalid(format!("registry {host} tls.ca"), problem))?;
+        add_ca(&mut roots, pem).map_err(|problem| Error::invalid(format!("registry {who} tls.ca"), problem))?;
     }
-    Ok(())
+    if let Some(name) = &settings.server_name {
+        ServerName::try_from(name.as_str()).map_err(|_| {
+            Error::invalid(format!("registry {who} tls.serverName"), format!("{name:?} is no host name"))
+        })?;
+    }
+    settings.client.as_ref().map_or(Ok(()), |identity| client(who, identity).map(drop))
 }
 
 /// The cipher suites and signatures of aws-lc-rs, named here so that no process-wide default is needed.

@@ -5,14 +5,15 @@
 use crate::auth::{Auth, secret};
 use crate::endpoint;
 use crate::error::{Failure, denied, unavailable};
-use crate::exchange::{read_limited, retry_after};
-use crate::transport::Transport;
+use crate::exchange::{Ask, empty, full, read_limited, retry_after};
+use crate::observe::{Observation, Outcome, Phase};
+use crate::site::Site;
+use crate::transport::{Body, Transport};
+use aws_lc_rs::digest;
 use berth_model::{Reference, Result};
-use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::Full;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,15 +31,41 @@ const MAX_LIFE: u64 = 3600;
 /// A proof for one repository, in one name: what is good for one pod's credentials serves no other's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    host: String,
+    site: String,
     path: String,
     who: [u8; 32],
+    writes: bool,
 }
 
 impl Key {
-    pub fn new(repo: &Reference, auth: &Auth) -> Self {
-        Self { host: repo.host().to_owned(), path: repo.path().to_owned(), who: auth.fingerprint() }
+    pub fn new(ask: &Ask<'_>, auth: &Auth) -> Self {
+        // One URL may be a mirror of two registries, with other credentials for each.
+        let site = format!("{} {}", ask.site.registry, ask.site.name());
+        Self { site, path: ask.repo.path().to_owned(), who: fingerprint(auth), writes: ask.writes() }
     }
+}
+
+/// A value that differs wherever the credentials differ and tells nothing about them.
+fn fingerprint(auth: &Auth) -> [u8; 32] {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    if let Auth::Elsewhere { host, auth } = auth {
+        hash.update(host.as_bytes());
+        hash.update(&fingerprint(auth));
+    }
+    let parts: [&str; 3] = match auth {
+        Auth::Anonymous => ["anonymous", "", ""],
+        Auth::Basic { username, password } => ["basic", username, password.expose()],
+        Auth::IdentityToken(token) => ["identity", token.expose(), ""],
+        Auth::RegistryToken(token) => ["registry", token.expose(), ""],
+        Auth::Elsewhere { .. } => ["elsewhere", "", ""],
+    };
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(hash.finish().as_ref());
+    out
 }
 
 /// `Authorization` values that worked, or are about to be tried.
@@ -73,6 +100,7 @@ impl Cache {
 
 /// A bearer challenge to be answered.
 pub(crate) struct Wanted<'a> {
+    pub site: &'a Site,
     pub repo: &'a Reference,
     pub auth: &'a Auth,
     pub realm: &'a str,
@@ -90,20 +118,32 @@ struct Answer {
 impl Wanted<'_> {
     /// Gets a token; returns the header value and how long to keep it.
     pub async fn fetch(&self, transport: &Transport) -> Result<(HeaderValue, Duration), Failure> {
-        let host = self.repo.host();
+        let begun = Instant::now();
+        let result = self.exchange(transport).await;
+        let outcome = result.as_ref().map_or_else(Failure::outcome, |_| Outcome::Ok);
+        let place = self.site.place();
+        transport.tell(&Observation::Request { place, phase: Phase::Token, outcome, elapsed: begun.elapsed() });
+        result
+    }
+
+    async fn exchange(&self, transport: &Transport) -> Result<(HeaderValue, Duration), Failure> {
+        let host = self.site.name();
         let realm = self.realm(transport)?;
         let request = self.request(&realm, &transport.config.user_agent)?;
-        let response = transport.send(host, request).await?;
+        let response = transport.send(self.site, request, false, Duration::ZERO).await?;
         let status = response.status();
         match status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
-                return Err(denied(self.repo, "its token server did not accept the credentials").into());
+                return Err(denied(self.site, self.repo, "its token server did not accept the credentials").into());
             }
             _ => {
                 let e = unavailable(host, format!("cannot be used: its token server answers {}", status.as_u16()));
-                let again = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-                return Err(if again { Failure::Again(e, retry_after(response.headers())) } else { Failure::Final(e) });
+                return Err(match status {
+                    StatusCode::TOO_MANY_REQUESTS => Failure::Limited(e, retry_after(response.headers())),
+                    _ if status.is_server_error() => Failure::Again(e, retry_after(response.headers())),
+                    _ => Failure::Final(e),
+                });
             }
         }
         let body = read_limited(host, response, MAX_ANSWER, transport.config.timeouts.stall).await?;
@@ -118,8 +158,8 @@ impl Wanted<'_> {
 
     /// The realm as a URL that may be shown the credential: HTTPS, or loopback for a registry on loopback.
     fn realm(&self, transport: &Transport) -> Result<Uri, Failure> {
-        let host = self.repo.host();
-        let refuse = |why: &str| Failure::Final(denied(self.repo, format!("its token server {why}")));
+        let host = &self.site.authority;
+        let refuse = |why: &str| Failure::Final(denied(self.site, self.repo, format!("its token server {why}")));
         let uri: Uri = self.realm.parse().map_err(|_| refuse("has no valid URL"))?;
         let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
             return Err(refuse("has no valid URL"));
@@ -131,25 +171,25 @@ impl Wanted<'_> {
             return Ok(uri);
         }
         let near = endpoint::is_loopback(authority.host()) && endpoint::is_loopback(host);
-        let allowed = transport.config.hosts.get(authority.as_str()).is_some_and(|s| s.plain_http);
+        let allowed = transport.config.host(authority.as_str()).is_some_and(|s| s.plain_http);
         if *scheme == Scheme::HTTP && (near || (allowed && *self.auth == Auth::Anonymous)) {
             return Ok(uri);
         }
         Err(refuse("does not speak HTTPS, so it is not asked"))
     }
 
-    fn request(&self, realm: &Uri, user_agent: &str) -> Result<Request<Full<Bytes>>, Failure> {
+    fn request(&self, realm: &Uri, user_agent: &str) -> Result<Request<Body>, Failure> {
         let mut form = vec![("service", self.service), ("scope", self.scope)];
         form.retain(|(_, value)| !value.is_empty());
-        let broken = |_| Failure::Final(denied(self.repo, "its token server has no valid URL"));
+        let broken = |_| Failure::Final(denied(self.site, self.repo, "its token server has no valid URL"));
         let builder = Request::builder().header(USER_AGENT, user_agent).header(ACCEPT, "application/json");
         if let Auth::IdentityToken(token) = self.auth {
-            form.extend([("grant_type", "refresh_token"), ("client_id", "berth"), ("refresh_token", token)]);
+            form.extend([("grant_type", "refresh_token"), ("client_id", "berth"), ("refresh_token", token.expose())]);
             return builder
                 .method(Method::POST)
                 .uri(realm)
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(encode(&form).into())
+                .body(full(encode(&form).into()))
                 .map_err(broken);
         }
         let query = match realm.query() {
@@ -163,7 +203,7 @@ impl Wanted<'_> {
             Some(value) => builder.header(AUTHORIZATION, value),
             None => builder,
         }
-        .body(Full::default())
+        .body(empty())
         .map_err(broken)
     }
 }

@@ -88,7 +88,7 @@ async fn anonymous_and_identity_tokens() {
 async fn a_registry_token_is_sent_as_it_is() {
     let s = setup(token(|_| ())).await;
     let granted = s.registry.issue_token(&["repository:team/app:pull"]);
-    pull(&client(), &s.reference, &Auth::RegistryToken(granted)).await.unwrap();
+    pull(&client(), &s.reference, &Auth::RegistryToken(granted.into())).await.unwrap();
     assert!(s.registry.requests().iter().all(|r| r.path != "/token" && r.status == 200));
     let e = pull(&client(), &s.reference, &Auth::RegistryToken("forged".into())).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::PermissionDenied);

@@ -3,7 +3,7 @@
 
 mod common;
 use berth_model::{ErrorKind, Reference};
-use berth_registry::{Auth, Client, ClientConfig, HostConfig};
+use berth_registry::{Auth, Client, ClientConfig, HostConfig, Tls};
 use berth_test_registry::{AuthMode, Fault, Options, Registry, TokenAuth, When};
 use common::{client, client_for, config, pull, setup, user};
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,8 +13,12 @@ fn tls() -> Options {
     Options { tls: true, ..Options::default() }
 }
 
+fn settings(tls: Tls) -> HostConfig {
+    HostConfig { tls, ..HostConfig::default() }
+}
+
 fn trusting(registry: &Registry) -> HostConfig {
-    HostConfig { ca_pem: vec![registry.ca_pem().unwrap().to_owned()], ..HostConfig::default() }
+    settings(Tls { ca_pem: vec![registry.ca_pem().unwrap().to_owned()], ..Tls::default() })
 }
 
 #[tokio::test]
@@ -41,7 +45,7 @@ async fn an_unknown_ca_is_refused_once_and_never_downgraded() {
 #[tokio::test]
 async fn checks_can_be_turned_off_for_one_registry() {
     let s = setup(tls()).await;
-    let client = client_for(&s.registry.host(), HostConfig { insecure_skip_verify: true, ..HostConfig::default() });
+    let client = client_for(&s.registry.host(), settings(Tls { insecure_skip_verify: true, ..Tls::default() }));
     pull(&client, &s.reference, &Auth::Anonymous).await.unwrap();
     let other = setup(tls()).await;
     assert!(client.resolve(&other.reference, &Auth::Anonymous).await.is_err());
@@ -78,7 +82,7 @@ async fn a_setting_for_tls_means_tls_on_loopback_too() {
 #[tokio::test]
 async fn a_certificate_that_is_none_is_refused_at_once() {
     for pem in ["", "rubbish", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        let settings = HostConfig { ca_pem: vec![pem.into()], ..HostConfig::default() };
+        let settings = settings(Tls { ca_pem: vec![pem.into()], ..Tls::default() });
         let hosts = [("r.example".to_owned(), settings)].into();
         let e = Client::new(ClientConfig { hosts, ..config() }).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::InvalidArgument);

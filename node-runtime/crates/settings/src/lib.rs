@@ -12,8 +12,9 @@ mod load;
 mod standing;
 
 pub use berth_crds::{
-    CgroupManager, Class, Description, Document, Field, ImagePolicy, Limits, LogLevel, MAX_DOCUMENT, NetworkMode,
-    Preset, RegistryHost, RuntimeConfigSpec, descriptions, fields, parse_documents, redact,
+    Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, Limits, LogLevel, MAX_DOCUMENT,
+    MirrorCredentials, NetworkMode, Preset, RegistryHost, RegistryMirror, RegistryTls, RuntimeConfigSpec, descriptions, fields,
+    parse_documents, parse_provider_config, redact, seconds,
 };
 pub use diff::{Change, diff};
 pub use live::{Live, watch};

@@ -31,6 +31,7 @@ pub struct Node {
     name: String,
     metrics: String,
     hold: Option<String>,
+    env: Vec<(String, String)>,
     scope: Scope,
     before: Snapshot,
 }
@@ -62,6 +63,7 @@ impl Node {
             name: String::new(),
             metrics: String::new(),
             hold: None,
+            env: Vec::new(),
             scope,
             before,
         };
@@ -134,7 +136,7 @@ impl Node {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = Command::new(programs().join("berth"));
         command.arg("serve").arg("--root").arg(self.root()).env_remove("NOTIFY_SOCKET").env_remove("BERTH_HOLD");
-        command.env("BERTH_LOG", "debug");
+        command.env("BERTH_LOG", "debug").envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(hold) = &self.hold {
             command.env("BERTH_HOLD", hold);
         }
@@ -173,6 +175,11 @@ impl Node {
         })
         .await
         .into_inner()
+    }
+
+    /// From the next start on, the daemon has this in its environment.
+    pub fn env(&mut self, name: &str, value: String) {
+        self.env.push((name.to_owned(), value));
     }
 
     /// From the next start on, the daemon waits at `operation/step/edge` whenever [`Node::arm`] was called.

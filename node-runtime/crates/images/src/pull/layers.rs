@@ -172,7 +172,7 @@ impl Pull {
         let client = self.images.client();
         let mut stream = tokio::select! {
             _ = progress.wait_for(|p| *p == Progress::Failed) => return Err(Crew::cancelled()),
-            stream = client.blob(reference, layer.descriptor, auth, 0) => stream?,
+            stream = client.blob(reference, layer.descriptor, auth, 0) => stream.map_err(|e| foreign(layer.descriptor, e))?,
         };
         let (sender, chunks) = mpsc::channel::<Result<Bytes>>(CHUNKS);
         let work = self.images.unpacker(layer, crew, chunks);
@@ -200,6 +200,19 @@ impl Pull {
         self.tell(layer.item(), PullStage::Unpacking, seen, total);
         unpacking.await.map_err(|e| Error::internal(format!("unpacking ended early: {e}")))?
     }
+}
+
+/// What is missing of a layer that its publisher keeps back is told so.
+fn foreign(layer: &Descriptor, e: Error) -> Error {
+    if !layer.is_foreign() || e.kind() != ErrorKind::NotFound {
+        return e;
+    }
+    let text = format!(
+        "{} is a foreign layer ({}), which its registry does not have; content is taken from the registry alone, never from URLs in a \
+         manifest: push the image with its foreign layers (docker: allow-nondistributable-artifacts)",
+        layer.digest, layer.media_type
+    );
+    refused("layer", text)
 }
 
 impl Images {

@@ -17,6 +17,7 @@ pub fn config() -> ClientConfig {
             connect: Duration::from_secs(5),
             header: Duration::from_secs(5),
             stall: Duration::from_millis(400),
+            ..Timeouts::default()
         },
         retry: RetryPolicy {
             attempts: 3,

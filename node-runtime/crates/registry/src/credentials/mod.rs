@@ -1,0 +1,189 @@
+//! The node's own credentials: kubelet-style credential providers, Docker's configuration files and their helpers.
+//!
+//! Owns: the order in which they are asked, and how long their answers are kept (in memory only). Must not: talk to registries,
+//! or show an answer: a failure names the program and what it did, never what it said.
+mod docker_config;
+mod helper;
+mod key;
+mod matching;
+mod provider;
+mod response;
+mod run;
+
+pub use docker_config::{DockerConfig, config_key};
+pub use helper::Helper;
+pub use matching::matches_image;
+pub use provider::Provider;
+pub use response::go_duration;
+
+pub(crate) use key::host_and_path;
+
+use crate::auth::Auth;
+use crate::observe::{CredentialSource, Observation};
+use crate::transport::Transport;
+use berth_model::Result;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// How long a helper's answer is kept: the requests of one pull ask once.
+const HELPER_LIFE: Duration = Duration::from_secs(30);
+/// How long a program that failed is not started again.
+const FAILED_LIFE: Duration = Duration::from_secs(10);
+/// Answers kept at most.
+const MAX_KEPT: usize = 1024;
+/// How long a helper may take.
+const HELPER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Where the node's credentials come from.
+#[derive(Debug, Default)]
+pub struct Keychain {
+    /// Asked first, in order.
+    pub providers: Vec<Provider>,
+    /// Files in Docker's format, in order; one that is not there holds nothing. They are read at each look-up, so that a login
+    /// counts at once.
+    pub files: Vec<PathBuf>,
+    kept: Kept,
+}
+
+impl PartialEq for Keychain {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.providers, &self.files) == (&other.providers, &other.files)
+    }
+}
+
+/// Answers of programs, and who is asking which one now.
+#[derive(Debug, Default)]
+struct Kept {
+    answers: std::sync::Mutex<HashMap<String, (Vec<Auth>, Instant)>>,
+    asking: std::sync::Mutex<HashMap<String, Arc<Mutex<()>>>>,
+}
+
+impl Kept {
+    fn get(&self, key: &str) -> Option<Vec<Auth>> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get(key).filter(|(_, until)| *until > Instant::now()).map(|(found, _)| found.clone())
+    }
+
+    fn put(&self, key: String, found: Vec<Auth>, life: Duration) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if answers.len() >= MAX_KEPT {
+            answers.retain(|_, (_, until)| *until > now);
+        }
+        if answers.len() >= MAX_KEPT {
+            answers.clear();
+        }
+        // A provider may say for ever; a clock has an end.
+        answers.insert(key, (found, now.checked_add(life).unwrap_or(now)));
+    }
+
+    /// One program at a time does not answer the same question twice.
+    fn turn(&self, program: &str) -> Arc<Mutex<()>> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(asking.entry(program.to_owned()).or_default())
+    }
+}
+
+impl Keychain {
+    /// With these sources.
+    pub fn new(providers: Vec<Provider>, files: Vec<PathBuf>) -> Self {
+        Self { providers, files, kept: Kept::default() }
+    }
+
+    /// What there is for an image (`host/path`, without tag), best first. A source that fails is left out and told.
+    pub(crate) async fn lookup(&self, image: &str, transport: &Transport) -> Vec<Auth> {
+        let mut found: Vec<Auth> = Vec::new();
+        let host = image.split('/').next().unwrap_or_default();
+        let mut add = |source, answer: std::result::Result<Vec<Auth>, String>| {
+            let ok = match answer {
+                Ok(auths) if auths.is_empty() => return,
+                Ok(auths) => {
+                    for auth in auths {
+                        if !found.contains(&auth) {
+                            found.push(auth);
+                        }
+                    }
+                    true
+                }
+                Err(problem) => {
+                    tracing::warn!(registry = host, problem, "credentials cannot be had");
+                    false
+                }
+            };
+            transport.tell(&Observation::Credentials { registry: host, source, ok });
+        };
+        for provider in &self.providers {
+            if provider.concerns(image) {
+                add(CredentialSource::Provider, self.ask_provider(provider, image).await);
+            }
+        }
+        for file in &self.files {
+            let config = match read_file(file.clone()).await {
+                Ok(Some(config)) => config,
+                Ok(None) => continue,
+                Err(e) => {
+                    add(CredentialSource::File, Err(e.to_string()));
+                    continue;
+                }
+            };
+            if let Some(helper) = config.helper(host) {
+                add(CredentialSource::Helper, self.ask_helper(helper, host).await);
+            }
+            add(CredentialSource::File, Ok(config.lookup(image)));
+        }
+        found
+    }
+
+    async fn ask_provider(&self, provider: &Provider, image: &str) -> std::result::Result<Vec<Auth>, String> {
+        let turn = self.kept.turn(&provider.name);
+        let _turn = turn.lock().await;
+        for key in provider.cache_keys(image) {
+            if let Some(found) = self.kept.get(&key) {
+                return Ok(found);
+            }
+        }
+        match provider.ask(image).await {
+            Ok(answer) => {
+                if let Some(life) = answer.life.filter(|l| !l.is_zero()) {
+                    self.kept.put(answer.key, answer.found.clone(), life);
+                }
+                Ok(answer.found)
+            }
+            Err(problem) => {
+                let key = provider.cache_keys(image).into_iter().next().unwrap_or_default();
+                self.kept.put(key, Vec::new(), FAILED_LIFE);
+                Err(problem)
+            }
+        }
+    }
+
+    async fn ask_helper(&self, name: &str, host: &str) -> std::result::Result<Vec<Auth>, String> {
+        let turn = self.kept.turn(&format!("helper {name}"));
+        let _turn = turn.lock().await;
+        let key = format!("helper {name} {host}");
+        if let Some(found) = self.kept.get(&key) {
+            return Ok(found);
+        }
+        let answer = async { Helper::new(name, HELPER_LIMIT)?.get(&config_key(host)).await }.await;
+        let (found, life) = match answer {
+            Ok(found) => (found.into_iter().collect(), HELPER_LIFE),
+            Err(e) => {
+                self.kept.put(key, Vec::new(), FAILED_LIFE);
+                return Err(e.to_string());
+            }
+        };
+        self.kept.put(key, found, life);
+        Ok(self.kept.get(&format!("helper {name} {host}")).unwrap_or_default())
+    }
+}
+
+/// Reads a file in Docker's format; `None` where there is none.
+async fn read_file(path: PathBuf) -> Result<Option<DockerConfig>> {
+    match tokio::task::spawn_blocking(move || DockerConfig::load(&path)).await {
+        Ok(result) => result,
+        Err(e) => Err(berth_model::Error::internal(format!("reading credentials ended early: {e}"))),
+    }
+}

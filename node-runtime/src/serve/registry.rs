@@ -1,0 +1,51 @@
+//! The registry client follows the documents, and the files that they name: pulls that begin after a change use it.
+//!
+//! Must not: read documents (settings do), or stop what runs.
+use crate::layout::Layout;
+use crate::registries;
+use berth_images::Images;
+use berth_registry::{Client, ClientConfig};
+use berth_settings::Standing;
+use std::time::Duration;
+
+/// The field that problems are told under.
+const FIELD: &str = "spec.registries";
+/// Certificates and keys are renewed on disk; how often their files are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(30);
+
+/// Follows from `first`, which is in force.
+pub fn follow(standing: Standing, layout: Layout, images: Images, first: ClientConfig) {
+    let mut in_force = first;
+    let mut current = standing.live().current.clone();
+    current.borrow_and_update();
+    tokio::spawn(async move {
+        loop {
+            let changed = tokio::time::timeout(LOOK_AT_FILES, current.changed()).await;
+            if matches!(changed, Ok(Err(_))) {
+                return;
+            }
+            let settings = current.borrow_and_update().clone();
+            let place = layout.clone();
+            let read = tokio::task::spawn_blocking(move || registries::client_config(&settings, &place)).await;
+            let Ok((mut wanted, problems)) = read else { continue };
+            wanted.observer.clone_from(&in_force.observer);
+            if registries::same(&wanted, &in_force) {
+                continue;
+            }
+            let refused = match Client::new(wanted.clone()) {
+                Ok(client) => {
+                    images.set_client(client);
+                    None
+                }
+                Err(e) => Some(format!("{e}; the former settings stay in force")),
+            };
+            // Also where it was refused: it is not tried again before it changes.
+            in_force = wanted;
+            let problems: Vec<String> = problems.into_iter().chain(refused).collect();
+            for problem in &problems {
+                tracing::error!(problem, "registry settings cannot be applied");
+            }
+            standing.report(FIELD, (!problems.is_empty()).then(|| problems.join("; ")));
+        }
+    });
+}

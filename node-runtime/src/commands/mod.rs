@@ -17,7 +17,7 @@ pub mod yaml;
 
 use containers::{attach, exec, kill, logs, ps, restart, rm, session, stats, stop, top, update, wait};
 use images::{login, pull};
-use node::{completion, config, events, info, inspect, version};
+use node::{completion, config, doctor, events, explain, info, inspect, version};
 use pods::run;
 
 use crate::layout::Layout;
@@ -78,6 +78,10 @@ pub enum Command {
     Config(config::Options),
     /// Show the daemon's facts and figures
     Info(info::Options),
+    /// Look for what is wrong with this node, and say what to do
+    Doctor(doctor::Options),
+    /// Show where the time of a start went
+    Explain(explain::Options),
     /// Show versions
     Version(version::Options),
     /// Write a completion script for a shell
@@ -88,7 +92,11 @@ pub enum Command {
 pub fn run(root: Option<&Path>, command: Command) -> ExitCode {
     // As docker has it where the container's own code is the answer.
     let of_container = matches!(command, Command::Exec(_) | Command::Attach(_) | Command::Wait(_));
-    let failed = if of_container { session::NOT_RUN } else { 1 };
+    let failed = match command {
+        _ if of_container => session::NOT_RUN,
+        Command::Doctor(_) => doctor::FAILED,
+        _ => 1,
+    };
     match start(root, command) {
         Ok(code) => ExitCode::from(code),
         Err(e) if e.downcast_ref::<output::ReaderGone>().is_some() => ExitCode::from(READER_GONE),
@@ -112,6 +120,8 @@ async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
         Command::Completion(options) => completion::run(&options),
         Command::Version(options) => version::run(layout, &options).await,
         Command::Config(options) => return config::run(layout, &options).await,
+        Command::Doctor(options) => return doctor::run(&layout?, &options).await,
+        Command::Explain(options) => explain::run(&layout?, &options).await,
         Command::Exec(options) => return exec::run(&layout?, options).await,
         Command::Attach(options) => return attach::run(&layout?, &options).await,
         Command::Wait(options) => return wait::run(&layout?, &options).await,

@@ -76,6 +76,7 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
                 },
             }
             let wanted = current.borrow_and_update().clone();
+            metrics.follow(&wanted);
             followers.apply(&standing, &in_force, &wanted).await;
             in_force = wanted;
             gauges.set(&standing);

@@ -47,12 +47,14 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     let standing = Standing::new(live);
     let settings = standing.wanted();
     let metrics = Metrics::new()?;
+    metrics.follow(&settings);
     let cgroups = Cgroups::probe(driver(&settings)).context("control groups")?;
     let database = Arc::new(Database::open(&layout.lib.join("berth.redb")).context("database")?);
-    let (wanted, problems) = registries::client_config(&settings, layout);
+    let (mut wanted, problems) = registries::client_config(&settings, layout);
+    wanted.observer = Some(metrics.registry_observer());
     problems.iter().for_each(|problem| tracing::error!(problem, "registry settings cannot be applied"));
     let client = Client::new(wanted.clone()).context("registry client")?;
-    let config = images_config(layout, &settings);
+    let config = ImagesConfig { observer: metrics.observer(), ..images_config(layout, &settings) };
     let images = {
         let database = database.clone();
         tokio::task::spawn_blocking(move || Images::open(config, database, client)).await?.context("image store")?

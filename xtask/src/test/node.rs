@@ -15,7 +15,7 @@ pub const CHOICE: [&str; 2] = ["--package", "berth-node-tests"];
 pub const GUEST_PREFIX: &str = "guest_";
 
 /// What the tests find out from their environment: BERTH_BIN_DIR has `berth`, `berth-monitor`, `berth-init` and
-/// `berth-web`; BERTH_CRICTL is crictl; in the guest BERTH_KUBERNETES has `kubelet`.
+/// `berth-web`; BERTH_CRICTL is crictl; BERTH_PROMETHEUS has `prometheus` and `promtool`; in the guest BERTH_KUBERNETES has `kubelet`.
 pub type Environment = Vec<(&'static str, PathBuf)>;
 
 pub fn tier(tier: &mut Tier) {
@@ -48,6 +48,10 @@ pub fn programs_dir(environment: &Environment) -> Result<&PathBuf> {
 
 /// The compiled node tests, and their environment.
 pub fn built() -> Result<(Vec<TestBinary>, Environment)> {
-    let environment = vec![("BERTH_BIN_DIR", programs::build()?), ("BERTH_CRICTL", tools::crictl()?)];
+    let environment = vec![
+        ("BERTH_BIN_DIR", programs::build()?),
+        ("BERTH_CRICTL", tools::crictl()?),
+        ("BERTH_PROMETHEUS", tools::prometheus()?),
+    ];
     Ok((binaries::compile(&CHOICE)?, environment))
 }

@@ -6,12 +6,14 @@ mod go;
 mod images;
 mod kubernetes;
 mod peers;
+mod prometheus;
 
 pub use cri::{cri_api_proto, crictl};
 pub use deny::cargo_deny;
 pub use images::images;
 pub use kubernetes::{etcd, helm, kubernetes};
 pub use peers::peers;
+pub use prometheus::prometheus;
 
 use crate::Result;
 use std::path::PathBuf;
@@ -20,8 +22,9 @@ type Make = fn() -> Result<PathBuf>;
 
 /// What a test finds where: the name of the environment's variable, and who makes it. From the fastest to the slowest, except
 /// that the images need Kubernetes' agnhost.
-pub const FAMILIES: [(&str, &str, Make); 6] = [
+pub const FAMILIES: [(&str, &str, Make); 7] = [
     ("crictl", "BERTH_CRICTL", crictl),
+    ("prometheus", "BERTH_PROMETHEUS", prometheus),
     ("etcd", "BERTH_ETCD", etcd),
     ("helm", "BERTH_HELM", helm),
     ("peers", "BERTH_PEERS", peers),

@@ -3,12 +3,14 @@ use crate::apparmor::DefaultProfile;
 use crate::container::layers::Layers;
 use crate::events::Events;
 use crate::inflight::Inflight;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Now};
 use crate::pod::Pod;
 use crate::pod::rates::Rates;
 use crate::record::PodRecord;
 use crate::session::Sessions;
+use crate::starts::Starts;
 use crate::table::{ContainerFilter, ContainerView, PodFilter, PodView, Table};
+use crate::troubles::Troubles;
 use crate::verdict::PolicyCache;
 use berth_cgroups::{Apart, Cgroups};
 use berth_images::Images;
@@ -19,6 +21,7 @@ use berth_oci::pod_dir::PodDir;
 use berth_oci::spec::NodeFacts;
 use berth_settings::{Settings, Standing};
 use berth_store::Records;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
@@ -98,6 +101,8 @@ pub struct Engine {
     pub(crate) sessions: Sessions,
     pub(crate) events: Arc<Events>,
     pub(crate) rates: Rates,
+    pub(crate) starts: Starts,
+    pub(crate) troubles: Troubles,
     pub(crate) runs: Inflight<PodKey, PodConfig, PodId>,
     pub(crate) creates: Inflight<(PodId, ContainerMetadata), ContainerConfig, ContainerId>,
 }
@@ -131,6 +136,8 @@ impl Engine {
             sessions: Sessions::default(),
             events: Arc::default(),
             rates: Rates::default(),
+            starts: Starts::default(),
+            troubles: Troubles::default(),
             runs: Inflight::default(),
             creates: Inflight::default(),
         }))
@@ -164,6 +171,40 @@ impl Engine {
     /// Sets the gauges; called before each scrape.
     pub fn count_states(&self) {
         self.metrics.count(&self.table);
+        let (subscribers, subscribers_lost) = self.events.subscribers();
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        self.metrics.node().set(&Now {
+            pools: self.address_pools(),
+            monitors: self.monitors(),
+            subscribers,
+            subscribers_lost,
+            tokens: self.sessions.waiting(),
+            documents: count(self.settings().documents.len()),
+        });
+    }
+
+    /// Monitors that should live, by version of their protocol; 0 do not answer.
+    pub fn monitors(&self) -> BTreeMap<u16, u64> {
+        let mut monitors = BTreeMap::new();
+        for pod in self.table.all().iter().filter(|pod| pod.record().monitor.is_some()) {
+            *monitors.entry(pod.monitor().map_or(0, |monitor| monitor.version())).or_default() += 1;
+        }
+        monitors
+    }
+
+    /// Where things lie.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Addresses of the built-in network: family, how many pods can have, how many have.
+    pub fn address_pools(&self) -> Vec<(&'static str, u64, u64)> {
+        self.bridge.as_ref().map(Bridge::addresses).unwrap_or_default()
+    }
+
+    /// Fields of documents that were changed and wait for the daemon's next start.
+    pub fn pending_settings(&self) -> Vec<String> {
+        self.standing.pending().into_iter().map(|change| change.field).collect()
     }
 
     /// Pods that match.

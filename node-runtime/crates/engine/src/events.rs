@@ -10,6 +10,7 @@ use crate::journal::Journal;
 use crate::record::{PodPhase, PodRecord};
 use crate::table::PodView;
 use berth_model::{ContainerId, ContainerState, Error, ErrorKind, PodId, PodState, Result, UnixNanos};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::broadcast::{self, error::RecvError};
 
@@ -47,11 +48,17 @@ pub(crate) struct Events {
     sender: RwLock<Option<broadcast::Sender<Event>>>,
     /// The same in words, with a history.
     pub(crate) journal: Journal,
+    /// Subscribers that were too slow.
+    lost: Arc<AtomicU64>,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { sender: RwLock::new(Some(broadcast::Sender::new(BACKLOG))), journal: Journal::default() }
+        Self {
+            sender: RwLock::new(Some(broadcast::Sender::new(BACKLOG))),
+            journal: Journal::default(),
+            lost: Arc::default(),
+        }
     }
 }
 
@@ -62,7 +69,13 @@ impl Events {
 
     fn subscribe(&self) -> Result<Subscription> {
         let sender = self.sender().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the daemon is about to end"))?;
-        Ok(Subscription(sender.subscribe()))
+        Ok(Subscription(sender.subscribe(), self.lost.clone()))
+    }
+
+    /// Subscribers now, and those that were too slow since the daemon began.
+    pub(crate) fn subscribers(&self) -> (u64, u64) {
+        let now = self.sender().map_or(0, |sender| sender.receiver_count());
+        (u64::try_from(now).unwrap_or(u64::MAX), self.lost.load(Ordering::Relaxed))
     }
 
     /// Tells what has changed since `before`.
@@ -101,7 +114,7 @@ impl crate::context::Engine {
 }
 
 /// The queue of one subscriber.
-pub struct Subscription(broadcast::Receiver<Event>);
+pub struct Subscription(broadcast::Receiver<Event>, Arc<AtomicU64>);
 
 impl Subscription {
     /// The next event; `None` when the daemon is about to end. Errors: `ResourceExhausted` when this subscriber was too slow and
@@ -111,6 +124,7 @@ impl Subscription {
             Ok(event) => Some(Ok(event)),
             Err(RecvError::Closed) => None,
             Err(RecvError::Lagged(lost)) => {
+                self.1.fetch_add(1, Ordering::Relaxed);
                 let problem = format!(
                     "too slow: more than {BACKLOG} events were waiting and {lost} are lost; list again and subscribe anew"
                 );
@@ -219,6 +233,7 @@ mod tests {
             init_pid: None,
             init_cgroup: None,
             phases: berth_model::Phases::default(),
+            ran: crate::record::Span::default(),
             resized: None,
             oom_kills: 0,
             selinux_level: None,
@@ -238,6 +253,7 @@ mod tests {
         }
         let error = slow.next().await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+        assert_eq!(events.subscribers(), (2, 1));
         drop(sender);
         events.sender.write().unwrap().take();
         assert!(quick.next().await.is_none(), "the end of the daemon ends the stream");

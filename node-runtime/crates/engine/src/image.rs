@@ -2,9 +2,10 @@
 use crate::context::Engine;
 use crate::metrics::Metrics;
 use crate::pod::stop::run_to_end;
+use crate::record::PullTimes;
 use crate::steps::Walk;
 use berth_images::{Evidence, FsUsage, ImageRecord, PullRequest, Source};
-use berth_model::{ErrorKind, PullProgress, Reference, Result};
+use berth_model::{ErrorKind, Observation, PullPhase, PullProgress, Reference, Result};
 use berth_registry::Auth;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,13 +35,14 @@ pub struct PullOutcome {
 /// Counts a pull when it ends, also when its caller goes away.
 struct Count<'a> {
     metrics: &'a Metrics,
+    registry: String,
     begun: Instant,
     label: &'static str,
 }
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
-        self.metrics.pull(self.label, self.begun.elapsed());
+        self.metrics.pull(self.label, &self.registry, self.begun.elapsed());
     }
 }
 
@@ -50,8 +52,13 @@ impl Engine {
     /// Errors: `PolicyDenied`; `Unknown` with `RegistryUnavailable` in front, as the kubelet expects; `InvalidArgument` for a
     /// malformed reference; `NotFound`; `ResourceExhausted` for limits and full disks.
     pub async fn pull(&self, spec: PullSpec) -> Result<PullOutcome> {
-        let mut count = Count { metrics: &self.metrics, begun: Instant::now(), label: "cancelled" };
+        let registry = Reference::parse(&spec.reference).map(|r| r.host().to_owned()).unwrap_or_default();
+        let mut count = Count { metrics: &self.metrics, registry, begun: Instant::now(), label: "cancelled" };
+        let reference = spec.reference.clone();
         let result = self.execute_pull(spec).await;
+        if let Err(e) = &result {
+            self.troubles.pull(&reference, e);
+        }
         count.label = match &result {
             Ok(_) => "ok",
             Err(e) if e.kind() == ErrorKind::PolicyDenied => "denied",
@@ -65,16 +72,20 @@ impl Engine {
         let mut walk = Walk::new("pull", &self.metrics);
         let namespace = spec.namespace.clone();
         let warnings = walk.step("policy", async { self.decide_reference(&namespace, &reference) }).await?;
+        let begun = Instant::now();
         let resolved = walk.step("resolve", self.images.resolve(&reference, &spec.auth)).await?;
+        let (registry, phase) = (reference.host(), PullPhase::Resolve);
+        self.metrics.tell(Observation::PullPhase { registry, phase, took: begun.elapsed() });
         let source = Source {
             registry: reference.host().to_owned(),
             digest: resolved.digest.clone(),
             reference: reference.clone(),
         };
         let evidence = Evidence { sources: vec![source], verified_keys: Vec::new() };
-        let request =
-            PullRequest { reference, digest: resolved.digest, auth: spec.auth, evidence, progress: spec.progress };
+        let (auth, progress, log) = (spec.auth, spec.progress, walk.parts());
+        let request = PullRequest { reference, digest: resolved.digest, auth, evidence, progress, log };
         let image = walk.step("fetch", self.images.fetch(request)).await?;
+        self.starts.pulled(&image.id, PullTimes { reference: spec.reference.clone(), timeline: walk.timeline() });
         tracing::info!(image = %image.id, reference = spec.reference, "image is here");
         self.events.journal.image("pull", image.id.as_str(), &spec.reference);
         Ok(PullOutcome { image, warnings })

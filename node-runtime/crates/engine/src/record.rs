@@ -5,7 +5,7 @@
 use berth_cgroups::CgroupPath;
 use berth_model::{
     ContainerConfig, ContainerId, ContainerState, Digest, ExitReason, ExitStatus, ImageConfig, Phases, PodConfig,
-    PodState, Resources, UnixNanos,
+    PodState, Resources, Timeline, UnixNanos,
 };
 use berth_monitor_api::sync::Identity;
 use berth_network::Attachment;
@@ -45,6 +45,37 @@ pub struct PodResources {
     pub resources: Resources,
 }
 
+/// When an operation ran whose phases stand elsewhere. Zeros in records of versions that did not keep it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Its begin.
+    pub began: UnixNanos,
+    /// Its whole time in microseconds.
+    pub micros: u64,
+}
+
+/// What became of a container before it ran, beside the phases of its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The pull that brought its image, if it was the first to use it.
+    pub pull: Option<PullTimes>,
+    /// Its creation.
+    pub create: Timeline,
+    /// Its start.
+    pub start: Span,
+    /// A start that failed, with the phases that it came through.
+    pub failed: Option<Timeline>,
+}
+
+/// One pull.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullTimes {
+    /// What was pulled, as it was written.
+    pub reference: String,
+    /// When, and its phases.
+    pub timeline: Timeline,
+}
+
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodRecord {
@@ -72,6 +103,9 @@ pub struct PodRecord {
     pub selinux_level: Option<String>,
     /// Where the time of the start went.
     pub phases: Phases,
+    /// When that was.
+    #[serde(default)]
+    pub ran: Span,
     /// What UpdatePodSandboxResources said last; `None` when it was never called.
     #[serde(default)]
     pub resized: Option<PodResources>,
@@ -150,6 +184,9 @@ pub struct ContainerRecord {
     pub log_path: Option<PathBuf>,
     /// Where the time of its start went; empty until the start is complete.
     pub phases: Phases,
+    /// What came before, and when the start was.
+    #[serde(default)]
+    pub way: Way,
 }
 
 impl ContainerRecord {

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::context::{Engine, blocking};
 use crate::pod::Pod;
 use crate::record::{LOST_CODE, Life, PodPhase, PodRecord};
-use berth_model::{ContainerId, ExitReason, ExitStatus, PodId, Result};
+use berth_model::{ContainerId, ExitReason, ExitStatus, Leak, Observation, PodId, Result};
 use berth_monitor_api::frame::Task;
 use berth_oci::monitor::Monitor;
 use berth_store::Sync;
@@ -57,6 +57,7 @@ impl Engine {
     async fn recover_pod(self: Arc<Self>, id: PodId, record: PodRecord) {
         let same_boot = record.boot_id == self.boot_id;
         let phase = record.phase.clone();
+        self.starts.learn_record(&record);
         let pod = self.enter(id, record);
         let recovered = match (same_boot, phase) {
             (_, PodPhase::Creating) => self.discard_half_made(&pod).await,
@@ -195,23 +196,39 @@ impl Engine {
         let stray = move |pod: &str| !known.iter().any(|id| id.as_str() == pod);
         match blocking(move || berth_oci::processes::kill_monitors(&base, stray)).await {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "monitors without a pod are ended"),
+            Ok(count) => {
+                self.leaked(Leak::Monitor, count);
+                tracing::info!(count, "monitors without a pod are ended");
+            }
             Err(e) => tracing::error!(error = %e, "monitors without a pod stay"),
         }
         if let Some(bridge) = &self.bridge {
             match bridge.reconcile(&pods).await {
-                Ok(done) => tracing::debug!(?done, "network is reconciled"),
+                Ok(done) => {
+                    self.leaked(Leak::Lease, done.leases.len());
+                    self.leaked(Leak::Interface, done.interfaces.len());
+                    self.leaked(Leak::NftElement, done.elements.len());
+                    tracing::debug!(?done, "network is reconciled");
+                }
                 Err(e) => tracing::error!(error = %e, "network cannot be reconciled"),
             }
         }
         let containers: HashSet<ContainerId> =
             self.table.all().iter().flat_map(|p| p.record().containers.keys().cloned().collect::<Vec<_>>()).collect();
         for owner in self.images.rootfs_owners().into_iter().filter(|o| !containers.contains(o)) {
+            self.leaked(Leak::Rootfs, 1);
             tracing::info!(container = %owner, "a root file system without a container is removed");
             if let Err(e) = self.images.remove_rootfs(&owner).await {
                 tracing::error!(container = %owner, error = %e, "root file system stays");
             }
         }
+    }
+}
+
+impl Engine {
+    fn leaked(&self, what: Leak, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.metrics.tell(Observation::Leaked { what, count });
     }
 }
 

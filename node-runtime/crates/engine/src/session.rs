@@ -62,6 +62,17 @@ pub enum Session {
     },
 }
 
+impl Session {
+    /// Its kind, as figures name it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Exec { .. } => "exec",
+            Self::Attach { .. } => "attach",
+            Self::PortForward { .. } => "port_forward",
+        }
+    }
+}
+
 /// A session that has begun.
 #[derive(Debug)]
 pub enum Begun {
@@ -121,6 +132,13 @@ impl Sessions {
         }
         table.insert(token.clone(), Entry { session, taken: false, until: now + limit });
         Ok(token)
+    }
+
+    /// Tokens that wait for their client.
+    pub(crate) fn waiting(&self) -> u64 {
+        let now = Instant::now();
+        let waiting = self.table().values().filter(|entry| !entry.taken && entry.until > now).count();
+        u64::try_from(waiting).unwrap_or(u64::MAX)
     }
 
     fn take(&self, token: &str) -> Option<Session> {
@@ -188,6 +206,13 @@ impl Engine {
     /// Begins a session that was taken: runs the command, or opens what is to be streamed.
     pub async fn begin_session(self: &Arc<Self>, token: &str, size: Option<TerminalSize>) -> Result<Begun> {
         let session = self.sessions.finish(token).ok_or_else(|| Error::not_found("session", "of this token"))?;
+        let kind = session.kind();
+        let begun = self.begin(session, size).await?;
+        self.metrics.node().session(kind);
+        Ok(begun)
+    }
+
+    async fn begin(self: &Arc<Self>, session: Session, size: Option<TerminalSize>) -> Result<Begun> {
         match session {
             Session::Exec { container, command, streams } => {
                 self.begin_command(&container, command, streams, size).await

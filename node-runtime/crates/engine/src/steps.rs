@@ -1,17 +1,23 @@
 //! Walks named steps: each is timed, may leave an undo, and can be held by a test.
 use crate::metrics::Metrics;
-use berth_model::{Error, Phases, Result};
+use berth_model::{Error, PhaseLog, Phases, Result, Timeline, UnixNanos, micros};
 use futures_util::future::BoxFuture;
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 type Undo = Box<dyn FnOnce() -> BoxFuture<'static, Result<()>> + Send>;
+
+/// A wait before the first step shorter than this is no wait, only the scheduler's grain.
+const WORTH_TELLING: Duration = Duration::from_micros(500);
 
 /// One operation on its way through its steps.
 pub(crate) struct Walk {
     operation: &'static str,
     metrics: Metrics,
+    began: UnixNanos,
+    begun: Instant,
     phases: Phases,
+    parts: PhaseLog,
     undo: Vec<(&'static str, Undo)>,
 }
 
@@ -23,7 +29,29 @@ pub(crate) struct Unwound {
 
 impl Walk {
     pub(crate) fn new(operation: &'static str, metrics: &Metrics) -> Self {
-        Self { operation, metrics: metrics.clone(), phases: Phases::default(), undo: Vec::new() }
+        let begun = Instant::now();
+        Self {
+            operation,
+            metrics: metrics.clone(),
+            began: crate::clock::now(),
+            begun,
+            phases: Phases::default(),
+            parts: PhaseLog::since(begun),
+            undo: Vec::new(),
+        }
+    }
+
+    /// Where parts of steps are noted that only people look at; their names begin with the step's.
+    pub(crate) fn parts(&self) -> PhaseLog {
+        self.parts.clone()
+    }
+
+    /// Notes time that passed since the operation's begin before its first step: it waited for another one.
+    pub(crate) fn waited(&mut self) {
+        let took = self.begun.elapsed();
+        if took >= WORTH_TELLING {
+            self.phases.push(format!("{}/wait", self.operation), Duration::ZERO, took);
+        }
     }
 
     /// Runs one step. The error tells the step's name.
@@ -33,18 +61,19 @@ impl Walk {
         let result = action.await;
         let took = begun.elapsed();
         hold(self.operation, name, "leave").await;
-        self.phases.push(format!("{}/{name}", self.operation), took);
+        let at = begun.saturating_duration_since(self.begun);
+        self.phases.push(format!("{}/{name}", self.operation), at, took);
         self.metrics.phase(self.operation, name, took);
         result
     }
 
-    /// Adds phases that another process measured inside a step.
-    pub(crate) fn adopt(&mut self, step: &str, inner: Phases) {
+    /// Adds phases that another process measured inside a step; their offsets count from `origin`.
+    pub(crate) fn adopt(&mut self, step: &str, origin: Instant, inner: Phases) {
+        let origin = micros(origin.saturating_duration_since(self.begun));
         for phase in inner.0 {
             self.metrics.inner_phase(self.operation, &phase);
-            self.phases
-                .0
-                .push(berth_model::Phase { name: format!("{}/{step}/{}", self.operation, phase.name), ..phase });
+            let name = format!("{}/{step}/{}", self.operation, phase.name);
+            self.phases.0.push(berth_model::Phase { name, at: origin.saturating_add(phase.at), ..phase });
         }
     }
 
@@ -56,9 +85,12 @@ impl Walk {
         self.undo.push((name, Box::new(move || Box::pin(undo()))));
     }
 
-    /// All steps are done.
-    pub(crate) fn finish(self) -> Phases {
-        self.phases
+    /// All steps are done, or the walk is over: its time, phases by their begin, a whole before its parts.
+    pub(crate) fn timeline(&self) -> Timeline {
+        let mut phases = self.phases.clone();
+        phases.0.extend(self.parts.phases().0);
+        phases.0.sort_by_key(|p| (p.at, std::cmp::Reverse(p.micros)));
+        Timeline { began: self.began, micros: micros(self.begun.elapsed()), phases }
     }
 
     /// A step failed: undoes the others, last one first. An undo that fails is logged, and the remaining ones still run.
@@ -99,6 +131,30 @@ async fn hold(_operation: &str, _step: &str, _edge: &str) {}
 mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
+
+    #[tokio::test]
+    async fn phases_have_their_place_in_the_operation() {
+        let mut walk = Walk::new("start", &Metrics::new().unwrap());
+        let parts = walk.parts();
+        let slept = walk.step("setup", async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let begun = Instant::now();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            parts.add("start/setup/systemd", begun, Instant::now());
+            Ok(begun)
+        });
+        let origin = slept.await.unwrap();
+        let inner = berth_model::Phase { name: "mounts".into(), at: 10, micros: 20 };
+        walk.adopt("setup", origin, Phases(vec![inner]));
+        walk.step("exec", async { Ok(()) }).await.unwrap();
+        let timeline = walk.timeline();
+        let names: Vec<_> = timeline.phases.0.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["start/setup", "start/setup/systemd", "start/setup/mounts", "start/exec"]);
+        let [setup, systemd, mounts, exec] = &timeline.phases.0[..] else { panic!("four phases") };
+        assert!(setup.at < 5000 && systemd.at >= 5000 && mounts.at == systemd.at + 10, "{timeline:?}");
+        assert!(exec.at >= setup.at + setup.micros && timeline.micros >= exec.at, "{timeline:?}");
+        assert!(timeline.began > 0);
+    }
 
     #[tokio::test]
     async fn a_failed_walk_undoes_what_was_done_in_reverse() {

@@ -35,6 +35,7 @@ impl Engine {
 
     /// Takes note of a task's end: of a command, the pod's init or a container.
     pub(crate) async fn task_ended(self: &Arc<Self>, pod: &Arc<Pod>, monitor: &Monitor, id: &str, exit: Exit) {
+        self.metrics.node().oom_kills(exit.oom_kills);
         if id == pod.id.as_str() {
             self.pod_init_ended(pod).await;
         } else if !pod.exec_ended(id, exit)
@@ -65,6 +66,7 @@ impl Engine {
     pub(crate) async fn container_ended(self: &Arc<Self>, pod: &Arc<Pod>, id: &ContainerId, status: ExitStatus) {
         let status = self.with_kills_of_pod(pod, id, status).await;
         let reason = status.reason;
+        let ended_so = status.clone();
         if let Ok(container) = pod.container(id)
             && let Err(e) = self.clear_cgroup(&container.cgroup).await
         {
@@ -77,6 +79,11 @@ impl Engine {
         }
         if taken {
             self.metrics.exit(reason.as_str());
+            if let Ok(container) = pod.container(id)
+                && (!pod.was_signalled(id) || reason == ExitReason::OomKilled)
+            {
+                self.troubles.exit(pod, &container.config.metadata.name, &ended_so);
+            }
             tracing::info!(pod = %pod.id, container = %id, reason = reason.as_str(), "container ended");
         }
     }

@@ -4,8 +4,8 @@
 //! takes things out of the table under the same lock.
 use crate::Images;
 use crate::tree::DiskUsage;
-use berth_model::Result;
-use std::time::Duration;
+use berth_model::{Observation, Result};
+use std::time::{Duration, Instant};
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,12 +23,23 @@ impl Images {
     pub async fn collect(&self) -> Result<Collected> {
         let _guard = self.inner.collecting.lock().await;
         let images = self.clone();
-        self.blocking(move || {
+        let begun = Instant::now();
+        let collected = self.blocking(move || {
             let collected = images.sweep()?;
             images.inner.layout.empty_trash()?;
             Ok(collected)
-        })
-        .await
+        });
+        let collected = collected.await;
+        let Collected { snapshots, blobs, usage } = collected.as_ref().copied().unwrap_or_default();
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        self.inner.config.observer.tell(Observation::Collected {
+            snapshots: count(snapshots),
+            blobs: count(blobs),
+            bytes: usage.bytes,
+            took: begun.elapsed(),
+            ok: collected.is_ok(),
+        });
+        collected
     }
 
     /// Takes what is not needed out of the table and out of its place. Quick: renames only.

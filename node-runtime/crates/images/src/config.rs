@@ -1,4 +1,5 @@
 //! Where images live and what they may cost.
+use berth_model::Observer;
 use std::path::PathBuf;
 
 /// Settings of the image store.
@@ -10,6 +11,8 @@ pub struct ImagesConfig {
     pub limits: Limits,
     /// Keep the compressed layers after they were unpacked, to hand them on. Costs their size on disk again.
     pub keep_layer_blobs: bool,
+    /// Who is told of pulls and collections.
+    pub observer: Observer,
 }
 
 /// Limits of a pull. All are of the image's content; a registry's answers have limits of their own.
@@ -38,7 +41,7 @@ pub struct Limits {
 impl ImagesConfig {
     /// The defaults for a root directory.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, limits: Limits::default(), keep_layer_blobs: false }
+        Self { root, limits: Limits::default(), keep_layer_blobs: false, observer: Observer::default() }
     }
 }
 

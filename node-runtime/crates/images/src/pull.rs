@@ -8,12 +8,15 @@ use crate::flights::{Listeners, Wanted};
 use crate::image_config::{self, ParsedConfig};
 use crate::record::{Evidence, ImageRecord};
 use crate::{Images, refused};
-use berth_model::{Digest, Error, ErrorKind, ImageId, PullProgress, PullStage, Reference, Result, ResultExt};
+use berth_model::{
+    ByteSource, Digest, Error, ErrorKind, ImageId, Observation, PhaseLog, PullPhase, PullProgress, PullStage,
+    Reference, Result, ResultExt,
+};
 use berth_registry::{Auth, Descriptor, ImageManifest, ManifestKind, Platform, parse_manifest, select_platform};
 use bytes::Bytes;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Configurations that are of images; anything else is an artifact.
@@ -53,6 +56,8 @@ pub struct PullRequest {
     pub evidence: Evidence,
     /// Where progress is told. A listener that does not keep up misses some.
     pub progress: Option<mpsc::Sender<PullProgress>>,
+    /// Where its phases are noted, named `pull/fetch/…`. A pull that joins an equal one has none of its own.
+    pub log: PhaseLog,
 }
 
 /// A pull that runs.
@@ -136,11 +141,13 @@ impl Pull {
             }
         }
         let mut lease = Lease { images: self.images.clone(), digests: Vec::new() };
-        let (manifest_digest, manifest_bytes, manifest) = self.unless_given_up(self.manifest()).await?;
+        let manifest = self.timed("manifest", PullPhase::Fetch, self.unless_given_up(self.manifest()));
+        let (manifest_digest, manifest_bytes, manifest) = manifest.await?;
         check_types(&manifest)?;
         let id = manifest.config.digest.clone();
         lease.add(vec![id.clone(), manifest_digest.clone()]);
-        let config_bytes = self.unless_given_up(self.config(&manifest.config)).await?;
+        let config = self.unless_given_up(self.config(&manifest.config));
+        let config_bytes = self.timed("config", PullPhase::Fetch, config).await?;
         let parsed = image_config::parse(&config_bytes, manifest.layers.len(), &self.images.limits())?;
         let chain_ids = image_config::chain_ids(&parsed.diff_ids);
         lease.add(chain_ids.iter().chain(manifest.layers.iter().map(|l| &l.digest)).cloned().collect());
@@ -162,7 +169,21 @@ impl Pull {
             pinned: false,
             evidence: Evidence::default(),
         };
-        self.images.commit(&self.request, &id, Some(fresh)).await
+        self.timed("commit", PullPhase::Commit, self.images.commit(&self.request, &id, Some(fresh))).await
+    }
+
+    /// Runs a step, and tells what it took.
+    async fn timed<T>(&self, name: &str, phase: PullPhase, step: impl Future<Output = Result<T>>) -> Result<T> {
+        let begun = Instant::now();
+        let done = step.await;
+        self.took(name, phase, begun, begun.elapsed());
+        done
+    }
+
+    fn took(&self, name: &str, phase: PullPhase, begun: Instant, took: Duration) {
+        let PullRequest { reference, log, .. } = &self.request;
+        log.add_lasting(format!("pull/fetch/{name}"), begun, took);
+        self.images.inner.config.observer.tell(Observation::PullPhase { registry: reference.host(), phase, took });
     }
 
     /// Follows a request that can be dropped midway.
@@ -182,6 +203,8 @@ impl Pull {
             return None;
         }
         self.tell("", PullStage::Exists, image.size, image.size);
+        let bytes = image.layers.iter().map(|l| l.size).sum();
+        self.images.inner.config.observer.tell(Observation::PullBytes { source: ByteSource::Present, bytes });
         Some(image.id.clone())
     }
 

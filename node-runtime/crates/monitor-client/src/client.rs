@@ -3,7 +3,7 @@
 //! Owns: matching replies to requests, handing exits on, noticing the monitor's end. Must not: reconnect by itself; whoever holds the
 //! pod decides that.
 use crate::channel::{Channel, watch};
-use crate::{CALL_LIMIT, Program, Start};
+use crate::{CALL_LIMIT, Program, Start, figures};
 use berth_model::{Error, ErrorKind, PodId, Result, ResultExt};
 use berth_monitor_api::frame::{self, Exit, Refusal, Reply, Request, Spawn, Stdio, Tagged, Task, TaskKind};
 use berth_monitor_api::spec::{InitSpec, MAX_SPEC};
@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -99,6 +99,8 @@ struct Shared {
     pid: u32,
     channel: Channel,
     next_tag: AtomicU32,
+    /// Version of the protocol that the monitor speaks; 0 until it has said it.
+    version: AtomicU16,
     table: Mutex<Table>,
     closed: state::Sender<Option<Closed>>,
 }
@@ -191,6 +193,7 @@ impl Monitor {
             pid,
             channel: Channel::new(fd).context(at)?,
             next_tag: AtomicU32::new(1),
+            version: AtomicU16::new(0),
             table: Mutex::default(),
             closed: state::Sender::new(None),
         });
@@ -204,7 +207,8 @@ impl Monitor {
             Reply::Hello { pod: other, .. } if other != pod.as_str() => {
                 Err(Error::internal(format!("{} says that it is of pod {other}", at())))
             }
-            Reply::Hello { .. } => {
+            Reply::Hello { version, .. } => {
+                monitor.0.shared.version.store(version, Ordering::Relaxed);
                 monitor.done(Request::Subscribe).await?;
                 Ok(monitor)
             }
@@ -215,6 +219,11 @@ impl Monitor {
     /// Process id of the monitor.
     pub fn pid(&self) -> u32 {
         self.0.shared.pid
+    }
+
+    /// Version of the protocol that the monitor speaks.
+    pub fn version(&self) -> u16 {
+        self.0.shared.version.load(Ordering::Relaxed)
     }
 
     /// Starts a task: init has been executed when this returns, and [`Start`] tells how it goes on.
@@ -355,6 +364,13 @@ impl Monitor {
 
     /// One request and its reply, within [`CALL_LIMIT`]. Refusals are errors.
     async fn request(&self, body: Request, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>)> {
+        let kind = figures::place(&body);
+        let result = self.exchange(body, fds).await;
+        figures::count(kind, result.is_err());
+        result
+    }
+
+    async fn exchange(&self, body: Request, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>)> {
         let shared = &self.0.shared;
         let tag = shared.next_tag.fetch_add(1, Ordering::Relaxed).max(1);
         let (sender, receiver) = oneshot::channel();

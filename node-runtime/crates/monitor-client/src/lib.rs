@@ -6,6 +6,7 @@
 
 pub mod channel;
 mod client;
+pub mod figures;
 pub mod pipes;
 mod program;
 mod start;

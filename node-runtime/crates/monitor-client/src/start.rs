@@ -8,7 +8,7 @@ use berth_model::{Error, ErrorKind, Phase, Phases, Result, ResultExt};
 use berth_monitor_api::sync::{self, FromInit, Identity, MAX_MESSAGE, ToInit};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// Most phases that are kept of one start.
@@ -59,6 +59,7 @@ pub struct Start {
     channel: Channel,
     init_pid: u32,
     limit: Duration,
+    begun: Instant,
     phases: Phases,
     failure: Option<Failure>,
     exec_next: bool,
@@ -72,6 +73,7 @@ impl Start {
             channel,
             init_pid,
             limit: CALL_LIMIT,
+            begun: Instant::now(),
             phases: Phases::default(),
             failure: None,
             exec_next: false,
@@ -88,7 +90,12 @@ impl Start {
         self.limit = limit;
     }
 
-    /// The steps that init has reported.
+    /// When init had been executed; the steps' offsets count from here.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// The steps that init has reported. Their offsets are those of the report's arrival, which init sends at a step's end.
     pub fn phases(&self) -> &Phases {
         &self.phases
     }
@@ -151,7 +158,8 @@ impl Start {
             match message {
                 FromInit::Phase { name, micros } => {
                     if self.phases.0.len() < MAX_PHASES {
-                        self.phases.0.push(Phase { name, micros });
+                        let at = berth_model::micros(self.begun.elapsed()).saturating_sub(micros);
+                        self.phases.0.push(Phase { name, at, micros });
                     }
                 }
                 FromInit::Paused { pid } => return Ok(Event::Paused { pid }),

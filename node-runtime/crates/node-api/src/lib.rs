@@ -5,8 +5,10 @@
 
 mod attach;
 mod config;
+mod diagnose;
 mod events;
 mod exec;
+mod explain;
 mod info;
 mod inspect;
 mod kill;

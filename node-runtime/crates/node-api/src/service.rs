@@ -1,5 +1,5 @@
 //! The service: each call goes to its file.
-use crate::{attach, config, events, exec, info, inspect, kill, pull, restart, stats, wait};
+use crate::{attach, config, diagnose, events, exec, explain, info, inspect, kill, pull, restart, stats, wait};
 use berth_engine::Engine;
 use berth_proto::node::node_server::Node;
 use berth_proto::{node as wire, status};
@@ -111,5 +111,19 @@ impl Node for NodeService {
         request: Request<wire::DiffConfigRequest>,
     ) -> Result<Response<wire::DiffConfigResponse>, Status> {
         config::diff(&self.engine, request.into_inner()).map(Response::new).map_err(status)
+    }
+
+    async fn explain_start(
+        &self,
+        request: Request<wire::ExplainStartRequest>,
+    ) -> Result<Response<wire::ExplainStartResponse>, Status> {
+        explain::call(&self.engine, &request.get_ref().name).map(Response::new).map_err(status)
+    }
+
+    async fn diagnose(
+        &self,
+        _request: Request<wire::DiagnoseRequest>,
+    ) -> Result<Response<wire::DiagnoseResponse>, Status> {
+        Ok(Response::new(diagnose::call(&self.engine).await))
     }
 }

@@ -1,7 +1,9 @@
 //! Commands on the node and on the command line itself.
 pub mod completion;
 pub mod config;
+pub mod doctor;
 pub mod events;
+pub mod explain;
 pub mod info;
 pub mod inspect;
 pub mod version;

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod crictl;
+pub mod doctor;
 pub mod images;
 pub mod node;
 pub mod requests;

@@ -34,14 +34,19 @@ impl Engine {
 
     async fn execute_create(self: Arc<Self>, pod: &Arc<Pod>, config: ContainerConfig) -> Result<ContainerId> {
         let id = ContainerId::from_random(clock::random()?);
+        let name = config.metadata.name.clone();
         let mut walk = Walk::new("create", &self.metrics);
         match self.create_steps(&mut walk, pod, &id, config).await {
             Ok(()) => {
+                let timeline = walk.timeline();
+                self.starts.usual(&timeline);
+                self.starts.created(&id, pod.container(&id).map(|c| c.image_id).ok(), timeline);
                 tracing::info!(pod = %pod.id, container = %id, "container is created");
                 Ok(id)
             }
             Err(error) => {
                 let unwound = walk.unwind(error).await;
+                self.troubles.create(pod, &name, &unwound.error);
                 if !unwound.clean {
                     self.metrics.event("undo_failed");
                 }
@@ -166,6 +171,7 @@ impl Engine {
             resources: self.with_default_limits(&config.resources),
             log_path: plan::log_path(pod, &config),
             phases: Default::default(),
+            way: Default::default(),
             config,
         })
     }

@@ -188,11 +188,22 @@ impl Engine {
             overrides: ExecOverrides::default(),
         };
         let engine = self.clone();
-        run_to_end(async move { engine.exec(request).await?.collect(limit).await }).await
+        run_to_end(async move {
+            let output = async { engine.start_command(request).await?.collect(limit).await }.await;
+            engine.metrics.node().exec(true, output.is_ok());
+            output
+        })
+        .await
     }
 
     /// Starts a command and hands over its streams.
     pub async fn exec(self: &Arc<Self>, request: ExecRequest) -> Result<RunningExec> {
+        let running = self.start_command(request).await;
+        self.metrics.node().exec(false, running.is_ok());
+        running
+    }
+
+    async fn start_command(self: &Arc<Self>, request: ExecRequest) -> Result<RunningExec> {
         if request.command.is_empty() || request.command[0].is_empty() {
             return Err(Error::invalid("cmd", "must name a program"));
         }

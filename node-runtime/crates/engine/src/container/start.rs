@@ -4,10 +4,10 @@ use crate::container::plan::{self, SpecParts};
 use crate::context::{Engine, blocking};
 use crate::pod::Pod;
 use crate::pod::stop::run_to_end;
-use crate::record::{ContainerRecord, Life, START_ERROR_CODE};
+use crate::record::{ContainerRecord, Life, START_ERROR_CODE, Span};
 use crate::steps::Walk;
 use berth_cgroups::{DevicePolicy, Driver};
-use berth_model::{ContainerId, Error, ErrorKind, ExitReason, ExitStatus, Result};
+use berth_model::{ContainerId, Error, ErrorKind, ExitReason, ExitStatus, PhaseLog, Result};
 use berth_monitor_api::frame::TaskKind;
 use berth_monitor_api::spec::InitSpec;
 use berth_oci::monitor::{Event, SpawnRequest, Start, TaskStdio};
@@ -15,6 +15,7 @@ use berth_oci::readback::{self, Labels};
 use berth_store::Sync;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 impl Engine {
     /// Starts a created container; returns after its program was executed.
@@ -24,14 +25,16 @@ impl Engine {
         let (pod, id) = self.table.container(id)?;
         let engine = self.clone();
         run_to_end(async move {
+            let mut walk = Walk::new("start", &engine.metrics);
             let lock = pod.container_lock(&id);
             let _one = lock.lock().await;
-            engine.execute_start(&pod, &id).await
+            walk.waited();
+            engine.execute_start(walk, &pod, &id).await
         })
         .await
     }
 
-    async fn execute_start(self: &Arc<Self>, pod: &Arc<Pod>, id: &ContainerId) -> Result<()> {
+    async fn execute_start(self: &Arc<Self>, mut walk: Walk, pod: &Arc<Pod>, id: &ContainerId) -> Result<()> {
         let container = pod.container(id)?;
         if container.life != Life::Created {
             let problem = format!("container {id} is {:?}, only a CREATED one can be started", container.state());
@@ -39,13 +42,14 @@ impl Engine {
         }
         // Before anything is changed: a pod whose monitor does not answer now may do so at the next try.
         pod.monitor()?;
-        let mut walk = Walk::new("start", &self.metrics);
         pod.begin_start(id);
         match self.start_steps(&mut walk, pod, id, &container).await {
             Ok(labels) => {
-                let phases = walk.finish();
+                let timeline = walk.timeline();
+                self.starts.usual(&timeline);
                 let note = pod.update_container(id, Sync::Later, |c| {
-                    c.phases = phases;
+                    c.way.start = Span { began: timeline.began, micros: timeline.micros };
+                    c.phases = timeline.phases;
                     c.labels = labels;
                 });
                 let noted = note.await;
@@ -56,7 +60,11 @@ impl Engine {
                 noted
             }
             Err(error) => {
+                let timeline = walk.timeline();
                 let error = walk.unwind(error).await.error;
+                self.troubles.start(pod, &container.config, &error);
+                // Written with the container's end, which follows.
+                pod.note_container(id, |c| c.way.failed = Some(timeline));
                 let status = ExitStatus {
                     code: START_ERROR_CODE,
                     finished_at: clock::now(),
@@ -78,7 +86,12 @@ impl Engine {
         id: &ContainerId,
         container: &ContainerRecord,
     ) -> Result<Labels> {
-        walk.step("record", pod.update_container(id, Sync::Later, |c| c.life = Life::Starting)).await?;
+        let way = self.starts.take_way(id);
+        let begin = pod.update_container(id, Sync::Later, |c| {
+            c.life = Life::Starting;
+            c.way = way.unwrap_or_default();
+        });
+        walk.step("record", begin).await?;
         let parts = SpecParts {
             rootfs: walk.step("rootfs", async { self.images.rootfs(id) }).await?,
             seccomp: plan::seccomp(self, &pod.record().config, &container.config).await?,
@@ -92,9 +105,12 @@ impl Engine {
         let spec = walk.step("spec", async { plan::specification(self, pod, container, parts) }).await?;
         let spec = InitSpec::Container(Box::new(spec));
         let mut start = walk.step("spawn", self.spawn(pod, id, container, &spec)).await?;
-        let set_up = self.drive(&mut start, (pod, id), container, &policy);
-        let (pid, identity) = walk.step("setup", set_up).await?;
-        walk.adopt("setup", start.phases().clone());
+        let parts = walk.parts();
+        let set_up = self.drive(&mut start, (pod, id), container, &policy, &parts);
+        let ready = walk.step("setup", set_up).await;
+        // Also of a set-up that failed: where it stood still shows here.
+        walk.adopt("setup", start.begun(), start.phases().clone());
+        let (pid, identity) = ready?;
         let started_at = clock::now();
         let run = pod.update_container(id, Sync::Later, |c| {
             c.life = Life::Running { pid, started_at };
@@ -156,11 +172,14 @@ impl Engine {
         (pod, id): (&Pod, &ContainerId),
         container: &ContainerRecord,
         policy: &DevicePolicy,
+        parts: &PhaseLog,
     ) -> Result<(u32, berth_monitor_api::sync::Identity)> {
         loop {
             match start.next().await? {
                 Event::Paused { pid } => {
+                    let begun = Instant::now();
                     self.enter_scope(pod, id, container, pid, policy).await?;
+                    parts.add("start/setup/systemd", begun, Instant::now());
                     start.continue_().await?;
                 }
                 Event::Ready { pid, identity } => return Ok((pid, identity)),

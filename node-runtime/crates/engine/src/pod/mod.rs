@@ -106,6 +106,14 @@ impl Pod {
         .await
     }
 
+    /// Changes what a container's record says of its figures, in memory alone: the next change takes it to the disk.
+    pub(crate) fn note_container(&self, id: &ContainerId, change: impl FnOnce(&mut ContainerRecord)) {
+        let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(container) = Arc::make_mut(&mut record).containers.get_mut(id) {
+            change(container);
+        }
+    }
+
     async fn save(&self, sync: Sync) -> Result<()> {
         let mut saved = self.saved.lock().await;
         let version = *self.version.borrow();
@@ -207,6 +215,11 @@ impl Pod {
     /// Whether this is the first stop signal for the container.
     pub(crate) fn first_signal(&self, id: &ContainerId) -> bool {
         locked(&self.signalled).insert(id.clone())
+    }
+
+    /// Whether somebody has asked for the container's end.
+    pub(crate) fn was_signalled(&self, id: &ContainerId) -> bool {
+        locked(&self.signalled).contains(id)
     }
 
     /// Forgets what is kept in memory for a container.

@@ -2,10 +2,12 @@
 use crate::clock;
 use crate::context::{Engine, blocking};
 use crate::pod::Pod;
-use crate::record::{MonitorRef, PodPhase, PodRecord};
+use crate::record::{MonitorRef, PodPhase, PodRecord, Span};
 use crate::steps::Walk;
 use berth_cgroups::{CgroupPath, DevicePolicy};
-use berth_model::{Error, ErrorKind, NamespaceMode, PodConfig, PodId, Resources, Result};
+use berth_model::{
+    Error, ErrorKind, NamespaceMode, NetworkOperation, PhaseLog, Phases, PodConfig, PodId, Resources, Result,
+};
 use berth_monitor_api::frame::TaskKind;
 use berth_monitor_api::spec::InitSpec;
 use berth_oci::monitor::{Event, LaunchOptions, Monitor, SpawnRequest, TaskStdio};
@@ -16,12 +18,19 @@ use berth_store::Sync;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Name of the monitors' own cgroup.
 pub(crate) const MONITORS: &str = "monitors";
 /// How long the processes of a sandbox that is undone may take to go.
 const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// What init said of its own steps.
+#[derive(Default)]
+struct Made {
+    begun: Option<Instant>,
+    phases: Phases,
+}
 
 impl Engine {
     /// Runs a pod sandbox, or joins the run of an equal request, or returns what exists.
@@ -59,12 +68,15 @@ impl Engine {
 
     async fn execute_run(self: Arc<Self>, config: PodConfig) -> Result<PodId> {
         let id = PodId::from_random(clock::random()?);
+        let metadata = config.metadata.clone();
         let mut walk = Walk::new("run", &self.metrics);
         match self.run_steps(&mut walk, &id, config).await {
             Ok(pod) => {
-                let phases = walk.finish();
+                let timeline = walk.timeline();
+                self.starts.usual(&timeline);
                 let ready = pod.update(Sync::Later, |r| {
-                    r.phases = phases;
+                    r.ran = Span { began: timeline.began, micros: timeline.micros };
+                    r.phases = timeline.phases;
                     r.phase = PodPhase::Ready;
                 });
                 if let Err(e) = ready.await {
@@ -75,6 +87,7 @@ impl Engine {
             }
             Err(error) => {
                 let unwound = walk.unwind(error).await;
+                self.troubles.run(&metadata, &unwound.error);
                 self.forget_failed_run(&id, unwound.clean).await;
                 Err(unwound.error)
             }
@@ -121,6 +134,7 @@ impl Engine {
             init_pid: None,
             init_cgroup: None,
             phases: Default::default(),
+            ran: Span::default(),
             resized: None,
             containers: BTreeMap::new(),
         }
@@ -175,10 +189,13 @@ impl Engine {
         let spec = InitSpec::Sandbox(sandbox_spec(&inputs)?);
         let (engine, owner) = (self.clone(), pod.clone());
         walk.undo("namespaces", move || async move { engine.end_pod_init(&owner).await });
-        let mut inner = Default::default();
-        let made = self.drive_sandbox(pod, monitor, &spec, cgroup.as_ref(), &mut inner);
-        let init_pid = walk.step("namespaces", made).await?;
-        walk.adopt("namespaces", inner);
+        let mut made = Made::default();
+        let parts = walk.parts();
+        let making = self.drive_sandbox((pod, monitor), &spec, cgroup.as_ref(), &parts, &mut made);
+        let init_pid = walk.step("namespaces", making).await?;
+        if let Some(origin) = made.begun {
+            walk.adopt("namespaces", origin, made.phases);
+        }
         pod.update(Sync::Later, |r| r.init_pid = init_pid).await
     }
 
@@ -202,11 +219,11 @@ impl Engine {
 
     async fn drive_sandbox(
         &self,
-        pod: &Pod,
-        monitor: &Monitor,
+        (pod, monitor): (&Pod, &Monitor),
         spec: &InitSpec,
         cgroup: Option<&CgroupPath>,
-        phases: &mut berth_model::Phases,
+        parts: &PhaseLog,
+        made: &mut Made,
     ) -> Result<Option<u32>> {
         let request = SpawnRequest {
             init: self.launcher.init(),
@@ -225,12 +242,14 @@ impl Engine {
                 Event::Paused { pid } => {
                     if let Some(cgroup) = cgroup {
                         let limits = Resources { cpu_shares: Some(2), ..Resources::default() };
+                        let begun = Instant::now();
                         self.cgroups.start_scope(cgroup, pid, &limits, &DevicePolicy::default()).await?;
+                        parts.add("run/namespaces/systemd", begun, Instant::now());
                     }
                     start.continue_().await?;
                 }
                 Event::Made { pid } => {
-                    *phases = start.phases().clone();
+                    *made = Made { begun: Some(start.begun()), phases: start.phases().clone() };
                     return Ok(pid);
                 }
                 Event::Ready { .. } | Event::Started => {
@@ -249,7 +268,9 @@ impl Engine {
         let netns = dir.namespace("net");
         let (undo_bridge, undo_id) = (bridge.clone(), pod.id.clone());
         walk.undo("network", move || async move { undo_bridge.detach(&undo_id, None).await });
-        let attached = walk.step("network", bridge.attach(&pod.id, Path::new(&netns), &record.config.ports)).await?;
+        let attach = bridge.attach(&pod.id, Path::new(&netns), &record.config.ports);
+        let attach = self.metrics.network("builtin", NetworkOperation::Attach, attach);
+        let attached = walk.step("network", attach).await?;
         let address = attached.addresses.first().map(|a| a.addr());
         let (files, hostname) = (dir.clone(), record.config.hostname.clone());
         blocking(move || files.write_hosts(&hostname, address)).await?;

@@ -4,7 +4,7 @@ use crate::pod::Pod;
 use crate::record::PodPhase;
 use crate::steps::Walk;
 use berth_cgroups::CgroupPath;
-use berth_model::{ErrorKind, Result};
+use berth_model::{ErrorKind, NetworkOperation, Result};
 use berth_store::Sync;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,8 @@ impl Engine {
         if record.network.is_none() {
             return Ok(());
         }
-        bridge.detach(&pod.id, record.network.as_ref()).await
+        let detach = bridge.detach(&pod.id, record.network.as_ref());
+        self.metrics.network("builtin", NetworkOperation::Detach, detach).await
     }
 
     /// Ends PID 1 of a shared pid namespace, and with it whatever is left inside.

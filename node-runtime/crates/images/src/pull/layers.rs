@@ -9,7 +9,7 @@ use crate::record::LayerRecord;
 use crate::state::Snapshot;
 use crate::unpack::{self, Job, LayerPath, Unpacked, io};
 use crate::{Images, refused};
-use berth_model::{Digest, Error, ErrorKind, PullStage, Result, ResultExt};
+use berth_model::{ByteSource, Digest, Error, ErrorKind, Observation, PullPhase, PullStage, Result, ResultExt};
 use berth_registry::{Descriptor, ImageManifest};
 use bytes::Bytes;
 use futures_util::{StreamExt, future};
@@ -143,6 +143,9 @@ impl Pull {
         };
         if self.images.state().snapshots.contains_key(layer.chain_id()) {
             self.tell(layer.item(), PullStage::Exists, layer.descriptor.size, layer.descriptor.size);
+            self.images.inner.config.observer.tell(Observation::Layer { shared: true });
+            let (source, bytes) = (ByteSource::Present, layer.descriptor.size);
+            self.images.inner.config.observer.tell(Observation::PullBytes { source, bytes });
             return Ok(());
         }
         let (directory, unpacked) = {
@@ -152,6 +155,7 @@ impl Pull {
             };
             self.download(layer, crew).await?
         };
+        self.images.inner.config.observer.tell(Observation::Layer { shared: false });
         if let Some(below) = layer.index.checked_sub(1) {
             let mut progress = crew.progress[below].subscribe();
             let reached = progress.wait_for(|p| *p != Progress::Working).await.map(|p| *p);
@@ -160,7 +164,9 @@ impl Pull {
             }
         }
         let (images, chain_ids) = (self.images.clone(), layer.chain_ids[..=layer.index].to_vec());
+        let begun = Instant::now();
         self.images.blocking(move || images.put_in_place(directory, &unpacked, &chain_ids)).await?;
+        self.took(&format!("{} place", layer.item()), PullPhase::Unpack, begun, begun.elapsed());
         self.tell(layer.item(), PullStage::Done, layer.descriptor.size, layer.descriptor.size);
         Ok(())
     }
@@ -170,6 +176,7 @@ impl Pull {
         let mut progress = crew.progress[layer.index].subscribe();
         let super::PullRequest { reference, auth, .. } = &self.request;
         let client = self.images.client();
+        let (begun, mut fetching) = (Instant::now(), Duration::ZERO);
         let mut stream = tokio::select! {
             _ = progress.wait_for(|p| *p == Progress::Failed) => return Err(Crew::cancelled()),
             stream = client.blob(reference, layer.descriptor, auth, 0) => stream.map_err(|e| foreign(layer.descriptor, e))?,
@@ -179,11 +186,14 @@ impl Pull {
         let unpacking = tokio::task::spawn_blocking(work);
         let (mut seen, mut told) = (0, Instant::now());
         let total = layer.descriptor.size;
+        fetching += begun.elapsed();
         loop {
+            let asked = Instant::now();
             let chunk = tokio::select! {
                 _ = progress.wait_for(|p| *p == Progress::Failed) => Some(Err(Crew::cancelled())),
                 chunk = stream.next() => chunk,
             };
+            fetching += asked.elapsed();
             let Some(chunk) = chunk else { break };
             let ended = chunk.is_err();
             seen += chunk.as_ref().map_or(0, |c| c.len() as u64);
@@ -198,7 +208,12 @@ impl Pull {
         }
         drop(sender);
         self.tell(layer.item(), PullStage::Unpacking, seen, total);
-        unpacking.await.map_err(|e| Error::internal(format!("unpacking ended early: {e}")))?
+        let unpacked = unpacking.await.map_err(|e| Error::internal(format!("unpacking ended early: {e}")))?;
+        // Both went on side by side: what was not waited for the network was waited for the disk.
+        self.took(&format!("{} fetch", layer.item()), PullPhase::Fetch, begun, fetching);
+        let unpacking = begun.elapsed().saturating_sub(fetching);
+        self.took(&format!("{} unpack", layer.item()), PullPhase::Unpack, begun + fetching, unpacking);
+        unpacked
     }
 }
 

@@ -162,6 +162,15 @@ impl Bridge {
         self.run(|inner| Ok(inner.host().ready())).await.unwrap_or_else(|e| Err(e.to_string()))
     }
 
+    /// For each family of addresses: its name in figures, how many addresses pods can have, how many have one.
+    pub fn addresses(&self) -> Vec<(&'static str, u64, u64)> {
+        let subnet = self.inner.config.subnet;
+        // Neither the subnet's own address, nor the gateway, nor the broadcast address.
+        let size = u64::from(subnet.broadcast().to_bits()) - u64::from(subnet.network().to_bits()) - 2;
+        let used = u64::try_from(self.inner.pool().leases().count()).unwrap_or(u64::MAX);
+        vec![("ipv4", size, used)]
+    }
+
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
         let inner = Arc::clone(&self.inner);
         blocking(move || work(&inner)).await

@@ -4,5 +4,7 @@
 mod launcher;
 
 pub use crate::process::Process as MonitorProcess;
-pub use berth_monitor_client::{CALL_LIMIT, Closed, Event, Failure, Monitor, Program, SpawnRequest, Start, TaskStdio};
+pub use berth_monitor_client::{
+    CALL_LIMIT, Closed, Event, Failure, Monitor, Program, SpawnRequest, Start, TaskStdio, figures,
+};
 pub use launcher::{LaunchOptions, Launcher};

@@ -1,0 +1,111 @@
+//! The daemon: its sockets, its process, its answers; and what lies in its directories.
+use super::{processes, text};
+use crate::commands::connect;
+use crate::doctor::facts::{Answer, Daemon};
+use crate::layout::Layout;
+use berth_proto::node::{DiagnoseRequest, DiagnoseResponse, InfoRequest, InfoResponse};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// How long the daemon may take to answer; a sound one takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn gather(layout: &Layout) -> Daemon {
+    let flags = if layout.is_system() { String::new() } else { format!(" --root {}", layout.root.display()) };
+    let sockets = [layout.cri_socket(), layout.node_socket()];
+    let modes = sockets.iter().filter_map(|path| {
+        let meta = std::fs::symlink_metadata(path).ok()?;
+        Some((path.clone(), meta.uid(), meta.mode() & 0o7777))
+    });
+    let mut daemon = Daemon { flags, socket: layout.cri_socket(), sockets: modes.collect(), ..Daemon::default() };
+    let holder = match UnixStream::connect(layout.node_socket()).await {
+        Ok(stream) => stream.peer_cred().ok().and_then(|cred| cred.pid()).and_then(|pid| u32::try_from(pid).ok()),
+        Err(_) => {
+            daemon.documents = documents(layout);
+            return daemon;
+        }
+    };
+    daemon.process = holder.and_then(|pid| Some((pid, state(pid)?)));
+    daemon.files = holder.and_then(files);
+    let exe = holder.and_then(|pid| std::fs::metadata(format!("/proc/{pid}/exe")).ok());
+    daemon.built = exe.and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs());
+    match timeout(PATIENCE, ask(layout)).await {
+        Ok(Some((info, told))) => {
+            daemon.answer = Answer::Up;
+            (daemon.info, daemon.told) = (Some(info), told);
+        }
+        Ok(None) | Err(_) => {
+            daemon.answer = Answer::Stuck;
+            daemon.documents = documents(layout);
+        }
+    }
+    daemon.old_monitors = old_monitors(layout);
+    daemon
+}
+
+/// Info, and what only a daemon of this version tells.
+async fn ask(layout: &Layout) -> Option<(InfoResponse, Option<DiagnoseResponse>)> {
+    let mut node = connect::node(layout).await.ok()?;
+    let info = node.info(InfoRequest {}).await.ok()?.into_inner();
+    let told = node.diagnose(DiagnoseRequest {}).await.ok().map(tonic::Response::into_inner);
+    Some((info, told))
+}
+
+/// Why the documents on disk cannot be taken, where the daemon cannot say so itself.
+fn documents(layout: &Layout) -> Option<String> {
+    berth_settings::load(&layout.etc).err().map(|e| e.to_string())
+}
+
+/// State of a process, as in proc_pid_stat(5).
+fn state(pid: u32) -> Option<char> {
+    text(format!("/proc/{pid}/stat"))?.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Open descriptors of a process, and the limit.
+fn files(pid: u32) -> Option<(u64, u64)> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+    let limits = text(format!("/proc/{pid}/limits"))?;
+    let line = limits.lines().find_map(|l| l.strip_prefix("Max open files"))?;
+    Some((u64::try_from(open).ok()?, line.split_whitespace().next()?.parse().ok()?))
+}
+
+/// Monitors of this daemon whose program was deleted or replaced after they were started. A monitor's current directory or
+/// arguments name its pod's runtime directory.
+fn old_monitors(layout: &Layout) -> u64 {
+    let run = layout.run.display().to_string();
+    let old = processes().into_iter().filter(|pid| {
+        let name = text(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        name.trim() == "berth-monitor" && is_of(*pid, &run) && exe.to_string_lossy().ends_with(" (deleted)")
+    });
+    u64::try_from(old.count()).unwrap_or(u64::MAX)
+}
+
+fn is_of(pid: u32, run: &str) -> bool {
+    let arguments = text(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let directory = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+    arguments.contains(run) || directory.starts_with(run)
+}
+
+/// Directories of pods that an answering daemon does not know.
+pub(super) fn leftovers(daemon: &Daemon) -> Vec<String> {
+    let Some(told) = &daemon.told else { return Vec::new() };
+    let mut left = Vec::new();
+    for directory in [&told.run_directory, &told.record_directory] {
+        let entries = std::fs::read_dir(Path::new(directory)).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_pod = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+            // Whoever was made since the daemon was asked is not left over.
+            let fresh =
+                entry.metadata().and_then(|m| m.modified()).is_ok_and(|t| t.elapsed().is_ok_and(|age| age < PATIENCE));
+            if is_pod && !fresh && !told.pod_ids.contains(&name) {
+                left.push(entry.path().display().to_string());
+            }
+        }
+    }
+    left
+}

@@ -1,0 +1,227 @@
+//! `berth doctor` on nodes that run out of something, have a broken network, or a kubelet that was told otherwise. What belongs to the
+//! whole machine is broken in namespaces and control groups of the test's own.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
+
+mod daemon;
+
+use berth_node_tests::{programs, unique};
+use daemon::doctor::{command, doctor, report};
+use daemon::{Node, container, host, pod};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A directory with a file system of its own, which goes with it.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn tmpfs(at: PathBuf, options: &str) -> Self {
+        std::fs::create_dir_all(&at).unwrap();
+        host("mount", &["-t", "tmpfs", "-o", options, "tmpfs", at.to_str().unwrap()]);
+        Self(at)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_disks_and_large_logs() {
+    // A root whose daemon is down: the disks tell by themselves.
+    let base = tempfile::tempdir_in("/var/tmp").unwrap();
+    let ask = || {
+        let mut ask = Command::new(programs().join("berth"));
+        ask.arg("--root").arg(base.path()).args(["doctor", "-o", "json", "disk"]);
+        report(ask)
+    };
+    {
+        let lib = Mount::tmpfs(base.path().join("lib"), "size=4m");
+        std::fs::write(lib.0.join("ballast"), vec![1; 3_700_000]).unwrap();
+        ask().finding("disk-low", &["/lib", "left"]);
+        std::fs::write(lib.0.join("more"), vec![1; 450_000]).unwrap();
+        ask().finding("disk-full", &["/lib", "left"]);
+    }
+    {
+        let lib = Mount::tmpfs(base.path().join("lib"), "size=4m,nr_inodes=20");
+        let mut made = 0;
+        while std::fs::write(lib.0.join(made.to_string()), "").is_ok() {
+            made += 1;
+        }
+        let found = ask();
+        found.finding("inodes-full", &["inodes left"]);
+        assert!(!found.ids().contains(&"disk-full"));
+    }
+    let node = Node::with_tools().await;
+    let sandbox = pod(&node, "logs");
+    let id = node.cri().run(&sandbox).await;
+    let app = node.cri().launch(&id, &container(&node, "chatty", &["sleep", "1000"]), &sandbox).await;
+    let log = node.cri().status(&app).await.unwrap().log_path;
+    assert!(!doctor(&node, &["disk"]).ids().contains(&"log-big"));
+    std::fs::File::options().append(true).open(&log).unwrap().set_len(300 << 20).unwrap();
+    doctor(&node, &["disk"]).finding("log-big", &["default/logs/chatty", "314.5 MB"]);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_limit_that_is_reached() {
+    let base = Path::new("/sys/fs/cgroup");
+    let unified = base.join("cgroup.controllers").exists();
+    let group = if unified { base.to_owned() } else { base.join("pids") }.join(unique("berth-doctor-"));
+    std::fs::create_dir(&group).unwrap();
+    std::fs::write(group.join("pids.max"), "20").unwrap();
+    let node = Node::new().await;
+    let inside = |program: &mut Command| -> Child {
+        let child = program.stdin(Stdio::null()).spawn().unwrap();
+        std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+        child
+    };
+    let mut crowd: Vec<Child> = (0..16).map(|_| inside(Command::new("sleep").arg("1000"))).collect();
+    let mut ask = command(&node, &["pids"]);
+    // The doctor enters the group by itself, before it looks.
+    let words: Vec<String> =
+        std::iter::once(ask.get_program()).chain(ask.get_args()).map(|w| w.to_string_lossy().into_owned()).collect();
+    ask = Command::new("sh");
+    ask.args(["-c", "echo $$ > \"$0/cgroup.procs\"; shift 0; \"$@\" & wait $!"]).arg(&group).args(&words);
+    let found = report(ask);
+    found.finding("pids-limit", &[&group.display().to_string(), "of 20"]);
+    for child in &mut crowd {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    node.finish().await;
+    daemon::eventually("the group is empty", async || std::fs::remove_dir(&group).ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_that_run_out() {
+    let mut node = Node::new().await;
+    assert!(node.terminate().await.success());
+    let document = std::fs::read_to_string(node.root().join("etc/50-node.yaml")).unwrap();
+    let subnet = document.lines().find_map(|l| l.trim().strip_prefix("subnet: ")).unwrap();
+    node.document("50-node.yaml", &document.replace(subnet, &subnet.replace("/24", "/29")));
+    node.start().await;
+    let cri = node.cri();
+    for n in 0..5 {
+        assert!(!doctor(&node, &["addresses"]).ids().contains(&"addresses-exhausted"));
+        cri.run(&pod(&node, &format!("p{n}"))).await;
+    }
+    doctor(&node, &["addresses"]).finding("addresses-exhausted", &["5 of 5 ipv4"]);
+    assert_eq!(node.figure("berth_address_pool_used{family=\"ipv4\"}"), 5.0);
+    cri.try_run(&pod(&node, "one-more")).await.unwrap_err();
+    doctor(&node, &["starts"]).finding("start-failed", &["default/one-more", "addresses"]);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_is_broken() {
+    let node = Node::new().await;
+    host("nft", &["delete", "table", "ip", node.name()]);
+    let found = doctor(&node, &["network"]);
+    found.finding("network-not-ready", &[node.name(), "does not exist"]);
+
+    // The node's own network, as far as it is the whole machine's: in namespaces of the test's own, with the daemon outside.
+    let bridge = node.name().replace('-', "");
+    let script = format!(
+        "set -e; mount --make-rprivate /; mount -t sysfs sysfs /sys; echo 'nameserver 127.0.0.53' > {base}/resolv; mount --bind {base}/resolv /etc/resolv.conf; \
+         ip link add {bridge} type bridge; ip link set {bridge} mtu 9000; ip link add up0 type veth peer name up1; ip link set up1 up; \
+         ip addr add 192.0.2.2/24 dev up0; ip link set up0 up mtu 1400; ip route add default via 192.0.2.1; \
+         nft add table ip other; nft 'add chain ip other walls {{ type filter hook forward priority 0; policy drop; }}'; \
+         exec \"$@\"",
+        base = node.base().display()
+    );
+    let inner = command(&node, &["network"]);
+    let mut ask = Command::new("unshare");
+    ask.args(["--net", "--mount", "sh", "-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+    let found = report(ask);
+    found.finding("forwarding-off", &["ip_forward is 0"]);
+    found.finding("forward-drop", &["ip other walls"]);
+    found.finding("mtu-high", &["9000", "up0 is 1400"]);
+    found.finding("resolv-conf", &["127.0.0.53"]);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cni_without_configuration_or_programs() {
+    // A root of nobody: without documents the network is CNI's.
+    let base = tempfile::tempdir_in("/var/tmp").unwrap();
+    let ask = |config: &str| {
+        let script = format!(
+            "set -e; mount --make-rprivate /; mkdir -p /etc/cni/net.d /opt/cni/bin /usr/lib/cni; \
+             for d in /etc/cni/net.d /opt/cni/bin /usr/lib/cni; do mount -t tmpfs tmpfs $d; done; {config} exec \"$@\""
+        );
+        let mut ask = Command::new("unshare");
+        ask.args(["--mount", "sh", "-c", &script, "sh"]).arg(programs().join("berth"));
+        ask.arg("--root").arg(base.path()).args(["doctor", "-o", "json", "network"]);
+        report(ask)
+    };
+    ask("").finding("cni-config-missing", &["/etc/cni/net.d"]);
+    let list = r#"echo '{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"no-such-plugin"}]}' > /etc/cni/net.d/10-n.conflist;"#;
+    let found = ask(list);
+    found.finding("cni-plugin-missing", &["no-such-plugin", "/opt/cni/bin"]);
+    assert!(!found.ids().contains(&"cni-config-missing"));
+}
+
+/// A process that is called kubelet and has a kubelet's command line; its settings are real files.
+struct LookAlike(Child);
+
+impl LookAlike {
+    fn start(dir: &Path, config: Option<&str>, flags: &[&str]) -> Self {
+        let program = dir.join("kubelet");
+        if !program.exists() {
+            std::fs::copy("/bin/bash", &program).unwrap();
+        }
+        let file = dir.join("kubelet.yaml");
+        let _ = std::fs::remove_file(&file);
+        if let Some(config) = config {
+            std::fs::write(&file, config).unwrap();
+        }
+        let mut command = Command::new(program);
+        command.args(["-c", "read -r _", "kubelet"]).arg(format!("--config={}", file.display())).args(flags);
+        Self(command.stdin(Stdio::piped()).spawn().unwrap())
+    }
+}
+
+impl Drop for LookAlike {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubelets_that_were_told_otherwise() {
+    let node = Node::new().await;
+    let dir = node.base().join("kubelet-dir");
+    std::fs::create_dir(&dir).unwrap();
+    let endpoint = format!("unix://{}", node.socket().display());
+    let good =
+        format!("kind: KubeletConfiguration\ncontainerRuntimeEndpoint: {endpoint}\nfailSwapOn: false\nmaxPods: 100\n");
+    {
+        let sound = LookAlike::start(&dir, Some(&good), &[]);
+        let pid = sound.0.id().to_string();
+        let found = doctor(&node, &["kubelet", "memory"]);
+        assert!(!found.ids().iter().any(|id| id.starts_with("kubelet")), "{:#?}", found.findings);
+        let _ = pid;
+    }
+    {
+        let config = format!("{good}cgroupDriver: systemd\nresolvConf: {}/gone\n", dir.display());
+        let _one = LookAlike::start(
+            &dir,
+            Some(&config),
+            &["--max-pods", "300", "--image-service-endpoint=unix:///run/x.sock"],
+        );
+        let found = doctor(&node, &["kubelet", "cgroups"]);
+        found.finding("cgroup-driver", &["cgroupfs", "systemd"]);
+        found.finding("kubelet-resolv-conf", &["gone"]);
+        found.finding("kubelet-max-pods", &["300 pods", "253 ipv4"]);
+        found.finding("kubelet-image-endpoint", &["/run/x.sock"]);
+    }
+    let other = LookAlike::start(&dir, None, &["--container-runtime-endpoint=unix:///run/containerd/containerd.sock"]);
+    let found = doctor(&node, &["kubelet", "--kubelet", &other.0.id().to_string()]);
+    found.finding("kubelet-endpoint", &["containerd.sock"]);
+    found.finding("kubelet-config", &["No such file"]);
+    drop(other);
+    node.finish().await;
+}

@@ -1,0 +1,181 @@
+//! The figures as a monitoring system sees them: promtool has nothing to say, a real Prometheus scrapes them, and every query of the
+//! dashboard asks for series and labels that exist.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
+
+mod daemon;
+
+use berth_node_tests::path_from_env;
+use daemon::{Node, container, eventually, page, pod};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+const DASHBOARD: &str = include_str!("../../../docs/dashboards/berth-node.json");
+
+/// A node on which something of everything has happened.
+async fn busy() -> Node {
+    let node = Node::with_tools().await;
+    let cri = node.cri();
+    let sandbox = pod(&node, "busy");
+    let id = cri.run(&sandbox).await;
+    let app = cri.launch(&id, &container(&node, "app", &["sleep", "1000"]), &sandbox).await;
+    cri.sh(&app, "true").await;
+    cri.try_pull(&node.registry().reference("no-such:v1"), "default").await.unwrap_err();
+    cri.pull(&node.web()).await;
+    node
+}
+
+async fn scraped(node: &Node) -> String {
+    page(&node.info().await.metrics_address, "/metrics").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promtool_has_nothing_to_say() {
+    let node = busy().await;
+    let text = scraped(&node).await;
+    let mut promtool = Command::new(path_from_env("BERTH_PROMETHEUS").join("promtool"));
+    let pipes = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+    // What happened is counted.
+    for (series, least) in [
+        ("berth_build_info{monitor_protocol=\"1\",version=\"0.1.0\"}", 1.0),
+        ("berth_execs_total{kind=\"sync\",result=\"ok\"}", 1.0),
+        ("berth_pull_layers_total{how=\"fetched\"}", 2.0),
+        ("berth_pull_bytes_total{source=\"registry\"}", 1000.0),
+        ("berth_pull_phase_seconds_count{phase=\"commit\",registry=\"other\"}", 2.0),
+        ("berth_network_operations_total{kind=\"builtin\",operation=\"attach\",plugin=\"builtin\",result=\"ok\"}", 1.0),
+        ("berth_monitor_calls_total{call=\"spawn\"}", 3.0),
+        ("berth_monitors{protocol=\"1\"}", 1.0),
+        ("berth_address_pool_used{family=\"ipv4\"}", 1.0),
+        ("berth_settings_documents", 1.0),
+        ("berth_registry_pulls_total{registry=\"other\",result=\"error\"}", 1.0),
+    ] {
+        assert!(node.figure(series) >= least, "{series} is {}", node.figure(series));
+    }
+    // A second pull of what is there brings nothing.
+    let fetched = node.figure("berth_pull_bytes_total{source=\"registry\"}");
+    node.cri().pull(&node.tools()).await;
+    assert_eq!(node.figure("berth_pull_bytes_total{source=\"registry\"}"), fetched);
+    assert!(node.figure("berth_pull_bytes_total{source=\"present\"}") > 0.0);
+    node.finish().await;
+}
+
+/// Names of series with the labels that they have, from a scrape.
+fn exported(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        let Some((series, _)) = line.rsplit_once(' ') else { continue };
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let known = all.entry(name.to_owned()).or_default();
+        known.extend(labels.split("\",").filter_map(|l| Some(l.split_once('=')?.0.to_owned())));
+    }
+    all
+}
+
+/// The words of a query that stand outside of quotes, each with the character after it.
+fn words(expr: &str) -> Vec<(String, char)> {
+    let outside: String = expr.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
+    let (mut found, mut word) = (Vec::new(), String::new());
+    for c in outside.chars().chain([' ']) {
+        if c.is_ascii_alphanumeric() || c == '_' || c == ':' {
+            word.push(c);
+        } else if !word.is_empty() {
+            found.push((std::mem::take(&mut word), c));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dashboard_asks_for_what_is_there() {
+    let node = busy().await;
+    let exported = exported(&scraped(&node).await);
+    let labels: BTreeSet<&str> = exported.values().flatten().map(String::as_str).chain(["instance", "job"]).collect();
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let mut queries = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let expr = target["expr"].as_str().unwrap();
+            queries += 1;
+            let mut of_query: BTreeSet<&str> = ["instance", "job", "le"].into();
+            for (word, _) in words(expr).iter().filter(|(w, _)| w.starts_with("berth_") || w.starts_with("process_")) {
+                let known =
+                    exported.get(word).unwrap_or_else(|| panic!("{}: no series {word}: {expr}", panel["title"]));
+                of_query.extend(known.iter().map(String::as_str));
+            }
+            // Whatever is compared or grouped by is a label of a series of the query.
+            let grouped = expr.split(" by (").skip(1).filter_map(|rest| rest.split(')').next());
+            let wanted = grouped.flat_map(|g| g.split(',').map(|l| l.trim().to_owned()));
+            let matched = words(expr).into_iter().filter(|(_, next)| matches!(next, '=' | '!')).map(|(word, _)| word);
+            for label in wanted.chain(matched) {
+                assert!(
+                    labels.contains(label.as_str()) && of_query.contains(label.as_str()),
+                    "{}: no label {label}: {expr}",
+                    panel["title"]
+                );
+            }
+        }
+    }
+    assert!(queries >= 30, "{queries} queries");
+    node.finish().await;
+}
+
+/// Ends a process, also when the test fails.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_prometheus_scrapes_and_answers_the_dashboard() {
+    let node = busy().await;
+    let target = node.info().await.metrics_address;
+    let dir = node.base().join("prometheus");
+    std::fs::create_dir(&dir).unwrap();
+    let config = format!(
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n- job_name: berth\n  static_configs: [{{targets: [\"{target}\"]}}]\n"
+    );
+    std::fs::write(dir.join("prometheus.yml"), config).unwrap();
+    // A port that was free a moment ago.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = Command::new(path_from_env("BERTH_PROMETHEUS").join("prometheus"));
+    command.arg(format!("--config.file={}", dir.join("prometheus.yml").display()));
+    command.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
+    command.arg(format!("--web.listen-address={address}")).current_dir(&dir);
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    let _prometheus = Ended(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    let query = async |expr: &str| -> Option<Value> {
+        let encoded: String = expr.bytes().map(|b| format!("%{b:02x}")).collect();
+        let body = page(&address, &format!("/api/v1/query?query={encoded}")).await?;
+        // Chunks of HTTP/1.1 have their length in lines of their own.
+        let json: String = body.lines().filter(|l| l.starts_with(['{', '"', '[', ','])).collect();
+        serde_json::from_str(&json).ok().filter(|v: &Value| v["status"] == "success")
+    };
+    let what = format!("a scrape: {}", std::fs::read_to_string(dir.join("log")).unwrap());
+    eventually(&what, async || {
+        let up = query("up{job=\"berth\"}").await?;
+        (up["data"]["result"][0]["value"][1] == "1").then_some(())
+    })
+    .await;
+    let pods = eventually("the pods are there", async || query("sum(berth_pods{state=\"ready\"})").await).await;
+    assert_eq!(pods["data"]["result"][0]["value"][1], "1", "{pods}");
+    // Prometheus' own parser takes every query of the dashboard.
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let expr = target["expr"].as_str().unwrap().replace("$instance", ".+").replace("$__rate_interval", "1m");
+            assert!(query(&expr).await.is_some(), "{}: {expr}", panel["title"]);
+        }
+    }
+    drop(_prometheus);
+    node.finish().await;
+}

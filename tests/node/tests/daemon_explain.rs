@@ -36,9 +36,10 @@ async fn every_stretch_of_a_start_is_shown() {
     cri.pull(&node.tools()).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let app = cri.launch(&id, &container(&node, "app", &["sleep", "1000"]), &sandbox).await;
+    let pulled = format!("pull {}", node.tools());
     let check = |report: &Value| {
         let operations: Vec<&str> = lines(report, "operation").iter().map(|l| l["name"].as_str().unwrap()).collect();
-        assert_eq!(operations, ["run", &format!("pull {}", node.tools()), "create", "start"], "{report:#}");
+        assert_eq!(operations, ["run", &pulled, "create", "start"], "{report:#}");
         let steps: Vec<&str> = lines(report, "step").iter().map(|l| l["name"].as_str().unwrap()).collect();
         for step in
             ["run/network", "pull/resolve", "pull/fetch/commit", "create/rootfs", "start/setup/mounts", "start/exec"]

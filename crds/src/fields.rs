@@ -173,6 +173,10 @@ rows! { TRANSFER: Transfer at "spec.transfer" = [transfer], inside [];
 rows! { NETWORK: Network at "spec.network" = [network], inside [];
     scalar mode "mode" DaemonRestart Is("\"CNI\"");
     scalar subnet "subnet" DaemonRestart Words("derived from the daemon's root");
+    scalar ip_families "ipFamilies" DaemonRestart Is("[\"IPv4\"]");
+    scalar subnet6 "subnet6" DaemonRestart Words("derived from the daemon's root");
+    scalar range_start "rangeStart" DaemonRestart Words("the address after the gateway's");
+    scalar range_end "rangeEnd" DaemonRestart Words("the subnet's last");
     scalar mtu "mtu" NewPods Words("the bridge's own");
 }
 

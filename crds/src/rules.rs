@@ -3,7 +3,7 @@
 //! Must not: look at the node; a document is good or bad everywhere alike.
 use crate::image_policy::ImagePolicy;
 use crate::registry::{check_credentials, check_proxy, check_registries, check_transfer};
-use crate::runtime_config::{Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
+use crate::runtime_config::{IpFamily, Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
 use berth_model::{Error, Result};
 use std::net::{IpAddr, SocketAddr};
 
@@ -79,12 +79,34 @@ fn streaming(streaming: &Streaming) -> Result<()> {
 }
 
 fn network(network: &Network) -> Result<()> {
-    if let Some(subnet) = &network.subnet {
-        let parts = subnet.split_once('/').map(|(address, length)| (address.parse(), length.parse::<u8>()));
-        let good = matches!(parts, Some((Ok(std::net::Ipv4Addr { .. }), Ok(8..=30))));
-        if !good {
-            let problem = format!("{subnet:?} is not an IPv4 subnet with a length of 8 to 30, such as 10.85.0.0/24");
-            return Err(Error::invalid("spec.network.subnet", problem));
+    if let Some(subnet) = &network.subnet
+        && !matches!(net(subnet), Some((IpAddr::V4(_), 8..=29)))
+    {
+        let problem = format!("{subnet:?} is not an IPv4 subnet with a length of 8 to 29, such as 10.85.0.0/24");
+        return Err(Error::invalid("spec.network.subnet", problem));
+    }
+    if let Some(subnet) = &network.subnet6
+        && !matches!(net(subnet), Some((IpAddr::V6(_), 8..=120)))
+    {
+        let problem = format!("{subnet:?} is not an IPv6 subnet with a length of 8 to 120, such as fd00:10:85::/64");
+        return Err(Error::invalid("spec.network.subnet6", problem));
+    }
+    for (name, address) in [("rangeStart", &network.range_start), ("rangeEnd", &network.range_end)] {
+        if let Some(address) = address
+            && address.parse::<std::net::Ipv4Addr>().is_err()
+        {
+            let problem = format!("{address:?} is not an IPv4 address");
+            return Err(Error::invalid(format!("spec.network.{name}"), problem));
+        }
+    }
+    if let Some(families) = &network.ip_families {
+        let twice = families.iter().enumerate().any(|(i, family)| families[..i].contains(family));
+        if twice || !families.contains(&IpFamily::V4) {
+            let problem = "must be [IPv4], [IPv4, IPv6] or [IPv6, IPv4]: the built-in network always has IPv4";
+            return Err(Error::invalid("spec.network.ipFamilies", problem));
+        }
+        if network.subnet6.is_some() && !families.contains(&IpFamily::V6) {
+            return Err(Error::invalid("spec.network.subnet6", "needs IPv6 in spec.network.ipFamilies"));
         }
     }
     // RFC 791: every host takes 68 bytes. The upper bound is the loopback device's.
@@ -92,6 +114,12 @@ fn network(network: &Network) -> Result<()> {
         return Err(Error::invalid("spec.network.mtu", "must be 68 to 65536"));
     }
     Ok(())
+}
+
+/// Address and length of a subnet.
+fn net(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    Some((address.parse().ok()?, length.parse().ok()?))
 }
 
 fn metrics(metrics: &Metrics) -> Result<()> {

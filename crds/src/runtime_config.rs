@@ -187,9 +187,33 @@ pub struct Network {
     /// Subnet of the built-in network, IPv4; unset is derived from the daemon's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<String>,
+    /// Families of the built-in network's addresses, the primary one first: `[IPv4]` (default), `[IPv4, IPv6]` or
+    /// `[IPv6, IPv4]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_families: Option<Vec<IpFamily>>,
+    /// IPv6 subnet of the built-in network; unset is one of unique local addresses that is derived from the daemon's root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet6: Option<String>,
+    /// First IPv4 address of the subnet that pods get; unset is the one after the gateway's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range_start: Option<String>,
+    /// Last IPv4 address of the subnet that pods get; unset is the subnet's last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range_end: Option<String>,
     /// MTU of the built-in network; unset is the bridge's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+}
+
+/// A family of addresses, by the name that Services have for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum IpFamily {
+    /// IPv4.
+    #[serde(rename = "IPv4")]
+    V4,
+    /// IPv6.
+    #[serde(rename = "IPv6")]
+    V6,
 }
 
 /// Who connects pods.

@@ -47,6 +47,7 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     daemon.engine.leave_pods_groups().await;
     daemon.engine.load_profiles().await;
     daemon.engine.recover().await?;
+    daemon.engine.keep_network();
     let http = http::serve(daemon.engine.clone(), &daemon.metrics_wish).await?;
     let metrics = http.address();
     let servers = sockets::serve(layout, &daemon, metrics.clone()).await?;

@@ -66,7 +66,6 @@ pub async fn serve(layout: &Layout, daemon: &Daemon, metrics_address: watch::Rec
         documents: daemon.documents.clone(),
         metrics_address,
         bridge: daemon.network.as_ref().map(|n| n.bridge.clone()).unwrap_or_default(),
-        subnet: daemon.network.as_ref().map(|n| n.subnet.to_string()).unwrap_or_default(),
     };
     let node = NodeServer::new(NodeService::new(daemon.engine.clone(), facts));
     let mut tasks = JoinSet::new();

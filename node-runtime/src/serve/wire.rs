@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 use berth_cgroups::{Cgroups, Driver};
 use berth_engine::{Engine, Metrics, Parts, Paths};
 use berth_images::{Images, ImagesConfig};
-use berth_network::{Bridge, BridgeConfig, Leases, subnet_for};
+use berth_network::{Bridge, BridgeConfig, Leases, subnet_for, subnet6_for};
 use berth_oci::monitor::Launcher;
 use berth_registry::Client;
-use berth_settings::{CgroupManager, NetworkMode, Settings, Standing};
+use berth_settings::{CgroupManager, IpFamily, NetworkMode, Settings, Standing};
 use berth_store::Database;
 use berth_trust::PolicySet;
 use std::path::PathBuf;
@@ -156,18 +156,38 @@ fn bridge_config(layout: &Layout, settings: &Settings) -> Result<Option<BridgeCo
     if settings.network.mode != NetworkMode::Builtin {
         return Ok(None);
     }
-    let subnet = match &settings.network.subnet {
+    let wish = &settings.spec.network;
+    let subnet = match &wish.subnet {
         Some(text) => text.parse().with_context(|| format!("spec.network.subnet: {text:?} is not an IPv4 subnet"))?,
-        None => subnet_for(layout.hash),
+        None => subnet_for(layout.hash, 0),
     };
-    let table = layout.name();
-    Ok(Some(BridgeConfig { bridge: layout.bridge(), subnet, ipv6: None, table, mtu: settings.network.mtu }))
+    let mut config = BridgeConfig::new(layout.bridge(), layout.name(), subnet);
+    let families = wish.ip_families.as_deref().unwrap_or_default();
+    if families.contains(&IpFamily::V6) || (families.is_empty() && wish.subnet6.is_some()) {
+        let parse = |text: &String| {
+            text.parse().with_context(|| format!("spec.network.subnet6: {text:?} is not an IPv6 subnet"))
+        };
+        config.subnet6 = Some(wish.subnet6.as_ref().map_or_else(|| Ok(subnet6_for(layout.hash, 0)), parse)?);
+        config.prefer_ipv6 = families.first() == Some(&IpFamily::V6);
+    }
+    if wish.range_start.is_some() || wish.range_end.is_some() {
+        let address = |name: &str, wish: &Option<String>, otherwise| match wish {
+            Some(text) => text.parse().with_context(|| format!("spec.network.{name}: {text:?} is not an IPv4 address")),
+            None => Ok(otherwise),
+        };
+        let (first, last) = config.pod_range();
+        let range = (address("rangeStart", &wish.range_start, first)?, address("rangeEnd", &wish.range_end, last)?);
+        config.range = Some(range);
+    }
+    // Subnets that somebody named stay what they are.
+    let named = wish.subnet.is_some() || wish.subnet6.is_some() || config.range.is_some();
+    config.derived_from = (!named).then_some(layout.hash);
+    config.mtu = wish.mtu;
+    Ok(Some(config))
 }
 
 async fn start_bridge(config: BridgeConfig, database: Arc<Database>) -> Result<Bridge> {
-    let bridge = Bridge::open(config, Arc::new(DatabaseLeases(database))).await.context("built-in network")?;
-    bridge.ensure().await.context("built-in network")?;
-    Ok(bridge)
+    Bridge::start(config, Arc::new(DatabaseLeases(database))).await.context("built-in network")
 }
 
 /// The store's leases, as the network wants them.

@@ -277,7 +277,8 @@ fn pods_that_start_at_once_get_in_nobodys_way() {
     let start = || {
         let tasks = pods.iter().map(|(id, netns, port)| {
             let (bridge, id, path, port) = (bridge.clone(), id.clone(), netns.path(), port.clone());
-            async move { bridge.attach(&id, &path, &[port]).await }
+            let wish = berth_network::PodNetwork { ports: vec![port], ..Default::default() };
+            async move { bridge.attach(&id, &path, &wish).await }
         });
         tasks.collect::<Vec<_>>()
     };

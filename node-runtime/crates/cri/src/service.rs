@@ -250,11 +250,7 @@ impl RuntimeService for CriService {
         &self,
         request: Request<wire::UpdateRuntimeConfigRequest>,
     ) -> Result<Response<wire::UpdateRuntimeConfigResponse>, Status> {
-        answer_now!(
-            self,
-            "UpdateRuntimeConfig",
-            Ok::<_, berth_model::Error>(runtime::update_runtime_config::call(request.get_ref()))
-        )
+        answer!(self, "UpdateRuntimeConfig", runtime::update_runtime_config::call(&self.engine, request.into_inner()))
     }
 
     async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusResponse>, Status> {

@@ -23,6 +23,7 @@ mod image;
 mod inflight;
 mod journal;
 mod metrics;
+mod network;
 mod node;
 mod oom;
 mod own_group;

@@ -39,7 +39,11 @@ impl Engine {
         };
         let runtime = Condition { kind: "RuntimeReady", ok: true, reason: "", message: String::new() };
         let network = match network {
-            Ok(()) => Condition { kind: "NetworkReady", ok: true, reason: "", message: String::new() },
+            // Pods of one bridge reach each other whatever a firewall forwards: told, and ready all the same.
+            Ok(()) => {
+                let found: Vec<String> = self.firewalls().iter().map(ToString::to_string).collect();
+                Condition { kind: "NetworkReady", ok: true, reason: "", message: found.join("; ") }
+            }
             Err(message) => Condition { kind: "NetworkReady", ok: false, reason: "NetworkPluginNotReady", message },
         };
         let mut conditions = vec![runtime, network];

@@ -14,6 +14,7 @@ mod mount;
 mod observe;
 mod phase;
 mod pod;
+mod quantity;
 mod reference;
 mod resources;
 mod security;
@@ -28,6 +29,7 @@ pub use mount::{ImageMount, MOUNTABLE_IN_PROC, Mount, MountOptions, Propagation}
 pub use observe::{ByteSource, Leak, NetworkOperation, Observation, Observe, Observer, PullPhase};
 pub use phase::{Phase, PhaseLog, Phases, Timeline, micros};
 pub use pod::{DnsConfig, PodConfig, PodKey, PodMetadata, PodState, PortMapping, Protocol};
+pub use quantity::{Problem as QuantityProblem, Quantity};
 pub use reference::{Reference, Tag};
 pub use resources::{HugepageLimit, Resources};
 pub use security::{

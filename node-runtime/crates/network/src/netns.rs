@@ -24,18 +24,39 @@ pub(crate) fn open(path: &Path) -> Result<File> {
 
 /// An rtnetlink socket inside the namespace. `path` is for errors only.
 pub(crate) fn route_socket(netns: &File, path: &Path) -> Result<RouteSocket> {
+    within(netns, path, || Ok(RouteSocket::open()?))
+}
+
+/// Works inside the namespace, on a thread that ends with it.
+fn within<T: Send>(netns: &File, path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
-        let enter = || -> Result<RouteSocket> {
+        let enter = || -> Result<T> {
             setns(netns, CloneFlags::CLONE_NEWNET)
                 .map_err(std::io::Error::from)
                 .context(|| format!("enter network namespace {}", path.display()))?;
-            Ok(RouteSocket::open()?)
+            work()
         };
         let thread = std::thread::Builder::new()
             .name("berth-netns".into())
             .spawn_scoped(scope, enter)
             .context(|| "start a thread for a network namespace")?;
         thread.join().map_err(|_| Error::internal("the thread in the network namespace panicked"))?
+    })
+}
+
+/// The same, for a pod whose interfaces come now: they are to believe no router advertisement, which any other pod could
+/// send them (CVE-2020-10749), and their link-local addresses need not be asked for, as no neighbour has their hardware
+/// addresses. Both only where nobody chose otherwise.
+pub(crate) fn pod_socket(netns: &File, path: &Path) -> Result<RouteSocket> {
+    within(netns, path, || {
+        for name in ["accept_ra", "accept_dad"] {
+            let file = format!("/proc/sys/net/ipv6/conf/default/{name}");
+            // Without IPv6 there is nothing to say.
+            if std::fs::read(&file).is_ok_and(|value| value == b"1\n") {
+                std::fs::write(&file, "0").context(|| format!("switch {name} of the pod's interfaces off"))?;
+            }
+        }
+        Ok(RouteSocket::open()?)
     })
 }
 

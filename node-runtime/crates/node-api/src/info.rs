@@ -35,7 +35,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::Inf
         containers_running: count(engine.containers(&running).len()),
         images: count(engine.images().len()),
         image_bytes: engine.image_fs().map(|u| u.images.bytes).unwrap_or_default(),
-        subnet: facts.subnet.clone(),
+        subnet: engine.subnets(),
         bridge: facts.bridge.clone(),
         pending_restart: engine.standing().pending().into_iter().map(|change| change.field).collect(),
         settings_problems: engine

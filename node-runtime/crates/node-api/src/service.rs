@@ -22,8 +22,6 @@ pub struct DaemonFacts {
     pub metrics_address: watch::Receiver<String>,
     /// Bridge of the built-in network; empty without.
     pub bridge: String,
-    /// Its subnet.
-    pub subnet: String,
 }
 
 /// The node API over the engine.

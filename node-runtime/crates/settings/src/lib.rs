@@ -12,9 +12,9 @@ mod load;
 mod standing;
 
 pub use berth_crds::{
-    Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, Limits, LogLevel, MAX_DOCUMENT,
-    MirrorCredentials, NetworkMode, Preset, RegistryHost, RegistryMirror, RegistryTls, RuntimeConfigSpec, descriptions, fields,
-    parse_documents, parse_provider_config, redact, seconds,
+    Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, IpFamily, Limits, LogLevel,
+    MAX_DOCUMENT, MirrorCredentials, NetworkMode, Preset, RegistryHost, RegistryMirror, RegistryTls, RuntimeConfigSpec,
+    descriptions, fields, parse_documents, parse_provider_config, redact, seconds,
 };
 pub use diff::{Change, diff};
 pub use live::{Live, watch};

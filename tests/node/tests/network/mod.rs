@@ -5,7 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use berth_model::{PodId, PortMapping, Protocol, Result};
-use berth_network::{Attachment, Bridge, BridgeConfig, Leases};
+use berth_network::{Attachment, Bridge, BridgeConfig, Leases, PodNetwork};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -108,7 +108,8 @@ impl Netns {
     pub fn dial_udp(&self, to: &str, from: u16, patience: Duration) -> std::io::Result<IpAddr> {
         let to: SocketAddr = to.parse().unwrap();
         self.run(|| {
-            let socket = UdpSocket::bind(("0.0.0.0", from))?;
+            let any: IpAddr = if to.is_ipv4() { "0.0.0.0".parse().unwrap() } else { "::".parse().unwrap() };
+            let socket = UdpSocket::bind((any, from))?;
             socket.set_read_timeout(Some(patience))?;
             socket.connect(to)?;
             socket.send(b"?")?;
@@ -130,10 +131,10 @@ impl Netns {
             let mut buffer = [0; 16];
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((mut stream, peer)) = tcp.accept() {
-                    let _ = stream.write_all(peer.ip().to_string().as_bytes());
+                    let _ = stream.write_all(peer.ip().to_canonical().to_string().as_bytes());
                 }
                 if let Ok((_, peer)) = udp.recv_from(&mut buffer) {
-                    let _ = udp.send_to(peer.ip().to_string().as_bytes(), peer);
+                    let _ = udp.send_to(peer.ip().to_canonical().to_string().as_bytes(), peer);
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -183,7 +184,7 @@ impl Leases for MemoryLeases {
 
 /// A node: its namespace, and one outside of it that it reaches by its default route.
 ///
-/// `world` (192.0.2.1) --- up0 (192.0.2.2) `netns`. The world has no route to pods.
+/// `world` (192.0.2.1, 2001:db8::1) --- up0 (192.0.2.2, 2001:db8::2) `netns`. The world has no route to pods.
 pub struct Node {
     pub netns: Netns,
     pub world: Netns,
@@ -200,12 +201,20 @@ impl Node {
             .build()
             .unwrap();
         netns.sh("ip link set lo up");
-        netns.sh(&format!("ip link add up0 type veth peer name w0 netns {}", world.path().display()));
+        let (near, far) = ("02:00:00:00:00:02", "02:00:00:00:00:01");
+        let peer = format!("type veth peer name w0 address {far} netns {}", world.path().display());
+        netns.sh(&format!("ip link add up0 address {near} {peer}"));
         netns.sh("ip addr add 192.0.2.2/24 dev up0");
         netns.sh("ip link set up0 up");
         world.sh("ip addr add 192.0.2.1/24 dev w0");
         world.sh("ip link set w0 up");
         netns.sh("ip route add default via 192.0.2.1");
+        netns.sh("ip addr add 2001:db8::2/64 dev up0 nodad");
+        world.sh("ip addr add 2001:db8::1/64 dev w0 nodad");
+        netns.sh("ip -6 route add default via 2001:db8::1");
+        // A new address is answered for when the kernel gets to it; that is not what is tested.
+        netns.sh(&format!("ip neigh replace 2001:db8::1 lladdr {far} dev up0"));
+        world.sh(&format!("ip neigh replace 2001:db8::2 lladdr {near} dev w0"));
         Self { netns, world, runtime }
     }
 
@@ -257,14 +266,28 @@ impl Node {
     }
 
     pub fn try_attach(&self, bridge: &Bridge, id: &PodId, netns: PathBuf, ports: &[PortMapping]) -> Result<Attachment> {
-        let (bridge, id, ports) = (bridge.clone(), id.clone(), ports.to_vec());
-        self.block_on(async move { bridge.attach(&id, &netns, &ports).await })
+        self.try_attach_as(bridge, id, netns, PodNetwork { ports: ports.to_vec(), ..PodNetwork::default() })
+    }
+
+    pub fn try_attach_as(&self, bridge: &Bridge, id: &PodId, netns: PathBuf, wish: PodNetwork) -> Result<Attachment> {
+        let (bridge, id) = (bridge.clone(), id.clone());
+        self.block_on(async move { bridge.attach(&id, &netns, &wish).await })
+    }
+
+    /// Looks after the network once; returns what was repaired.
+    pub fn maintain(&self, bridge: &Bridge) -> Option<String> {
+        let bridge = bridge.clone();
+        self.block_on(async move { bridge.maintain().await }).unwrap()
     }
 
     /// A pod with its network.
     pub fn pod(&self, bridge: &Bridge, ports: &[PortMapping]) -> Pod {
+        self.pod_as(bridge, PodNetwork { ports: ports.to_vec(), ..PodNetwork::default() })
+    }
+
+    pub fn pod_as(&self, bridge: &Bridge, wish: PodNetwork) -> Pod {
         let (id, netns) = (new_id(), Netns::new());
-        let attachment = self.try_attach(bridge, &id, netns.path(), ports).unwrap();
+        let attachment = self.try_attach_as(bridge, &id, netns.path(), wish).unwrap();
         let ip = attachment.addresses[0].addr().to_string();
         Pod { id, netns, attachment, ip }
     }
@@ -285,13 +308,12 @@ pub fn new_id() -> PodId {
 }
 
 pub fn config(n: u8) -> BridgeConfig {
-    BridgeConfig {
-        bridge: format!("bt{n}"),
-        subnet: format!("10.64.{n}.0/24").parse().unwrap(),
-        ipv6: None,
-        table: format!("berth_{n}"),
-        mtu: None,
-    }
+    BridgeConfig::new(format!("bt{n}"), format!("berth_{n}"), format!("10.64.{n}.0/24").parse().unwrap())
+}
+
+/// The same with IPv6 (`fdbe:0:N::/64`).
+pub fn dual(n: u8) -> BridgeConfig {
+    BridgeConfig { subnet6: Some(format!("fdbe:0:{n}::/64").parse().unwrap()), ..config(n) }
 }
 
 pub fn port(protocol: Protocol, host_port: u16, container_port: u16, host_ip: Option<&str>) -> PortMapping {

@@ -1,10 +1,16 @@
-//! UpdateRuntimeConfig: takes note of the pod CIDR; the built-in network has its own subnet.
+//! UpdateRuntimeConfig: tells the node's pod CIDR.
+use berth_engine::Engine;
+use berth_model::Result;
 use berth_proto::cri as wire;
+use std::sync::Arc;
 
-pub(crate) fn call(request: &wire::UpdateRuntimeConfigRequest) -> wire::UpdateRuntimeConfigResponse {
-    let network = request.runtime_config.as_ref().and_then(|c| c.network_config.as_ref());
+pub(crate) async fn call(
+    engine: &Arc<Engine>,
+    request: wire::UpdateRuntimeConfigRequest,
+) -> Result<wire::UpdateRuntimeConfigResponse> {
+    let network = request.runtime_config.and_then(|c| c.network_config);
     if let Some(network) = network.filter(|n| !n.pod_cidr.is_empty()) {
-        tracing::info!(pod_cidr = network.pod_cidr, "the kubelet tells the node's pod CIDR");
+        engine.set_pod_cidr(&network.pod_cidr).await?;
     }
-    wire::UpdateRuntimeConfigResponse {}
+    Ok(wire::UpdateRuntimeConfigResponse {})
 }

@@ -78,7 +78,7 @@ impl Metrics {
             exits: make.counter("berth_container_exits_total", "Ended containers by reason.", &["reason"])?,
             events: make.counter(
                 "berth_events_total",
-                "Things that should not happen: monitors lost, records torn, undo steps failed, settings refused.",
+                "Things that should not happen: monitors lost, records torn, undo steps failed, settings refused, network repaired.",
                 &["event"],
             )?,
             node: Node::new(&make)?,
@@ -96,7 +96,7 @@ impl Metrics {
             self.pulls.with_label_values(&[result]);
             self.registry_pulls.with_label_values(&[bounded::OTHER, result]);
         }
-        for event in ["monitor_lost", "record_torn", "undo_failed", "settings_refused"] {
+        for event in ["monitor_lost", "record_torn", "undo_failed", "settings_refused", "network_repaired"] {
             self.events.with_label_values(&[event]);
         }
         for stage in ["pull", "create"] {

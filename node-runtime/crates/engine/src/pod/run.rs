@@ -10,6 +10,7 @@ use berth_model::{
 };
 use berth_monitor_api::frame::TaskKind;
 use berth_monitor_api::spec::InitSpec;
+use berth_network::PodNetwork;
 use berth_oci::monitor::{Event, LaunchOptions, Monitor, SpawnRequest, TaskStdio};
 use berth_oci::pod_dir::{PodDir, PodFiles};
 use berth_oci::spec::{SandboxInputs, sandbox_spec, validate_pod};
@@ -53,7 +54,12 @@ impl Engine {
 
     fn check_network(&self, config: &PodConfig) -> Result<()> {
         let on_node = config.security.namespaces.network == NamespaceMode::Node;
-        if on_node || self.bridge.is_some() {
+        if on_node {
+            return Ok(());
+        }
+        // A bad annotation is refused before anything exists.
+        PodNetwork::of(config)?;
+        if self.bridge.is_some() {
             return Ok(());
         }
         let problem = match self.settings().network.mode {
@@ -268,7 +274,8 @@ impl Engine {
         let netns = dir.namespace("net");
         let (undo_bridge, undo_id) = (bridge.clone(), pod.id.clone());
         walk.undo("network", move || async move { undo_bridge.detach(&undo_id, None).await });
-        let attach = bridge.attach(&pod.id, Path::new(&netns), &record.config.ports);
+        let wish = PodNetwork::of(&record.config)?;
+        let attach = bridge.attach(&pod.id, Path::new(&netns), &wish);
         let attach = self.metrics.network("builtin", NetworkOperation::Attach, attach);
         let attached = walk.step("network", attach).await?;
         let address = attached.addresses.first().map(|a| a.addr());

@@ -1,110 +1,139 @@
-//! The node's side of the bridge network: bridge, sysctls, nftables table, veth pairs. Blocking.
+//! The node's side of the bridge network: bridge, sysctls, nftables tables, host ports. Blocking.
 //!
-//! Must not: decide who gets which address or port, or keep what the kernel keeps.
+//! Must not: decide who gets which address or port, or keep what the kernel keeps. Pods' interfaces are `connect.rs`'s, what
+//! broke meanwhile is `repair.rs`'s.
 use super::config::{BridgeConfig, mac_of};
+use super::forwarding;
+use super::subnet::{Routes, Taken};
 use super::sysctl;
 use crate::conntrack::ConntrackSocket;
 use crate::netlink::{LinkInfo, NetlinkError, RouteSocket, route};
-use crate::netns;
-use crate::nft::{Element, HostPort, NftSocket, TableSpec};
+use crate::nft::{Element, Family, ForwardDrop, HostPort, NftSocket, TableSpec};
 use berth_model::{Error, ErrorKind, Protocol, Result, ResultExt};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::errno::Errno;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
-use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// Name of the interface in the pod.
-pub(super) const POD_INTERFACE: &str = "eth0";
 /// MTU where there is no default route to learn it from: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
-/// How bridges of this product say what `net.ipv4.ip_forward` was before the first of them: in their alias, so that it
-/// lives exactly as long as the bridge, and that other roots see it.
-const FORMER_FORWARD: &str = "berth ip_forward=";
 /// How long the kernel may take to remove the interfaces of a network namespace that was dropped, before we do it.
 const LEAVING: Duration = Duration::from_secs(10);
 
-/// How long to wait for an interface to carry packets: the link watch runs once a second.
-const CARRIER: Duration = Duration::from_millis(1500);
-/// How often to look, on kernels before 6.8.
-const CARRIER_POLL: Duration = Duration::from_millis(1);
-
 /// The bridge as it was last seen.
 #[derive(Debug, Clone, Copy)]
-struct BridgeLink {
-    index: u32,
-    mtu: u32,
+pub(super) struct BridgeLink {
+    pub(super) index: u32,
+    pub(super) mtu: u32,
 }
 
 /// Open sockets to the node's network namespace, and what is known of it.
 #[derive(Debug)]
 pub(super) struct Host {
-    config: BridgeConfig,
-    table: TableSpec,
-    route: RouteSocket,
-    nft: NftSocket,
+    pub(super) config: BridgeConfig,
+    pub(super) table: TableSpec,
+    pub(super) route: RouteSocket,
+    pub(super) nft: NftSocket,
     conntrack: ConntrackSocket,
-    bridge: Option<BridgeLink>,
+    pub(super) bridge: Option<BridgeLink>,
+    /// Chains of others that drop what pods send, as last seen.
+    pub(super) firewalls: Vec<ForwardDrop>,
     /// Interfaces of pods that were detached, and when.
     leaving: HashMap<String, Instant>,
 }
 
 impl Host {
-    /// Opens the sockets in the calling thread's network namespace; changes nothing.
-    pub(super) fn open(config: &BridgeConfig) -> Result<Self> {
-        let table = TableSpec { table: config.table.clone(), bridge: config.bridge.clone(), subnet: config.subnet };
+    /// Opens the sockets in the calling thread's network namespace, and chooses the subnets if they are derived (`recorded`:
+    /// what was chosen before; `hold`: pods have addresses of it). Changes nothing.
+    pub(super) fn open(config: &BridgeConfig, recorded: Option<Taken>, hold: bool) -> Result<Self> {
         let (route, nft, conntrack) = (RouteSocket::open()?, NftSocket::open()?, ConntrackSocket::open()?);
-        let config = config.clone();
-        let mut host = Self { config, table, route, nft, conntrack, bridge: None, leaving: HashMap::new() };
-        let links = host.route.links()?;
-        host.check_overlap(&links)?;
+        let table = TableSpec {
+            table: config.table.clone(),
+            bridge: config.bridge.clone(),
+            subnets: Vec::new(),
+            guarded: false,
+        };
+        let (config, leaving, firewalls) = (config.clone(), HashMap::new(), Vec::new());
+        let mut host = Self { config, table, route, nft, conntrack, bridge: None, firewalls, leaving };
+        let (links, routes) = (host.route.links()?, host.route.routes()?);
+        let routes = host.routes(&links, &routes);
+        if let Some(hash) = host.config.derived_from {
+            let taken = routes.choose(&host.config, hash, recorded, hold)?;
+            (host.config.subnet, host.config.subnet6) = (taken.subnet, taken.subnet6);
+        }
+        host.config.subnets().into_iter().try_for_each(|net| routes.refuse_overlap(net))?;
+        host.table.subnets = host.config.subnets();
         Ok(host)
     }
 
-    /// Brings bridge, sysctls and table to what they should be. Idempotent, and without a gap for traffic.
-    pub(super) fn ensure(&mut self, ports: &[HostPort]) -> Result<()> {
-        let links = self.route.links()?;
-        self.check_overlap(&links)?;
-        let bridge = self.ensure_bridge(&links)?;
-        self.route.execute(vec![route::add_address(bridge.index, self.config.gateway_net())])?;
-        sysctl::ensure(sysctl::IP_FORWARD, "1")?;
-        sysctl::ensure(&sysctl::route_localnet(&self.config.bridge), "1")?;
-        self.nft.replace(&self.table, ports)?;
-        self.bridge = Some(bridge);
-        Ok(())
+    fn routes<'a>(&self, links: &'a [LinkInfo], all: &'a [route::RouteInfo]) -> Routes<'a> {
+        let own = links.iter().find(|l| l.name == self.config.bridge).map(|l| l.index);
+        Routes { links, all, own }
     }
 
-    fn ensure_bridge(&mut self, links: &[LinkInfo]) -> Result<BridgeLink> {
+    /// Brings bridge, sysctls and tables to what they should be. Idempotent, and without a gap for traffic. `owned` are the
+    /// interfaces of pods: those that lost the bridge get it back.
+    pub(super) fn ensure(&mut self, ports: &[HostPort], owned: &HashSet<String>) -> Result<()> {
+        let (links, routes) = (self.route.links()?, self.route.routes()?);
+        let overlaps = self.routes(&links, &routes);
+        self.config.subnets().into_iter().try_for_each(|net| overlaps.refuse_overlap(net))?;
+        let dual = self.config.subnet6.is_some();
+        if dual {
+            forwarding::require_ipv6()?;
+        }
+        let alias = forwarding::alias_for(&self.config.bridge, dual, &links, &routes)?;
+        let bridge = self.ensure_bridge(&links, &routes, &alias)?;
+        if dual {
+            forwarding::enable_ipv6(&self.config.bridge)?;
+        } else {
+            self.without_six(&links)?;
+        }
+        self.route.execute(route::add_addresses(bridge.index, &self.config.gateway_nets()))?;
+        forwarding::enable(&self.config.bridge, dual, &alias)?;
+        self.watch_firewalls();
+        self.nft.replace(&self.table, ports)?;
+        self.bridge = Some(bridge);
+        self.return_ports(&links, bridge.index, owned)
+    }
+
+    fn ensure_bridge(&mut self, links: &[LinkInfo], routes: &[route::RouteInfo], alias: &str) -> Result<BridgeLink> {
         let name = self.config.bridge.clone();
         let found = links.iter().find(|l| l.name == name);
         let mtu = match (found, self.config.mtu) {
             (_, Some(mtu)) => mtu,
             (Some(bridge), None) => bridge.mtu,
-            (None, None) => self.uplink_mtu(links)?,
+            (None, None) => uplink_mtu(links, routes),
         };
-        if let Some(bridge) = found {
-            if bridge.kind != "bridge" {
-                let kind = if bridge.kind.is_empty() { "hardware interface" } else { &bridge.kind };
-                let message = format!("interface {name:?} is no bridge but a {kind}: rename it, or use another root");
-                return Err(Error::new(ErrorKind::FailedPrecondition, message));
-            }
-            if bridge.mtu != mtu {
-                self.route.execute(vec![route::set_mtu(bridge.index, &name, mtu)])?;
-            }
-            if !bridge.up {
-                self.route.execute(vec![route::set_up(bridge.index, &name)])?;
-            }
-            return Ok(BridgeLink { index: bridge.index, mtu });
+        let Some(bridge) = found else {
+            self.route.execute(vec![route::create_bridge(&name, mac_of(self.config.gateway()), mtu)])?;
+            let created = self.route.link(&name)?;
+            let index =
+                created.ok_or_else(|| Error::internal(format!("bridge {name:?} vanished after its creation")))?.index;
+            // Up only then: it would ask for its link-local address by the defaults.
+            forwarding::keep_to_itself(&name)?;
+            self.route.execute(vec![route::set_alias(index, alias), route::set_up(index, &name)])?;
+            return Ok(BridgeLink { index, mtu });
+        };
+        if bridge.kind != "bridge" {
+            let kind = if bridge.kind.is_empty() { "hardware interface" } else { &bridge.kind };
+            let message = format!("interface {name:?} is no bridge but a {kind}: rename it, or use another root");
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
-        let former = former_forward(links).map_or_else(|| sysctl::read(sysctl::IP_FORWARD), Ok)?;
-        self.route.execute(vec![route::create_bridge(&name, mac_of(self.config.gateway()), mtu)])?;
-        let created = self.route.link(&name)?;
-        let index =
-            created.ok_or_else(|| Error::internal(format!("bridge {name:?} vanished after its creation")))?.index;
-        self.route.execute(vec![route::set_alias(index, &format!("{FORMER_FORWARD}{former}"))])?;
-        Ok(BridgeLink { index, mtu })
+        let mut changes = Vec::new();
+        if bridge.mtu != mtu {
+            changes.push(route::set_mtu(bridge.index, &name, mtu));
+        }
+        if !bridge.up {
+            changes.push(route::set_up(bridge.index, &name));
+        }
+        // A daemon that was killed right after it had created the bridge has not left it an alias.
+        if bridge.alias.is_empty() || (self.config.subnet6.is_some() && bridge.alias != alias) {
+            changes.push(route::set_alias(bridge.index, alias));
+        }
+        if !changes.is_empty() {
+            self.route.execute(changes)?;
+        }
+        Ok(BridgeLink { index: bridge.index, mtu })
     }
 
     /// Another MTU for the bridge and for pods that are connected from now on; `None` is that of the default route's interface.
@@ -113,85 +142,39 @@ impl Host {
         let Some(bridge) = self.bridge else { return Ok(()) };
         let mtu = match mtu {
             Some(mtu) => mtu,
-            None => {
-                let links = self.route.links()?;
-                self.uplink_mtu(&links)?
-            }
+            None => uplink_mtu(&self.route.links()?, &self.route.routes()?),
         };
-        let name = self.config.bridge.clone();
-        self.route.execute(vec![route::set_mtu(bridge.index, &name, mtu)])?;
+        self.route.execute(vec![route::set_mtu(bridge.index, &self.config.bridge, mtu)])?;
         self.bridge = Some(BridgeLink { mtu, ..bridge });
         Ok(())
     }
 
-    /// The MTU of the default route's interface: packets of that size leave the node whole.
-    fn uplink_mtu(&mut self, links: &[LinkInfo]) -> Result<u32> {
-        let routes = self.route.routes()?;
-        let uplink = routes.iter().filter(|r| r.destination.prefix_len() == 0).find_map(|r| r.interface);
-        Ok(links.iter().find(|l| Some(l.index) == uplink).map_or(DEFAULT_MTU, |l| l.mtu))
+    /// Takes back what the network needed while it had IPv6, if it ever did.
+    fn without_six(&mut self, links: &[LinkInfo]) -> Result<()> {
+        self.nft.delete(self.table.name(Family::V6))?;
+        let Some(bridge) = links.iter().find(|l| l.name == self.config.bridge) else { return Ok(()) };
+        let Some(alias) = forwarding::alias_without_six(&bridge.alias) else { return Ok(()) };
+        let others: Vec<LinkInfo> = links.iter().filter(|l| l.index != bridge.index).cloned().collect();
+        forwarding::restore(&bridge.alias, &others, true)?;
+        // Takes the gateway's address with it.
+        sysctl::ensure(&sysctl::disable_ipv6(&bridge.name), "1")?;
+        sysctl::ensure(&sysctl::disable_ipv6(&bridge.name), "0")?;
+        Ok(self.route.execute(vec![route::set_alias(bridge.index, &alias)])?)
     }
 
-    /// Refuses a subnet that another route of the node leads to, in whole or in part.
-    fn check_overlap(&mut self, links: &[LinkInfo]) -> Result<()> {
-        let subnet = self.config.subnet;
-        let own = links.iter().find(|l| l.name == self.config.bridge).map(|l| l.index);
-        for found in self.route.routes()? {
-            let net = found.destination;
-            let overlaps = net.prefix_len() > 0 && (net.contains(&subnet) || subnet.contains(&net));
-            if !overlaps || (own.is_some() && found.interface == own) {
-                continue;
-            }
-            let name = links.iter().find(|l| Some(l.index) == found.interface).map(|l| l.name.as_str());
-            let place = name.map_or_else(|| "without interface".to_owned(), |n| format!("on interface {n:?}"));
-            return Err(Error::new(
-                ErrorKind::FailedPrecondition,
-                format!(
-                    "subnet {subnet} of the built-in network overlaps with the node's route {net} {place}: give the \
-                     network another subnet"
-                ),
-            ));
+    /// Makes the pods' interfaces ports of the bridge again: it may have been deleted and made anew.
+    fn return_ports(&mut self, links: &[LinkInfo], bridge: u32, owned: &HashSet<String>) -> Result<()> {
+        let lost = links.iter().filter(|l| owned.contains(&l.name) && (l.master != Some(bridge) || !l.up));
+        let requests: Vec<_> =
+            lost.flat_map(|l| [route::set_master(l.index, &l.name, bridge), route::set_hairpin(&l.name)]).collect();
+        if requests.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Creates a pod's veth pair, and sets its end in the pod up with address and default route. `inside` is a socket in the
-    /// pod's network namespace.
-    pub(super) fn connect(
-        &mut self,
-        name: &str,
-        address: Ipv4Addr,
-        netns: &File,
-        inside: &mut RouteSocket,
-    ) -> Result<()> {
-        let Some(bridge) = self.bridge else {
-            return Err(Error::new(ErrorKind::Unavailable, "the built-in network is not set up yet"));
-        };
-        let pair = route::VethPair {
-            name,
-            bridge: bridge.index,
-            peer_name: POD_INTERFACE,
-            peer_mac: mac_of(address),
-            peer_netns: netns.as_fd(),
-            mtu: bridge.mtu,
-        };
-        // Where br_netfilter is on, a pod's packet to its own host port or service is translated within the bridge, and so
-        // leaves by the port by which it came.
-        self.route.execute(vec![route::create_veth(&pair), route::set_hairpin(name)])?;
-        self.leaving.remove(name);
-        let link = inside.link(POD_INTERFACE)?;
-        let index =
-            link.ok_or_else(|| Error::internal(format!("{POD_INTERFACE} is not in the pod's namespace")))?.index;
-        let net = Ipv4Net::new_assert(address, self.config.subnet.prefix_len());
-        inside.execute(vec![
-            netns::loopback(),
-            route::set_up(index, POD_INTERFACE),
-            route::add_address(index, net),
-            route::add_default_route(index, self.config.gateway()),
-        ])?;
-        wait_for_carrier(&mut self.route, name)?;
-        // With its first port, the bridge itself gets its carrier too.
-        wait_for_carrier(&mut self.route, &self.config.bridge)?;
-        wait_for_carrier(inside, POD_INTERFACE)
+        match self.route.execute(requests) {
+            // Its pod ended meanwhile.
+            Err(e) if e.is(Errno::ENODEV) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     /// Deletes an interface if it is there; slow if it is.
@@ -229,7 +212,7 @@ impl Host {
         if !ports.iter().any(|p| p.protocol == Protocol::Udp) {
             return;
         }
-        let local = self.route.addresses().map(|all| all.into_iter().map(|(_, net)| net).collect::<Vec<_>>());
+        let local = self.route.addresses().map(|all| all.into_iter().map(|(_, net)| net).collect::<Vec<IpNet>>());
         if let Err(e) = local.and_then(|local| self.conntrack.forget(ports, &local)) {
             tracing::warn!(error = ?e, "UDP clients may reach a host port's former pod until they pause");
         }
@@ -246,17 +229,22 @@ impl Host {
         }
     }
 
+    /// An interface that will be used again.
+    pub(super) fn stays(&mut self, name: &str) {
+        self.leaving.remove(name);
+    }
+
     /// Remembers that the kernel is about to remove an interface.
     pub(super) fn leaves(&mut self, name: &str) {
         self.leaving.insert(name.to_owned(), Instant::now());
     }
 
-    /// Deletes the veth interfaces on the bridge that are nobody's; returns their names.
+    /// Deletes the interfaces of this network that are nobody's; returns their names.
     pub(super) fn remove_strays(&mut self, owned: &HashSet<String>) -> Result<Vec<String>> {
         let now = Instant::now();
         self.leaving.retain(|_, since| now.duration_since(*since) < LEAVING);
         let mut removed = Vec::new();
-        for link in self.ports_of_bridge()? {
+        for link in self.own_links()? {
             let keep = owned.contains(&link.name) || self.leaving.contains_key(&link.name);
             if !keep && self.remove_link(&link.name)? {
                 removed.push(link.name);
@@ -265,10 +253,10 @@ impl Host {
         Ok(removed)
     }
 
-    /// Makes the sets of the table hold these ports' elements and no other; returns the elements that were too many.
+    /// Makes the sets of the tables hold these ports' elements and no other; returns the elements that were too many.
     pub(super) fn sync_ports(&mut self, all: &[HostPort]) -> Result<Vec<String>> {
         let expected = Element::of(all);
-        let actual = match self.nft.elements(&self.table.table) {
+        let actual = match self.nft.elements(&self.table) {
             Err(e) if e.is(Errno::ENOENT) => None,
             other => Some(other?),
         };
@@ -280,84 +268,51 @@ impl Host {
         Ok(actual.difference(&expected).map(ToString::to_string).collect())
     }
 
-    /// What keeps the network from working, in a sentence.
-    pub(super) fn ready(&mut self) -> Result<(), String> {
-        let problem = self.problem().unwrap_or_else(|e| Some(e.to_string()));
-        problem.map_or(Ok(()), |p| Err(format!("built-in network: {p}")))
-    }
-
-    fn problem(&mut self) -> Result<Option<String>> {
-        let name = &self.config.bridge;
-        let Some(link) = self.route.link(name)? else {
-            return Ok(Some(format!("bridge {name:?} does not exist")));
-        };
-        if !link.up {
-            return Ok(Some(format!("bridge {name:?} is down")));
-        }
-        let address = self.config.gateway_net();
-        if !self.route.addresses()?.contains(&(link.index, address)) {
-            return Ok(Some(format!("bridge {name:?} lacks its address {address}")));
-        }
-        if !self.nft.exists(&self.config.table)? {
-            return Ok(Some(format!("nftables table ip {} does not exist", self.config.table)));
-        }
-        if sysctl::read(sysctl::IP_FORWARD)? != "1" {
-            return Ok(Some("sysctl net.ipv4.ip_forward is 0".to_owned()));
-        }
-        Ok(None)
-    }
-
-    /// Removes table, interfaces and bridge, and takes back `net.ipv4.ip_forward` with the last bridge of this product.
+    /// Removes tables, interfaces and bridge, and takes back the sysctls with the last bridge of this product.
     pub(super) fn destroy(&mut self) -> Result<()> {
-        self.nft.delete(&self.table.table)?;
-        for port in self.ports_of_bridge()? {
-            self.remove_link(&port.name)?;
+        for family in [Family::V4, Family::V6] {
+            self.nft.delete(self.table.name(family))?;
+        }
+        self.nft.close_forward(&self.table)?;
+        self.table.guarded = false;
+        for link in self.own_links()? {
+            self.remove_link(&link.name)?;
         }
         self.bridge = None;
         let links = self.route.links()?;
         let Some(bridge) = links.iter().find(|l| l.name == self.config.bridge && l.kind == "bridge") else {
             return Ok(());
         };
-        let former = former_forward(std::slice::from_ref(bridge));
-        let last = !links.iter().any(|l| l.index != bridge.index && l.alias.starts_with(FORMER_FORWARD));
+        let others: Vec<LinkInfo> = links.iter().filter(|l| l.index != bridge.index).cloned().collect();
         self.remove_link(&bridge.name)?;
-        match former {
-            Some(value) if last => sysctl::ensure(sysctl::IP_FORWARD, &value).context(|| "restore forwarding"),
-            _ => Ok(()),
-        }
+        forwarding::restore(&bridge.alias, &others, false).context(|| "restore forwarding")
     }
 
-    fn ports_of_bridge(&mut self) -> Result<Vec<LinkInfo>> {
+    /// Ports of the bridge, and the interfaces that limit what pods send.
+    fn own_links(&mut self) -> Result<Vec<LinkInfo>> {
+        let alias = self.limiter_alias();
         let links = self.route.links()?;
-        let Some(bridge) = links.iter().find(|l| l.name == self.config.bridge).map(|l| l.index) else {
-            return Ok(Vec::new());
+        let bridge = links.iter().find(|l| l.name == self.config.bridge).map(|l| l.index);
+        let ours = |l: &LinkInfo| match l.kind.as_str() {
+            "veth" => bridge.is_some() && l.master == bridge,
+            "ifb" => l.alias == alias,
+            _ => false,
         };
-        Ok(links.into_iter().filter(|l| l.master == Some(bridge) && l.kind == "veth").collect())
+        Ok(links.into_iter().filter(ours).collect())
+    }
+
+    /// What stands at the interfaces that limit: whose they are.
+    pub(super) fn limiter_alias(&self) -> String {
+        format!("berth egress of {}", self.config.bridge)
     }
 }
 
-/// Waits until an interface carries packets. The kernel enables queue and bridge port of a veth only when its link watch
-/// ran, up to a second after both ends are up (net/core/link_watch.c), and drops packets until then: a pod's first SYN or ARP
-/// request would be lost, and sent again a second later. From 6.8 on, looking an interface up runs the link watch for it
-/// (`rtnl_getlink`), so the first look is the last.
-fn wait_for_carrier(socket: &mut RouteSocket, name: &str) -> Result<()> {
-    let deadline = Instant::now() + CARRIER;
-    loop {
-        match socket.link(name)? {
-            None => return Err(Error::internal(format!("interface {name:?} vanished while it was set up"))),
-            Some(link) if link.carries => return Ok(()),
-            Some(_) if Instant::now() >= deadline => {
-                tracing::warn!(interface = name, "interface carries no packets yet; the pod's first ones may be lost");
-                return Ok(());
-            }
-            Some(_) => std::thread::sleep(CARRIER_POLL),
-        }
-    }
-}
-
-/// What the bridges of this product say of `net.ipv4.ip_forward`.
-fn former_forward(links: &[LinkInfo]) -> Option<String> {
-    let value = links.iter().find_map(|l| l.alias.strip_prefix(FORMER_FORWARD))?;
-    // Only these: the alias can be changed by anybody with the right to, and goes into a sysctl.
-    matches!(value, "0" | "1").then(|| value.to_owned())
+/// The MTU of the default route's interface: packets of that size leave the node whole.
+fn uplink_mtu(links: &[LinkInfo], routes: &[route::RouteInfo]) -> u32 {
+    let default = |four: bool| {
+        let routes = routes.iter().filter(move |r| r.destination.prefix_len() == 0);
+        routes.filter(move |r| r.destination.addr().is_ipv4() == four).find_map(|r| r.interface)
+    };
+    let uplink = default(true).or_else(|| default(false));
+    links.iter().find(|l| Some(l.index) == uplink).map_or(DEFAULT_MTU, |l| l.mtu)
 }

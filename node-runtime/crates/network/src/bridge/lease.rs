@@ -1,8 +1,9 @@
 //! What is recorded: the attachment that goes into the pod's record, and the lease that the store keeps.
-use berth_model::{Error, PodId, PortMapping, Result};
+use crate::bandwidth::Bandwidth;
+use berth_model::{Error, PodConfig, PodId, PortMapping, Result};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Largest lease that is read back, in bytes.
 const LEASE_MAX: usize = 256 * 1024;
@@ -16,10 +17,33 @@ pub struct Attachment {
     pub host_interface: String,
     /// Hardware address of the interface in the pod, as `02:be:0a:40:00:02`.
     pub mac: String,
-    /// Addresses of the pod, each with its subnet's prefix.
+    /// Addresses of the pod, each with its subnet's prefix, that of the primary family first.
     pub addresses: Vec<IpNet>,
-    /// Where the pod's default route goes.
+    /// Where the pod's default route of the first address' family goes.
     pub gateway: IpAddr,
+    /// Where that of the other family goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_gateway: Option<IpAddr>,
+}
+
+/// What a pod wants of its network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodNetwork {
+    /// `namespace/name`, for messages to others.
+    pub name: String,
+    /// Host ports.
+    pub ports: Vec<PortMapping>,
+    /// Most bits a second.
+    pub bandwidth: Bandwidth,
+}
+
+impl PodNetwork {
+    /// What a pod's configuration says. Errors: `InvalidArgument` naming an annotation.
+    pub fn of(config: &PodConfig) -> Result<Self> {
+        let bandwidth = Bandwidth::from_annotations(&config.annotations)?;
+        let name = format!("{}/{}", config.metadata.namespace, config.metadata.name);
+        Ok(Self { name, ports: config.ports.clone(), bandwidth })
+    }
 }
 
 /// Where leases are kept. Keys are pod ids. `put` and `remove` are durable when they return; they are called from threads
@@ -46,6 +70,15 @@ pub(super) struct Lease {
     /// Grows with every lease: the highest one was handed out last.
     #[serde(default)]
     pub(super) serial: u64,
+    /// The pod's IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) address6: Option<Ipv6Addr>,
+    /// `namespace/name` of the pod.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) name: String,
+    /// Name of the `ifb` interface that limits what the pod sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) limiter: Option<String>,
 }
 
 impl Lease {
@@ -69,6 +102,11 @@ pub(super) fn host_interface(pod: &PodId) -> String {
     format!("bv{}", pod.short())
 }
 
+/// The interface that limits what a pod sends.
+pub(super) fn limiter(pod: &PodId) -> String {
+    format!("bi{}", pod.short())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,11 +120,17 @@ mod tests {
             host_interface: host_interface(&pod),
             ports: vec![PortMapping { protocol: Protocol::Udp, container_port: 53, host_port: 5353, host_ip: None }],
             serial: 9,
+            address6: Some("fdbe::2".parse().unwrap()),
+            name: "default/web".into(),
+            limiter: Some(limiter(&pod)),
         };
         let bytes = lease.encode().unwrap();
         assert_eq!(Lease::decode(pod.as_str(), &bytes).unwrap(), (pod.clone(), lease));
         assert!(Lease::decode(pod.as_str(), &bytes[..bytes.len() - 1]).is_err());
         assert!(Lease::decode("short", &bytes).is_err());
+        let former = br#"{"address":"10.64.0.2","host_interface":"bv1","ports":[],"serial":1}"#;
+        let (_, read) = Lease::decode(pod.as_str(), former).unwrap();
+        assert_eq!((read.address6, read.limiter), (None, None), "what the version before wrote is read");
         assert_eq!(host_interface(&pod).len(), 14, "interface names have at most 15 characters");
     }
 }

@@ -4,14 +4,12 @@
 //! one released longest ago): a former pod's network namespace may live on for a while, and its peers remember it.
 //! Must not: do I/O.
 use super::config::BridgeConfig;
-use super::lease::{Lease, host_interface};
+use super::lease::{Lease, PodNetwork, host_interface, limiter};
+use super::ports::{self, host_ports};
 use crate::nft::HostPort;
-use berth_model::{Error, ErrorKind, PodId, PortMapping, Protocol, Result};
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
-
-/// Most host ports of one pod. A transaction of that many fits a socket's default send buffer.
-const PORTS_MAX: usize = 256;
+use berth_model::{Error, ErrorKind, PodId, Protocol, Result};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// An address that a pod had, and the interface that it was at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,14 +39,26 @@ pub(super) struct Pool {
     next: u32,
     unseen: u32,
     serial: u64,
-    ports: HashMap<(Protocol, u16), BTreeMap<Option<Ipv4Addr>, PodId>>,
+    /// Host ports by the node's addresses; an unspecified address is all of its family.
+    ports: HashMap<(Protocol, u16), BTreeMap<IpAddr, PodId>>,
+}
+
+/// How full the network is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// Subnet of the addresses.
+    pub subnet: ipnet::Ipv4Net,
+    /// How many pods can have an address.
+    pub size: u32,
+    /// How many have one.
+    pub used: u32,
 }
 
 impl Pool {
     /// A pool in which `leases` are in use.
     pub(super) fn new(config: &BridgeConfig, leases: Vec<(PodId, Lease)>) -> Self {
-        let first = config.gateway().to_bits() + 1;
-        let unseen = config.subnet.broadcast().to_bits() - first;
+        let first = config.first_pod().to_bits();
+        let unseen = size(config);
         let mut pool = Self {
             config: config.clone(),
             leases: BTreeMap::new(),
@@ -71,18 +81,37 @@ impl Pool {
 
     /// Gives a pod an address and its host ports. A pod that has a lease keeps its address.
     /// Errors: `AlreadyExists` (a host port), `ResourceExhausted` (addresses), `InvalidArgument` (a mapping).
-    pub(super) fn reserve(&mut self, pod: &PodId, ports: &[PortMapping]) -> Result<Reservation> {
-        self.check_ports(pod, ports)?;
+    pub(super) fn reserve(&mut self, pod: &PodId, wish: &PodNetwork) -> Result<Reservation> {
+        ports::check(&wish.ports, self.config.subnet6.is_some(), |key, place| {
+            let owners = self.ports.get(&key).into_iter().flatten();
+            let owner = owners.into_iter().find(|(at, owner)| *owner != pod && ports::clash(**at, place));
+            owner.map(|(_, owner)| self.title(owner))
+        })?;
         let (address, former_interface) = match self.leases.get(pod) {
             Some(lease) => (lease.address, Some(lease.host_interface.clone())),
             None => self.take_address()?,
         };
         self.drop_ports(pod);
         self.serial += 1;
-        let host_interface = host_interface(pod);
-        let lease = Lease { address, host_interface, ports: ports.to_vec(), serial: self.serial };
+        let lease = Lease {
+            address,
+            address6: self.config.beside(address),
+            host_interface: host_interface(pod),
+            ports: wish.ports.clone(),
+            serial: self.serial,
+            name: wish.name.clone(),
+            limiter: wish.bandwidth.egress.map(|_| limiter(pod)),
+        };
         self.insert(pod.clone(), lease.clone());
         Ok(Reservation { lease, former_interface })
+    }
+
+    /// A pod for people.
+    fn title(&self, pod: &PodId) -> String {
+        match self.leases.get(pod).map(|lease| lease.name.as_str()) {
+            Some(name) if !name.is_empty() => format!("{name} ({pod})"),
+            _ => pod.to_string(),
+        }
     }
 
     /// Forgets a pod's host ports; its address stays in use.
@@ -123,110 +152,75 @@ impl Pool {
 
     /// All host ports, as nftables has them.
     pub(super) fn host_ports(&self) -> Vec<HostPort> {
-        self.leases.values().flat_map(host_ports).collect()
+        let dual = self.config.subnet6.is_some();
+        self.leases.values().flat_map(|lease| host_ports(lease, dual)).collect()
+    }
+
+    /// The same without those of some pods.
+    pub(super) fn host_ports_but(&self, pods: &HashSet<PodId>) -> Vec<HostPort> {
+        let dual = self.config.subnet6.is_some();
+        let rest = self.leases.iter().filter(|(pod, _)| !pods.contains(*pod));
+        rest.flat_map(|(_, lease)| host_ports(lease, dual)).collect()
+    }
+
+    /// How full it is.
+    pub(super) fn usage(&self) -> PoolUsage {
+        let pods = self.config.first_pod()..=self.config.last_pod();
+        let used = self.leases.values().filter(|lease| pods.contains(&lease.address)).count();
+        let used = u32::try_from(used).unwrap_or(u32::MAX);
+        PoolUsage { subnet: self.config.subnet, size: size(&self.config), used }
     }
 
     fn insert(&mut self, pod: PodId, lease: Lease) {
         self.by_address.insert(lease.address, pod.clone());
         for port in &lease.ports {
             let owners = self.ports.entry((port.protocol, port.host_port)).or_default();
-            owners.insert(node_address(port.host_ip), pod.clone());
+            let places = ports::places(port.host_ip, self.config.subnet6.is_some());
+            owners.extend(places.into_iter().map(|place| (place, pod.clone())));
         }
         self.leases.insert(pod, lease);
     }
 
     fn take_address(&mut self) -> Result<(Ipv4Addr, Option<String>)> {
-        let first = self.config.gateway().to_bits() + 1;
-        let broadcast = self.config.subnet.broadcast().to_bits();
+        let pods = self.config.first_pod()..=self.config.last_pod();
         while self.unseen > 0 {
             self.unseen -= 1;
-            if !(first..broadcast).contains(&self.next) {
-                self.next = first;
+            if !pods.contains(&Ipv4Addr::from_bits(self.next)) {
+                self.next = pods.start().to_bits();
             }
             let address = Ipv4Addr::from_bits(self.next);
             self.next += 1;
-            let seen = self.by_address.contains_key(&address) || self.released.iter().any(|r| r.address == address);
-            if !seen {
+            if !self.in_use(address) && !self.released.iter().any(|r| r.address == address) {
                 return Ok((address, None));
             }
         }
         // An address is released once for each of its leases, and may be in use again by a lease that was there first.
         while let Some(released) = self.released.pop_front() {
-            let ours = self.config.subnet.contains(&released.address);
-            if ours && !self.by_address.contains_key(&released.address) {
+            if pods.contains(&released.address) && !self.in_use(released.address) {
                 return Ok((released.address, Some(released.host_interface)));
             }
         }
-        let (subnet, size) = (self.config.subnet, broadcast - first);
+        let PoolUsage { subnet, size, used } = self.usage();
         Err(Error::new(
             ErrorKind::ResourceExhausted,
             format!(
-                "subnet {subnet} of the built-in network: all of its {size} pod addresses are in use; remove pods, or \
-                 give the network a larger subnet"
+                "subnet {subnet} of the built-in network: {used} of its {size} pod addresses are in use; remove pods, or \
+                 give the network a larger subnet (spec.network.subnet)"
             ),
         ))
     }
 
-    fn check_ports(&self, pod: &PodId, ports: &[PortMapping]) -> Result<()> {
-        if ports.len() > PORTS_MAX {
-            return Err(Error::invalid("ports", format!("{} are too many; the limit is {PORTS_MAX}", ports.len())));
-        }
-        let mut own: Vec<(Protocol, u16, Option<Ipv4Addr>)> = Vec::new();
-        for (i, port) in ports.iter().enumerate() {
-            let field = |name: &str| format!("ports[{i}].{name}");
-            if port.host_port == 0 || port.container_port == 0 {
-                let name = if port.host_port == 0 { "hostPort" } else { "containerPort" };
-                return Err(Error::invalid(field(name), "must be 1 to 65535"));
-            }
-            if let Some(IpAddr::V6(v6)) = port.host_ip.filter(|ip| !ip.is_unspecified()) {
-                let problem = format!("{v6}: the built-in network has only IPv4 yet");
-                return Err(Error::invalid(field("hostIP"), problem));
-            }
-            let address = node_address(port.host_ip);
-            let clash = |other: Option<Ipv4Addr>| other.is_none() || address.is_none() || other == address;
-            if own.iter().any(|o| o.0 == port.protocol && o.1 == port.host_port && clash(o.2)) {
-                return Err(Error::invalid(field("hostPort"), format!("{} is mapped twice", words(port))));
-            }
-            own.push((port.protocol, port.host_port, address));
-            let owners = self.ports.get(&(port.protocol, port.host_port)).into_iter().flatten();
-            if let Some((_, owner)) = owners.into_iter().find(|(at, owner)| *owner != pod && clash(**at)) {
-                let message = format!("{}: host port {} is taken by pod {owner}", field("hostPort"), words(port));
-                return Err(Error::new(ErrorKind::AlreadyExists, message));
-            }
-        }
-        Ok(())
+    /// Has a pod the address, or the IPv6 address beside it? Leases of a former subnet may have one without the other.
+    fn in_use(&self, address: Ipv4Addr) -> bool {
+        let beside = self.config.beside(address);
+        self.by_address.contains_key(&address)
+            || (beside.is_some() && self.leases.values().any(|lease| lease.address6 == beside))
     }
 }
 
-/// The host ports of a lease, as nftables has them.
-pub(super) fn host_ports(lease: &Lease) -> Vec<HostPort> {
-    let map = |p: &PortMapping| HostPort {
-        protocol: p.protocol,
-        address: node_address(p.host_ip),
-        port: p.host_port,
-        target: SocketAddrV4::new(lease.address, p.container_port),
-    };
-    lease.ports.iter().map(map).collect()
-}
-
-/// An unspecified address of the node is all of them.
-fn node_address(ip: Option<IpAddr>) -> Option<Ipv4Addr> {
-    match ip {
-        Some(IpAddr::V4(v4)) if !v4.is_unspecified() => Some(v4),
-        _ => None,
-    }
-}
-
-fn words(port: &PortMapping) -> String {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-    };
-    match node_address(port.host_ip) {
-        Some(ip) => format!("{protocol} {ip}:{}", port.host_port),
-        None => format!("{protocol} {}", port.host_port),
-    }
+/// How many addresses there are for pods.
+fn size(config: &BridgeConfig) -> u32 {
+    config.last_pod().to_bits() - config.first_pod().to_bits() + 1
 }
 
 #[cfg(test)]

@@ -4,17 +4,25 @@
 //! `pool` (addresses and ports); never the other way round. Must not: be called before [`Bridge::ensure`], except `reconcile`
 //! and `destroy`.
 use super::config::{BridgeConfig, mac_of};
-use super::host::{Host, POD_INTERFACE};
-use super::lease::{Attachment, Lease, Leases};
-use super::pool::{Pool, Reservation, host_ports};
+use super::connect::POD_INTERFACE;
+use super::host::Host;
+use super::lease::{Attachment, Lease, Leases, PodNetwork};
+use super::pool::{Pool, PoolUsage, Reservation};
+use super::ports::host_ports;
+use super::subnet::{self, Taken};
+use crate::bandwidth::Bandwidth;
 use crate::netlink::RouteSocket;
 use crate::netns;
-use berth_model::{Error, PodId, PortMapping, Result, ResultExt};
-use ipnet::{IpNet, Ipv4Net};
+use crate::nft::ForwardDrop;
+use berth_model::{Error, ErrorKind, PodId, Result, ResultExt};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How often a network with derived subnets starts again when others took its subnet meanwhile.
+const STARTS: usize = 3;
 
 /// A bridge network. Cheap to clone.
 #[derive(Clone)]
@@ -41,7 +49,6 @@ impl Reconciled {
 }
 
 struct Inner {
-    config: BridgeConfig,
     leases: Arc<dyn Leases>,
     host: Mutex<Host>,
     pool: Mutex<Pool>,
@@ -53,20 +60,40 @@ struct Inner {
 
 impl std::fmt::Debug for Bridge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bridge").field("config", &self.inner.config).finish_non_exhaustive()
+        f.debug_struct("Bridge").field("config", &self.config()).finish_non_exhaustive()
     }
 }
 
 impl Bridge {
+    /// Opens a network and sets it up. With derived subnets, another one is chosen if somebody took ours meanwhile.
+    /// Errors: as [`Self::open`] and [`Self::ensure`].
+    pub async fn start(config: BridgeConfig, leases: Arc<dyn Leases>) -> Result<Self> {
+        let mut left = if config.derived_from.is_some() { STARTS } else { 1 };
+        loop {
+            let bridge = Self::open(config.clone(), Arc::clone(&leases)).await?;
+            left -= 1;
+            match bridge.ensure().await {
+                Err(e) if left > 0 && e.kind() == ErrorKind::FailedPrecondition => {
+                    tracing::warn!(error = %e, "the built-in network looks for another subnet");
+                }
+                Err(e) => return Err(e),
+                Ok(()) => return Ok(bridge),
+            }
+        }
+    }
+
     /// Reads the leases and opens the sockets; the node is not changed.
     /// Errors: `InvalidArgument` naming a field of the configuration; `FailedPrecondition` when the subnet overlaps with a
     /// route of the node that is not the bridge's own (the message names it), or without CAP_NET_ADMIN.
     pub async fn open(config: BridgeConfig, leases: Arc<dyn Leases>) -> Result<Self> {
         blocking(move || {
             config.validate()?;
-            let host = Host::open(&config)?;
-            let (mut good, mut unreadable) = (Vec::new(), Vec::new());
+            let (mut good, mut unreadable, mut recorded) = (Vec::new(), Vec::new(), None);
             for (key, value) in leases.all()? {
+                if key == subnet::KEY {
+                    recorded = Taken::decode(&value);
+                    continue;
+                }
                 match Lease::decode(&key, &value) {
                     Ok(lease) => good.push(lease),
                     Err(e) => {
@@ -75,21 +102,45 @@ impl Bridge {
                     }
                 }
             }
-            let pool = Mutex::new(Pool::new(&config, good));
+            let hold = !good.is_empty();
+            // Before subnets were recorded, that of the leases was the one that follows from the root.
+            let recorded = recorded.or_else(|| hold.then(|| Taken::of(&config)));
+            let host = Host::open(&config, recorded.clone(), hold)?;
+            let taken = Taken::of(&host.config);
+            if config.derived_from.is_some() && recorded.as_ref() != Some(&taken) {
+                leases.put(subnet::KEY, &taken.encode()?).context(|| "record the subnet")?;
+            }
+            let pool = Mutex::new(Pool::new(&host.config, good));
             let (host, busy, unreadable) = (Mutex::new(host), Mutex::default(), Mutex::new(unreadable));
-            Ok(Self { inner: Arc::new(Inner { config, leases, host, pool, busy, unreadable }) })
+            Ok(Self { inner: Arc::new(Inner { leases, host, pool, busy, unreadable }) })
         })
         .await
     }
 
-    /// Brings the bridge (up, with the gateway's address), `net.ipv4.ip_forward`, `route_localnet` of the bridge, and the
-    /// nftables table with all host ports to what they should be. Idempotent; interrupts no traffic.
+    /// The configuration in force, with the subnets that were chosen.
+    pub fn config(&self) -> BridgeConfig {
+        self.inner.host().config.clone()
+    }
+
+    /// How many addresses there are for pods, and how many are in use.
+    pub fn usage(&self) -> PoolUsage {
+        self.inner.pool().usage()
+    }
+
+    /// The chains of the node's firewalls that drop what pods send out of the node and what comes for them, as
+    /// [`Self::ensure`] and [`Self::maintain`] saw them last. Iptables' own is not among them: it is opened.
+    pub fn firewalls(&self) -> Vec<ForwardDrop> {
+        self.inner.host().firewalls.clone()
+    }
+
+    /// Brings the bridge (up, with the gateway's addresses), forwarding and the other sysctls, and the nftables tables with all
+    /// host ports to what they should be. Idempotent; interrupts no traffic.
     /// Errors: as `open`; and whatever the kernel refuses, in its words.
     pub async fn ensure(&self) -> Result<()> {
         self.run(|inner| {
             let mut host = inner.host();
-            let ports = inner.pool().host_ports();
-            host.ensure(&ports)
+            let (ports, owned) = inner.expected();
+            host.ensure(&ports, &owned)
         })
         .await
     }
@@ -100,18 +151,43 @@ impl Bridge {
         self.run(move |inner| inner.host().set_mtu(mtu)).await
     }
 
+    /// Looks whether somebody broke the network, or a firewall came, and repairs it as [`Self::ensure`] does. Returns what was
+    /// wrong, in a sentence. To be called every few seconds: nothing else tells when a ruleset is flushed.
+    pub async fn maintain(&self) -> Result<Option<String>> {
+        self.run(|inner| {
+            let mut host = inner.host();
+            let (ports, owned) = inner.expected();
+            // What is being attached has its ports in the pool already, and in the kernel a little later.
+            let busy = inner.busy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let settled = inner.pool().host_ports_but(&busy);
+            let damage = host.damage(&ports, &settled, &owned)?;
+            if damage.is_some() {
+                host.ensure(&ports, &owned)?;
+            }
+            Ok(damage)
+        })
+        .await
+    }
+
+    /// Follows the pod CIDR that the kubelet tells, unless the settings name a subnet: at once while no pod has an address.
+    /// Returns whether the network has it now. Errors: `FailedPrecondition` when it overlaps with a route of the node, and then
+    /// the former one stays; `InvalidArgument` when it cannot be a pod subnet.
+    pub async fn follow(&self, subnet: Option<Ipv4Net>, subnet6: Option<Ipv6Net>) -> Result<bool> {
+        self.run(move |inner| inner.follow(subnet, subnet6)).await
+    }
+
     /// Gives a pod its network: an address (leased durably first), `eth0` and loopback up in its network namespace, the
     /// default route, and its host ports. All of it or nothing. A pod that has a lease keeps its address.
     /// Errors: `AlreadyExists` when another pod has a host port (the message has that pod's id), `ResourceExhausted` when
     /// no address is left, `InvalidArgument` for a mapping that cannot work, `NotFound` without the namespace.
-    pub async fn attach(&self, pod: &PodId, netns: &Path, ports: &[PortMapping]) -> Result<Attachment> {
-        let (pod, netns, ports) = (pod.clone(), netns.to_owned(), ports.to_vec());
+    pub async fn attach(&self, pod: &PodId, netns: &Path, wish: &PodNetwork) -> Result<Attachment> {
+        let (pod, netns, wish) = (pod.clone(), netns.to_owned(), wish.clone());
         self.run(move |inner| {
             let file = netns::open(&netns)?;
-            let mut inside = netns::route_socket(&file, &netns)?;
+            let mut inside = netns::pod_socket(&file, &netns)?;
             let busy = Busy::new(inner, &pod);
-            let reservation = inner.pool().reserve(&pod, &ports)?;
-            let result = inner.build(&pod, &reservation, &file, &mut inside);
+            let reservation = inner.pool().reserve(&pod, &wish)?;
+            let result = inner.build(&pod, (&reservation, wish.bandwidth), &file, &mut inside);
             if result.is_err() {
                 inner.undo(&pod, &reservation.lease);
             }
@@ -148,10 +224,11 @@ impl Bridge {
         self.run(|inner| {
             let mut host = inner.host();
             host.destroy()?;
-            for (key, _) in inner.leases.all()? {
+            // The subnet's record stays: the network comes back with the addresses that it had.
+            for (key, _) in inner.leases.all()?.into_iter().filter(|(key, _)| key != subnet::KEY) {
                 inner.leases.remove(&key)?;
             }
-            *inner.pool() = Pool::new(&inner.config, Vec::new());
+            *inner.pool() = Pool::new(&host.config, Vec::new());
             Ok(())
         })
         .await
@@ -164,11 +241,11 @@ impl Bridge {
 
     /// For each family of addresses: its name in figures, how many addresses pods can have, how many have one.
     pub fn addresses(&self) -> Vec<(&'static str, u64, u64)> {
-        let subnet = self.inner.config.subnet;
-        // Neither the subnet's own address, nor the gateway, nor the broadcast address.
-        let size = u64::from(subnet.broadcast().to_bits()) - u64::from(subnet.network().to_bits()) - 2;
-        let used = u64::try_from(self.inner.pool().leases().count()).unwrap_or(u64::MAX);
-        vec![("ipv4", size, used)]
+        // Both families have as many: an IPv6 address stands beside each IPv4 one.
+        let (usage, dual) = (self.usage(), self.config().subnet6.is_some());
+        let (size, used) = (u64::from(usage.size), u64::from(usage.used));
+        let families = if dual { &["ipv4", "ipv6"][..] } else { &["ipv4"] };
+        families.iter().map(|family| (*family, size, used)).collect()
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
@@ -186,10 +263,16 @@ impl Inner {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Host ports and interfaces as they should be.
+    fn expected(&self) -> (Vec<crate::nft::HostPort>, HashSet<String>) {
+        let pool = self.pool();
+        (pool.host_ports(), pool.leases().map(|(_, lease)| lease.host_interface.clone()).collect())
+    }
+
     fn build(
         &self,
         pod: &PodId,
-        reservation: &Reservation,
+        (reservation, bandwidth): (&Reservation, Bandwidth),
         netns: &File,
         inside: &mut RouteSocket,
     ) -> Result<Attachment> {
@@ -199,19 +282,26 @@ impl Inner {
         if let Some(former) = &reservation.former_interface {
             host.remove_link(former)?;
         }
-        host.connect(&lease.host_interface, lease.address, netns, inside)?;
+        host.connect(lease, bandwidth, netns, inside)?;
         if !lease.ports.is_empty() {
             let all = self.pool().host_ports();
-            host.add_ports(&host_ports(lease), &all)?;
+            let dual = host.config.subnet6.is_some();
+            host.add_ports(&host_ports(lease, dual), &all)?;
         }
         let mac = mac_of(lease.address).map(|b| format!("{b:02x}")).join(":");
-        let net = Ipv4Net::new_assert(lease.address, self.config.subnet.prefix_len());
+        let addresses = host.config.nets(lease.address, lease.address6);
+        let gateways = addresses.iter().filter_map(|net| match net {
+            IpNet::V4(_) => Some(host.config.gateway().into()),
+            IpNet::V6(_) => host.config.gateway6().map(Into::into),
+        });
+        let mut gateways = gateways.collect::<Vec<_>>().into_iter();
         Ok(Attachment {
             interface: POD_INTERFACE.to_owned(),
             host_interface: lease.host_interface.clone(),
             mac,
-            addresses: vec![IpNet::V4(net)],
-            gateway: self.config.gateway().into(),
+            gateway: gateways.next().unwrap_or_else(|| host.config.gateway().into()),
+            second_gateway: gateways.next(),
+            addresses,
         })
     }
 
@@ -234,7 +324,11 @@ impl Inner {
             (lease, pool.host_ports())
         };
         if !lease.ports.is_empty() {
-            host.remove_ports(&host_ports(&lease), &remaining)?;
+            let dual = host.config.subnet6.is_some();
+            host.remove_ports(&host_ports(&lease, dual), &remaining)?;
+        }
+        if let Some(limiter) = &lease.limiter {
+            host.remove_link(limiter)?;
         }
         host.leaves(&lease.host_interface);
         drop(host);
@@ -264,13 +358,37 @@ impl Inner {
             done.leases.push(key);
         }
         let mut host = self.host();
-        let (owned, ports) = {
-            let pool = self.pool();
-            (pool.leases().map(|(_, lease)| lease.host_interface.clone()).collect(), pool.host_ports())
-        };
+        let (ports, mut owned) = self.expected();
+        owned.extend(self.pool().leases().filter_map(|(_, lease)| lease.limiter.clone()));
         done.interfaces.extend(host.remove_strays(&owned)?);
         done.elements = host.sync_ports(&ports)?;
         Ok(done)
+    }
+}
+
+impl Inner {
+    fn follow(&self, subnet: Option<Ipv4Net>, subnet6: Option<Ipv6Net>) -> Result<bool> {
+        let mut host = self.host();
+        let mut wanted = host.config.clone();
+        wanted.subnet = subnet.unwrap_or(wanted.subnet);
+        wanted.subnet6 = wanted.subnet6.map(|own| subnet6.unwrap_or(own));
+        if wanted == host.config {
+            return Ok(true);
+        }
+        let mut pool = self.pool();
+        if wanted.derived_from.is_none() || pool.leases().next().is_some() {
+            return Ok(false);
+        }
+        wanted.validate()?;
+        let taken = Taken::of(&wanted);
+        // Only sockets: refused, it has changed nothing.
+        let mut next = Host::open(&wanted, Some(taken.clone()), true)?;
+        self.leases.put(subnet::KEY, &taken.encode()?).context(|| "record the subnet")?;
+        host.destroy()?;
+        next.ensure(&[], &HashSet::new())?;
+        *pool = Pool::new(&next.config, Vec::new());
+        *host = next;
+        Ok(true)
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod codec;
 pub(crate) mod error;
 pub(crate) mod route;
 pub(crate) mod socket;
+pub(crate) mod traffic;
 
 pub(crate) use codec::{Attributes, Message};
 pub(crate) use error::NetlinkError;

@@ -4,9 +4,9 @@
 use super::codec::{Attributes, Message, read_u32};
 use super::error::NetlinkError;
 use super::socket::{F_CREATE, F_DUMP, F_EXCL, F_REPLACE, Request, Socket};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 const RTM_NEWLINK: u16 = 16;
@@ -15,6 +15,7 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_NEWNEIGH: u16 = 28;
 const RTM_GETROUTE: u16 = 26;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -33,6 +34,11 @@ const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+/// `NUD_REACHABLE`: as if the neighbour had just answered.
+const REACHABLE: u16 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -42,16 +48,28 @@ const SKIP_STATS: u32 = 1 << 3;
 const IFF_UP: u32 = 1;
 /// `IF_OPER_UP` of linux/if.h.
 const OPER_UP: u8 = 6;
-/// `AF_INET`.
+/// `AF_INET` and `AF_INET6`.
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// `IFA_F_NODAD`: the address is used at once, without asking first whether a neighbour has it. Ours are leased: none has.
+const NODAD: u32 = 2;
 /// `RT_TABLE_MAIN`.
 const TABLE_MAIN: u8 = 254;
+/// `RT_TABLE_LOCAL`, and `RTN_LOCAL`.
+const TABLE_LOCAL: u8 = 255;
+const LOCAL: u8 = 2;
 /// `RTPROT_STATIC`.
 const PROTO_STATIC: u8 = 4;
+/// `RTPROT_RA`: learnt from a router's advertisement.
+const PROTO_RA: u8 = 9;
 /// `RTN_UNICAST`.
 const UNICAST: u8 = 1;
+/// `RTN_LOCAL`, `RTN_ANYCAST`, `RTN_MULTICAST`: what the kernel adds to an address by itself.
+const BY_KERNEL: [u8; 3] = [2, 4, 5];
 /// Length of `struct ifinfomsg`.
 const IFINFO: usize = 16;
+/// Length of `struct ndmsg`.
+const NDMSG: usize = 12;
 /// Length of `struct ifaddrmsg`.
 const IFADDR: usize = 8;
 /// Length of `struct rtmsg`.
@@ -85,9 +103,11 @@ pub(crate) struct LinkInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RouteInfo {
     /// Destination.
-    pub(crate) destination: Ipv4Net,
+    pub(crate) destination: IpNet,
     /// Index of the interface; none for unreachable routes and for several next hops.
     pub(crate) interface: Option<u32>,
+    /// Did a router advertise it (IPv6)?
+    pub(crate) advertised: bool,
 }
 
 /// A veth pair to be made: one end here on a bridge, the other in another network namespace.
@@ -118,15 +138,18 @@ impl RouteSocket {
 
     /// Several requests in one datagram, in order.
     pub(crate) fn execute(&mut self, requests: Vec<Request>) -> Result<(), NetlinkError> {
-        self.0.execute(requests)
+        self.0.execute(requests).map(drop)
+    }
+
+    /// The same, with the interfaces that were looked up ([`look_up`]), in order.
+    pub(crate) fn execute_and_look(&mut self, requests: Vec<Request>) -> Result<Vec<LinkInfo>, NetlinkError> {
+        let answers = self.0.execute(requests)?;
+        Ok(answers.iter().filter_map(|a| parse_link(&a.payload)).collect())
     }
 
     /// The interface of a name.
     pub(crate) fn link(&mut self, name: &str) -> Result<Option<LinkInfo>, NetlinkError> {
-        let mut m = Message::new(RTM_GETLINK, 0, &link_header(0, false));
-        m.string(IFLA_IFNAME, name);
-        m.u32(IFLA_EXT_MASK, SKIP_STATS);
-        match self.0.ask(Request::new(format!("look up interface {name:?}"), m)) {
+        match self.0.ask(look_up(name)) {
             Ok(answers) => Ok(answers.iter().find_map(|a| parse_link(&a.payload))),
             Err(e) if e.is(Errno::ENODEV) => Ok(None),
             Err(e) => Err(e),
@@ -141,24 +164,33 @@ impl RouteSocket {
         Ok(answers.iter().filter_map(|a| parse_link(&a.payload)).collect())
     }
 
-    /// The IPv4 addresses, each with the index of its interface.
-    pub(crate) fn addresses(&mut self) -> Result<Vec<(u32, Ipv4Net)>, NetlinkError> {
-        let m = Message::new(RTM_GETADDR, F_DUMP, &address_header(0, 0));
+    /// The addresses of both families, each with the index of its interface.
+    pub(crate) fn addresses(&mut self) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
+        // `AF_UNSPEC` dumps every family.
+        let m = Message::new(RTM_GETADDR, F_DUMP, &address_header(0, 0, 0));
         let answers = self.0.ask(Request::new("list addresses", m))?;
         Ok(answers.iter().filter_map(|a| parse_address(&a.payload)).collect())
     }
 
-    /// The IPv4 routes of all tables.
+    /// The routes of both families and of all tables.
     pub(crate) fn routes(&mut self) -> Result<Vec<RouteInfo>, NetlinkError> {
-        let m = Message::new(RTM_GETROUTE, F_DUMP, &route_header(0, 0, 0, 0));
+        let m = Message::new(RTM_GETROUTE, F_DUMP, &route_header(0, 0, 0, 0, 0));
         let answers = self.0.ask(Request::new("list routes", m))?;
         Ok(answers.iter().filter_map(|a| parse_route(&a.payload)).collect())
     }
 }
 
-/// Creates a bridge, set up at once. Its hardware address is given, or it would change as ports come and go.
+/// Looks an interface up. From kernel 6.8 on that also makes it carry packets if it can (`rtnl_getlink`).
+pub(crate) fn look_up(name: &str) -> Request {
+    let mut m = Message::new(RTM_GETLINK, 0, &link_header(0, false));
+    m.string(IFLA_IFNAME, name);
+    m.u32(IFLA_EXT_MASK, SKIP_STATS);
+    Request::new(format!("look up interface {name:?}"), m)
+}
+
+/// Creates a bridge, not set up. Its hardware address is given, or it would change as ports come and go.
 pub(crate) fn create_bridge(name: &str, mac: Mac, mtu: u32) -> Request {
-    let mut m = Message::new(RTM_NEWLINK, F_CREATE | F_EXCL, &link_header(0, true));
+    let mut m = Message::new(RTM_NEWLINK, F_CREATE | F_EXCL, &link_header(0, false));
     m.string(IFLA_IFNAME, name);
     m.bytes(IFLA_ADDRESS, &mac);
     m.u32(IFLA_MTU, mtu);
@@ -207,6 +239,27 @@ pub(crate) fn set_mtu(index: u32, name: &str, mtu: u32) -> Request {
     Request::new(format!("set the MTU of interface {name:?} to {mtu}"), m)
 }
 
+/// Sets the interface of a name up.
+pub(crate) fn set_up_by_name(name: &str) -> Request {
+    let mut m = Message::new(RTM_NEWLINK, 0, &link_header(0, true));
+    m.string(IFLA_IFNAME, name);
+    Request::new(format!("set interface {name:?} up"), m)
+}
+
+/// Creates an `ifb` interface, set up at once: what is redirected to it can be queued on its way in. Its alias is a request of
+/// its own: the kernel takes none at creation (`rtnl_create_link`).
+pub(crate) fn create_ifb(name: &str, mtu: u32, alias: &str) -> [Request; 2] {
+    let mut m = Message::new(RTM_NEWLINK, F_CREATE | F_EXCL, &link_header(0, true));
+    m.string(IFLA_IFNAME, name);
+    m.u32(IFLA_MTU, mtu);
+    m.nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "ifb"));
+    let mut text = Message::new(RTM_NEWLINK, 0, &link_header(0, false));
+    text.string(IFLA_IFNAME, name);
+    text.string(IFLA_IFALIAS, alias);
+    let what = |verb: &str| format!("{verb} interface {name:?}");
+    [Request::new(what("create"), m), Request::new(what("set the alias of"), text)]
+}
+
 /// Sets the free text of an interface.
 pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
     let mut m = Message::new(RTM_NEWLINK, 0, &link_header(index, false));
@@ -220,21 +273,97 @@ pub(crate) fn delete_link(index: u32, name: &str) -> Request {
     Request::new(format!("delete interface {name:?}"), m)
 }
 
+/// Makes an interface, up, a port of a bridge.
+pub(crate) fn set_master(index: u32, name: &str, bridge: u32) -> Request {
+    let mut m = Message::new(RTM_NEWLINK, 0, &link_header(index, true));
+    m.u32(IFLA_MASTER, bridge);
+    Request::new(format!("set the bridge of interface {name:?}"), m)
+}
+
 /// Gives an interface an address; no error if it has it.
-pub(crate) fn add_address(index: u32, address: Ipv4Net) -> Request {
-    let mut m = Message::new(RTM_NEWADDR, F_CREATE | F_REPLACE, &address_header(address.prefix_len(), index));
-    m.bytes(IFA_LOCAL, &address.addr().octets());
-    m.bytes(IFA_ADDRESS, &address.addr().octets());
-    m.bytes(IFA_BROADCAST, &address.broadcast().octets());
+pub(crate) fn add_address(index: u32, address: IpNet) -> Request {
+    let header = address_header(family(address.addr()), address.prefix_len(), index);
+    let mut m = Message::new(RTM_NEWADDR, F_CREATE | F_REPLACE, &header);
+    let octets = octets(address.addr());
+    m.bytes(IFA_LOCAL, &octets);
+    m.bytes(IFA_ADDRESS, &octets);
+    match address {
+        IpNet::V4(net) => m.bytes(IFA_BROADCAST, &net.broadcast().octets()),
+        IpNet::V6(_) => m.u32(IFA_FLAGS, NODAD),
+    }
     Request::new(format!("add address {address}"), m)
 }
 
-/// The default route.
-pub(crate) fn add_default_route(index: u32, gateway: Ipv4Addr) -> Request {
-    let mut m = Message::new(RTM_NEWROUTE, F_CREATE | F_EXCL, &route_header(0, TABLE_MAIN, PROTO_STATIC, UNICAST));
-    m.bytes(RTA_GATEWAY, &gateway.octets());
+/// Makes a new IPv6 address one that packets are taken in for. The kernel does so itself, for every address and whatever its
+/// flags, but from a work queue (net/ipv6/addrconf.c, `addrconf_dad_work`), on a busy node a second later: until then it
+/// would drop what comes for the address.
+pub(crate) fn take_in(index: u32, address: Ipv6Net) -> Request {
+    let header = route_header(AF_INET6, 128, TABLE_LOCAL, PROTO_STATIC, LOCAL);
+    let mut m = Message::new(RTM_NEWROUTE, F_CREATE | F_REPLACE, &header);
+    m.bytes(RTA_DST, &address.addr().octets());
+    m.u32(RTA_OIF, index);
+    Request::new(format!("take in what comes for {address}"), m)
+}
+
+/// The addresses of an interface, usable at once.
+pub(crate) fn add_addresses(index: u32, addresses: &[IpNet]) -> Vec<Request> {
+    let one = |net: &IpNet| {
+        let local = match net {
+            IpNet::V4(_) => None,
+            IpNet::V6(net) => Some(take_in(index, *net)),
+        };
+        std::iter::once(add_address(index, *net)).chain(local)
+    };
+    addresses.iter().flat_map(one).collect()
+}
+
+/// The default route of the gateway's family.
+pub(crate) fn add_default_route(index: u32, gateway: IpAddr) -> Request {
+    let header = route_header(family(gateway), 0, TABLE_MAIN, PROTO_STATIC, UNICAST);
+    let mut m = Message::new(RTM_NEWROUTE, F_CREATE | F_EXCL, &header);
+    m.bytes(RTA_GATEWAY, &octets(gateway));
     m.u32(RTA_OIF, index);
     Request::new(format!("add the default route by {gateway}"), m)
+}
+
+/// Tells an interface the hardware address of a neighbour, as if it had answered just now: it is asked again in time. A new
+/// IPv6 address answers nobody until the kernel has joined its multicast group, which a busy node does a second later
+/// (net/ipv6/addrconf.c, `addrconf_dad_work`).
+pub(crate) fn add_neighbour(index: u32, address: IpAddr, mac: Mac) -> Request {
+    let mut header = [0; NDMSG];
+    header[0] = family(address);
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..10].copy_from_slice(&REACHABLE.to_ne_bytes());
+    let mut m = Message::new(RTM_NEWNEIGH, F_CREATE | F_REPLACE, &header);
+    m.bytes(NDA_DST, &octets(address));
+    m.bytes(NDA_LLADDR, &mac);
+    Request::new(format!("add neighbour {address}"), m)
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// An address of a message; `None` stands for the family's zero.
+fn net(family: u8, bytes: Option<&[u8]>, prefix: u8) -> Option<IpNet> {
+    match family {
+        AF_INET => {
+            let octets: [u8; 4] = bytes.map_or(Ok([0; 4]), TryInto::try_into).ok()?;
+            Ipv4Net::new(octets.into(), prefix).ok().map(IpNet::V4)
+        }
+        AF_INET6 => {
+            let octets: [u8; 16] = bytes.map_or(Ok([0; 16]), TryInto::try_into).ok()?;
+            Ipv6Net::new(octets.into(), prefix).ok().map(IpNet::V6)
+        }
+        _ => None,
+    }
 }
 
 /// `struct ifinfomsg`; `up` sets `IFF_UP`, otherwise no flag is touched.
@@ -248,14 +377,14 @@ fn link_header(index: u32, up: bool) -> [u8; IFINFO] {
 }
 
 /// `struct ifaddrmsg` of scope universe.
-fn address_header(prefix_len: u8, index: u32) -> [u8; IFADDR] {
+fn address_header(family: u8, prefix_len: u8, index: u32) -> [u8; IFADDR] {
     let i = index.to_ne_bytes();
-    [AF_INET, prefix_len, 0, 0, i[0], i[1], i[2], i[3]]
+    [family, prefix_len, 0, 0, i[0], i[1], i[2], i[3]]
 }
 
 /// `struct rtmsg` of scope universe.
-fn route_header(dst_len: u8, table: u8, protocol: u8, kind: u8) -> [u8; RTMSG] {
-    [AF_INET, dst_len, 0, 0, table, protocol, 0, kind, 0, 0, 0, 0]
+fn route_header(family: u8, dst_len: u8, table: u8, protocol: u8, kind: u8) -> [u8; RTMSG] {
+    [family, dst_len, 0, 0, table, protocol, 0, kind, 0, 0, 0, 0]
 }
 
 fn parse_link(payload: &[u8]) -> Option<LinkInfo> {
@@ -272,23 +401,22 @@ fn parse_link(payload: &[u8]) -> Option<LinkInfo> {
     })
 }
 
-fn parse_address(payload: &[u8]) -> Option<(u32, Ipv4Net)> {
+fn parse_address(payload: &[u8]) -> Option<(u32, IpNet)> {
     let attributes = Attributes(payload.get(IFADDR..)?);
-    let octets: [u8; 4] = attributes.find(IFA_LOCAL)?.try_into().ok()?;
-    Some((read_u32(payload, 4)?, Ipv4Net::new(octets.into(), *payload.get(1)?).ok()?))
+    // IPv6 has `IFA_LOCAL` only where a peer's address differs.
+    let address = attributes.find(IFA_LOCAL).or_else(|| attributes.find(IFA_ADDRESS))?;
+    Some((read_u32(payload, 4)?, net(*payload.first()?, Some(address), *payload.get(1)?)?))
 }
 
 fn parse_route(payload: &[u8]) -> Option<RouteInfo> {
     let attributes = Attributes(payload.get(RTMSG..)?);
-    if *payload.first()? != AF_INET {
+    let family = *payload.first()?;
+    if family == AF_INET6 && BY_KERNEL.contains(payload.get(7)?) {
         return None;
     }
-    let octets: [u8; 4] = match attributes.find(RTA_DST) {
-        Some(bytes) => bytes.try_into().ok()?,
-        None => [0; 4],
-    };
-    let destination = Ipv4Net::new(octets.into(), *payload.get(1)?).ok()?;
-    Some(RouteInfo { destination, interface: attributes.find_u32(RTA_OIF) })
+    let destination = net(family, attributes.find(RTA_DST), *payload.get(1)?)?;
+    let advertised = *payload.get(5)? == PROTO_RA;
+    Some(RouteInfo { destination, interface: attributes.find_u32(RTA_OIF), advertised })
 }
 
 #[cfg(test)]
@@ -324,16 +452,30 @@ mod tests {
     }
 
     #[test]
-    fn a_default_route_and_a_subnet_are_read_apart() {
-        let subnet: Ipv4Net = "10.64.3.0/24".parse().unwrap();
-        let mut m = Message::new(RTM_NEWROUTE, 0, &route_header(24, TABLE_MAIN, 2, UNICAST));
-        m.bytes(RTA_DST, &subnet.addr().octets());
-        m.u32(RTA_OIF, 4);
-        let bytes = m.finish(1);
-        let got = parse_route(Messages(&bytes).next().unwrap().payload).unwrap();
-        assert_eq!(got, RouteInfo { destination: subnet, interface: Some(4) });
-        let bytes = add_default_route(3, Ipv4Addr::new(10, 0, 0, 1)).message.finish(1);
-        let got = parse_route(Messages(&bytes).next().unwrap().payload).unwrap();
-        assert_eq!(got.destination.prefix_len(), 0);
+    fn routes_and_addresses_of_both_families_are_read() {
+        for text in ["10.64.3.0/24", "fdbe:1:2::/64"] {
+            let subnet: IpNet = text.parse().unwrap();
+            let header = route_header(family(subnet.addr()), subnet.prefix_len(), TABLE_MAIN, PROTO_RA, UNICAST);
+            let mut m = Message::new(RTM_NEWROUTE, 0, &header);
+            m.bytes(RTA_DST, &octets(subnet.addr()));
+            m.u32(RTA_OIF, 4);
+            let bytes = m.finish(1);
+            let got = parse_route(Messages(&bytes).next().unwrap().payload).unwrap();
+            assert_eq!(got, RouteInfo { destination: subnet, interface: Some(4), advertised: true });
+            let bytes = add_address(3, subnet).message.finish(1);
+            assert_eq!(parse_address(Messages(&bytes).next().unwrap().payload), Some((3, subnet)));
+        }
+        for (gateway, all) in [("10.0.0.1", "0.0.0.0/0"), ("fdbe::1", "::/0")] {
+            let bytes = add_default_route(3, gateway.parse().unwrap()).message.finish(1);
+            let got = parse_route(Messages(&bytes).next().unwrap().payload).unwrap();
+            assert_eq!((got.destination.to_string().as_str(), got.advertised), (all, false));
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_is_used_without_asking_neighbours() {
+        let bytes = add_address(3, "fdbe::2/64".parse().unwrap()).message.finish(1);
+        let payload = Messages(&bytes).next().unwrap().payload;
+        assert_eq!(Attributes(&payload[IFADDR..]).find_u32(IFA_FLAGS), Some(NODAD));
     }
 }

@@ -87,11 +87,11 @@ impl Socket {
     }
 
     /// Sends all requests in one datagram; the kernel handles them in order, and goes on after one that fails.
-    /// The error is that of the first request that failed.
-    pub(crate) fn execute(&mut self, requests: Vec<Request>) -> Result<(), NetlinkError> {
+    /// Returns what those that ask for something were answered. The error is that of the first request that failed.
+    pub(crate) fn execute(&mut self, requests: Vec<Request>) -> Result<Vec<Answer>, NetlinkError> {
         let asked = requests.len();
         let (first, words) = self.send(requests, F_ACK)?;
-        let mut answered = 0;
+        let (mut answered, mut answers) = (0, Vec::new());
         let mut failure = None;
         self.drain(|received| {
             let Some(what) = words.get(received.sequence.wrapping_sub(first) as usize) else {
@@ -101,11 +101,13 @@ impl Socket {
                 answered += 1;
                 let error = read_error(what, received.flags, received.payload);
                 failure = failure.take().or(error);
+            } else {
+                answers.push(Answer { payload: received.payload.to_vec() });
             }
         })?;
         match failure {
             Some(e) => Err(e),
-            None if answered == asked => Ok(()),
+            None if answered == asked => Ok(answers),
             None => Err(NetlinkError::protocol(&words.join(", "), "the kernel did not acknowledge every request")),
         }
     }

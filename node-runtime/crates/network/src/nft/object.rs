@@ -2,6 +2,7 @@
 //!
 //! Must not: know what the rules are for.
 use super::expression::Expression;
+use super::{Family, TableName};
 use crate::netlink::socket::{F_APPEND, F_CREATE, F_DUMP};
 use crate::netlink::{Message, Request};
 
@@ -10,31 +11,34 @@ const SUBSYSTEM: u16 = 10;
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END` (`NLMSG_MIN_TYPE` and the next).
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// `NFPROTO_IPV4`.
-const IPV4: u8 = 2;
 
 // enum nf_tables_msg_types
 const NEWTABLE: u16 = 0;
 const GETTABLE: u16 = 1;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
+const GETCHAIN: u16 = 4;
 const NEWRULE: u16 = 6;
+const GETRULE: u16 = 7;
+const DELRULE: u16 = 8;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
 const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
 
 const TABLE_NAME: u16 = 1;
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
-const HOOK_NUMBER: u16 = 1;
+pub(super) const CHAIN_TABLE: u16 = 1;
+pub(super) const CHAIN_NAME: u16 = 3;
+pub(super) const CHAIN_HOOK: u16 = 4;
+pub(super) const CHAIN_POLICY: u16 = 5;
+pub(super) const CHAIN_TYPE: u16 = 7;
+pub(super) const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
-const RULE_EXPRESSIONS: u16 = 4;
+pub(super) const RULE_TABLE: u16 = 1;
+pub(super) const RULE_CHAIN: u16 = 2;
+pub(super) const RULE_HANDLE: u16 = 3;
+pub(super) const RULE_EXPRESSIONS: u16 = 4;
+pub(super) const RULE_USERDATA: u16 = 7;
 const SET_TABLE: u16 = 1;
 const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
@@ -68,12 +72,14 @@ pub(super) struct Hook {
     pub(super) priority: i32,
 }
 
-/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`, `NF_INET_POST_ROUTING`.
+/// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT`, `NF_INET_POST_ROUTING`.
 pub(super) const PREROUTING: u32 = 0;
+pub(super) const FORWARD: u32 = 2;
 pub(super) const OUTPUT: u32 = 3;
 pub(super) const POSTROUTING: u32 = 4;
-/// `NF_IP_PRI_RAW`, `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_NAT_SRC`.
+/// `NF_IP_PRI_RAW`, `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_FILTER`, `NF_IP_PRI_NAT_SRC`.
 pub(super) const PRIORITY_RAW: i32 = -300;
+pub(super) const PRIORITY_FILTER: i32 = 0;
 pub(super) const PRIORITY_DNAT: i32 = -100;
 pub(super) const PRIORITY_SNAT: i32 = 100;
 
@@ -81,11 +87,20 @@ pub(super) const PRIORITY_SNAT: i32 = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// `ipv4_addr`.
-    Address = 7,
+    Address4 = 7,
+    /// `ipv6_addr`.
+    Address6 = 8,
     /// `inet_proto`.
     Protocol = 12,
     /// `inet_service`.
     Port = 13,
+}
+
+impl Part {
+    /// Bytes of whole registers.
+    pub(super) fn width(self) -> usize {
+        if self == Self::Address6 { 16 } else { 4 }
+    }
 }
 
 /// A concatenation's type is its parts' types of six bits each (nftables' `TYPE_BITS`).
@@ -93,9 +108,9 @@ fn concatenated(parts: &[Part]) -> u32 {
     parts.iter().fold(0, |sum, part| (sum << 6) | *part as u32)
 }
 
-/// Each part of a concatenation takes a register of four bytes.
+/// Each part of a concatenation takes whole registers of four bytes.
 fn width(parts: &[Part]) -> u32 {
-    4 * u32::try_from(parts.len()).unwrap_or(u32::MAX)
+    u32::try_from(parts.iter().map(|p| p.width()).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
 /// `struct nfgenmsg` of a family; `resource` is in network byte order.
@@ -104,8 +119,8 @@ fn header(family: u8, resource: u16) -> [u8; 4] {
     [family, 0, r[0], r[1]]
 }
 
-fn message(kind: u16, flags: u16) -> Message {
-    Message::new(SUBSYSTEM << 8 | kind, flags, &header(IPV4, 0))
+fn message(family: Family, kind: u16, flags: u16) -> Message {
+    Message::new(SUBSYSTEM << 8 | kind, flags, &header(family as u8, 0))
 }
 
 /// The message that opens a transaction.
@@ -119,30 +134,30 @@ pub(super) fn end() -> Message {
 }
 
 /// Creates a table, or finds it.
-pub(super) fn new_table(table: &str) -> Request {
-    let mut m = message(NEWTABLE, F_CREATE);
-    m.string(TABLE_NAME, table);
-    Request::new(format!("create nftables table ip {table}"), m)
+pub(super) fn new_table(table: TableName<'_>) -> Request {
+    let mut m = message(table.family, NEWTABLE, F_CREATE);
+    m.string(TABLE_NAME, table.name);
+    Request::new(format!("create nftables table {table}"), m)
 }
 
 /// Deletes a table with everything in it.
-pub(super) fn delete_table(table: &str) -> Request {
-    let mut m = message(DELTABLE, 0);
-    m.string(TABLE_NAME, table);
-    Request::new(format!("delete nftables table ip {table}"), m)
+pub(super) fn delete_table(table: TableName<'_>) -> Request {
+    let mut m = message(table.family, DELTABLE, 0);
+    m.string(TABLE_NAME, table.name);
+    Request::new(format!("delete nftables table {table}"), m)
 }
 
 /// Looks a table up.
-pub(super) fn get_table(table: &str) -> Request {
-    let mut m = message(GETTABLE, 0);
-    m.string(TABLE_NAME, table);
-    Request::new(format!("look up nftables table ip {table}"), m)
+pub(super) fn get_table(table: TableName<'_>) -> Request {
+    let mut m = message(table.family, GETTABLE, 0);
+    m.string(TABLE_NAME, table.name);
+    Request::new(format!("look up nftables table {table}"), m)
 }
 
 /// Creates a base chain whose policy is accept.
-pub(super) fn new_chain(table: &str, chain: &str, hook: Hook) -> Request {
-    let mut m = message(NEWCHAIN, F_CREATE);
-    m.string(CHAIN_TABLE, table);
+pub(super) fn new_chain(table: TableName<'_>, chain: &str, hook: Hook) -> Request {
+    let mut m = message(table.family, NEWCHAIN, F_CREATE);
+    m.string(CHAIN_TABLE, table.name);
     m.string(CHAIN_NAME, chain);
     m.nest(CHAIN_HOOK, |m| {
         m.be32(HOOK_NUMBER, hook.number);
@@ -150,22 +165,54 @@ pub(super) fn new_chain(table: &str, chain: &str, hook: Hook) -> Request {
     });
     m.be32(CHAIN_POLICY, ACCEPT);
     m.string(CHAIN_TYPE, hook.kind);
-    Request::new(format!("create nftables chain ip {table} {chain}"), m)
+    Request::new(format!("create nftables chain {table} {chain}"), m)
+}
+
+/// Lists all chains of all families.
+pub(super) fn list_chains() -> Request {
+    Request::new("list nftables chains", Message::new(SUBSYSTEM << 8 | GETCHAIN, F_DUMP, &header(0, 0)))
+}
+
+/// Lists the rules of a table of any family.
+pub(super) fn list_rules(family: u8, table: &str) -> Request {
+    let mut m = Message::new(SUBSYSTEM << 8 | GETRULE, F_DUMP, &header(family, 0));
+    m.string(RULE_TABLE, table);
+    Request::new(format!("list rules of nftables table {table}"), m)
 }
 
 /// Appends a rule to a chain.
-pub(super) fn new_rule(table: &str, chain: &str, expressions: &[Expression<'_>]) -> Request {
-    let mut m = message(NEWRULE, F_CREATE | F_APPEND);
-    m.string(RULE_TABLE, table);
+pub(super) fn new_rule(table: TableName<'_>, chain: &str, expressions: &[Expression<'_>]) -> Request {
+    rule(message(table.family, NEWRULE, F_CREATE | F_APPEND), table, chain, expressions, None)
+}
+
+/// Puts a rule before all others of a chain, with a comment.
+pub(super) fn first_rule(table: TableName<'_>, chain: &str, expressions: &[Expression<'_>], note: &[u8]) -> Request {
+    rule(message(table.family, NEWRULE, F_CREATE), table, chain, expressions, Some(note))
+}
+
+fn rule(mut m: Message, table: TableName<'_>, chain: &str, all: &[Expression<'_>], note: Option<&[u8]>) -> Request {
+    m.string(RULE_TABLE, table.name);
     m.string(RULE_CHAIN, chain);
-    m.nest(RULE_EXPRESSIONS, |m| expressions.iter().for_each(|e| e.write(m, LIST_ITEM)));
-    Request::new(format!("add a rule to nftables chain ip {table} {chain}"), m)
+    m.nest(RULE_EXPRESSIONS, |m| all.iter().for_each(|e| e.write(m, LIST_ITEM)));
+    if let Some(note) = note {
+        m.bytes(RULE_USERDATA, note);
+    }
+    Request::new(format!("add a rule to nftables chain {table} {chain}"), m)
+}
+
+/// Deletes one rule.
+pub(super) fn delete_rule(table: TableName<'_>, chain: &str, handle: u64) -> Request {
+    let mut m = message(table.family, DELRULE, 0);
+    m.string(RULE_TABLE, table.name);
+    m.string(RULE_CHAIN, chain);
+    m.bytes(RULE_HANDLE, &handle.to_be_bytes());
+    Request::new(format!("delete a rule of nftables chain {table} {chain}"), m)
 }
 
 /// Creates a set of concatenated keys, or a map if `data` is given. `id` is unique in the transaction.
-pub(super) fn new_set(table: &str, set: &str, id: u32, key: &[Part], data: Option<&[Part]>) -> Request {
-    let mut m = message(NEWSET, F_CREATE);
-    m.string(SET_TABLE, table);
+pub(super) fn new_set(table: TableName<'_>, set: &str, id: u32, key: &[Part], data: Option<&[Part]>) -> Request {
+    let mut m = message(table.family, NEWSET, F_CREATE);
+    m.string(SET_TABLE, table.name);
     m.string(SET_NAME, set);
     m.be32(SET_FLAGS, if data.is_some() { FLAG_MAP } else { 0 });
     m.be32(SET_KEY_TYPE, concatenated(key));
@@ -175,27 +222,27 @@ pub(super) fn new_set(table: &str, set: &str, id: u32, key: &[Part], data: Optio
         m.be32(SET_DATA_LEN, width(data));
     }
     m.be32(SET_ID, id);
-    Request::new(format!("create nftables set ip {table} {set}"), m)
+    Request::new(format!("create nftables set {table} {set}"), m)
 }
 
 /// Adds one element; no error if the same one is there. `words` is the element for people.
-pub(super) fn add_element(table: &str, set: &str, key: &[u8], data: Option<&[u8]>, words: &str) -> Request {
-    let m = element(message(NEWSETELEM, F_CREATE), table, set, key, data);
-    Request::new(format!("add {words} to nftables set ip {table} {set}"), m)
+pub(super) fn add_element(table: TableName<'_>, set: &str, key: &[u8], data: Option<&[u8]>, words: &str) -> Request {
+    let m = element(message(table.family, NEWSETELEM, F_CREATE), table.name, set, key, data);
+    Request::new(format!("add {words} to nftables set {table} {set}"), m)
 }
 
 /// Deletes one element; `ENOENT` if it is not there.
-pub(super) fn delete_element(table: &str, set: &str, key: &[u8], words: &str) -> Request {
-    let m = element(message(DELSETELEM, 0), table, set, key, None);
-    Request::new(format!("delete {words} from nftables set ip {table} {set}"), m)
+pub(super) fn delete_element(table: TableName<'_>, set: &str, key: &[u8], words: &str) -> Request {
+    let m = element(message(table.family, DELSETELEM, 0), table.name, set, key, None);
+    Request::new(format!("delete {words} from nftables set {table} {set}"), m)
 }
 
 /// Lists the elements of a set.
-pub(super) fn list_elements(table: &str, set: &str) -> Request {
-    let mut m = message(GETSETELEM, F_DUMP);
-    m.string(ELEMENTS_TABLE, table);
+pub(super) fn list_elements(table: TableName<'_>, set: &str) -> Request {
+    let mut m = message(table.family, GETSETELEM, F_DUMP);
+    m.string(ELEMENTS_TABLE, table.name);
     m.string(ELEMENTS_SET, set);
-    Request::new(format!("list nftables set ip {table} {set}"), m)
+    Request::new(format!("list nftables set {table} {set}"), m)
 }
 
 fn element(mut m: Message, table: &str, set: &str, key: &[u8], data: Option<&[u8]>) -> Message {
@@ -220,13 +267,15 @@ mod tests {
     fn concatenated_types_are_those_that_nft_writes() {
         // `nft --debug=mnl add map ... { type inet_proto . inet_service : ipv4_addr . inet_service ; }`
         assert_eq!(concatenated(&[Part::Protocol, Part::Port]), 781);
-        assert_eq!(concatenated(&[Part::Address, Part::Port]), 461);
-        assert_eq!(width(&[Part::Address, Part::Protocol, Part::Port]), 12);
+        assert_eq!(concatenated(&[Part::Address4, Part::Port]), 461);
+        assert_eq!(width(&[Part::Address4, Part::Protocol, Part::Port]), 12);
+        assert_eq!(width(&[Part::Address6, Part::Protocol, Part::Port]), 24);
     }
 
     #[test]
     fn an_element_is_the_bytes_that_nft_sends() {
-        let bytes = add_element("bt", "p", &[6, 0, 0, 0, 0, 80, 0, 0], Some(&[10, 1, 2, 3, 31, 144, 0, 0]), "x")
+        let table = TableName { family: Family::V4, name: "bt" };
+        let bytes = add_element(table, "p", &[6, 0, 0, 0, 0, 80, 0, 0], Some(&[10, 1, 2, 3, 31, 144, 0, 0]), "x")
             .message
             .finish(3);
         let mut expected: Vec<u8> = Vec::new();

@@ -1,7 +1,7 @@
 //! Reads an object field by field and refuses what is left: every problem is told with the field's full path, all at once.
 //!
 //! Must not: know what the fields mean.
-use super::quantity::Quantity;
+use berth_model::Quantity;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::exchange::{Ask, Target};
 use crate::observe::{Observation, Phase};
 use crate::site::Need;
-use berth_model::{Error, Reference, Result};
+use berth_model::{Error, ErrorKind, Reference, Result};
 use http::Method;
 
 impl Client {
@@ -24,6 +24,13 @@ impl Client {
         let ask =
             Ask { target: Target::Root, ..Ask::new(&site, &repo, auth, Phase::Token, Method::GET, String::new()) };
         let again = || self.tell(&Observation::Retry { place: site.place() });
-        self.config().retry.run(host, again, || async { self.exchange().ask(&ask).await.map(drop) }).await
+        let asked = self.config().retry.run(host, again, || async { self.exchange().ask(&ask).await.map(drop) }).await;
+        asked.map_err(|e| match e.kind() {
+            // No repository is meant here.
+            ErrorKind::PermissionDenied => {
+                Error::new(ErrorKind::PermissionDenied, format!("registry {host} does not take these credentials"))
+            }
+            _ => e,
+        })
     }
 }

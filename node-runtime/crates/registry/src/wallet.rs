@@ -141,7 +141,9 @@ impl<'a> Wallet<'a> {
         if !self.challenges.contains(&Challenge::Basic) {
             return Err(refuse("it asks for a kind of authentication that is not supported"));
         }
-        auth.basic_header().map(|v| (v, BASIC_LIFE)).ok_or_else(|| refuse("it wants a user name and a password"))
+        auth.basic_header().map(|v| (v, BASIC_LIFE)).ok_or_else(|| {
+            refuse("it wants a user name and a password (imagePullSecrets, a credential provider, or `berth login`)")
+        })
     }
 
     /// Credentials travel over TLS, or stay on this machine.

@@ -43,6 +43,7 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let _lock = sockets::lock_root(layout)?;
+    let listeners = sockets::bind(layout)?;
     let daemon = wire::build(layout, options).await?;
     daemon.engine.leave_pods_groups().await;
     daemon.engine.load_profiles().await;
@@ -50,7 +51,7 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     daemon.engine.keep_network();
     let http = http::serve(daemon.engine.clone(), &daemon.metrics_wish).await?;
     let metrics = http.address();
-    let servers = sockets::serve(layout, &daemon, metrics.clone()).await?;
+    let servers = sockets::serve(layout, &daemon, metrics.clone(), listeners).await?;
     daemon.follow(layout, options, log, http)?;
     notify::ready();
     tracing::info!(

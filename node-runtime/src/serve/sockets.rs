@@ -53,8 +53,24 @@ pub struct Servers {
     engine: Arc<berth_engine::Engine>,
 }
 
-/// Starts both.
-pub async fn serve(layout: &Layout, daemon: &Daemon, metrics_address: watch::Receiver<String>) -> Result<Servers> {
+/// Both sockets, bound: clients that connect wait until they are served.
+pub struct Listeners {
+    cri: UnixListenerStream,
+    node: UnixListenerStream,
+}
+
+/// Binds both, so that nobody is turned away while the daemon finds its pods again. Only with the root's lock.
+pub fn bind(layout: &Layout) -> Result<Listeners> {
+    Ok(Listeners { cri: listen(&layout.cri_socket())?, node: listen(&layout.node_socket())? })
+}
+
+/// Serves both.
+pub async fn serve(
+    layout: &Layout,
+    daemon: &Daemon,
+    metrics_address: watch::Receiver<String>,
+    listeners: Listeners,
+) -> Result<Servers> {
     let (stop, stopped) = watch::channel(false);
     let calls = CallMetrics::new(daemon.engine.metrics().registry())?;
     let cri = CriService::new(daemon.engine.clone(), daemon.streaming.clone(), calls);
@@ -69,11 +85,9 @@ pub async fn serve(layout: &Layout, daemon: &Daemon, metrics_address: watch::Rec
     };
     let node = NodeServer::new(NodeService::new(daemon.engine.clone(), facts));
     let mut tasks = JoinSet::new();
-    let cri_listener = listen(&layout.cri_socket())?;
-    let node_listener = listen(&layout.node_socket())?;
     let router = Server::builder().add_service(runtime).add_service(image);
-    tasks.spawn(run(router, cri_listener, stopped.clone()));
-    tasks.spawn(run(Server::builder().add_service(node), node_listener, stopped));
+    tasks.spawn(run(router, listeners.cri, stopped.clone()));
+    tasks.spawn(run(Server::builder().add_service(node), listeners.node, stopped));
     Ok(Servers { tasks, stop, engine: daemon.engine.clone() })
 }
 

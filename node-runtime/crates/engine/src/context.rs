@@ -23,7 +23,7 @@ use berth_settings::{Settings, Standing};
 use berth_store::Records;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 /// Where the daemon keeps things.
@@ -95,6 +95,8 @@ pub struct Engine {
     pub(crate) metrics: Metrics,
     pub(crate) table: Table,
     pub(crate) records: Arc<Records<PodRecord>>,
+    /// Pods whose record cannot be read, with the reason: UNKNOWN, and left alone.
+    pub(crate) unknown: Mutex<BTreeMap<String, String>>,
     pub(crate) boot_id: String,
     pub(crate) policy: PolicyCache,
     pub(crate) layers: Layers,
@@ -108,7 +110,7 @@ pub struct Engine {
 }
 
 /// Version of the pod record's format.
-const RECORD_VERSION: u32 = 1;
+const RECORD_VERSION: u32 = if cfg!(feature = "next-version") { 2 } else { 1 };
 
 impl Engine {
     /// Opens the records and makes an engine that knows no pods yet; [`Engine::recover`] brings them in.
@@ -130,6 +132,7 @@ impl Engine {
             metrics: parts.metrics,
             table: Table::default(),
             records: Arc::new(records),
+            unknown: Mutex::default(),
             boot_id: crate::clock::boot_id()?,
             policy: PolicyCache::default(),
             layers: Layers::default(),
@@ -231,9 +234,14 @@ impl Engine {
         Ok(ContainerView { id, pod: pod.id.clone(), pod_record, record })
     }
 
-    /// Whether there is no pod.
+    /// Whether there is no pod, not even one that this build cannot read.
     pub fn is_idle(&self) -> bool {
-        self.table.all().is_empty()
+        self.table.all().is_empty() && self.unknown_pods().is_empty()
+    }
+
+    /// Pods that are there and whose record this build cannot read, by id, with the reason. Nothing of them is touched.
+    pub fn unknown_pods(&self) -> BTreeMap<String, String> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn enter(&self, id: PodId, record: PodRecord) -> Arc<Pod> {

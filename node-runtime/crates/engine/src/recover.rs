@@ -12,7 +12,7 @@ use berth_monitor_api::frame::Task;
 use berth_oci::monitor::Monitor;
 use berth_store::Sync;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -38,7 +38,12 @@ impl Engine {
         let loaded = self.records.load()?;
         for torn in loaded.unreadable {
             self.metrics.event("record_torn");
-            tracing::error!(pod = torn.id, problem = torn.problem, "pod record cannot be read; the pod is left alone");
+            tracing::error!(
+                pod = torn.id,
+                problem = torn.problem,
+                "pod record cannot be read; the pod is UNKNOWN and left alone"
+            );
+            self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(torn.id, torn.problem);
         }
         let pods = loaded.records.into_iter().filter_map(|(id, record)| Some((PodId::parse(&id).ok()?, record)));
         let recoveries = pods.map(|(id, record)| {
@@ -191,7 +196,10 @@ impl Engine {
 
     /// Removes monitors, addresses, links, root file systems and directories that no record owns.
     async fn reconcile(self: &Arc<Self>) {
-        let pods: Vec<PodId> = self.table.all().iter().map(|p| p.id.clone()).collect();
+        let mut pods: Vec<PodId> = self.table.all().iter().map(|p| p.id.clone()).collect();
+        // What this build cannot read another one can: a newer build's pods run on, with their monitors and addresses.
+        let unknown = self.unknown_pods();
+        pods.extend(unknown.keys().filter_map(|id| PodId::parse(id).ok()));
         let (base, known) = (self.paths.pod_base(), pods.clone());
         let stray = move |pod: &str| !known.iter().any(|id| id.as_str() == pod);
         match blocking(move || berth_oci::processes::kill_monitors(&base, stray)).await {
@@ -212,6 +220,14 @@ impl Engine {
                 }
                 Err(e) => tracing::error!(error = %e, "network cannot be reconciled"),
             }
+        }
+        if !unknown.is_empty() {
+            // Nobody can say which containers these pods have.
+            tracing::warn!(
+                pods = unknown.len(),
+                "root file systems without a container stay, because there are pods that cannot be read"
+            );
+            return;
         }
         let containers: HashSet<ContainerId> =
             self.table.all().iter().flat_map(|p| p.record().containers.keys().cloned().collect::<Vec<_>>()).collect();

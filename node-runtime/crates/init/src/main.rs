@@ -29,6 +29,7 @@ mod stdio;
 mod talk;
 mod terminal;
 
+use berth_monitor_api::build::MARKED;
 use berth_monitor_api::init_fd;
 use berth_monitor_api::spec::{InitSpec, MAX_SPEC};
 use berth_sys::openat::{self, Access};
@@ -93,5 +94,6 @@ fn read_spec() -> Result<InitSpec> {
     let file = std::fs::File::from(take(init_fd::SPEC).explain(|| "the spec was not handed over")?);
     let mut bytes = Vec::new();
     file.take(MAX_SPEC as u64 + 1).read_to_end(&mut bytes).explain(|| "read the spec")?;
-    InitSpec::decode(&bytes).map_err(|e| Failure::refused(format!("the spec cannot be read: {e:?}")))
+    // The daemon looks for the mark in this program before it uses it, so a wrong pair does not come this far.
+    InitSpec::decode(&bytes).map_err(|e| Failure::refused(format!("the spec cannot be read: {e:?} ({MARKED})")))
 }

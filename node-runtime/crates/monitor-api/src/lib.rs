@@ -12,6 +12,7 @@
 //! and nothing is allocated beyond the length of the input. Fuzz targets: `monitor_frame`, `init_spec`.
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod child;
 mod codec;
 pub mod frame;

@@ -200,13 +200,10 @@ impl Monitor {
         let reader = tokio::spawn(Arc::clone(&shared).read(process)).abort_handle();
         let monitor = Self(Arc::new(Handle { shared, reader }));
         match monitor.request(Request::Hello, &[]).await?.0 {
-            Reply::Hello { version, .. } if version != frame::VERSION => Err(Error::new(
-                ErrorKind::FailedPrecondition,
-                format!("{} speaks version {version} of the protocol, not {}", at(), frame::VERSION),
-            )),
             Reply::Hello { pod: other, .. } if other != pod.as_str() => {
                 Err(Error::internal(format!("{} says that it is of pod {other}", at())))
             }
+            // Any version will do: what this one says, every monitor understands.
             Reply::Hello { version, .. } => {
                 monitor.0.shared.version.store(version, Ordering::Relaxed);
                 monitor.done(Request::Subscribe).await?;

@@ -4,6 +4,7 @@ use berth_sys::memfd;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,6 +27,16 @@ impl Program {
             return Err(Error::internal(format!("{} has {size} bytes, the limit is {MAX_PROGRAM}", at())));
         }
         memfd::sealed_program(&name, &mut file.take(MAX_PROGRAM)).map(|fd| Self(Arc::new(fd))).context(at)
+    }
+
+    /// What was read, byte for byte. Blocks.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        let file = File::from(self.0.try_clone().context(|| "program in memory")?);
+        let size = file.metadata().context(|| "program in memory")?.len();
+        let mut bytes = vec![0; usize::try_from(size.min(MAX_PROGRAM)).unwrap_or_default()];
+        // By position: the descriptor is shared.
+        file.read_exact_at(&mut bytes, 0).context(|| "program in memory")?;
+        Ok(bytes)
     }
 }
 

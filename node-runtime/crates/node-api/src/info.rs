@@ -38,6 +38,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::Inf
         subnet: engine.subnets(),
         bridge: facts.bridge.clone(),
         pending_restart: engine.standing().pending().into_iter().map(|change| change.field).collect(),
+        unknown_pods: engine.unknown_pods().into_iter().map(|(id, why)| format!("{id}: {why}")).collect(),
         settings_problems: engine
             .standing()
             .problems()

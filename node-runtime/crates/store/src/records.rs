@@ -60,6 +60,8 @@ pub struct Unreadable {
 struct Envelope<T> {
     kind: String,
     version: u32,
+    /// The lowest version that reads this.
+    readable_by: u32,
     id: String,
     record: T,
 }
@@ -69,12 +71,14 @@ struct Envelope<T> {
 struct Label {
     kind: String,
     version: u32,
+    /// Records of before the field are read by their own version and the next.
+    readable_by: Option<u32>,
     id: String,
 }
 
 impl<T: Serialize + DeserializeOwned> Records<T> {
-    /// Opens the directory, or makes it. `version` goes into what is written; records of that version and of the one
-    /// before are read, so `T` must be able to read both.
+    /// Opens the directory, or makes it. `version` goes into what is written; records of that version, of the one before and of the next
+    /// are read, so `T` must read all of them: a field that is added has a default, and none is taken away that the version before needs.
     pub fn open(directory: PathBuf, kind: &'static str, version: u32) -> Result<Self> {
         std::fs::create_dir_all(&directory).context(|| format!("directory {}", directory.display()))?;
         Ok(Self { directory, kind, version, record: PhantomData })
@@ -129,9 +133,16 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
                 label.kind, label.id, self.kind
             )));
         }
-        if label.version > self.version || label.version + 1 < self.version {
+        let least = label.readable_by.unwrap_or(label.version);
+        if least > self.version {
             return Err(Error::internal(format!(
-                "has version {}, this build reads {} and the one before",
+                "has version {}, which versions from {least} on read; this build's is {}: start a newer build, or the one that wrote it",
+                label.version, self.version
+            )));
+        }
+        if label.version.saturating_add(1) < self.version {
+            return Err(Error::internal(format!(
+                "has version {}, this build reads {} and the one before: start the build in between first",
                 label.version, self.version
             )));
         }
@@ -149,7 +160,9 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     /// As [`Records::write`], durable when `sync` says.
     pub fn write_synced(&self, id: &str, record: &T, sync: Sync) -> Result<()> {
         check_id(id)?;
-        let envelope = Envelope { kind: self.kind.to_owned(), version: self.version, id: id.to_owned(), record };
+        let (kind, version) = (self.kind.to_owned(), self.version);
+        let envelope =
+            Envelope { kind, version, readable_by: self.version.saturating_sub(1).max(1), id: id.to_owned(), record };
         let bytes = serde_json::to_vec(&envelope).map_err(|e| Error::internal(format!("{} {id}: {e}", self.kind)))?;
         if bytes.len() as u64 > MAX_RECORD {
             return Err(Error::invalid(
@@ -295,7 +308,12 @@ mod tests {
         plant("torn", renamed("torn")[..text.len() / 2].to_owned());
         plant("empty", String::new());
         plant("stolen", text.clone());
-        plant("newer", renamed("newer").replace("\"version\":3", "\"version\":4"));
+        let newer = "\"version\":5,\"readable_by\":4";
+        plant("newer", renamed("newer").replace("\"version\":3,\"readable_by\":2", newer));
+        let next = "\"version\":4,\"readable_by\":3";
+        plant("next", renamed("next").replace("\"version\":3,\"readable_by\":2", next));
+        // As builds wrote it before they said who reads it.
+        plant("silent", renamed("silent").replace("\"version\":3,\"readable_by\":2", "\"version\":4"));
         plant("ancient", renamed("ancient").replace("\"version\":3", "\"version\":1"));
         plant("former", renamed("former").replace("\"version\":3", "\"version\":2"));
         plant("other", renamed("other").replace("\"Pod\"", "\"Image\""));
@@ -303,10 +321,10 @@ mod tests {
         std::fs::create_dir(pods.directory.join("bare")).unwrap();
         let loaded = pods.load().unwrap();
         let good: Vec<&str> = loaded.records.iter().map(|(id, _)| id.as_str()).collect();
-        assert_eq!(good, ["former", "good"]);
+        assert_eq!(good, ["former", "good", "next"]);
         let bad: Vec<&str> = loaded.unreadable.iter().map(|u| u.id.as_str()).collect();
-        assert_eq!(bad, ["ancient", "empty", "huge", "newer", "other", "stolen", "torn"]);
-        assert!(loaded.unreadable[3].problem.contains("version 4"), "{:?}", loaded.unreadable[3]);
+        assert_eq!(bad, ["ancient", "empty", "huge", "newer", "other", "silent", "stolen", "torn"]);
+        assert!(loaded.unreadable[3].problem.contains("version 5"), "{:?}", loaded.unreadable[3]);
         assert!(!pods.directory.join("bare").exists(), "a directory without a record is no object");
     }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 #[command(after_long_help = "Fields of -o json and -o yaml:
   version pid root criSocket metricsAddress cgroupDriver cgroupLayout kernel
   networkMode networkMessage bridge subnet documentsDirectory documents refusedDocuments
-  pendingRestart settingsProblems
+  pendingRestart settingsProblems unknownPods
   podsReady containersRunning images imageBytes")]
 pub struct Options {
     /// How to show it
@@ -43,6 +43,7 @@ struct Info {
     refused_documents: String,
     pending_restart: Vec<String>,
     settings_problems: Vec<String>,
+    unknown_pods: Vec<String>,
     pods_ready: u32,
     containers_running: u32,
     images: u32,
@@ -69,6 +70,7 @@ impl From<InfoResponse> for Info {
             refused_documents: i.refused_documents,
             pending_restart: i.pending_restart,
             settings_problems: i.settings_problems,
+            unknown_pods: i.unknown_pods,
             pods_ready: i.pods_ready,
             containers_running: i.containers_running,
             images: i.images,
@@ -120,6 +122,7 @@ fn text(i: &Info) -> String {
         ("Not applied", i.settings_problems.join("; ")),
         ("Pods ready", i.pods_ready.to_string()),
         ("Containers", format!("{} running", i.containers_running)),
+        ("Unknown pods", i.unknown_pods.join("; ")),
         ("Images", format!("{} ({})", i.images, size(i.image_bytes))),
     ];
     let shown = lines.iter().filter(|(_, value)| !value.is_empty());

@@ -5,6 +5,7 @@
 //!
 use crate::process::{Process, Start};
 use berth_model::{Error, ErrorKind, PodId, Result, ResultExt};
+use berth_monitor_api::build;
 use berth_monitor_api::spec::CgroupJoin;
 use berth_monitor_client::{CALL_LIMIT, Monitor, Program, channel};
 use berth_sys::poll;
@@ -53,9 +54,22 @@ impl Drop for Unclaimed {
 }
 
 impl Launcher {
-    /// Reads both programs. Blocks.
+    /// Reads both programs. Blocks. Errors: an init of another build than this daemon's (`FailedPrecondition` naming both).
     pub fn load(monitor_exe: &Path, init_exe: &Path) -> Result<Self> {
-        Ok(Self { monitor: Program::load(monitor_exe)?, init: Program::load(init_exe)? })
+        let launcher = Self { monitor: Program::load(monitor_exe)?, init: Program::load(init_exe)? };
+        let bytes = launcher.init.bytes()?;
+        match build::of_program(&bytes) {
+            Some(build::BUILD) => Ok(launcher),
+            other => {
+                let theirs = other.unwrap_or("one that does not tell its version");
+                let problem = format!(
+                    "{} is of build {theirs}, this daemon of {}: install berth, berth-monitor and berth-init of one build",
+                    init_exe.display(),
+                    build::BUILD
+                );
+                Err(Error::new(ErrorKind::FailedPrecondition, problem))
+            }
+        }
     }
 
     /// Init, for [`super::SpawnRequest`].

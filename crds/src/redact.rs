@@ -18,6 +18,10 @@ pub fn redact(value: &mut Value) {
                     Value::String(text) if SECRET.iter().any(|s| name == *s || name.ends_with("keypem")) => {
                         *text = REDACTED.to_owned();
                     }
+                    // Of HTTP headers any may be a credential.
+                    Value::Object(headers) if name == "headers" => {
+                        headers.values_mut().for_each(|v| *v = Value::String(REDACTED.to_owned()));
+                    }
                     other => redact(other),
                 }
             }
@@ -51,7 +55,8 @@ mod tests {
     #[test]
     fn secrets_go_and_the_rest_stays() {
         let mut value = json!({
-            "registries": [{"host": "a", "auth": {"username": "u", "password": "planted"}, "tls": {"clientKeyPem": "planted"}}],
+            "registries": [{"host": "a", "auth": {"username": "u", "password": "planted"}, "tls": {"clientKeyPem": "planted"},
+                "headers": {"X-Key": "planted"}}],
             "proxy": "http://u:planted@proxy:3128/x", "tokenTTL": "60s", "keys": "-----BEGIN PRIVATE KEY-----planted",
         });
         redact(&mut value);

@@ -115,7 +115,7 @@ const RECORD_VERSION: u32 = if cfg!(feature = "next-version") { 2 } else { 1 };
 impl Engine {
     /// Opens the records and makes an engine that knows no pods yet; [`Engine::recover`] brings them in.
     pub fn new(parts: Parts) -> Result<Arc<Self>> {
-        let records = Records::open(parts.paths.records(), "pod", RECORD_VERSION)?;
+        let records = Records::open(parts.paths.records(), "pod", RECORD_VERSION)?.with_spares();
         berth_oci::pod_dir::prepare_base(&parts.paths.pod_base())?;
         Ok(Arc::new(Self {
             paths: parts.paths,

@@ -1,8 +1,13 @@
 //! One redb file with a table per kind of record. Every write is one transaction with one sync; a write that returned
 //! `Ok` survives a power cut. Format: `docs/formats/database.md`.
+//!
+//! A disk that fails or is full ends redb's use of the file for good, so the file is then opened again, which brings back the last
+//! commit; and the file has room of its own ([`crate::room`]), so that a full disk is met by pulls and not by removals.
+use crate::room::Roomy;
 use berth_model::{Error, ErrorKind, Result};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// Longest key in bytes: a reference of 255 bytes of name, a tag of 128 and a digest fits.
@@ -55,56 +60,37 @@ pub struct ImageChanges {
 
 /// The database of one root directory. One process at a time can have it open.
 pub struct Database {
-    inner: redb::Database,
+    path: PathBuf,
+    /// `None` after a fault from which it could not be opened again; the next use tries once more.
+    inner: RwLock<Option<redb::Database>>,
 }
 
 impl Database {
     /// Opens the file, or makes it. Errors: `FailedPrecondition` when another process has it open or when a newer version
     /// wrote it; `Internal` when it is not a database of ours.
     pub fn open(path: &Path) -> Result<Self> {
-        let deadline = Instant::now() + LOCK_LIMIT;
-        let inner = loop {
-            match redb::Builder::new().set_cache_size(CACHE_BYTES).create(path) {
-                Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
-                    std::thread::sleep(LOCK_RETRY);
-                }
-                other => break other.map_err(|e| open_error(path, &e))?,
-            }
-        };
-        let database = Self { inner };
-        database.prepare().map_err(|e| e.context(path.display()))?;
-        Ok(database)
+        let inner = open_file(path)?;
+        Ok(Self { path: path.to_owned(), inner: RwLock::new(Some(inner)) })
     }
 
-    /// Makes the tables and checks the schema's version.
-    fn prepare(&self) -> Result<()> {
-        let found = {
-            let read = self.inner.begin_read().map_err(fault)?;
-            match read.open_table(META) {
-                Ok(meta) => meta.get(SCHEMA_KEY).map_err(fault)?.map(|v| v.value()),
-                Err(redb::TableError::TableDoesNotExist(_)) => None,
-                Err(e) => return Err(fault(e)),
+    /// Uses the open database; opens it first if an earlier fault closed it.
+    fn with<T>(&self, work: impl Fn(&redb::Database) -> Result<T>) -> Result<T> {
+        {
+            let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(open) = &*inner {
+                return work(open);
             }
-        };
-        match found {
-            Some(SCHEMA_VERSION) => return Ok(()),
-            Some(version) if version > SCHEMA_VERSION => {
-                return Err(Error::new(
-                    ErrorKind::FailedPrecondition,
-                    format!(
-                        "schema version {version} is newer than {SCHEMA_VERSION}, which this build reads: start the version that wrote it"
-                    ),
-                ));
-            }
-            _ => {}
         }
-        self.write(|tx| {
-            for table in [IMAGES, REFERENCES, LEASES] {
-                tx.open_table(table.definition()).map_err(fault)?;
-            }
-            tx.open_table(META).map_err(fault)?.insert(SCHEMA_KEY, SCHEMA_VERSION).map_err(fault)?;
-            Ok(())
-        })
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        if inner.is_none() {
+            *inner = Some(open_file(&self.path)?);
+        }
+        inner.as_ref().map_or_else(|| Err(Error::internal("database is not open")), work)
+    }
+
+    /// Closes the file, as it is after a fault; the next use opens it.
+    fn close(&self) {
+        drop(self.inner.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// All images: id and record.
@@ -160,21 +146,85 @@ impl Database {
     }
 
     fn all(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>> {
-        let read = self.inner.begin_read().map_err(fault)?;
-        let open = read.open_table(table.definition()).map_err(fault)?;
-        let rows = open.iter().map_err(fault)?;
-        rows.map(|row| row.map(|(k, v)| (k.value().to_owned(), v.value().to_vec())).map_err(fault)).collect()
+        self.with(|database| {
+            let read = database.begin_read().map_err(fault)?;
+            let open = read.open_table(table.definition()).map_err(fault)?;
+            let rows = open.iter().map_err(fault)?;
+            rows.map(|row| row.map(|(k, v)| (k.value().to_owned(), v.value().to_vec())).map_err(fault)).collect()
+        })
     }
 
-    /// One transaction. A closure that fails changes nothing.
-    fn write(&self, change: impl FnOnce(&WriteTransaction) -> Result<()>) -> Result<()> {
-        let tx = self.inner.begin_write().map_err(fault)?;
-        match change(&tx) {
-            Ok(()) => tx.commit().map_err(fault),
-            Err(e) => {
-                tx.abort().map_err(fault)?;
-                Err(e)
+    /// One transaction. A closure that fails changes nothing; a fault of the disk is met by opening the file again and trying
+    /// once more: its own room is enough for what removes, and what adds fails again.
+    fn write(&self, change: impl Fn(&WriteTransaction) -> Result<()>) -> Result<()> {
+        match self.with(|database| transaction(database, &change)) {
+            Err(e) if !matches!(e.kind(), ErrorKind::InvalidArgument) => {
+                self.close();
+                let again = self.with(|database| transaction(database, &change));
+                if again.is_err() {
+                    self.close();
+                }
+                again
             }
+            done => done,
+        }
+    }
+}
+
+fn open_file(path: &Path) -> Result<redb::Database> {
+    let deadline = Instant::now() + LOCK_LIMIT;
+    let opened = loop {
+        let file = Roomy::open(path).map_err(|e| open_error(path, &e))?;
+        match redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file) {
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            other => break other.map_err(|e| open_error(path, &e))?,
+        }
+    };
+    prepare(&opened).map_err(|e| e.context(path.display()))?;
+    Ok(opened)
+}
+
+/// Makes the tables and checks the schema's version.
+fn prepare(database: &redb::Database) -> Result<()> {
+    let found = {
+        let read = database.begin_read().map_err(fault)?;
+        match read.open_table(META) {
+            Ok(meta) => meta.get(SCHEMA_KEY).map_err(fault)?.map(|v| v.value()),
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(e) => return Err(fault(e)),
+        }
+    };
+    match found {
+        Some(SCHEMA_VERSION) => return Ok(()),
+        Some(version) if version > SCHEMA_VERSION => {
+            return Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                format!(
+                    "schema version {version} is newer than {SCHEMA_VERSION}, which this build reads: start the version that wrote it"
+                ),
+            ));
+        }
+        _ => {}
+    }
+    transaction(database, |tx| {
+        for table in [IMAGES, REFERENCES, LEASES] {
+            tx.open_table(table.definition()).map_err(fault)?;
+        }
+        tx.open_table(META).map_err(fault)?.insert(SCHEMA_KEY, SCHEMA_VERSION).map_err(fault)?;
+        Ok(())
+    })
+}
+
+fn transaction(database: &redb::Database, change: impl Fn(&WriteTransaction) -> Result<()>) -> Result<()> {
+    let tx = database.begin_write().map_err(fault)?;
+    match change(&tx) {
+        Ok(()) => tx.commit().map_err(fault),
+        Err(e) => {
+            // An abort that fails too says nothing that the first error does not.
+            let _ = tx.abort();
+            Err(e)
         }
     }
 }
@@ -202,8 +252,15 @@ fn fault(e: impl Into<redb::Error>) -> Error {
     }
 }
 
+fn is_full(e: &std::io::Error) -> bool {
+    matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 fn open_error(path: &Path, e: &redb::DatabaseError) -> Error {
     match e {
+        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if is_full(io) => {
+            Error::new(ErrorKind::ResourceExhausted, format!("cannot open database {}: {io}", path.display()))
+        }
         redb::DatabaseError::DatabaseAlreadyOpen => Error::new(
             ErrorKind::FailedPrecondition,
             format!("{} is open in another process: only one daemon can serve a root directory", path.display()),

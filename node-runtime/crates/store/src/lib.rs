@@ -8,6 +8,8 @@
 
 mod database;
 mod records;
+mod room;
+mod spare;
 
 pub use database::{Database, ImageChanges, MAX_IMAGE_RECORD, MAX_KEY, MAX_LEASE};
 pub use records::{Loaded, Records, Sync, Unreadable};

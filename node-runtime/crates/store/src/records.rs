@@ -1,5 +1,6 @@
 //! One directory, one subdirectory per object, one self-describing JSON file in each: `DIR/<id>/record.json`.
 //! Format: `docs/formats/records.md`.
+use crate::spare::Spares;
 use berth_model::{Error, ErrorKind, Result, ResultExt};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -25,6 +26,7 @@ pub struct Records<T> {
     directory: PathBuf,
     kind: &'static str,
     version: u32,
+    spares: Option<Spares>,
     record: PhantomData<fn() -> T>,
 }
 
@@ -81,7 +83,14 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     /// are read, so `T` must read all of them: a field that is added has a default, and none is taken away that the version before needs.
     pub fn open(directory: PathBuf, kind: &'static str, version: u32) -> Result<Self> {
         std::fs::create_dir_all(&directory).context(|| format!("directory {}", directory.display()))?;
-        Ok(Self { directory, kind, version, record: PhantomData })
+        Ok(Self { directory, kind, version, spares: None, record: PhantomData })
+    }
+
+    /// Keeps files in reserve, so that records that exist can be replaced on a disk without a free block or inode: objects can then
+    /// be stopped and removed, which is what frees the disk. Costs half a MiB.
+    #[must_use]
+    pub fn with_spares(self) -> Self {
+        Self { spares: Some(Spares::beside(&self.directory)), ..self }
     }
 
     /// The directory of one object; its owner may keep other files there. Errors: `InvalidArgument` for an id that is no
@@ -182,7 +191,19 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = fs::openat(&parent, id, flags, Mode::empty()).map_err(io)?;
-        let written = write_and_rename(&directory, bytes, sync);
+        let mut written = write_and_rename(&directory, bytes, sync);
+        match (&self.spares, &written) {
+            (Some(spares), Ok(())) => spares.fill(),
+            // A disk without even a spare file is told by the first error.
+            (Some(spares), Err(e))
+                if !fresh
+                    && e.kind() == ErrorKind::ResourceExhausted
+                    && spares.replace(&directory, (TEMPORARY, FILE), bytes, sync == Sync::Now).is_ok() =>
+            {
+                written = Ok(());
+            }
+            _ => {}
+        }
         if written.is_err() {
             // A full disk must not leave half a file, or an object that never was.
             let _ = fs::unlinkat(&directory, TEMPORARY, AtFlags::empty());

@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask quickstart|test|tools|tidy|help`. Owns: what a checkout can do with itself.
+//! The project's own commands: `cargo xtask quickstart|test|package|tools|tidy|help`. Owns: what a checkout can do with itself.
 //! Must not: be linked by, or link, anything of the product; it sees the product as files, crates and programs.
 #![forbid(unsafe_code)]
 
 mod cache;
 mod install;
+mod package;
 mod programs;
 mod quickstart;
 mod run;
@@ -21,6 +22,7 @@ cargo xtask COMMAND
                   --keep leaves it running, --image REF runs your image, --help says more
   test [TIER…]    install what the tests need and run the tiers, by default all: static unit node guest
                   cluster (the last three need root)
+  package [KIND…] a deb and an rpm of the node half, in target/package; --help says more
   tools [NAME…]   build programs and images of others that the tests use, by default all (crictl etcd helm peers kubernetes
                   images), and print where they are, as environment for a test that you run by hand
   tidy            check the rules that no compiler checks: crate edges, unsafe, headers, sizes, formats
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let outcome = match args.split_first() {
         Some((command, args)) if command == "quickstart" => quickstart::main(args),
         Some((command, tiers)) if command == "test" => test::main(tiers),
+        Some((command, args)) if command == "package" => package::main(args),
         Some((command, names)) if command == "tools" => tools::main(names),
         Some((command, [])) if command == "tidy" => tidy::main(),
         Some((command, [])) if matches!(command.as_str(), "help" | "-h" | "--help") => {

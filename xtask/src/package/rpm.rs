@@ -1,0 +1,90 @@
+//! The rpm, by `rpmbuild`. Owns: filling in `packaging/rpm.spec`. Must not: decide what is in it, or compile anything.
+use super::tree::{Role, Tree};
+use super::{About, DESCRIPTION, SUMMARY};
+use crate::{Result, install, run, workspace};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Directories that are this package's alone.
+const DIRECTORIES: [&str; 3] = ["/etc/berth", "/usr/libexec/berth", "/usr/share/doc/berth"];
+
+/// Makes it, and says where it is.
+pub fn build(tree: &Tree, about: &About) -> Result<PathBuf> {
+    install::packages(&[("rpm", "rpmbuild")])?;
+    let work = about.out.join(format!(".rpm-{}", std::process::id()));
+    fs::create_dir_all(&work).map_err(|e| format!("{}: {e}", work.display()))?;
+    let made = build_in(tree, about, &work);
+    let _ = fs::remove_dir_all(&work);
+    made
+}
+
+fn build_in(tree: &Tree, about: &About, work: &Path) -> Result<PathBuf> {
+    let template = workspace::root().join("packaging/rpm.spec");
+    let text = fs::read_to_string(&template).map_err(|e| format!("{}: {e}", template.display()))?;
+    let spec = work.join("berth.spec");
+    fs::write(&spec, filled(&text, tree, about)).map_err(|e| format!("{}: {e}", spec.display()))?;
+    let mut rpmbuild = Command::new("rpmbuild");
+    rpmbuild.arg("-bb").arg("--quiet");
+    // Times and host as the same commit always has them; the payload as every rpm of the last ten years reads it.
+    for (name, value) in [
+        ("_topdir", work.display().to_string()),
+        ("_rpmdir", about.out.display().to_string()),
+        ("_rpmfilename", "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm".to_owned()),
+        ("_buildhost", "berth".to_owned()),
+        ("use_source_date_epoch_as_buildtime", "1".to_owned()),
+        ("clamp_mtime_to_source_date_epoch", "1".to_owned()),
+        ("_binary_payload", if about.effort.fast { "w0.xzdio" } else { "w6.xzdio" }.to_owned()),
+    ] {
+        rpmbuild.arg("--define").arg(format!("{name} {value}"));
+    }
+    run::captured(rpmbuild.env("SOURCE_DATE_EPOCH", about.time.to_string()).arg(&spec))?;
+    let name = format!("berth-{}-{}.{}.rpm", about.version, about.effort.release, std::env::consts::ARCH);
+    let path = about.out.join(name);
+    if path.is_file() { Ok(path) } else { Err(format!("rpmbuild made no {}", path.display())) }
+}
+
+fn filled(template: &str, tree: &Tree, about: &About) -> String {
+    let lines = DIRECTORIES.iter().map(|dir| format!("%dir {dir}"));
+    let files = tree.files.iter().map(|(place, role)| match role {
+        Role::Plain => format!("/{place}"),
+        Role::Configuration => format!("%config(noreplace) /{place}"),
+        Role::Documentation => format!("%doc /{place}"),
+    });
+    let files: Vec<String> = lines.chain(files).map(|line| format!("%attr(-, root, root) {line}")).collect();
+    let values = [
+        ("@VERSION@", about.version.clone()),
+        ("@RELEASE@", about.effort.release.to_string()),
+        ("@SUMMARY@", SUMMARY.to_owned()),
+        ("@DESCRIPTION@", DESCRIPTION.lines().map(str::trim).collect::<Vec<_>>().join("\n")),
+        ("@ARCH@", std::env::consts::ARCH.to_owned()),
+        ("@TREE@", tree.root.display().to_string()),
+        ("@FILES@", files.join("\n")),
+    ];
+    values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::package::Effort;
+
+    #[test]
+    fn nothing_of_the_template_is_left() {
+        let files =
+            vec![("etc/berth/a.yaml".to_owned(), Role::Configuration), ("usr/bin/berth".to_owned(), Role::Plain)];
+        let tree = Tree { root: "/tree".into(), files };
+        let about = About {
+            version: "1.2.3".into(),
+            effort: Effort { release: 4, fast: true },
+            time: 0,
+            glibc: None,
+            out: PathBuf::new(),
+        };
+        let template = fs::read_to_string(workspace::root().join("packaging/rpm.spec")).unwrap();
+        let spec = filled(&template, &tree, &about);
+        let left = spec.lines().filter(|line| !line.starts_with('#')).any(|line| line.contains('@'));
+        assert!(!left && spec.contains("%config(noreplace) /etc/berth/a.yaml"), "{spec}");
+        assert!(spec.contains("\nVersion: 1.2.3\nRelease: 4\n") && spec.contains("cp -a /tree/. "), "{spec}");
+    }
+}

@@ -1,0 +1,146 @@
+//! What a package holds, laid out as on a node. Owns: places and modes. Must not: know a package format.
+use crate::{Result, run, workspace};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the programs lie: `berth` finds its siblings beside itself, whatever name it was called by.
+pub const PROGRAMS: &str = "usr/libexec/berth";
+const DOC: &str = "usr/share/doc/berth";
+const UNIT: &str = "usr/lib/systemd/system/berth.service";
+/// How the unit of a host install names the program.
+const UNIT_PROGRAM: &str = "/opt/berth/current/berth";
+const BINARIES: [&str; 3] = ["berth", "berth-monitor", "berth-init"];
+
+/// What kind of file, as far as package managers care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Replaced by an upgrade.
+    Plain,
+    /// A user's changes are kept.
+    Configuration,
+    /// Left out where documentation is not wanted.
+    Documentation,
+}
+
+/// The staged files.
+pub struct Tree {
+    /// Where `/` of the node is.
+    pub root: PathBuf,
+    /// Files and links, by their places below it.
+    pub files: Vec<(String, Role)>,
+}
+
+/// Lays everything out in `root`.
+pub fn make(root: &Path, bin: &Path) -> Result<Tree> {
+    let mut tree = Tree { root: root.to_owned(), files: Vec::new() };
+    for name in BINARIES {
+        let place = format!("{PROGRAMS}/{name}");
+        tree.copy(&bin.join(name), &place, 0o755, Role::Plain)?;
+        run::plain(Command::new("strip").arg("--strip-unneeded").arg(root.join(&place)))?;
+    }
+    tree.link("usr/bin/berth", "../libexec/berth/berth")?;
+    let own = |name: &str| workspace::root().join("packaging").join(name);
+    tree.copy(&own("uninstall"), &format!("{PROGRAMS}/uninstall"), 0o755, Role::Plain)?;
+    tree.copy(&own("50-node.yaml"), "etc/berth/50-node.yaml", 0o644, Role::Configuration)?;
+    tree.copy(&own("berth.tmpfiles"), "usr/lib/tmpfiles.d/berth.conf", 0o644, Role::Plain)?;
+    tree.write(UNIT, &unit()?, Role::Plain)?;
+    for example in ["crictl.yaml", "kubelet.yaml"] {
+        tree.copy(&own(example), &format!("{DOC}/examples/{example}"), 0o644, Role::Documentation)?;
+    }
+    for sample in ["imagepolicy.yaml", "runtimeconfig.yaml"] {
+        let from = workspace::root().join("manifests/samples").join(sample);
+        tree.copy(&from, &format!("{DOC}/examples/{sample}"), 0o644, Role::Documentation)?;
+    }
+    tree.copy(&own("copyright"), &format!("{DOC}/copyright"), 0o644, Role::Documentation)?;
+    tree.copy(&workspace::root().join("LICENSE"), &format!("{DOC}/LICENSE"), 0o644, Role::Documentation)?;
+    tree.write(&format!("{DOC}/third-party.txt"), &third_party()?, Role::Documentation)?;
+    tree.compress(&workspace::root().join("CHANGELOG.md"), &format!("{DOC}/changelog.gz"))?;
+    tree.completions()?;
+    Ok(tree)
+}
+
+/// The unit, with the program where a package has it.
+fn unit() -> Result<String> {
+    let path = workspace::root().join("manifests/systemd/berth.service");
+    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    if !text.contains(UNIT_PROGRAM) {
+        return Err(format!("{}: does not start {UNIT_PROGRAM}", path.display()));
+    }
+    Ok(text.replace(UNIT_PROGRAM, "/usr/bin/berth"))
+}
+
+/// The libraries that are linked into the programs, with versions and licences.
+fn third_party() -> Result<String> {
+    let mut names = workspace::cargo();
+    names.args(["tree", "--locked", "--edges=normal", "--prefix=none", "--format={p} {l}"]);
+    names.args(["--package=berth", "--package=berth-monitor", "--package=berth-init"]);
+    let text = run::captured(&mut names)?;
+    // Our own are those with a path.
+    let mut lines: Vec<&str> =
+        text.lines().map(|line| line.trim_end_matches(" (*)")).filter(|l| !l.contains(" (/")).collect();
+    lines.retain(|line| !line.trim().is_empty());
+    lines.sort_unstable();
+    lines.dedup();
+    Ok(lines.join("\n") + "\n")
+}
+
+impl Tree {
+    fn place(&mut self, place: &str, role: Role) -> Result<PathBuf> {
+        let path = self.root.join(place);
+        let parent = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
+        self.files.push((place.to_owned(), role));
+        Ok(path)
+    }
+
+    fn copy(&mut self, from: &Path, place: &str, mode: u32, role: Role) -> Result {
+        let to = self.place(place, role)?;
+        let copied = fs::copy(from, &to).and_then(|_| fs::set_permissions(&to, PermissionsExt::from_mode(mode)));
+        copied.map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
+    }
+
+    fn write(&mut self, place: &str, text: &str, role: Role) -> Result {
+        let to = self.place(place, role)?;
+        let written = fs::write(&to, text).and_then(|()| fs::set_permissions(&to, PermissionsExt::from_mode(0o644)));
+        written.map_err(|e| format!("{}: {e}", to.display()))
+    }
+
+    fn link(&mut self, place: &str, target: &str) -> Result {
+        let to = self.place(place, Role::Plain)?;
+        symlink(target, &to).map_err(|e| format!("{}: {e}", to.display()))
+    }
+
+    /// Without name and time in its header, so that the bytes depend on the content alone.
+    fn compress(&mut self, from: &Path, place: &str) -> Result {
+        let to = self.place(place, Role::Documentation)?;
+        let file = fs::File::create(&to).map_err(|e| format!("{}: {e}", to.display()))?;
+        run::plain(Command::new("gzip").args(["-9", "-n", "-c"]).arg(from).stdout(file))?;
+        fs::set_permissions(&to, PermissionsExt::from_mode(0o644)).map_err(|e| format!("{}: {e}", to.display()))
+    }
+
+    /// The program writes them itself.
+    fn completions(&mut self) -> Result {
+        let program = self.root.join(PROGRAMS).join("berth");
+        for (shell, place) in [
+            ("bash", "usr/share/bash-completion/completions/berth"),
+            ("zsh", "usr/share/zsh/vendor-completions/_berth"),
+            ("fish", "usr/share/fish/vendor_completions.d/berth.fish"),
+        ] {
+            let text = run::captured(Command::new(&program).args(["completion", shell]))?;
+            self.write(place, &text, Role::Plain)?;
+        }
+        Ok(())
+    }
+
+    /// Gives every file and directory this time.
+    pub fn set_times(&self, time: u64) -> Result {
+        let mut find = Command::new("find");
+        find.arg(&self.root)
+            .args(["-exec", "touch", "--no-dereference"])
+            .arg(format!("--date=@{time}"))
+            .args(["{}", "+"]);
+        run::plain(&mut find)
+    }
+}

@@ -114,8 +114,8 @@ async fn a_daemon_without_descriptors_and_one_from_the_future() {
         assert!(done.success());
     };
     // Room for the doctor's own connections, and not more.
-    limit(&(open + 6).to_string());
-    doctor(&node, &["files"]).finding("daemon-files", &[&(open + 6).to_string()]);
+    limit(&(open + 4).to_string());
+    doctor(&node, &["files"]).finding("daemon-files", &[&(open + 4).to_string()]);
     limit(&soft);
     node.finish().await;
 

@@ -125,7 +125,7 @@ async fn a_network_that_is_broken() {
     let bridge = node.name().replace('-', "");
     let script = format!(
         "set -e; mount --make-rprivate /; mount -t sysfs sysfs /sys; echo 'nameserver 127.0.0.53' > {base}/resolv; mount --bind {base}/resolv /etc/resolv.conf; \
-         ip link add {bridge} type bridge; ip link set {bridge} mtu 9000; ip link add up0 type veth peer name up1; ip link set up1 up; \
+         echo 0 > /proc/sys/net/ipv4/ip_forward; ip link add {bridge} type bridge; ip link set {bridge} mtu 9000; ip link add up0 type veth peer name up1; ip link set up1 up; \
          ip addr add 192.0.2.2/24 dev up0; ip link set up0 up mtu 1400; ip route add default via 192.0.2.1; \
          nft add table ip other; nft 'add chain ip other walls {{ type filter hook forward priority 0; policy drop; }}'; \
          exec \"$@\"",

@@ -29,9 +29,7 @@ pub(super) fn network(facts: &Facts, found: &mut Vec<Finding>) {
         && bridge > *uplink
     {
         let what = format!("the pods' MTU is {bridge}, that of {name} is {uplink}");
-        found.push(
-            MTU_HIGH.found(what, format!("spec.network.mtu: {uplink} in a RuntimeConfig, then restart the daemon")),
-        );
+        found.push(MTU_HIGH.found(what, format!("spec.network.mtu: {uplink} in a RuntimeConfig")));
     }
     if let Some(problem) = unusable(network.resolv_conf.as_deref()) {
         found.push(

@@ -42,7 +42,7 @@ pub(super) async fn gather(layout: &Layout) -> Daemon {
             daemon.documents = documents(layout);
         }
     }
-    daemon.old_monitors = old_monitors(layout);
+    daemon.old_monitors = holder.map_or(0, |pid| old_monitors(layout, pid));
     daemon
 }
 
@@ -72,14 +72,16 @@ fn files(pid: u32) -> Option<(u64, u64)> {
     Some((u64::try_from(open).ok()?, line.split_whitespace().next()?.parse().ok()?))
 }
 
-/// Monitors of this daemon whose program was deleted or replaced after they were started. A monitor's current directory or
-/// arguments name its pod's runtime directory.
-fn old_monitors(layout: &Layout) -> u64 {
+/// Monitors of this daemon whose program is not the one beside the daemon's, by its length: they run from memory files. A monitor's
+/// current directory or arguments name its pod's runtime directory.
+fn old_monitors(layout: &Layout, daemon: u32) -> u64 {
     let run = layout.run.display().to_string();
+    let own = std::fs::read_link(format!("/proc/{daemon}/exe")).unwrap_or_default();
+    let Ok(now) = std::fs::metadata(own.with_file_name("berth-monitor")) else { return 0 };
     let old = processes().into_iter().filter(|pid| {
         let name = text(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-        name.trim() == "berth-monitor" && is_of(*pid, &run) && exe.to_string_lossy().ends_with(" (deleted)")
+        let other = std::fs::metadata(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.len() != now.len());
+        name.trim() == "berth-monitor" && other && is_of(*pid, &run)
     });
     u64::try_from(old.count()).unwrap_or(u64::MAX)
 }

@@ -51,3 +51,15 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     }
 }
+
+/// Says what is wrong with the command line. Where the exit code of a container is the answer, 125 is Berth's own, as docker has
+/// it; else it is 2.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let of_container = |word: &str| matches!(word, "exec" | "run" | "attach" | "wait");
+    let command = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    if command.is_some_and(|word| of_container(&word)) { ExitCode::from(commands::NOT_RUN) } else { ExitCode::from(2) }
+}

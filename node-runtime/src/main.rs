@@ -12,5 +12,8 @@ mod streaming;
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
-    cli::run(cli::Cli::parse())
+    match cli::Cli::try_parse() {
+        Ok(cli) => cli::run(cli),
+        Err(e) => cli::refuse(&e),
+    }
 }

@@ -15,9 +15,10 @@ pub mod terminal;
 pub mod time;
 pub mod yaml;
 
-use containers::{attach, exec, kill, logs, ps, restart, rm, session, stats, stop, top, update, wait};
+pub use containers::session::NOT_RUN;
+use containers::{attach, cp, exec, kill, logs, ps, restart, rm, stats, stop, top, update, wait};
 use images::{login, pull};
-use node::{completion, config, doctor, events, explain, info, inspect, version};
+use node::{complete, completion, config, doctor, events, explain, info, inspect, man, version};
 use pods::run;
 
 use crate::layout::Layout;
@@ -32,7 +33,7 @@ const READER_GONE: u8 = 128 + 13;
 /// What a person can ask of a node.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Run Pods from YAML files
+    /// Run an image, or Pods from YAML files
     Run(run::Options),
     /// List containers
     Ps(ps::Options),
@@ -62,6 +63,10 @@ pub enum Command {
     Kill(kill::Options),
     /// Change limits of running containers
     Update(update::Options),
+    /// Copy files between a container and the node
+    Cp(cp::Options),
+    /// Forward ports of the node to a pod
+    PortForward(pods::port_forward::Options),
     /// Show what containers use
     Stats(stats::Options),
     /// Show processes of a pod or a container
@@ -86,14 +91,23 @@ pub enum Command {
     Version(version::Options),
     /// Write a completion script for a shell
     Completion(completion::Options),
+    /// Write manual pages
+    Man(man::Options),
+    /// What could follow on a command line
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::Options),
 }
 
 /// Does it: 0, 1 for an error, or the exit code of the command that was run in a container.
 pub fn run(root: Option<&Path>, command: Command) -> ExitCode {
     // As docker has it where the container's own code is the answer.
-    let of_container = matches!(command, Command::Exec(_) | Command::Attach(_) | Command::Wait(_));
+    let of_container = match &command {
+        Command::Exec(_) | Command::Attach(_) | Command::Wait(_) => true,
+        Command::Run(options) => options.of_image(),
+        _ => false,
+    };
     let failed = match command {
-        _ if of_container => session::NOT_RUN,
+        _ if of_container => NOT_RUN,
         Command::Doctor(_) => doctor::FAILED,
         _ => 1,
     };
@@ -118,6 +132,8 @@ fn start(root: Option<&Path>, command: Command) -> Result<u8> {
 async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
     let done = match command {
         Command::Completion(options) => completion::run(&options),
+        Command::Man(options) => man::run(&options, &whole()),
+        Command::Complete(options) => complete::run(&options, &whole()).await,
         Command::Version(options) => version::run(layout, &options).await,
         Command::Config(options) => return config::run(layout, &options).await,
         Command::Doctor(options) => return doctor::run(&layout?, &options).await,
@@ -130,9 +146,11 @@ async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
         Command::Kill(options) => return kill::run(&layout?, &options).await,
         Command::Update(options) => return update::run(&layout?, &options).await,
         Command::Stats(options) => stats::run(&layout?, &options).await,
+        Command::Cp(options) => cp::run(&layout?, &options).await,
+        Command::PortForward(options) => pods::port_forward::run(&layout?, &options).await,
         Command::Top(options) => top::run(&layout?, &options).await,
         Command::Events(options) => events::run(&layout?, &options).await,
-        Command::Run(options) => run::run(&layout?, &options).await,
+        Command::Run(options) => return run::run(&layout?, &options).await,
         Command::Ps(options) => ps::run(&layout?, &options).await,
         Command::Pods(options) => pods::list::run(&layout?, &options).await,
         Command::Images(options) => images::list::run(&layout?, &options).await,
@@ -146,4 +164,11 @@ async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
         Command::Info(options) => info::run(&layout?, &options).await,
     };
     done.map(|()| 0)
+}
+
+/// The whole command line, as it is defined.
+fn whole() -> clap::Command {
+    let mut command = <crate::cli::Cli as clap::CommandFactory>::command();
+    command.build();
+    command
 }

@@ -80,6 +80,7 @@ async fn pump(exec: RunningExec, input: Streaming<wire::ExecInput>, tell: Tell) 
             }
             // The copies go on, and throw away what they read.
             Left::Detached => {
+                let _ = tell.send(Ok(output(Output::Started(true)))).await;
                 drop(tell);
                 end.as_mut().await?;
                 return Ok(());

@@ -21,5 +21,6 @@ mod websocket;
 pub mod wire;
 
 pub use server::{Options, run};
+pub use session::connect_in;
 pub use socket::Listen;
 pub use tls::TlsFiles;

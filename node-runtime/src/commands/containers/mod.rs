@@ -1,5 +1,6 @@
 //! Commands on containers.
 pub mod attach;
+pub mod cp;
 pub mod each;
 pub mod env;
 pub mod exec;

@@ -6,6 +6,7 @@ use crate::commands::{output, terminal};
 use anyhow::{Context, Result, bail};
 use berth_proto::node::exec_output::Output;
 use berth_proto::node::{AttachInput, ExecInput, ExecOutput, TerminalSize, attach_input, exec_input};
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +15,10 @@ use tonic::Streaming;
 /// Inputs on their way to the daemon.
 pub const BACKLOG: usize = 16;
 const CHUNK: usize = 16 * 1024;
+/// How long the daemon may take to hear that we go.
+const HEARD: Duration = Duration::from_secs(5);
+/// So many SIGINTs end a session whose process does not.
+const INSISTED: u32 = 3;
 /// The command could not be run, for a reason of ours or of the daemon's.
 pub const NOT_RUN: u8 = 125;
 
@@ -100,19 +105,22 @@ pub async fn hold<I: Input>(
             Err(_) => std::future::pending().await,
         }
     };
+    let mut shown = std::pin::pin!(show(outputs));
     let ended = tokio::select! {
-        code = show(outputs) => code.map(Ended::Exited),
-        () = detached => Ok(Ended::Detached),
+        code = shown.as_mut() => code.map(Ended::Exited),
+        () = detached => {
+            if let Some(detach) = I::detach() {
+                // The daemon says that it has heard: before that, our going would be the command's end.
+                let _ = tell.send(detach).await;
+                let _ = tokio::time::timeout(HEARD, shown).await;
+            }
+            Ok(Ended::Detached)
+        }
         signal = signalled(signals) => Ok(Ended::Signal(signal?)),
     };
     // The terminal is put back before we go.
     drop(raw);
     if matches!(ended, Ok(Ended::Detached)) {
-        if let Some(detach) = I::detach() {
-            let _ = tell.send(detach).await;
-            // What is on its way is sent before the connection closes.
-            tell.closed().await;
-        }
         eprintln!("\nberth: detached; it goes on running");
     }
     ended
@@ -126,6 +134,7 @@ async fn signalled(hand_on: Option<mpsc::Sender<&'static str>>) -> Result<u8> {
         Some(_) => (Some(signal(SignalKind::interrupt())?), Some(signal(SignalKind::quit())?)),
         None => (None, None),
     };
+    let mut interrupts = 0;
     loop {
         let (name, number) = tokio::select! {
             _ = terminate.recv() => ("TERM", 15),
@@ -133,8 +142,10 @@ async fn signalled(hand_on: Option<mpsc::Sender<&'static str>>) -> Result<u8> {
             Some(_) = async { Some(interrupt.as_mut()?.recv().await) } => ("INT", 2),
             Some(_) = async { Some(quit.as_mut()?.recv().await) } => ("QUIT", 3),
         };
+        // Who insists is let go, as docker does it: a first process may ignore signals.
+        interrupts += u32::from(number == 2);
         match &hand_on {
-            Some(to) if to.send(name).await.is_ok() => {}
+            Some(to) if interrupts < INSISTED && to.send(name).await.is_ok() => {}
             _ => return Ok(128 + number),
         }
     }

@@ -1,4 +1,5 @@
 //! Commands on the node and on the command line itself.
+pub mod complete;
 pub mod completion;
 pub mod config;
 pub mod doctor;
@@ -6,4 +7,5 @@ pub mod events;
 pub mod explain;
 pub mod info;
 pub mod inspect;
+pub mod man;
 pub mod version;

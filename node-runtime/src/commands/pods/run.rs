@@ -1,11 +1,12 @@
 //! `berth run`: Pods from YAML, without a kubelet. Either all of them run in the end, or nothing is left of them.
 use crate::commands::connect::{self, Images, Node, Runtime, said};
 use crate::commands::images::pull;
-use crate::commands::pods::node_facts;
+use crate::commands::pods::image_options::ImageOptions;
 use crate::commands::pods::places::{Places, check_host_path};
 use crate::commands::pods::spec::security::Image;
 use crate::commands::pods::spec::translate::{self, Facts};
 use crate::commands::pods::spec::{Container, Pod, PullPolicy, VolumeSource, parse};
+use crate::commands::pods::{foreground, node_facts};
 use crate::commands::{listing, output};
 use crate::layout::Layout;
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -19,9 +20,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// What to run.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:
+  berth run -it --rm registry.example/tools:1 sh
+  berth run -d --name web -p 8080:80 -m 128m --cpus 0.5 registry.example/web:1
   berth run -f pod.yaml
   berth run -q -f a.yaml -f b.yaml
   berth run --pull Never -f - < pod.yaml
+
+One image is run as docker runs it: in a pod of its own, with our streams as its own, and the exit code is the
+container's; 125 if it could not be run, 126 if its program cannot be executed, 127 if there is none. Ctrl-P
+Ctrl-Q leaves it running. Without --rm the pod stays, stopped, with its log.
 
 A file holds v1 Pods. Every field that is not honoured is refused by its path. Honoured are
   metadata:
@@ -41,7 +48,7 @@ daemon's lib directory until `berth rm`.
 If anything fails, everything that this call has made is removed again; images stay.")]
 pub struct Options {
     /// File with Pods; `-` is standard input
-    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    #[arg(short, long = "file", value_name = "FILE", required_unless_present = "image")]
     files: Vec<String>,
     /// When to ask the registry, whatever the Pod says
     #[arg(long, value_enum, value_name = "POLICY", ignore_case = true)]
@@ -49,19 +56,26 @@ pub struct Options {
     /// Show no progress, only the ids of pods
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    image: ImageOptions,
 }
 
-/// Runs them.
-pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
-    let pods = read(&options.files)?;
-    let mut session = Session::new(layout, options).await?;
-    match session.run_all(&pods).await {
-        Ok(()) => Ok(()),
-        Err(error) => match session.undo().await {
-            Ok(()) => Err(error),
-            Err(left) => Err(anyhow!("{error:#}\nand what was made could not be removed: {left:#}")),
-        },
+impl Options {
+    /// Whether one image is run, as docker runs it.
+    pub fn of_image(&self) -> bool {
+        !self.image.image.is_empty()
     }
+}
+
+/// Runs them. Gives the exit code: that of the container where one was waited for.
+pub async fn run(layout: &Layout, options: &Options) -> Result<u8> {
+    if options.of_image() {
+        return foreground::run(layout, &options.image, options.pull, options.quiet).await;
+    }
+    let pods = read(&options.files)?;
+    let mut session = Session::new(layout, options.pull, options.quiet).await?;
+    let done = session.run_all(&pods, true).await;
+    session.unless_failed(done).await.map(|()| 0)
 }
 
 fn read(files: &[String]) -> Result<Vec<Pod>> {
@@ -90,27 +104,53 @@ struct Begun {
     uid: String,
     /// Once the sandbox is there.
     id: Option<String>,
+    containers: Vec<String>,
 }
 
-struct Session<'a> {
+/// Pods in the making.
+pub struct Session {
     runtime: Runtime,
     images: Images,
     node: Node,
     places: Places,
-    options: &'a Options,
+    pull: Option<PullPolicy>,
+    quiet: bool,
     interrupts: Interrupts,
     begun: Vec<Begun>,
 }
 
-impl<'a> Session<'a> {
-    async fn new(layout: &Layout, options: &'a Options) -> Result<Self> {
+impl Session {
+    /// None yet.
+    pub async fn new(layout: &Layout, pull: Option<PullPolicy>, quiet: bool) -> Result<Self> {
         let (runtime, images) = connect::cri(layout).await?;
         let node = connect::node(layout).await?;
         let (places, interrupts) = (Places::new(layout), Interrupts::new()?);
-        Ok(Self { runtime, images, node, places, options, interrupts, begun: Vec::new() })
+        Ok(Self { runtime, images, node, places, pull, quiet, interrupts, begun: Vec::new() })
     }
 
-    async fn run_all(&mut self, pods: &[Pod]) -> Result<()> {
+    /// Removes everything if something has failed.
+    pub async fn unless_failed<T>(&mut self, done: Result<T>) -> Result<T> {
+        match done {
+            Ok(value) => Ok(value),
+            Err(error) => match self.undo().await {
+                Ok(()) => Err(error),
+                Err(left) => Err(anyhow!("{error:#}\nand what was made could not be removed: {left:#}")),
+            },
+        }
+    }
+
+    /// The containers that were made last, by name.
+    pub fn containers(&self) -> Vec<String> {
+        self.begun.iter().flat_map(|b| b.containers.iter().cloned()).collect()
+    }
+
+    /// The pods that were made.
+    pub fn pods(&self) -> Vec<String> {
+        self.begun.iter().filter_map(|b| b.id.clone()).collect()
+    }
+
+    /// Makes all of them; with `start` their containers are started and told.
+    pub async fn run_all(&mut self, pods: &[Pod], start: bool) -> Result<()> {
         self.refuse_known(pods).await?;
         for pod in pods {
             for volume in &pod.volumes {
@@ -121,7 +161,7 @@ impl<'a> Session<'a> {
         }
         let images = self.pull_all(pods).await?;
         for pod in pods {
-            self.run_pod(pod, &images).await?;
+            self.run_pod(pod, &images, start).await?;
         }
         Ok(())
     }
@@ -143,7 +183,7 @@ impl<'a> Session<'a> {
         for pod in pods {
             for container in &pod.containers {
                 let key = (pod.namespace.clone(), container.image.clone());
-                let policy = pull_policy(self.options.pull, container)?;
+                let policy = pull_policy(self.pull, container)?;
                 if policy == PullPolicy::Always || !images.contains_key(&key) {
                     let image = self.image(pod, container, policy).await?;
                     images.insert(key, image);
@@ -167,7 +207,7 @@ impl<'a> Session<'a> {
             ..PullImageRequest::default()
         };
         let pulled = tokio::select! {
-            pulled = pull::pull(&mut self.node, request, self.options.quiet) => pulled?,
+            pulled = pull::pull(&mut self.node, request, self.quiet) => pulled?,
             () = self.interrupts.wait() => return Err(interrupted()),
         };
         let image = self.image_status(&pulled.image_id).await?;
@@ -181,10 +221,10 @@ impl<'a> Session<'a> {
         Ok(found.map(|i| Image { id: i.id, uid: i.uid.map(|u| u.value), username: i.username }))
     }
 
-    async fn run_pod(&mut self, pod: &Pod, images: &BTreeMap<(String, String), Image>) -> Result<()> {
+    async fn run_pod(&mut self, pod: &Pod, images: &BTreeMap<(String, String), Image>, start: bool) -> Result<()> {
         let facts = self.facts(pod).await?;
         let (namespace, name, uid) = (pod.namespace.clone(), pod.name.clone(), facts.uid.clone());
-        self.begun.push(Begun { namespace, name, uid: uid.clone(), id: None });
+        self.begun.push(Begun { namespace, name, uid: uid.clone(), id: None, containers: Vec::new() });
         for volume in pod.volumes.iter().filter(|v| v.source == VolumeSource::EmptyDir) {
             self.places.make_empty_dir(&uid, &volume.name)?;
         }
@@ -203,11 +243,11 @@ impl<'a> Session<'a> {
         let mut made = Vec::new();
         for (config, container) in containers.into_iter().zip(&pod.containers) {
             self.interrupts.check()?;
-            let started = self.run_container(&id, config, &sandbox).await;
+            let started = self.run_container(&id, config, &sandbox, start).await;
             made.push((&container.name, started.with_context(|| format!("container {}", container.name))?));
         }
         self.interrupts.check()?;
-        self.report(pod, &id, &made)
+        if start { self.report(pod, &id, &made) } else { Ok(()) }
     }
 
     async fn run_container(
@@ -215,6 +255,7 @@ impl<'a> Session<'a> {
         pod: &str,
         config: wire::ContainerConfig,
         sandbox: &wire::PodSandboxConfig,
+        start: bool,
     ) -> Result<String> {
         let request = wire::CreateContainerRequest {
             pod_sandbox_id: pod.to_owned(),
@@ -222,13 +263,18 @@ impl<'a> Session<'a> {
             sandbox_config: Some(sandbox.clone()),
         };
         let id = self.runtime.create_container(request).await.map_err(said)?.into_inner().container_id;
-        let request = wire::StartContainerRequest { container_id: id.clone() };
-        self.runtime.start_container(request).await.map_err(said)?;
+        if let Some(begun) = self.begun.last_mut() {
+            begun.containers.push(id.clone());
+        }
+        if start {
+            let request = wire::StartContainerRequest { container_id: id.clone() };
+            self.runtime.start_container(request).await.map_err(said)?;
+        }
         Ok(id)
     }
 
     fn report(&self, pod: &Pod, id: &str, containers: &[(&String, String)]) -> Result<()> {
-        if self.options.quiet {
+        if self.quiet {
             return output::line(id);
         }
         output::line(format_args!("pod {}/{} {id}", pod.namespace, pod.name))?;
@@ -267,7 +313,7 @@ impl<'a> Session<'a> {
     }
 
     /// Removes what was begun, the last one first.
-    async fn undo(&mut self) -> Result<()> {
+    pub async fn undo(&mut self) -> Result<()> {
         let mut failures = Vec::new();
         for begun in std::mem::take(&mut self.begun).into_iter().rev() {
             if let Some(pod_sandbox_id) = begun.id {

@@ -5,6 +5,7 @@
 //! read from its answers and from the kernel.
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
+pub mod cli;
 pub mod client;
 pub mod crictl;
 pub mod doctor;

@@ -12,6 +12,7 @@ mod pump;
 pub use attach::attach;
 pub use exec::exec;
 pub use monitors::Monitors;
+pub use netns::connect as connect_in;
 pub use port_forward::port_forward;
 
 use crate::daemon::{Daemon, Denied};

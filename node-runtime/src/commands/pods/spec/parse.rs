@@ -226,7 +226,7 @@ pub(super) fn duplicate<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
 }
 
 /// A DNS label (RFC 1123).
-pub(super) fn label(text: &str) -> bool {
+pub fn label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }

@@ -96,6 +96,12 @@ impl Journal {
         attributes.insert("name", metadata.name.clone());
         if !of_pod {
             attributes.insert("name", String::new());
+            // One that is gone is called what it was called before.
+            if let Some(before) = self.inner().kept.iter().rev().find(|h| h.id == whose) {
+                let known =
+                    ["name", "image"].into_iter().filter_map(|key| Some((key, before.attributes.get(key)?.clone())));
+                attributes.extend(known);
+            }
             let container = ContainerId::parse(whose).ok().and_then(|id| record.containers.get(&id));
             if let Some(container) = container {
                 attributes.insert("name", container.config.metadata.name.clone());

@@ -85,12 +85,7 @@ pub struct ImageOptions {
     #[arg(long, value_name = "KEYS", default_value = keys::DEFAULT, conflicts_with = "files")]
     pub detach_keys: String,
     /// Image, and arguments for its program
-    #[arg(
-        value_name = "IMAGE [ARGUMENT]...",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        conflicts_with = "files"
-    )]
+    #[arg(value_name = "IMAGE", trailing_var_arg = true, allow_hyphen_values = true, conflicts_with = "files")]
     pub image: Vec<String>,
 }
 

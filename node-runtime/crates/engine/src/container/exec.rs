@@ -233,16 +233,15 @@ impl Engine {
             spec: &spec,
         };
         let (streams, pid) = if request.overrides.detached {
-            (ExecStreams::None, launch(&task.monitor, wanted(TaskStdio::Null)).await?)
+            (ExecStreams::None, launch(&task.monitor, wanted(TaskStdio::Null)).await?.0)
         } else if request.terminal.is_some() {
-            let pid = launch(&task.monitor, wanted(TaskStdio::Terminal)).await?;
-            let master = task.monitor.attach(task.id.as_str()).await?.pop();
+            let (pid, master) = launch(&task.monitor, wanted(TaskStdio::Terminal)).await?;
             let master = master.ok_or_else(|| Error::internal("the monitor has no terminal of the command"))?;
             (ExecStreams::Terminal(master), pid)
         } else {
             let (stdin, stdout, stderr) = (Pipe::for_stdin(request.stdin)?, Pipe::for_output()?, Pipe::for_output()?);
             let passed = [stdin.theirs.as_fd(), stdout.theirs.as_fd(), stderr.theirs.as_fd()];
-            let pid = launch(&task.monitor, wanted(TaskStdio::Passed(passed))).await?;
+            let (pid, _) = launch(&task.monitor, wanted(TaskStdio::Passed(passed))).await?;
             let read = |ours: Option<OwnedFd>| ours.ok_or_else(|| Error::internal("a pipe without a read end"));
             (ExecStreams::Pipes { stdin: stdin.ours, stdout: read(stdout.ours)?, stderr: read(stderr.ours)? }, pid)
         };
@@ -286,17 +285,22 @@ pub(crate) fn running(pod: &Pod, id: &ContainerId) -> Result<ContainerRecord> {
     }
 }
 
-/// Spawns the command and waits until its program is executed. Gives its process id.
-async fn launch(monitor: &Monitor, request: SpawnRequest<'_>) -> Result<u32> {
+/// Spawns the command and waits until its program is executed. Gives its process id, and its terminal's master if it has one:
+/// that is asked for before the program runs, since one that ends at once takes it along.
+async fn launch(monitor: &Monitor, request: SpawnRequest<'_>) -> Result<(u32, Option<OwnedFd>)> {
+    let terminal = matches!(request.stdio, TaskStdio::Terminal).then(|| request.id.to_owned());
     let mut start = monitor.spawn(request).await?;
-    let mut child = 0;
+    let (mut child, mut master) = (0, None);
     loop {
         match start.next().await? {
             Event::Ready { pid, .. } => {
                 child = pid;
+                if let Some(id) = &terminal {
+                    master = monitor.attach(id).await?.pop();
+                }
                 start.go().await?;
             }
-            Event::Started => return Ok(child),
+            Event::Started => return Ok((child, master)),
             Event::Paused { .. } | Event::Made { .. } => {
                 return Err(Error::internal("init answered a command as if it were a container"));
             }

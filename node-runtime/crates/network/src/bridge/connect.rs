@@ -90,7 +90,7 @@ impl Host {
         let ifb =
             one(self.route.execute_and_look(vec![create, alias, route::look_up(limiter)]).context(modules)?, limiter)?;
         let [queue, filter] = traffic::redirect(end.index, &end.name, ifb.index);
-        Ok(self.route.execute(vec![traffic::limit(ifb.index, limiter, bits), queue, filter]).context(modules)?)
+        self.route.execute(vec![traffic::limit(ifb.index, limiter, bits), queue, filter]).context(modules)
     }
 }
 

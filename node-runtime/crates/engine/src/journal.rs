@@ -192,6 +192,7 @@ mod tests {
             init_pid: None,
             init_cgroup: None,
             phases: berth_model::Phases::default(),
+            ran: crate::record::Span::default(),
             resized: None,
             oom_kills: 0,
             selinux_level: None,

@@ -52,74 +52,73 @@ fn longest(lines: &[Line]) -> Option<(&Line, u64)> {
     own.max_by_key(|(_, own)| *own).filter(|(_, own)| *own > 0)
 }
 
+/// The start of a step's name, and what to do about it; the longest match counts.
+const REMEDIES: [(&str, &str); 19] = [
+    (
+        "pull/resolve",
+        "the registry was slow to answer; `berth doctor image-pulls` looks at what pulls ran into, and a mirror nearby helps.",
+    ),
+    (
+        "pull/fetch",
+        "the image came over the network; a mirror nearby (spec.registries), a smaller image, or pulling it ahead helps.",
+    ),
+    ("pull", "the image was not on the node; pulling it ahead or a mirror nearby (spec.registries) helps."),
+    (
+        "run/monitor",
+        "the monitor was slow to start: the node is short of CPU or disk; see /proc/pressure/cpu and /proc/pressure/io.",
+    ),
+    (
+        "run/network",
+        "the pod's network was slow; with CNI the plugin's own log says why, and `berth doctor network` looks at the node's.",
+    ),
+    (
+        "run/record",
+        "the disk of the daemon's state was slow to sync; see /proc/pressure/io and the disk below /var/lib/berth.",
+    ),
+    (
+        "create/record",
+        "the disk of the daemon's state was slow to sync; see /proc/pressure/io and the disk below /var/lib/berth.",
+    ),
+    (
+        "create/rootfs",
+        "files of the image's VOLUME paths were copied; mount a volume of the pod there, and nothing is copied.",
+    ),
+    (
+        "create/image-volumes",
+        "layers of an image volume were searched for its sub-path; mount the whole image instead.",
+    ),
+    (
+        "run/namespaces/systemd",
+        "systemd was slow to make the scope; see `systemctl list-jobs` and systemd's own CPU time.",
+    ),
+    (
+        "start/setup/systemd",
+        "systemd was slow to make the scope; see `systemctl list-jobs` and systemd's own CPU time.",
+    ),
+    (
+        "start/setup/sources",
+        "a source of a mount was slow to open: a network file system that hangs? Its server and `dmesg` tell.",
+    ),
+    (
+        "start/setup/mounts",
+        "the container's mounts took this long: many of them, or a file system that is slow to mount.",
+    ),
+    (
+        "start/setup/rootfs",
+        "the image's layers were slow to mount: many layers, or a slow disk; see /proc/pressure/io.",
+    ),
+    (
+        "start/cgroup",
+        "the control groups were slow to be made; see the number of groups in /proc/cgroups and /proc/pressure/cpu.",
+    ),
+    ("start/setup/cgroup", "the process waited for its control group; see /proc/pressure/cpu."),
+    ("start/spawn", "the monitor was slow to start a process: the node is short of CPU; see /proc/pressure/cpu."),
+    ("start/exec", "executing the program took this long: its file was read from a slow disk; see /proc/pressure/io."),
+    ("start/wait", "another operation on the same container was under way."),
+];
+
 /// What to do about it.
 fn remedy(line: &Line) -> &'static str {
-    const TABLE: [(&str, &str); 19] = [
-        (
-            "pull/resolve",
-            "the registry was slow to answer; `berth doctor image-pulls` looks at what pulls ran into, and a mirror nearby helps.",
-        ),
-        (
-            "pull/fetch",
-            "the image came over the network; a mirror nearby (spec.registries), a smaller image, or pulling it ahead helps.",
-        ),
-        ("pull", "the image was not on the node; pulling it ahead or a mirror nearby (spec.registries) helps."),
-        (
-            "run/monitor",
-            "the monitor was slow to start: the node is short of CPU or disk; see /proc/pressure/cpu and /proc/pressure/io.",
-        ),
-        (
-            "run/network",
-            "the pod's network was slow; with CNI the plugin's own log says why, and `berth doctor network` looks at the node's.",
-        ),
-        (
-            "run/record",
-            "the disk of the daemon's state was slow to sync; see /proc/pressure/io and the disk below /var/lib/berth.",
-        ),
-        (
-            "create/record",
-            "the disk of the daemon's state was slow to sync; see /proc/pressure/io and the disk below /var/lib/berth.",
-        ),
-        (
-            "create/rootfs",
-            "files of the image's VOLUME paths were copied; mount a volume of the pod there, and nothing is copied.",
-        ),
-        (
-            "create/image-volumes",
-            "layers of an image volume were searched for its sub-path; mount the whole image instead.",
-        ),
-        (
-            "run/namespaces/systemd",
-            "systemd was slow to make the scope; see `systemctl list-jobs` and systemd's own CPU time.",
-        ),
-        (
-            "start/setup/systemd",
-            "systemd was slow to make the scope; see `systemctl list-jobs` and systemd's own CPU time.",
-        ),
-        (
-            "start/setup/sources",
-            "a source of a mount was slow to open: a network file system that hangs? Its server and `dmesg` tell.",
-        ),
-        (
-            "start/setup/mounts",
-            "the container's mounts took this long: many of them, or a file system that is slow to mount.",
-        ),
-        (
-            "start/setup/rootfs",
-            "the image's layers were slow to mount: many layers, or a slow disk; see /proc/pressure/io.",
-        ),
-        (
-            "start/cgroup",
-            "the control groups were slow to be made; see the number of groups in /proc/cgroups and /proc/pressure/cpu.",
-        ),
-        ("start/setup/cgroup", "the process waited for its control group; see /proc/pressure/cpu."),
-        ("start/spawn", "the monitor was slow to start a process: the node is short of CPU; see /proc/pressure/cpu."),
-        (
-            "start/exec",
-            "executing the program took this long: its file was read from a slow disk; see /proc/pressure/io.",
-        ),
-        ("start/wait", "another operation on the same container was under way."),
-    ];
     match line.kind {
         LineKind::Between => {
             "whoever gives the orders let it pass: the kubelet prepares volumes, secrets and earlier containers; its log says what it \
@@ -129,7 +128,8 @@ fn remedy(line: &Line) -> &'static str {
             "the daemon did not get to run, or waited outside of its steps: the node is short of CPU; see /proc/pressure/cpu."
         }
         LineKind::Operation | LineKind::Step => {
-            let found = TABLE.iter().filter(|(name, _)| line.name.starts_with(name)).max_by_key(|(name, _)| name.len());
+            let found =
+                REMEDIES.iter().filter(|(name, _)| line.name.starts_with(name)).max_by_key(|(name, _)| name.len());
             found.map_or("see /proc/pressure/cpu and /proc/pressure/io for what the node was short of.", |(_, what)| {
                 what
             })

@@ -34,7 +34,7 @@ const READER_GONE: u8 = 128 + 13;
 #[derive(Subcommand)]
 pub enum Command {
     /// Run an image, or Pods from YAML files
-    Run(run::Options),
+    Run(Box<run::Options>),
     /// List containers
     Ps(ps::Options),
     /// List pods

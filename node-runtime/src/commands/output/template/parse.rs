@@ -63,7 +63,8 @@ impl Node {
 #[derive(PartialEq)]
 enum End {
     Template,
-    End,
+    /// With `end`.
+    Keyword,
     /// What follows `else`.
     Else(VecDeque<Token>),
 }
@@ -72,7 +73,7 @@ enum End {
 pub fn nodes(pieces: Vec<Piece>) -> Result<Vec<Node>> {
     match block(&mut pieces.into(), 0)? {
         (nodes, End::Template) => Ok(nodes),
-        (_, End::End) => bail!("{{{{end}}}} without if, range or with"),
+        (_, End::Keyword) => bail!("{{{{end}}}} without if, range or with"),
         (_, End::Else(_)) => bail!("{{{{else}}}} without if, range or with"),
     }
 }
@@ -96,7 +97,7 @@ fn block(pieces: &mut VecDeque<Piece>, depth: usize) -> Result<(Vec<Node>, End)>
             Some(_) => String::new(),
         };
         match word.as_str() {
-            "end" => return Ok((nodes, End::End)),
+            "end" => return Ok((nodes, End::Keyword)),
             "else" => {
                 tokens.pop_front();
                 return Ok((nodes, End::Else(tokens)));
@@ -126,10 +127,10 @@ fn compound(word: &str, mut head: VecDeque<Token>, pieces: &mut VecDeque<Piece>,
     let (body, end) = block(pieces, depth + 1)?;
     let otherwise = match end {
         End::Template => bail!("{word} is not closed by {{{{end}}}}"),
-        End::End => Vec::new(),
+        End::Keyword => Vec::new(),
         End::Else(mut rest) => match rest.pop_front() {
             None => match block(pieces, depth + 1)? {
-                (nodes, End::End) => nodes,
+                (nodes, End::Keyword) => nodes,
                 (_, End::Else(_)) => bail!("{word} has two {{{{else}}}}"),
                 (_, End::Template) => bail!("{word} is not closed by {{{{end}}}}"),
             },

@@ -24,7 +24,6 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one value a process; clap cannot flatten a box")]
 pub enum Command {
     /// Run the daemon: CRI on berth.sock, the node API on node.sock, metrics over HTTP.
     Serve(serve::Options),

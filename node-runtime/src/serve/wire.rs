@@ -217,6 +217,7 @@ async fn launcher() -> Result<Launcher> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use berth_registry::ClientConfig;
 
     /// What `berth config explain` says of limits is what holds.
     #[test]

@@ -1,3 +1,4 @@
+//! Copies of trees: what a source brings and where it lands, with the tricks that an archive could try.
 use super::super::place::{Place, Root};
 use super::super::{archive, walk};
 use super::*;

@@ -16,14 +16,11 @@ mod range;
 mod secret;
 
 /// The parsers of credentials, without what starts programs.
+#[path = "../../crates/registry/src/credentials"]
 mod credentials {
-    #[path = "../../../crates/registry/src/credentials/docker_config.rs"]
     pub mod docker_config;
-    #[path = "../../../crates/registry/src/credentials/key.rs"]
     mod key;
-    #[path = "../../../crates/registry/src/credentials/matching.rs"]
     pub mod matching;
-    #[path = "../../../crates/registry/src/credentials/response.rs"]
     pub mod response;
 
     pub(crate) use key::host_and_path;

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn filters_choose() {
         for (text, wanted) in
-            [("reference=web:1$", 1), ("dangling=true", 1), ("id=aa", 1), ("pinned=true", 0), ("reference=5", 1)]
+            [("reference=web:1$", 1), ("dangling=true", 1), ("id=aa", 1), ("pinned=true", 0), ("reference=:5000", 1)]
         {
             let filters = Filters::parse(&[text.to_owned()], KEYS).unwrap();
             assert_eq!(views().iter().filter(|v| kept(v, &filters)).count(), wanted, "{text}");

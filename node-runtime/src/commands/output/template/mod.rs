@@ -118,7 +118,7 @@ mod tests {
             ("{{.Nmes}}", "no field Nmes; did you mean Names? There are ID, List, Names"),
             ("{{.ID", "an action is not closed"),
             ("{{}}", "an action is empty"),
-            ("{{end}}", "end without"),
+            ("{{end}}", "{{end}} without if"),
             ("{{if .ID}}x", "is not closed by {{end}}"),
             ("{{nope .ID}}", "no function \"nope\""),
             ("{{\"x}}", "a string is not closed"),

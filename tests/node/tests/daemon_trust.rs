@@ -135,16 +135,25 @@ async fn a_bad_document_is_refused_and_the_former_ones_stay() {
     eventually("nothing is refused any more", async || node.info().await.refused_documents.is_empty().then_some(()))
         .await;
     node.cri().pull(&node.web()).await;
-    // A daemon does not start on documents that it cannot read: it would run without the policy.
+    // A daemon that finds documents that it cannot read starts with those that were accepted last, and says so.
     node.document("60-deny.yaml", &typing_error);
     assert!(node.terminate().await.success());
-    let status = std::process::Command::new(berth_node_tests::programs().join("berth"))
+    node.start().await;
+    let told = node.info().await.refused_documents;
+    assert!(told.contains("deney"), "{told:?}");
+    in_force(&node, "guard").await;
+    // Where none were ever accepted it does not start: it would run without the policy.
+    assert!(node.terminate().await.success());
+    std::fs::remove_file(node.root().join("lib/accepted-documents.json")).unwrap();
+    let started = std::process::Command::new("timeout")
+        .arg("30")
+        .arg(berth_node_tests::programs().join("berth"))
         .args(["serve", "--root"])
         .arg(node.root())
         .output()
         .unwrap();
-    assert!(!status.status.success());
-    let words = String::from_utf8_lossy(&status.stderr).into_owned();
+    assert_eq!(started.status.code(), Some(1), "{started:?}");
+    let words = String::from_utf8_lossy(&started.stderr).into_owned();
     assert!(words.contains("deney"), "{words}");
     node.remove_document("60-deny.yaml");
     node.start().await;

@@ -137,9 +137,9 @@ fn kept(row: &ContainerRow, filters: &Filters, all: bool) -> bool {
         "id" => Has::Texts(vec![&c.id]),
         "status" | "state" => Has::Texts(vec![&c.state]),
         "exited" => Has::Texts(vec![&code]),
-        "pod" => Has::Texts(vec![&pod.name, &whole, &pod.id]),
+        "pod" => Has::Named(vec![&pod.name, &whole], &pod.id),
         "namespace" => Has::Texts(vec![&pod.namespace]),
-        "image" | "ancestor" => Has::Texts(vec![&c.image, &c.image_id]),
+        "image" | "ancestor" => Has::Named(vec![&c.image], &c.image_id),
         _ => Has::Labels(&labels),
     });
     fits && (all || c.running())

@@ -38,9 +38,14 @@ struct Filter {
 pub enum Seen<'a> {
     /// Any of these.
     Texts(Vec<&'a str>),
+    /// Any of these names, or this id by its beginning.
+    Named(Vec<&'a str>, &'a str),
     /// Labels.
     Labels(&'a BTreeMap<String, String>),
 }
+
+/// So many characters of an id must be given where a name could be meant: short words like `db` stand in many ids.
+const LEAST_ID: usize = 6;
 
 impl Filters {
     /// Reads them. Errors name the key and those that there are.
@@ -92,6 +97,11 @@ impl Filter {
     fn holds(&self, seen: &Seen<'_>) -> bool {
         match seen {
             Seen::Texts(texts) => texts.iter().any(|text| self.fits(text)),
+            Seen::Named(names, id) => {
+                let digits = id.split_once(':').map_or(*id, |(_, digits)| digits);
+                let by_id = id.starts_with(&self.value) || digits.starts_with(&self.value);
+                names.iter().any(|name| self.fits(name)) || (self.value.len() >= LEAST_ID && by_id)
+            }
             Seen::Labels(labels) => match self.value.split_once('=') {
                 Some((key, value)) => labels.get(key).is_some_and(|has| has == value),
                 None => labels.contains_key(&self.value),

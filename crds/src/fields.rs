@@ -6,7 +6,7 @@
 //! Must not: do I/O, describe fields (their doc comments do).
 use crate::merge::Layer;
 use crate::registry::{Credentials, Proxy, Transfer};
-use crate::runtime_config::{Limits, Metrics, Network, Runtime, RuntimeConfig, RuntimeConfigSpec, Streaming};
+use crate::runtime_config::{Cni, Limits, Metrics, Network, Runtime, RuntimeConfig, RuntimeConfigSpec, Streaming};
 use berth_model::Result;
 use serde::Serialize;
 use serde_json::Value;
@@ -170,7 +170,7 @@ rows! { TRANSFER: Transfer at "spec.transfer" = [transfer], inside [];
     scalar stall_bytes "stallBytes" Live Is("4096");
 }
 
-rows! { NETWORK: Network at "spec.network" = [network], inside [];
+rows! { NETWORK: Network at "spec.network" = [network], inside [cni];
     scalar mode "mode" DaemonRestart Is("\"CNI\"");
     scalar subnet "subnet" DaemonRestart Words("derived from the daemon's root");
     scalar ip_families "ipFamilies" DaemonRestart Is("[\"IPv4\"]");
@@ -180,13 +180,19 @@ rows! { NETWORK: Network at "spec.network" = [network], inside [];
     scalar mtu "mtu" NewPods Words("the bridge's own");
 }
 
+rows! { CNI: Cni at "spec.network.cni" = [network.cni], inside [];
+    scalar conf_dir "confDir" Live Words("/etc/cni/net.d; with a root of its own ROOT/etc/cni/net.d");
+    scalar bin_dirs "binDirs" Live Is("[\"/opt/cni/bin\", \"/usr/lib/cni\", \"/usr/libexec/cni\"]");
+    scalar timeout "timeout" Live Is("\"180s\"");
+}
+
 rows! { METRICS: Metrics at "spec.metrics" = [metrics], inside [];
     scalar address "address" Live Words("127.0.0.1:9464; with a root of its own 127.0.0.1 with a free port");
 }
 
 /// All fields, in the order of the documents.
 pub fn fields() -> impl Iterator<Item = &'static Field> {
-    [SPEC, RUNTIME, LIMITS, STREAMING, CREDENTIALS, PROXY, TRANSFER, NETWORK, METRICS].into_iter().flatten()
+    [SPEC, RUNTIME, LIMITS, STREAMING, CREDENTIALS, PROXY, TRANSFER, NETWORK, CNI, METRICS].into_iter().flatten()
 }
 
 /// A field whose value differs between two effective configurations.

@@ -35,6 +35,6 @@ pub use registry::{
     Capability, Credentials, Fallback, MirrorCredentials, Proxy, RegistryHost, RegistryMirror, RegistryTls, Transfer,
 };
 pub use runtime_config::{
-    CgroupManager, IpFamily, Limits, LogLevel, Metrics, Network, NetworkMode, Runtime, RuntimeConfig,
+    CgroupManager, Cni, IpFamily, Limits, LogLevel, Metrics, Network, NetworkMode, Runtime, RuntimeConfig,
     RuntimeConfigSpec, State, Streaming, seconds,
 };

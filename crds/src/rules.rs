@@ -3,10 +3,12 @@
 //! Must not: look at the node; a document is good or bad everywhere alike.
 use crate::image_policy::ImagePolicy;
 use crate::registry::{check_credentials, check_proxy, check_registries, check_transfer};
-use crate::runtime_config::{IpFamily, Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
+use crate::runtime_config::{Cni, IpFamily, Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
 use berth_model::{Error, Result};
 use std::net::{IpAddr, SocketAddr};
 
+/// Most directories of CNI plugins.
+const MAX_BIN_DIRS: usize = 16;
 /// Longest path of a file.
 const MAX_PATH: usize = 4095;
 
@@ -112,6 +114,37 @@ fn network(network: &Network) -> Result<()> {
     // RFC 791: every host takes 68 bytes. The upper bound is the loopback device's.
     if network.mtu.is_some_and(|mtu| !(68..=65_536).contains(&mtu)) {
         return Err(Error::invalid("spec.network.mtu", "must be 68 to 65536"));
+    }
+    cni(&network.cni)
+}
+
+fn cni(cni: &Cni) -> Result<()> {
+    let absolute = |field: String, path: &str| {
+        // Plugins get the directories as one text with colons between them.
+        if !path.starts_with('/') || path.len() > MAX_PATH || path.contains([':', '\0']) {
+            return Err(Error::invalid(
+                field,
+                format!("must be an absolute path of at most {MAX_PATH} bytes without ':'"),
+            ));
+        }
+        Ok(())
+    };
+    if let Some(dir) = &cni.conf_dir {
+        absolute("spec.network.cni.confDir".to_owned(), dir)?;
+    }
+    if let Some(dirs) = &cni.bin_dirs {
+        if dirs.is_empty() || dirs.len() > MAX_BIN_DIRS {
+            return Err(Error::invalid("spec.network.cni.binDirs", format!("must have 1 to {MAX_BIN_DIRS} entries")));
+        }
+        for (i, dir) in dirs.iter().enumerate() {
+            absolute(format!("spec.network.cni.binDirs[{i}]"), dir)?;
+        }
+    }
+    if let Some(timeout) = &cni.timeout
+        && !seconds(timeout).is_some_and(|s| (1..=1800).contains(&s))
+    {
+        let problem = format!("{timeout:?} is not a duration from 1s to 30m, like 90s or 3m");
+        return Err(Error::invalid("spec.network.cni.timeout", problem));
     }
     Ok(())
 }

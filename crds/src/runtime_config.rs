@@ -203,6 +203,24 @@ pub struct Network {
     /// MTU of the built-in network; unset is the bridge's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// Where CNI plugins lie, and how long they may take.
+    #[serde(default)]
+    pub cni: Cni,
+}
+
+/// CNI plugins and their configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cni {
+    /// Directory of network configurations (`*.conflist`, `*.conf`, `*.json`), of which the first valid one in name order counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conf_dir: Option<String>,
+    /// Directories of plugins; of a plugin that lies in several, the first one counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bin_dirs: Option<Vec<String>>,
+    /// How long all plugins of one attachment may take together, 1s to 30m. The kubelet waits four minutes for a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
 }
 
 /// A family of addresses, by the name that Services have for it.

@@ -45,6 +45,11 @@ impl Layout {
         self.root == Path::new("/")
     }
 
+    /// Where CNI configurations lie if no document says otherwise. A root of its own shares no pod network with the system's.
+    pub fn cni_configurations(&self) -> PathBuf {
+        if self.is_system() { PathBuf::from("/etc/cni/net.d") } else { self.etc.join("cni/net.d") }
+    }
+
     /// CRI socket.
     pub fn cri_socket(&self) -> PathBuf {
         self.run.join("berth.sock")

@@ -7,7 +7,7 @@ use super::wire;
 use crate::layout::Layout;
 use berth_engine::Metrics;
 use berth_images::Images;
-use berth_network::Bridge;
+use berth_network::{Bridge, Cni};
 use berth_settings::{Settings, Standing};
 use prometheus::{IntGauge, Opts};
 
@@ -19,6 +19,8 @@ pub struct Followers {
     pub images: Images,
     /// The built-in network, if it is on.
     pub bridge: Option<Bridge>,
+    /// The CNI client.
+    pub cni: Cni,
     /// The metrics server, and the address that counts without a document; none when an option names the address.
     pub metrics: Option<(Http, String)>,
     /// Paths.
@@ -95,6 +97,9 @@ impl Followers {
             && let Some(bridge) = &self.bridge
         {
             told(standing, "spec.network.mtu", bridge.set_mtu(new.network.mtu).await);
+        }
+        if old.spec.network.cni != new.spec.network.cni {
+            self.cni.set_config(wire::cni_config(&self.layout, new));
         }
         if old.metrics_address != new.metrics_address
             && let Some((http, fallback)) = &mut self.metrics

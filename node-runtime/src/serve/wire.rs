@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use berth_cgroups::{Cgroups, Driver};
 use berth_engine::{Engine, Metrics, Parts, Paths};
 use berth_images::{Images, ImagesConfig};
-use berth_network::{Bridge, BridgeConfig, Leases, subnet_for, subnet6_for};
+use berth_network::{Bridge, BridgeConfig, Choice, Cni, CniConfig, Leases, Networks, subnet_for, subnet6_for};
 use berth_oci::monitor::Launcher;
 use berth_registry::Client;
 use berth_settings::{CgroupManager, IpFamily, NetworkMode, Settings, Standing};
@@ -17,7 +17,12 @@ use berth_store::Database;
 use berth_trust::PolicySet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+/// Where the CNI project, Debian and Fedora have plugins.
+const CNI_BIN_DIRS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
+/// Seconds for all plugins of one attachment: with a DEL after a failed ADD, it is still within the kubelet's four minutes.
+const CNI_TIMEOUT: u64 = 180;
 const METRICS_ADDRESS: &str = "127.0.0.1:9464";
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -34,6 +39,7 @@ pub struct Daemon {
     /// The streaming process.
     pub streaming: Arc<Streaming>,
     bridge: Option<Bridge>,
+    cni: Cni,
     images: Images,
 }
 
@@ -65,6 +71,11 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
         Some(config) => Some(start_bridge(config.clone(), database).await?),
         None => None,
     };
+    let cni = start_cni(layout, &settings, &metrics).await?;
+    let choice = match settings.network.mode {
+        NetworkMode::Cni => Choice::Cni,
+        NetworkMode::Builtin => Choice::Builtin,
+    };
     let engine = Engine::new(Parts {
         paths: Paths {
             lib: layout.lib.clone(),
@@ -73,7 +84,7 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
         },
         images: images.clone(),
         cgroups,
-        bridge: bridge.clone(),
+        network: Networks { choice, builtin: bridge.clone(), cni: cni.clone() },
         launcher: launcher().await?,
         facts,
         standing,
@@ -82,7 +93,7 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     let wish = options.metrics.clone().or_else(|| settings.metrics_address.clone());
     let metrics_wish = wish.unwrap_or_else(|| default_metrics(layout).to_owned());
     let streaming = Arc::new(Streaming::new(engine.clone()));
-    Ok(Daemon { engine, documents, metrics_wish, network, streaming, bridge, images })
+    Ok(Daemon { engine, documents, metrics_wish, network, streaming, bridge, cni, images })
 }
 
 fn default_metrics(layout: &Layout) -> &'static str {
@@ -96,8 +107,8 @@ impl Daemon {
             Some(_) => None,
             None => Some((http, default_metrics(layout).to_owned())),
         };
-        let (images, bridge) = (self.images.clone(), self.bridge.clone());
-        let followers = Followers { log, images, bridge, metrics, layout: layout.clone() };
+        let (images, bridge, cni) = (self.images.clone(), self.bridge.clone(), self.cni.clone());
+        let followers = Followers { log, images, bridge, cni, metrics, layout: layout.clone() };
         live::follow(self.engine.standing().clone(), followers, self.engine.metrics())
             .context("figures of the settings")
     }
@@ -184,6 +195,29 @@ fn bridge_config(layout: &Layout, settings: &Settings) -> Result<Option<BridgeCo
     config.derived_from = (!named).then_some(layout.hash);
     config.mtu = wish.mtu;
     Ok(Some(config))
+}
+
+/// The CNI client. It looks for a network only where it is the one to connect pods; what it has still to delete, it deletes anyhow.
+async fn start_cni(layout: &Layout, settings: &Settings, metrics: &Metrics) -> Result<Cni> {
+    let events = metrics.clone();
+    let tell = Box::new(move |what: &'static str| events.event(what));
+    let cni = Cni::open(layout.lib.join("cni"), cni_config(layout, settings), tell).await.context("CNI client")?;
+    if settings.network.mode == NetworkMode::Cni {
+        cni.follow().await;
+    }
+    Ok(cni)
+}
+
+/// Where plugins are, and how long they may take.
+pub fn cni_config(layout: &Layout, settings: &Settings) -> CniConfig {
+    let wish = &settings.spec.network.cni;
+    let bin_dirs = wish.bin_dirs.clone().unwrap_or_else(|| CNI_BIN_DIRS.map(str::to_owned).to_vec());
+    let timeout = wish.timeout.as_deref().and_then(berth_settings::seconds).unwrap_or(CNI_TIMEOUT);
+    CniConfig {
+        conf_dir: wish.conf_dir.as_ref().map_or_else(|| layout.cni_configurations(), PathBuf::from),
+        bin_dirs: bin_dirs.into_iter().map(PathBuf::from).collect(),
+        timeout: Duration::from_secs(timeout),
+    }
 }
 
 async fn start_bridge(config: BridgeConfig, database: Arc<Database>) -> Result<Bridge> {

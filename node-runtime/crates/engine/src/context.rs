@@ -15,7 +15,7 @@ use crate::verdict::PolicyCache;
 use berth_cgroups::{Apart, Cgroups};
 use berth_images::Images;
 use berth_model::{ContainerConfig, ContainerId, ContainerMetadata, Error, PodConfig, PodId, PodKey, Result};
-use berth_network::Bridge;
+use berth_network::Networks;
 use berth_oci::monitor::Launcher;
 use berth_oci::pod_dir::PodDir;
 use berth_oci::spec::NodeFacts;
@@ -66,8 +66,8 @@ pub struct Parts {
     pub images: Images,
     /// Control groups.
     pub cgroups: Cgroups,
-    /// The built-in network, if the settings ask for it.
-    pub bridge: Option<Bridge>,
+    /// The network of pods.
+    pub network: Networks,
     /// Monitor and init programs.
     pub launcher: Launcher,
     /// What this node can do.
@@ -83,7 +83,7 @@ pub struct Engine {
     pub(crate) paths: Paths,
     pub(crate) images: Images,
     pub(crate) cgroups: Cgroups,
-    pub(crate) bridge: Option<Bridge>,
+    pub(crate) network: Networks,
     pub(crate) launcher: Launcher,
     pub(crate) facts: NodeFacts,
     pub(crate) default_profile: DefaultProfile,
@@ -121,7 +121,7 @@ impl Engine {
             paths: parts.paths,
             images: parts.images,
             cgroups: parts.cgroups,
-            bridge: parts.bridge,
+            network: parts.network,
             launcher: parts.launcher,
             facts: parts.facts,
             default_profile: DefaultProfile::default(),
@@ -202,7 +202,7 @@ impl Engine {
 
     /// Addresses of the built-in network: family, how many pods can have, how many have.
     pub fn address_pools(&self) -> Vec<(&'static str, u64, u64)> {
-        self.bridge.as_ref().map(Bridge::addresses).unwrap_or_default()
+        self.network.builtin.as_ref().map(berth_network::Bridge::addresses).unwrap_or_default()
     }
 
     /// Fields of documents that were changed and wait for the daemon's next start.

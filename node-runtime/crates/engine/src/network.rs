@@ -3,7 +3,7 @@
 //! Must not: attach pods (`pod/run.rs`).
 use crate::context::Engine;
 use berth_model::Result;
-use berth_network::{ForwardDrop, PoolUsage, pod_cidr};
+use berth_network::{ForwardDrop, IpNet, PoolUsage, pod_cidr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,12 @@ const UPKEEP: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Takes the pod CIDR of the node, one subnet or two with a comma between them (one of each family), and gives it to the
-    /// built-in network if nobody has named its subnet. Errors: `InvalidArgument` naming the field.
+    /// built-in network if nobody has named its subnet, and to CNI plugins that declare the capability `ipRanges`. Errors: `InvalidArgument` naming the field.
     pub async fn set_pod_cidr(&self, text: &str) -> Result<()> {
         let (four, six) = pod_cidr(text)?;
-        let Some(bridge) = &self.bridge else {
+        let both = [four.map(IpNet::V4), six.map(IpNet::V6)];
+        self.network.cni.set_pod_cidrs(both.into_iter().flatten().collect()).await?;
+        let Some(bridge) = &self.network.builtin else {
             tracing::info!(pod_cidr = text, "the kubelet tells the node's pod CIDR");
             return Ok(());
         };
@@ -35,24 +37,24 @@ impl Engine {
 
     /// The subnets of the built-in network, for people; empty without one.
     pub fn subnets(&self) -> String {
-        let Some(config) = self.bridge.as_ref().map(|bridge| bridge.config()) else { return String::new() };
+        let Some(config) = self.network.builtin.as_ref().map(|bridge| bridge.config()) else { return String::new() };
         let six = config.subnet6.map(|net| format!(", {net}")).unwrap_or_default();
         format!("{}{six}", config.subnet)
     }
 
     /// How many addresses the built-in network has for pods, and how many are in use.
     pub fn address_pool(&self) -> Option<PoolUsage> {
-        self.bridge.as_ref().map(|bridge| bridge.usage())
+        self.network.builtin.as_ref().map(|bridge| bridge.usage())
     }
 
     /// Chains of the node's firewalls that drop what the built-in network forwards.
     pub fn firewalls(&self) -> Vec<ForwardDrop> {
-        self.bridge.as_ref().map(|bridge| bridge.firewalls()).unwrap_or_default()
+        self.network.builtin.as_ref().map(|bridge| bridge.firewalls()).unwrap_or_default()
     }
 
     /// Looks after the built-in network for as long as the engine lives.
     pub fn keep_network(self: &Arc<Self>) {
-        let Some(bridge) = self.bridge.clone() else { return };
+        let Some(bridge) = self.network.builtin.clone() else { return };
         let engine = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {

@@ -1,8 +1,8 @@
 //! What the node as a whole says: conditions, driver.
 use crate::context::Engine;
 use berth_cgroups::Driver;
+use berth_network::CniReport;
 use berth_oci::spec::NodeFacts;
-use berth_settings::NetworkMode;
 
 /// One condition of the CRI's Status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,16 +27,7 @@ pub struct NodeStatus {
 impl Engine {
     /// Conditions. RuntimeReady does not depend on the network.
     pub async fn status(&self) -> NodeStatus {
-        let network = match (&self.bridge, self.settings().network.mode) {
-            (Some(bridge), _) => bridge.ready().await,
-            (None, NetworkMode::Cni) => Err(
-                "no CNI configuration that this version can use; spec.network.mode Builtin brings the built-in network"
-                    .to_owned(),
-            ),
-            (None, NetworkMode::Builtin) => {
-                Err("the built-in network was switched on after the daemon's start; restart the daemon".to_owned())
-            }
-        };
+        let network = self.network.ready().await;
         let runtime = Condition { kind: "RuntimeReady", ok: true, reason: "", message: String::new() };
         let network = match network {
             // Pods of one bridge reach each other whatever a firewall forwards: told, and ready all the same.
@@ -58,6 +49,12 @@ impl Engine {
         let problem = self.default_profile.problem();
         let reason = if problem.is_none() { "" } else { "DefaultProfileNotLoaded" };
         Condition { kind: "AppArmorReady", ok: problem.is_none(), reason, message: problem.unwrap_or_default() }
+    }
+
+    /// What the CNI client knows: the network, files that are refused, attachments that could not be deleted yet, pods whose
+    /// network CHECK finds broken.
+    pub fn cni_report(&self) -> CniReport {
+        self.network.cni.report()
     }
 
     /// The cgroup driver, constant while the daemon runs.

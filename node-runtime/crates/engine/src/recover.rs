@@ -77,9 +77,7 @@ impl Engine {
     async fn discard_half_made(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         tracing::info!(pod = %pod.id, "a run that was cut short is undone");
         self.adopt_monitor(pod).await;
-        if let Some(bridge) = &self.bridge {
-            bridge.detach(&pod.id, None).await?;
-        }
+        self.network.detach_at_start(&pod.id, None).await?;
         self.stop_whole(pod).await?;
         self.remove_whole(pod).await
     }
@@ -98,10 +96,7 @@ impl Engine {
             }
         })
         .await?;
-        match &self.bridge {
-            Some(bridge) => bridge.detach(&pod.id, pod.record().network.as_ref()).await,
-            None => Ok(()),
-        }
+        self.network.detach_at_start(&pod.id, pod.record().network.as_ref()).await
     }
 
     async fn reconnect(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
@@ -210,16 +205,14 @@ impl Engine {
             }
             Err(e) => tracing::error!(error = %e, "monitors without a pod stay"),
         }
-        if let Some(bridge) = &self.bridge {
-            match bridge.reconcile(&pods).await {
-                Ok(done) => {
-                    self.leaked(Leak::Lease, done.leases.len());
-                    self.leaked(Leak::Interface, done.interfaces.len());
-                    self.leaked(Leak::NftElement, done.elements.len());
-                    tracing::debug!(?done, "network is reconciled");
-                }
-                Err(e) => tracing::error!(error = %e, "network cannot be reconciled"),
+        match self.network.recover(&pods).await {
+            Ok(done) => {
+                self.leaked(Leak::Lease, done.leases.len());
+                self.leaked(Leak::Interface, done.interfaces.len());
+                self.leaked(Leak::NftElement, done.elements.len());
+                tracing::debug!(?done, "network is reconciled");
             }
+            Err(e) => tracing::error!(error = %e, "network cannot be reconciled"),
         }
         if !unknown.is_empty() {
             // Nobody can say which containers these pods have.

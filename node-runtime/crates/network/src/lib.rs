@@ -1,13 +1,15 @@
 //! The network of pods.
 //!
 //! Owns: the built-in bridge network (addresses, routes, NAT, host ports, bandwidth) and the loopback interface of a pod's
-//! network namespace, all of it over netlink. Must not: execute a program, touch an nftables table that is not its own (but
-//! for the two rules of `nft/firewall.rs`), keep records itself (the engine brings the [`Leases`]).
+//! network namespace, all of it over netlink; the CNI client, which executes plugins and nothing else; the choice between the
+//! two. Must not: touch an nftables table that is not its own (but for the two rules of `nft/firewall.rs`).
 #![forbid(unsafe_code)]
 
 mod bandwidth;
 mod bridge;
+mod choice;
 mod cidr;
+mod cni;
 mod conntrack;
 mod netlink;
 mod netns;
@@ -17,6 +19,9 @@ pub use bandwidth::Bandwidth;
 pub use bridge::{
     Attachment, Bridge, BridgeConfig, Leases, PodNetwork, PoolUsage, Reconciled, subnet_for, subnet6_for,
 };
+pub use choice::{Choice, Networks};
 pub use cidr::pod_cidr;
+pub use cni::{Cni, CniConfig, CniReport, PendingDelete, Tell};
+pub use ipnet::IpNet;
 pub use netns::loopback_up;
 pub use nft::firewall::{DropReason, ForwardDrop};

@@ -14,7 +14,6 @@ use berth_network::PodNetwork;
 use berth_oci::monitor::{Event, LaunchOptions, Monitor, SpawnRequest, TaskStdio};
 use berth_oci::pod_dir::{PodDir, PodFiles};
 use berth_oci::spec::{SandboxInputs, sandbox_spec, validate_pod};
-use berth_settings::NetworkMode;
 use berth_store::Sync;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -59,17 +58,7 @@ impl Engine {
         }
         // A bad annotation is refused before anything exists.
         PodNetwork::of(config)?;
-        if self.bridge.is_some() {
-            return Ok(());
-        }
-        let problem = match self.settings().network.mode {
-            NetworkMode::Cni => {
-                "spec.network.mode is CNI and there is no CNI configuration that this version can use; set it to Builtin \
-                 and restart the daemon"
-            }
-            NetworkMode::Builtin => "the built-in network was switched on after the daemon's start; restart the daemon",
-        };
-        Err(Error::new(ErrorKind::FailedPrecondition, format!("pod network is not ready: {problem}")))
+        self.network.check_usable()
     }
 
     async fn execute_run(self: Arc<Self>, config: PodConfig) -> Result<PodId> {
@@ -270,13 +259,11 @@ impl Engine {
         if record.config.security.namespaces.network == NamespaceMode::Node {
             return Ok(());
         }
-        let Some(bridge) = self.bridge.clone() else { return self.check_network(&record.config) };
         let netns = dir.namespace("net");
-        let (undo_bridge, undo_id) = (bridge.clone(), pod.id.clone());
-        walk.undo("network", move || async move { undo_bridge.detach(&undo_id, None).await });
-        let wish = PodNetwork::of(&record.config)?;
-        let attach = bridge.attach(&pod.id, Path::new(&netns), &wish);
-        let attach = self.metrics.network("builtin", NetworkOperation::Attach, attach);
+        let (undo_network, undo_id) = (self.network.clone(), pod.id.clone());
+        walk.undo("network", move || async move { undo_network.detach(&undo_id, None).await });
+        let attach = self.network.attach(&pod.id, Path::new(&netns), &record.config);
+        let attach = self.metrics.network(self.network.name(), NetworkOperation::Attach, attach);
         let attached = walk.step("network", attach).await?;
         let address = attached.addresses.first().map(|a| a.addr());
         let (files, hostname) = (dir.clone(), record.config.hostname.clone());

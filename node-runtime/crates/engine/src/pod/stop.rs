@@ -4,7 +4,7 @@ use crate::pod::Pod;
 use crate::record::PodPhase;
 use crate::steps::Walk;
 use berth_cgroups::CgroupPath;
-use berth_model::{ErrorKind, NetworkOperation, Result};
+use berth_model::{ErrorKind, NamespaceMode, NetworkOperation, Result};
 use berth_store::Sync;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,12 +51,11 @@ impl Engine {
 
     async fn detach_network(&self, pod: &Pod) -> Result<()> {
         let record = pod.record();
-        let Some(bridge) = &self.bridge else { return Ok(()) };
-        if record.network.is_none() {
+        if record.config.security.namespaces.network == NamespaceMode::Node {
             return Ok(());
         }
-        let detach = bridge.detach(&pod.id, record.network.as_ref());
-        self.metrics.network("builtin", NetworkOperation::Detach, detach).await
+        let detach = self.network.detach(&pod.id, record.network.as_ref());
+        self.metrics.network(self.network.name(), NetworkOperation::Detach, detach).await
     }
 
     /// Ends PID 1 of a shared pid namespace, and with it whatever is left inside.

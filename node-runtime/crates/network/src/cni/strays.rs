@@ -1,0 +1,62 @@
+//! Processes that plugins left: found by the environment that every one of them inherits, so those are found too that left
+//! the plugin's process group, and those of a daemon that was killed.
+//! Must not: touch a process that was not started for the attachment.
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Longest environment that is looked at.
+const MAX_ENVIRONMENT: u64 = 64 << 10;
+/// How long killed processes may take to go; one in an uninterruptible sleep takes longer, and is not waited for.
+const GONE_LIMIT: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Kills every process that was started for one of these attachments, waits until they are gone, and says how many there
+/// were. Blocks.
+pub(super) fn kill_all(containers: &[String]) -> usize {
+    if containers.is_empty() {
+        return 0;
+    }
+    let end = Instant::now() + GONE_LIMIT;
+    let mut count = 0;
+    loop {
+        let found = find(containers);
+        if found.is_empty() {
+            return count;
+        }
+        count = count.max(found.len());
+        for pid in found {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if Instant::now() >= end {
+            return count;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn find(containers: &[String]) -> Vec<i32> {
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if pid != own && pid > 1 && is_plugins(pid, containers) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// A zombie has no environment any more.
+fn is_plugins(pid: i32, containers: &[String]) -> bool {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let Ok(file) = fs::File::open(format!("/proc/{pid}/environ")) else { return false };
+    if file.take(MAX_ENVIRONMENT).read_to_end(&mut bytes).is_err() {
+        return false;
+    }
+    let value = |name: &[u8]| bytes.split(|b| *b == 0).find_map(|v| v.strip_prefix(name));
+    value(b"CNI_COMMAND=").is_some()
+        && value(b"CNI_CONTAINERID=").is_some_and(|id| containers.iter().any(|c| c.as_bytes() == id))
+}

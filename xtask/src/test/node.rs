@@ -6,8 +6,15 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What the tests call, beside our own programs.
-const PACKAGES: [install::Package; 4] =
-    [("nftables", "nft"), ("iproute2", "ip"), ("busybox-static", "busybox"), ("docker-registry", "docker-registry")];
+const PACKAGES: [install::Package; 6] = [
+    ("nftables", "nft"),
+    ("iproute2", "ip"),
+    ("busybox-static", "busybox"),
+    ("docker-registry", "docker-registry"),
+    // Of the plugins' releases in use: Debian's, with the iptables that it calls, beside the one that is built (BERTH_CNI).
+    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
+    ("iptables", "iptables"),
+];
 
 /// The package with the tests on a real kernel. Those named `guest_*` need what only the guest has: systemd and cgroup v2.
 pub const CHOICE: [&str; 2] = ["--package", "berth-node-tests"];
@@ -15,7 +22,8 @@ pub const CHOICE: [&str; 2] = ["--package", "berth-node-tests"];
 pub const GUEST_PREFIX: &str = "guest_";
 
 /// What the tests find out from their environment: BERTH_BIN_DIR has `berth`, `berth-monitor`, `berth-init` and
-/// `berth-web`; BERTH_CRICTL is crictl; BERTH_PROMETHEUS has `prometheus` and `promtool`; in the guest BERTH_KUBERNETES has `kubelet`.
+/// `berth-web`; BERTH_CRICTL is crictl; BERTH_CNI has CNI plugins; BERTH_PROMETHEUS has `prometheus` and `promtool`; in the guest
+/// BERTH_KUBERNETES has `kubelet`.
 pub type Environment = Vec<(&'static str, PathBuf)>;
 
 pub fn tier(tier: &mut Tier) {
@@ -51,6 +59,7 @@ pub fn built() -> Result<(Vec<TestBinary>, Environment)> {
     let environment = vec![
         ("BERTH_BIN_DIR", programs::build()?),
         ("BERTH_CRICTL", tools::crictl()?),
+        ("BERTH_CNI", tools::cni()?),
         ("BERTH_PROMETHEUS", tools::prometheus()?),
     ];
     Ok((binaries::compile(&CHOICE)?, environment))

@@ -1,5 +1,6 @@
 //! Programs of others that the tests use, pinned, and the images made of them. Each is built or unpacked once, into the cache.
 //! Owns: what the cache holds of others, one file a family. Must not: run any of it.
+mod cni;
 mod cri;
 mod deny;
 mod go;
@@ -8,6 +9,7 @@ mod kubernetes;
 mod peers;
 mod prometheus;
 
+pub use cni::cni;
 pub use cri::{cri_api_proto, crictl};
 pub use deny::cargo_deny;
 pub use images::images;
@@ -22,9 +24,10 @@ type Make = fn() -> Result<PathBuf>;
 
 /// What a test finds where: the name of the environment's variable, and who makes it. From the fastest to the slowest, except
 /// that the images need Kubernetes' agnhost.
-pub const FAMILIES: [(&str, &str, Make); 7] = [
+pub const FAMILIES: [(&str, &str, Make); 8] = [
     ("crictl", "BERTH_CRICTL", crictl),
     ("prometheus", "BERTH_PROMETHEUS", prometheus),
+    ("cni", "BERTH_CNI", cni),
     ("etcd", "BERTH_ETCD", etcd),
     ("helm", "BERTH_HELM", helm),
     ("peers", "BERTH_PEERS", peers),

@@ -21,6 +21,15 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// How long the kernel gets to take apart what was removed.
 const SETTLE: Duration = Duration::from_secs(10);
 
+/// What a test wants otherwise than usual.
+#[derive(Default)]
+pub struct Setup {
+    /// The node's document; without one, it has the built-in network.
+    pub document: Option<String>,
+    /// Path of the network namespace that the daemon lives in.
+    pub netns: Option<PathBuf>,
+}
+
 /// A daemon under test.
 pub struct Node {
     base: tempfile::TempDir,
@@ -32,6 +41,9 @@ pub struct Node {
     metrics: String,
     hold: Option<String>,
     env: Vec<(String, String)>,
+    netns: Option<PathBuf>,
+    /// Whether pods are on the built-in network.
+    builtin: bool,
     scope: Scope,
     before: Snapshot,
 }
@@ -51,6 +63,11 @@ fn subnet() -> String {
 impl Node {
     /// A daemon with the built-in network, ready, with `tools:v1` and `web:v1` in its registry and nothing pulled.
     pub async fn new() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    /// The same as a test wants it.
+    pub async fn with(setup: Setup) -> Self {
         let before = Snapshot::take(&Scope::default()).unwrap();
         let base = tempfile::Builder::new().prefix("berth-e2e-").tempdir_in(state_dir()).unwrap();
         let registry = images::registry().await;
@@ -64,11 +81,14 @@ impl Node {
             metrics: String::new(),
             hold: None,
             env: Vec::new(),
+            netns: setup.netns,
+            builtin: setup.document.is_none(),
             scope,
             before,
         };
         std::fs::create_dir_all(node.root().join("etc")).unwrap();
-        node.document("50-node.yaml", &node_document(&subnet()));
+        node.name = format!("berth-{:08x}", fnv1a(node.root().canonicalize().unwrap().as_os_str().as_encoded_bytes()));
+        node.document("50-node.yaml", &setup.document.unwrap_or_else(|| node_document(&subnet())));
         node.start().await;
         node
     }
@@ -134,7 +154,15 @@ impl Node {
     pub async fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let mut command = Command::new(programs().join("berth"));
+        let berth = programs().join("berth");
+        let mut command = match &self.netns {
+            Some(netns) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", netns.display())).arg("--").arg(berth);
+                command
+            }
+            None => Command::new(berth),
+        };
         command.arg("serve").arg("--root").arg(self.root()).env_remove("NOTIFY_SOCKET").env_remove("BERTH_HOLD");
         command.env("BERTH_LOG", "debug").envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(hold) = &self.hold {
@@ -158,9 +186,10 @@ impl Node {
         }
         let info = self.info().await;
         self.metrics = info.metrics_address;
-        self.name = info.bridge.replacen("berth", "berth-", 1);
+        if self.builtin {
+            assert_eq!(info.bridge, self.name.replace('-', ""), "the bridge carries the root's hash");
+        }
         let hash = self.name.trim_start_matches("berth-").to_owned();
-        assert_eq!(hash.len(), 8, "the bridge carries the root's hash: {}", info.bridge);
         self.scope.words.truncate(1);
         self.scope.words.push(hash);
     }
@@ -310,6 +339,9 @@ impl Node {
         }
         assert_eq!(cri.containers().await, [], "containers without pods");
         self.nothing_but(&[], &[]);
+        if !self.builtin {
+            return;
+        }
         let bridge = self.name.replace('-', "");
         // A link goes when the kernel has taken its network namespace apart, in its own time.
         super::eventually("the pods' links are gone", async || {
@@ -343,6 +375,11 @@ impl Drop for Node {
         }
         wreck::clear(self.base.path(), &self.name);
     }
+}
+
+/// The hash that names of a root's things are made of (FNV-1a, 32 bits).
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, b| (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193))
 }
 
 fn node_document(subnet: &str) -> String {

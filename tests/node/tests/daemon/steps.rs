@@ -90,3 +90,31 @@ pub fn sleeper(node: &Node, name: &str) -> ContainerConfig {
     options.pid = NamespaceMode::Pod as i32;
     config
 }
+
+fn record_file(node: &Node, pod: &str) -> std::path::PathBuf {
+    node.root().join("lib/pods").join(pod).join("record.json")
+}
+
+/// Process id of a pod's monitor, from the pod's record.
+pub fn monitor_of(node: &Node, pod: &str) -> i32 {
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record_file(node, pod)).unwrap()).unwrap();
+    i32::try_from(record["record"]["monitor"]["pid"].as_i64().unwrap()).unwrap()
+}
+
+/// What a reboot does, as far as a daemon that is not running sees it: every record is of another boot, nothing is mounted, and
+/// what lay on tmpfs is gone. Monitors must have been killed.
+pub fn reboot(node: &Node) {
+    for entry in std::fs::read_dir(node.root().join("lib/pods")).unwrap().flatten() {
+        let file = entry.path().join("record.json");
+        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        record["record"]["boot_id"] = "00000000-0000-0000-0000-000000000000".into();
+        std::fs::write(&file, record.to_string()).unwrap();
+    }
+    let run = node.root().join("run");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4));
+    for point in points.filter(|point| std::path::Path::new(point).starts_with(&run)) {
+        super::host("umount", &["-l", point]);
+    }
+    std::fs::remove_dir_all(&run).unwrap();
+}

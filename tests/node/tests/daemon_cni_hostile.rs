@@ -54,7 +54,8 @@ async fn whatever_a_plugin_does_the_pod_fails_clearly_and_the_retry_succeeds() {
         let id = node.cri().try_run(&sandbox).await.unwrap_or_else(|e| panic!("the retry after {how}: {e}"));
         node.cri().try_remove_pod(&id).await.unwrap();
     }
-    assert!(node.left().len() >= 3, "children were left: {:?}", node.left());
+    // A plugin that is killed at once leaves none.
+    assert!(node.left().len() >= 2, "children were left: {:?}", node.left());
     node.finish().await;
 }
 

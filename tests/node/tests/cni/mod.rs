@@ -177,12 +177,19 @@ impl CniNode {
 
     /// Waits until NetworkReady is false with a message that has this in it.
     pub async fn becomes_unready(&self, word: &str) {
-        let what = format!("NetworkReady is false with {word:?}");
-        eventually(&what, async || {
+        // STATUS is asked every ten seconds, may take as long, and must fail twice.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(90);
+        loop {
             let (ready, message) = self.network_ready().await;
-            (!ready && message.contains(word)).then_some(())
-        })
-        .await;
+            if !ready && message.contains(word) {
+                return;
+            }
+            assert!(
+                std::time::Instant::now() < end,
+                "NetworkReady is {ready} with {message:?}, not false with {word:?}"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
     }
 
     /// Waits until nothing of any pod is left: addresses, records, links beside the bridge, rules with a pod's address.

@@ -187,7 +187,7 @@ fn open(directory: PathBuf) -> Result<(Store, Ledger)> {
     }
     let cut_short = records.iter().filter(|(_, r)| r.stage != Stage::Attached);
     let containers: Vec<String> = cut_short.map(|(_, r)| r.target.container.clone()).collect();
-    let killed = strays::kill_all(&containers);
+    let killed = strays::kill_all(&strays::Of::Containers(containers));
     if killed > 0 {
         tracing::warn!(killed, "CNI plugins that a former daemon started are killed");
     }

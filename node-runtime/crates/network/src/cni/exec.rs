@@ -93,12 +93,11 @@ impl fmt::Display for Failure {
 
 /// Runs it until it ends, or until the deadline. What it printed, if it succeeded.
 pub(super) async fn run(call: Call<'_>, deadline: Instant) -> Result<Vec<u8>, Failure> {
-    let container = call.container.map(str::to_owned);
-    let result = run_one(call, deadline).await;
-    if result.is_err()
-        && let Some(container) = container
-    {
-        let killed = tokio::task::spawn_blocking(move || strays::kill_all(&[container])).await;
+    let (name, container) = (strays::new_call(), call.container.map(str::to_owned));
+    let result = run_one(call, &name, deadline).await;
+    if result.is_err() {
+        let of = strays::Of::Call(name, container);
+        let killed = tokio::task::spawn_blocking(move || strays::kill_all(&of)).await;
         if let Ok(count @ 1..) = killed {
             tracing::warn!(count, "processes that a failed CNI plugin left are killed");
         }
@@ -106,9 +105,15 @@ pub(super) async fn run(call: Call<'_>, deadline: Instant) -> Result<Vec<u8>, Fa
     result
 }
 
-async fn run_one(call: Call<'_>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+async fn run_one(call: Call<'_>, name: &str, deadline: Instant) -> Result<Vec<u8>, Failure> {
     let mut command = Command::new(call.program);
-    command.env_clear().envs(call.environment).current_dir("/").process_group(0).kill_on_drop(true);
+    command
+        .env_clear()
+        .envs(call.environment)
+        .env(strays::CALL, name)
+        .current_dir("/")
+        .process_group(0)
+        .kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     tracing::debug!(program = %call.program.display(), verb = call.verb.name(), "CNI plugin");
     let mut child = command.spawn().map_err(|e| Failure::NotRun(e.to_string()))?;

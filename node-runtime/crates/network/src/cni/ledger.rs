@@ -137,7 +137,7 @@ mod tests {
         ledger.enter(&pod, "n", "eth0", Stage::Attached);
         assert_eq!(ledger.take_due(), (vec![], None), "what is attached stays");
         ledger.postpone(&pod, None);
-        assert_eq!(ledger.take_due().0, [pod.clone()]);
+        assert_eq!(ledger.take_due().0, std::slice::from_ref(&pod));
         assert_eq!(ledger.take_due(), (vec![], None), "one at a time");
         let mut waits = Vec::new();
         for _ in 0..9 {

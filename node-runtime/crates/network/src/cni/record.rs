@@ -53,6 +53,9 @@ pub(super) struct Store {
     cidrs: PathBuf,
 }
 
+/// The attachments that can be read, and the records that cannot.
+pub(super) type Loaded = (Vec<(PodId, Attachment)>, Vec<Unreadable>);
+
 impl Store {
     /// In this directory.
     pub(super) fn open(directory: PathBuf) -> Result<Self> {
@@ -73,7 +76,7 @@ impl Store {
     }
 
     /// All of them, and those that cannot be read.
-    pub(super) fn load(&self) -> Result<(Vec<(PodId, Attachment)>, Vec<Unreadable>)> {
+    pub(super) fn load(&self) -> Result<Loaded> {
         let loaded = self.records.load()?;
         let mut unreadable = loaded.unreadable;
         let mut good = Vec::new();

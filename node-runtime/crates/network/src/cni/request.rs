@@ -119,7 +119,7 @@ fn bandwidth(config: &PodConfig) -> Result<Option<Value>> {
 fn mac(text: &str) -> Result<String> {
     let bytes: Vec<&str> = text.split(':').collect();
     let good = |b: &&str| b.len() == 2 && b.bytes().all(|c| c.is_ascii_hexdigit());
-    if bytes.len() != 6 || !bytes.iter().all(|b| good(&b)) {
+    if bytes.len() != 6 || !bytes.iter().all(good) {
         let shown: String = text.chars().take(32).collect();
         return Err(Error::invalid(format!("annotation {MAC}"), format!("{shown:?} is not like 02:00:00:00:00:01")));
     }

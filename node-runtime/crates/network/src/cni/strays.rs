@@ -12,16 +12,31 @@ const MAX_ENVIRONMENT: u64 = 64 << 10;
 const GONE_LIMIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Kills every process that was started for one of these attachments, waits until they are gone, and says how many there
-/// were. Blocks.
-pub(super) fn kill_all(containers: &[String]) -> usize {
-    if containers.is_empty() {
-        return 0;
-    }
+/// The variable that names one call, for those that are about no container (STATUS, GC).
+pub(super) const CALL: &str = "BERTH_CNI_CALL";
+
+/// Whose processes are meant.
+pub(super) enum Of {
+    /// Those that were started for one of these attachments, by whichever daemon.
+    Containers(Vec<String>),
+    /// Those of one call, by the value of [`CALL`], and of its attachment.
+    Call(String, Option<String>),
+}
+
+/// A name for a call that no other call has, of a former daemon neither.
+pub(super) fn new_call() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{}-{}-{}", std::process::id(), since.as_nanos(), CALLS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Kills every process that is meant, waits until they are gone, and says how many there were. Blocks.
+pub(super) fn kill_all(of: &Of) -> usize {
     let end = Instant::now() + GONE_LIMIT;
     let mut count = 0;
     loop {
-        let found = find(containers);
+        let found = find(of);
         if found.is_empty() {
             return count;
         }
@@ -36,12 +51,12 @@ pub(super) fn kill_all(containers: &[String]) -> usize {
     }
 }
 
-fn find(containers: &[String]) -> Vec<i32> {
+fn find(of: &Of) -> Vec<i32> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        if pid != own && pid > 1 && is_plugins(pid, containers) {
+        if pid != own && pid > 1 && is_plugins(pid, of) {
             found.push(pid);
         }
     }
@@ -49,7 +64,7 @@ fn find(containers: &[String]) -> Vec<i32> {
 }
 
 /// A zombie has no environment any more.
-fn is_plugins(pid: i32, containers: &[String]) -> bool {
+fn is_plugins(pid: i32, of: &Of) -> bool {
     use std::io::Read;
     let mut bytes = Vec::new();
     let Ok(file) = fs::File::open(format!("/proc/{pid}/environ")) else { return false };
@@ -57,6 +72,12 @@ fn is_plugins(pid: i32, containers: &[String]) -> bool {
         return false;
     }
     let value = |name: &[u8]| bytes.split(|b| *b == 0).find_map(|v| v.strip_prefix(name));
-    value(b"CNI_COMMAND=").is_some()
-        && value(b"CNI_CONTAINERID=").is_some_and(|id| containers.iter().any(|c| c.as_bytes() == id))
+    let for_container = |container: &String| value(b"CNI_CONTAINERID=") == Some(container.as_bytes());
+    let meant = match of {
+        Of::Containers(containers) => containers.iter().any(for_container),
+        Of::Call(call, container) => {
+            value(format!("{CALL}=").as_bytes()) == Some(call.as_bytes()) || container.iter().any(for_container)
+        }
+    };
+    value(b"CNI_COMMAND=").is_some() && meant
 }

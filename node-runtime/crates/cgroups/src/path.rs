@@ -58,14 +58,27 @@ impl fmt::Display for CgroupPath {
 
 /// The group of a container, see [`crate::Cgroups::path`].
 pub(crate) fn resolve(driver: Driver, parent: &str, fallback_parent: &str, name: &str) -> Result<CgroupPath> {
-    let parent = if parent.is_empty() { fallback_parent } else { parent };
+    let above = resolve_parent(driver, if parent.is_empty() { fallback_parent } else { parent })?;
     // A `-` would end the kubelet's way to get the id out of a scope's name, and nest a slice.
     if name.is_empty() || name.len() > 200 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Err(Error::invalid("cgroup name", format!("{name:?} must be letters, digits and _ alone")));
     }
+    let below = |leaf: &str| if above.dir.is_empty() { leaf.to_owned() } else { format!("{}/{leaf}", above.dir) };
+    match driver {
+        Driver::Cgroupfs => Ok(CgroupPath { dir: below(name), unit: None }),
+        Driver::Systemd => {
+            let scope = format!("berth-{name}.scope");
+            let slice = above.dir.rsplit('/').next().filter(|last| !last.is_empty()).unwrap_or("-.slice").to_owned();
+            Ok(CgroupPath { dir: below(&scope), unit: Some(Unit { slice, scope }) })
+        }
+    }
+}
+
+/// The group that a parent stands for: its directory, see [`crate::Cgroups::parent`].
+pub(crate) fn resolve_parent(driver: Driver, parent: &str) -> Result<CgroupPath> {
+    let parts = components("cgroup_parent", parent)?;
     match driver {
         Driver::Cgroupfs => {
-            let mut parts = components("cgroup_parent", parent)?;
             if parts.last().is_some_and(|last| last.ends_with(".slice")) {
                 return Err(Error::invalid(
                     "cgroup_parent",
@@ -75,11 +88,9 @@ pub(crate) fn resolve(driver: Driver, parent: &str, fallback_parent: &str, name:
                     ),
                 ));
             }
-            parts.push(name);
             Ok(CgroupPath { dir: parts.join("/"), unit: None })
         }
         Driver::Systemd => {
-            let parts = components("cgroup_parent", parent)?;
             let slice = parts.last().copied().unwrap_or("-.slice");
             let nested = expand_slice(slice)?;
             if parts.len() > 1 && parts.join("/") != nested {
@@ -88,9 +99,7 @@ pub(crate) fn resolve(driver: Driver, parent: &str, fallback_parent: &str, name:
                     format!("{parent:?} is not where systemd keeps the slice {slice}, that is /{nested}"),
                 ));
             }
-            let scope = format!("berth-{name}.scope");
-            let dir = if nested.is_empty() { scope.clone() } else { format!("{nested}/{scope}") };
-            Ok(CgroupPath { dir, unit: Some(Unit { slice: slice.to_owned(), scope }) })
+            Ok(CgroupPath { dir: nested, unit: None })
         }
     }
 }
@@ -165,6 +174,7 @@ mod tests {
         assert_eq!(path("").unwrap().to_string(), "/berth.slice/berth-1a2b.slice/berth-0f00aa.scope");
         assert_eq!(path("-.slice").unwrap().to_string(), "/berth-0f00aa.scope");
         assert_eq!(path("/test.slice").unwrap().parent().unwrap().dir(), "test.slice");
+        assert_eq!(resolve_parent(Driver::Systemd, nested).unwrap(), full.parent().unwrap());
         for bad in
             ["/kubepods/pod1", "/x.slice/kubepods-a.slice", "-a.slice", "a-.slice", "a--b.slice", ".slice", "a b.slice"]
         {

@@ -149,6 +149,11 @@ impl Cgroups {
         path::resolve(self.inner.driver, parent, fallback_parent, name)
     }
 
+    /// The group of a pod, by the parent that its containers' groups are made in. Pure. Errors: as [`Self::path`].
+    pub fn parent(&self, parent: &str) -> Result<CgroupPath> {
+        path::resolve_parent(self.inner.driver, parent)
+    }
+
     /// All hierarchies.
     pub(crate) fn trees(&self) -> Vec<&Tree> {
         self.inner.v1.iter().map(|h| &h.tree).chain(self.inner.v2.as_ref()).collect()

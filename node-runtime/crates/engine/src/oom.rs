@@ -2,48 +2,162 @@
 //!
 //! systemd removes a scope with its last process, and with the scope goes its count of OOM kills, at times before the monitor has
 //! read it: most of all with `memory.oom.group`, where the kernel ends all processes at once. The group above, the pod's, stays
-//! and counts what happened below it (`memory.events`, cgroup-v2.rst).
+//! and counts what happened below it (`memory.events`, cgroup-v2.rst). What groups that are still there count themselves is not
+//! the ended one's; and where several were removed at once, nothing can be said.
 use crate::context::{Engine, blocking};
 use crate::pod::Pod;
-use berth_cgroups::CgroupPath;
-use berth_model::{ContainerId, ExitReason, ExitStatus, PodConfig};
+use crate::record::{ContainerRecord, Life, PodRecord};
+use berth_cgroups::{CgroupPath, Cgroups, Driver};
+use berth_model::{ContainerId, ExitReason, ExitStatus, PodConfig, Result};
 use berth_store::Sync;
+use std::collections::BTreeMap;
 
 /// Exit code of a process that was killed.
 const KILLED: i32 = 137;
+/// How often counts that change while they are read are read again.
+const LOOKS: usize = 4;
+
+/// What the kernel's files say when a container has ended.
+struct Counts {
+    /// Kills in the pod's group and below.
+    pod: u64,
+    /// Kills of each other container that has not ended by our records; `None` where its group is gone.
+    others: BTreeMap<ContainerId, Option<u64>>,
+}
 
 impl Engine {
     /// OOM kills in the pod's own group so far: of former sandboxes of the same pod too. 0 where it has none of its own.
     pub(crate) fn oom_kills_so_far(&self, pod: &PodConfig) -> u64 {
-        if pod.cgroup_parent.is_empty() {
-            return 0;
-        }
-        let any = self.cgroups.path(&pod.cgroup_parent, &self.paths.cgroup_parent, "any");
-        let group = any.ok().filter(|path| path.scope().is_some()).and_then(|path| path.parent());
+        let group = pods_group(&self.cgroups, pod);
         group.and_then(|group| self.cgroups.oom_kills(&group).ok()).unwrap_or_default()
     }
 
     /// The status of a container that ended, with OOMKilled where its monitor came too late to see it: it was killed, and the
-    /// pod's group counts kills that no end has accounted for yet.
+    /// pod's group counts kills that are nobody else's.
     pub(crate) async fn with_kills_of_pod(&self, pod: &Pod, id: &ContainerId, status: ExitStatus) -> ExitStatus {
         let record = pod.record();
-        let Some(group) = record.containers.get(id).and_then(|c| pods_group(&record.config, &c.cgroup)) else {
-            return status;
-        };
-        let cgroups = self.cgroups.clone();
-        let Ok(total) = blocking(move || cgroups.oom_kills(&group)).await else { return status };
-        if total <= record.oom_kills {
+        let known = record.containers.get(id).is_some_and(|c| c.exit().is_none());
+        let Some(group) = pods_group(&self.cgroups, &record.config).filter(|_| known) else { return status };
+        let (cgroups, groups) = (self.cgroups.clone(), others(&record, id));
+        let Ok(counts) = blocking(move || count(&cgroups, &group, &groups)).await else { return status };
+        let unaccounted = counts.unaccounted(record.oom_kills);
+        if unaccounted == 0 {
             return status;
         }
-        if let Err(e) = pod.update(Sync::Later, |r| r.oom_kills = total).await {
+        let rivals = self.killed_at_once(pod, &counts).await;
+        if let Err(e) = pod.update(Sync::Later, |r| r.oom_kills += unaccounted).await {
             tracing::warn!(pod = %pod.id, error = %e, "count of OOM kills is not recorded");
         }
-        let unseen = status.code == KILLED && status.reason == ExitReason::Error;
-        if unseen { ExitStatus { reason: ExitReason::OomKilled, ..status } } else { status }
+        with_kills(status, &rivals)
+    }
+
+    /// Containers that were killed too, that nobody has recorded yet, and whose counts are gone as well: the kills may be theirs.
+    async fn killed_at_once(&self, pod: &Pod, counts: &Counts) -> Vec<ContainerId> {
+        let gone: Vec<_> =
+            counts.others.iter().filter(|(_, count)| count.is_none()).map(|(id, _)| id.clone()).collect();
+        if gone.is_empty() {
+            return gone;
+        }
+        let tasks = match pod.monitor() {
+            Ok(monitor) => monitor.list().await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        let record = pod.record();
+        let is_rival =
+            |id: &ContainerId| match tasks.iter().find(|task| task.id == id.as_str()).and_then(|task| task.exit) {
+                // One that did not die by SIGKILL, or whose own count was read in time, is none.
+                Some(exit) => exit.signaled && exit.code == KILLED && exit.oom_kills == 0,
+                // Its group is gone, so it is about to be told. One that starts may not have had a group yet.
+                None => record.containers.get(id).is_some_and(|c| matches!(c.life, Life::Running { .. })),
+            };
+        gone.into_iter().filter(is_rival).collect()
     }
 }
 
-/// The group of the pod above a scope of its containers. Where the kubelet named none it is not one pod's alone.
-fn pods_group(pod: &PodConfig, container: &CgroupPath) -> Option<CgroupPath> {
-    if pod.cgroup_parent.is_empty() { None } else { container.scope().and_then(|_| container.parent()) }
+fn with_kills(status: ExitStatus, rivals: &[ContainerId]) -> ExitStatus {
+    if status.code != KILLED || status.reason != ExitReason::Error {
+        return status;
+    }
+    if rivals.is_empty() {
+        return ExitStatus { reason: ExitReason::OomKilled, ..status };
+    }
+    let names: Vec<&str> = rivals.iter().map(ContainerId::as_str).collect();
+    let message = format!(
+        "killed at the same time as {}, when the pod ran out of memory; whose memory it was is not known",
+        names.join(", ")
+    );
+    ExitStatus { message, ..status }
+}
+
+impl Counts {
+    /// Kills of the pod that neither ended containers nor living ones account for.
+    fn unaccounted(&self, accounted: u64) -> u64 {
+        let living: u64 = self.others.values().flatten().sum();
+        self.pod.saturating_sub(accounted).saturating_sub(living)
+    }
+}
+
+/// Reads all of them so that they belong together.
+fn count(cgroups: &Cgroups, pod: &CgroupPath, others: &[(ContainerId, CgroupPath)]) -> Result<Counts> {
+    let look =
+        || others.iter().map(|(id, group)| (id.clone(), cgroups.oom_kills(group).ok())).collect::<BTreeMap<_, _>>();
+    let mut before = look();
+    for _ in 1..LOOKS {
+        let (total, after) = (cgroups.oom_kills(pod)?, look());
+        if before == after {
+            return Ok(Counts { pod: total, others: after });
+        }
+        before = after;
+    }
+    // Kills go on all the time: those that are counted twice are nobody's.
+    Ok(Counts { pod: cgroups.oom_kills(pod)?, others: look() })
+}
+
+/// Containers that may have counts of their own, besides this one.
+fn others(record: &PodRecord, id: &ContainerId) -> Vec<(ContainerId, CgroupPath)> {
+    let may = |container: &ContainerRecord| matches!(container.life, Life::Running { .. } | Life::Starting);
+    let others = record.containers.iter().filter(|(other, container)| *other != id && may(container));
+    others.map(|(other, container)| (other.clone(), container.cgroup.clone())).collect()
+}
+
+/// The group of the pod above the scopes of its containers. Where the kubelet named none it is not one pod's alone, and groups
+/// of the other driver stay until we remove them.
+fn pods_group(cgroups: &Cgroups, pod: &PodConfig) -> Option<CgroupPath> {
+    if pod.cgroup_parent.is_empty() || cgroups.driver() != Driver::Systemd {
+        return None;
+    }
+    cgroups.parent(&pod.cgroup_parent).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(letter: char) -> ContainerId {
+        ContainerId::parse(&letter.to_string().repeat(64)).unwrap()
+    }
+
+    fn killed() -> ExitStatus {
+        ExitStatus { code: KILLED, finished_at: 1, reason: ExitReason::Error, message: String::new() }
+    }
+
+    #[test]
+    fn kills_of_the_living_are_theirs() {
+        let counts = |pod, living: Option<u64>| Counts { pod, others: [(id('a'), living)].into() };
+        assert_eq!(counts(3, Some(3)).unaccounted(0), 0, "a child of another container was killed");
+        assert_eq!(counts(4, Some(3)).unaccounted(0), 1);
+        assert_eq!(counts(4, Some(0)).unaccounted(4), 0, "all were told before");
+        assert_eq!(counts(1, Some(3)).unaccounted(2), 0);
+        assert_eq!(counts(2, None).unaccounted(0), 2);
+    }
+
+    #[test]
+    fn only_a_kill_that_is_certain_is_told() {
+        assert_eq!(with_kills(killed(), &[]).reason, ExitReason::OomKilled);
+        let doubtful = with_kills(killed(), &[id('b')]);
+        assert_eq!(doubtful.reason, ExitReason::Error);
+        assert!(doubtful.message.contains(id('b').as_str()), "{}", doubtful.message);
+        let ended = ExitStatus { code: 1, ..killed() };
+        assert_eq!(with_kills(ended.clone(), &[]), ended);
+    }
 }

@@ -186,7 +186,7 @@ async fn pods_get_their_addresses_from_the_nodes_pod_cidr_and_what_annotations_m
         "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=asks;K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID={uid}"
     );
     assert!(environment.lines().any(|l| l == args), "{environment}");
-    let own = ["CNI_", "PATH=", "PWD=", "OLDPWD=", "SHLVL=", "_="];
+    let own = ["CNI_", "BERTH_CNI_CALL=", "PATH=", "PWD=", "OLDPWD=", "SHLVL=", "_="];
     let foreign: Vec<&str> = environment.lines().filter(|l| !own.iter().any(|o| l.starts_with(o))).collect();
     assert!(foreign.is_empty(), "a plugin sees the daemon's environment: {foreign:?}");
     config.metadata.as_mut().unwrap().name = "other".into();

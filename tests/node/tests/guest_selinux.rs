@@ -103,9 +103,6 @@ async fn guest_selinux_pods_have_levels_of_their_own() {
     let codes = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/root/tmp/codes")).unwrap_or_default();
     let enforcing = Enforcing::start();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(node.cri().sh(&owner, "cat /data/file").await, "secret", "an exec has the container's label");
-    let late = node.cri().launch(&one, &shell(&node, "late", "sleep 1000"), &first).await;
-    assert_eq!(node.cri().sh(&late, "echo up").await.trim_end(), "up", "a start and an exec under the enforced policy");
     drop(enforcing);
     assert!(codes(pid).lines().count() > 5 && codes(pid).lines().all(|c| c == "0"), "{}", codes(pid));
     let denied = codes(strangers).lines().filter(|c| *c == "1").count();

@@ -43,11 +43,12 @@ fn noise(bytes: usize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_fails_the_pull_and_nothing_else() {
-    let directory = tempfile::tempdir().unwrap();
-    let small = Small::mount(&directory.path().join("small"), 8);
+    // Declared before what is mounted in it, so removed after that is gone.
+    let outer = tempfile::tempdir().unwrap();
+    let small = Small::mount(&outer.path().join("small"), 8);
     let root = small.0.join("images");
     {
-        let bench = Bench::at(directory, root, |config| config.limits.min_free = 0).await;
+        let bench = Bench::at(tempfile::tempdir().unwrap(), root, |config| config.limits.min_free = 0).await;
         let fits = ImageBuilder::new("fits", "v1").layer(Layer::new().file("f", 0o644, noise(1 << 20)));
         let kept = bench.push_and_pull(&fits, "fits:v1").await;
         let before = bench.tree();
@@ -70,6 +71,7 @@ async fn a_full_disk_fails_the_pull_and_nothing_else() {
         bench.push_and_pull(&next, "next:v1").await;
     }
     drop(small);
+    outer.close().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

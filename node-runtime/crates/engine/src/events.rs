@@ -223,22 +223,7 @@ mod tests {
 
     fn event() -> Event {
         let id = PodId::from_random([3; 32]);
-        let record = Arc::new(PodRecord {
-            config: berth_model::PodConfig::default(),
-            created_at: 1,
-            boot_id: String::new(),
-            phase: PodPhase::Ready,
-            monitor: None,
-            network: None,
-            init_pid: None,
-            init_cgroup: None,
-            phases: berth_model::Phases::default(),
-            ran: crate::record::Span::default(),
-            resized: None,
-            oom_kills: 0,
-            selinux_level: None,
-            containers: std::collections::BTreeMap::new(),
-        });
+        let record = Arc::new(PodRecord::of_test(berth_model::PodConfig::default()));
         Event { kind: Created, id: id.to_string(), at: 1, pod: PodView { id, record } }
     }
 

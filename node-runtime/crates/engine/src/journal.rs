@@ -182,22 +182,7 @@ mod tests {
         let pod = PodId::from_random([3; 32]);
         let mut config = berth_model::PodConfig::default();
         config.metadata.name = "web".into();
-        let record = PodRecord {
-            config,
-            created_at: 1,
-            boot_id: String::new(),
-            phase: crate::record::PodPhase::Ready,
-            monitor: None,
-            network: None,
-            init_pid: None,
-            init_cgroup: None,
-            phases: berth_model::Phases::default(),
-            ran: crate::record::Span::default(),
-            resized: None,
-            oom_kills: 0,
-            selinux_level: None,
-            containers: BTreeMap::new(),
-        };
+        let record = PodRecord::of_test(config);
         journal.changed(EventKind::Created, pod.as_str(), &pod, &record);
         journal.changed(EventKind::Stopped, &"c".repeat(64), &pod, &record);
         let inner = journal.inner();

@@ -114,6 +114,27 @@ pub struct PodRecord {
 }
 
 impl PodRecord {
+    /// The record of a pod that is ready and has nothing, for unit tests.
+    #[cfg(test)]
+    pub(crate) fn of_test(config: PodConfig) -> Self {
+        Self {
+            config,
+            created_at: 1,
+            boot_id: String::new(),
+            phase: PodPhase::Ready,
+            monitor: None,
+            network: None,
+            init_pid: None,
+            init_cgroup: None,
+            phases: berth_model::Phases::default(),
+            ran: Span::default(),
+            resized: None,
+            oom_kills: 0,
+            selinux_level: None,
+            containers: BTreeMap::new(),
+        }
+    }
+
     /// State as the CRI knows it.
     pub fn state(&self) -> PodState {
         match self.phase {

@@ -70,10 +70,13 @@ impl Walk {
     /// Adds phases that another process measured inside a step; their offsets count from `origin`.
     pub(crate) fn adopt(&mut self, step: &str, origin: Instant, inner: Phases) {
         let origin = micros(origin.saturating_duration_since(self.begun));
+        let whole = format!("{}/{step}", self.operation);
+        // The process is at work before its spawn has returned; a part is told within its whole all the same.
+        let first = self.phases.0.iter().rfind(|p| p.name == whole).map_or(0, |p| p.at);
         for phase in inner.0 {
             self.metrics.inner_phase(self.operation, &phase);
-            let name = format!("{}/{step}/{}", self.operation, phase.name);
-            self.phases.0.push(berth_model::Phase { name, at: origin.saturating_add(phase.at), ..phase });
+            let (name, at) = (format!("{whole}/{}", phase.name), origin.saturating_add(phase.at).max(first));
+            self.phases.0.push(berth_model::Phase { name, at, ..phase });
         }
     }
 
@@ -147,10 +150,15 @@ mod tests {
         let inner = berth_model::Phase { name: "mounts".into(), at: 10, micros: 20 };
         walk.adopt("setup", origin, Phases(vec![inner]));
         walk.step("exec", async { Ok(()) }).await.unwrap();
+        // Began while `setup` was under way.
+        walk.adopt("exec", origin, Phases(vec![berth_model::Phase { name: "early".into(), at: 0, micros: 0 }]));
         let timeline = walk.timeline();
         let names: Vec<_> = timeline.phases.0.iter().map(|p| p.name.as_str()).collect();
-        assert_eq!(names, ["start/setup", "start/setup/systemd", "start/setup/mounts", "start/exec"]);
-        let [setup, systemd, mounts, exec] = &timeline.phases.0[..] else { panic!("four phases") };
+        assert_eq!(
+            names,
+            ["start/setup", "start/setup/systemd", "start/setup/mounts", "start/exec", "start/exec/early"]
+        );
+        let [setup, systemd, mounts, exec, _] = &timeline.phases.0[..] else { panic!("five phases") };
         assert!(setup.at < 5000 && systemd.at >= 5000 && mounts.at == systemd.at + 10, "{timeline:?}");
         assert!(exec.at >= setup.at + setup.micros && timeline.micros >= exec.at, "{timeline:?}");
         assert!(timeline.began > 0);

@@ -1,6 +1,7 @@
 //! `berth ps`: containers.
 use crate::commands::connect;
 use crate::commands::listing::{self, ContainerView, PodView};
+use crate::commands::output::choice::Choice;
 use crate::commands::output::filter::{Filters, Match, Seen as Has};
 use crate::commands::output::list::{Column, Row, Seen, Show, joined_labels};
 use crate::commands::phases::{longest, total};
@@ -36,18 +37,8 @@ Fields of -o json and -o yaml: a list of containers with
   logPath pid command mounts labels phases, and pod with id name namespace uid ips ports
 Times are RFC 3339 in UTC, empty for not yet.")]
 pub struct Options {
-    /// Stopped ones too
-    #[arg(short, long)]
-    all: bool,
-    /// Keep what fits KEY=VALUE
-    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
-    filters: Vec<String>,
-    /// The N that were created last, in whatever state
-    #[arg(short = 'n', long, value_name = "N")]
-    last: Option<usize>,
-    /// The one that was created last, in whatever state
-    #[arg(short, long, conflicts_with = "last")]
-    latest: bool,
+    #[command(flatten)]
+    choice: Choice,
     #[command(flatten)]
     show: Show,
 }
@@ -104,17 +95,13 @@ const KEYS: &[(&str, Match)] = &[
 
 /// Lists them.
 pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
-    let filters = Filters::parse(&options.filters, KEYS)?;
+    let filters = options.choice.filters(KEYS)?;
     let (mut runtime, _) = connect::cri(layout).await?;
     let pods = listing::list_whole(&mut runtime, options.show.more_than_table()).await?;
-    let by_state = ["status", "state", "exited"].iter().any(|key| filters.values(key).next().is_some());
-    let last = if options.latest { Some(1) } else { options.last };
+    let all = options.choice.every_state(&filters, &["status", "state", "exited"]);
     let mut rows = rows(pods);
-    rows.retain(|row| kept(row, &filters, options.all || by_state || last.is_some()));
-    if let Some(last) = last {
-        rows.sort_by_key(|row| std::cmp::Reverse(row.container.created_nanos));
-        rows.truncate(last);
-    }
+    rows.retain(|row| kept(row, &filters, all));
+    options.choice.keep_newest(&mut rows, |row| row.container.created_nanos);
     options.show.rows(&rows, COLUMNS)
 }
 

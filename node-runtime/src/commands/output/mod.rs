@@ -1,5 +1,6 @@
 //! Standard output: a reader that goes away ends the program without a word, as it would end cat(1). Tables only look; the
 //! fields of `-o json` and `-o yaml` are what scripts may rely on.
+pub mod choice;
 pub mod filter;
 pub mod list;
 pub mod template;

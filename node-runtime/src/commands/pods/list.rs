@@ -1,5 +1,6 @@
 //! `berth pods`.
 use crate::commands::listing::{self, PodView};
+use crate::commands::output::choice::Choice;
 use crate::commands::output::filter::{Filters, Match, Seen as Has};
 use crate::commands::output::list::{Column, Row, Seen, Show, joined_labels};
 use crate::commands::phases::{longest, total};
@@ -26,18 +27,8 @@ Fields of -o json and -o yaml: a list of pods with
   id name namespace uid attempt state createdAt ips labels ports phases containers
 each container as `berth ps -o json` has it, without its pod.")]
 pub struct Options {
-    /// Those that are not ready too
-    #[arg(short, long)]
-    all: bool,
-    /// Keep what fits KEY=VALUE
-    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
-    filters: Vec<String>,
-    /// The N that were created last, in whatever state
-    #[arg(short = 'n', long, value_name = "N")]
-    last: Option<usize>,
-    /// The one that was created last, in whatever state
-    #[arg(short, long, conflicts_with = "last")]
-    latest: bool,
+    #[command(flatten)]
+    choice: Choice,
     #[command(flatten)]
     show: Show,
 }
@@ -66,17 +57,12 @@ impl Row for PodView {
 
 /// Lists them.
 pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
-    let filters = Filters::parse(&options.filters, KEYS)?;
+    let filters = options.choice.filters(KEYS)?;
     let (mut runtime, _) = connect::cri(layout).await?;
     let mut pods = listing::list_whole(&mut runtime, options.show.more_than_table()).await?;
-    let by_state = ["status", "state"].iter().any(|key| filters.values(key).next().is_some());
-    let last = if options.latest { Some(1) } else { options.last };
-    let all = options.all || by_state || last.is_some();
+    let all = options.choice.every_state(&filters, &["status", "state"]);
     pods.retain(|pod| (all || pod.state == "Ready") && kept(pod, &filters));
-    if let Some(last) = last {
-        pods.sort_by_key(|pod| std::cmp::Reverse(pod.created_nanos));
-        pods.truncate(last);
-    }
+    options.choice.keep_newest(&mut pods, |pod| pod.created_nanos);
     options.show.rows(&pods, COLUMNS)
 }
 

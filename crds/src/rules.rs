@@ -111,9 +111,9 @@ fn network(network: &Network) -> Result<()> {
             return Err(Error::invalid("spec.network.subnet6", "needs IPv6 in spec.network.ipFamilies"));
         }
     }
-    // RFC 791: every host takes 68 bytes. The upper bound is the loopback device's.
-    if network.mtu.is_some_and(|mtu| !(68..=65_536).contains(&mtu)) {
-        return Err(Error::invalid("spec.network.mtu", "must be 68 to 65536"));
+    // RFC 791: every host takes 68 bytes. The upper bound is that of pods' interfaces (veth).
+    if network.mtu.is_some_and(|mtu| !(68..=65_535).contains(&mtu)) {
+        return Err(Error::invalid("spec.network.mtu", "must be 68 to 65535"));
     }
     cni(&network.cni)
 }

@@ -275,9 +275,14 @@ async fn a_network_of_1_1_says_whether_it_is_ready_and_is_told_what_is_valid() {
     node.becomes_ready().await;
     let id = node.cri().run(&pod(&node.node, "kept")).await;
     let before = node.count("GC");
+    let torn = node.node.root().join("lib/cni/attachments/torn");
+    std::fs::create_dir(&torn).unwrap();
+    std::fs::write(torn.join("record.json"), "{").unwrap();
     node.node.kill_and_start().await;
     eventually("GC ran", async || (node.count("GC") > before && node.count("CHECK") > 0).then_some(())).await;
-    assert_eq!(node.told("GC")["cni.dev/valid-attachments"], json!([{ "containerID": id, "ifname": "eth0" }]));
+    let valid = json!([{ "containerID": id, "ifname": "eth0" }, { "containerID": "torn", "ifname": "eth0" }]);
+    assert_eq!(node.told("GC")["cni.dev/valid-attachments"], valid, "what cannot be read is valid too");
+    std::fs::remove_dir_all(&torn).unwrap();
     assert_eq!(node.told("CHECK")["prevResult"]["ips"][0]["address"], "10.71.0.9/24");
     // One answer that fails takes no node away; a plugin that hangs does.
     node.behave("STATUS", "hang");

@@ -178,3 +178,22 @@ async fn a_secret_of_a_configuration_is_told_to_its_plugin_alone() {
     assert!(figures["berth_events_total{event=\"cni_delete_failed\"}"] >= 1.0);
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_long_message_the_end_is_told_without_a_secret_of_several_lines() {
+    let node = CniNode::new(Path::new(DEBIAN)).await;
+    let mut hostile = node.hostile();
+    hostile["client_secret"] = json!("planted-Ab12\nplanted-\"Cd34\"\n");
+    node.network("1.0.0", &[hostile]);
+    node.becomes_ready().await;
+    node.behave("ADD", "leak");
+    let error = node.cri().try_run(&pod(&node.node, "leaky")).await.unwrap_err();
+    for part in ["ended with exit code 3", "<hidden>", "the last word"] {
+        assert!(error.message().contains(part), "{part}: {error}");
+    }
+    assert!(!error.message().contains("planted-"), "{error}");
+    assert_eq!(node.told("ADD")["client_secret"], "planted-Ab12\nplanted-\"Cd34\"\n");
+    node.clean().await;
+    assert!(!std::fs::read_to_string(node.node.log()).unwrap().contains("planted-"), "the log has it");
+    node.finish().await;
+}

@@ -265,6 +265,7 @@ case "$how" in
   error) echo 'the switch does not answer' >&2; fail 7 'vlan 12 does not exist' 'ask the network team' ;;
   busy) fail 50 'the agent is not up' '' ;;
   echo) echo "$input" >&2; fail 100 'cannot parse' "$(printf '%s' "$input" | tr -d '"{}' )" ;;
+  leak) head -c 100000 /dev/zero | tr '\0' x >&2; printf '%s\nthe last word\n' "$input" >&2; exit 3 ;;
   exit) echo 'a last word' >&2; exit 3 ;;
   children) child ;;
   fail-*)

@@ -53,8 +53,8 @@ impl BridgeConfig {
         }
     }
 
-    /// Checks names and ranges. Errors: `InvalidArgument` naming the field.
-    pub(super) fn validate(&self) -> Result<()> {
+    /// Checks names and ranges, and asks the kernel nothing. Errors: `InvalidArgument` naming the field.
+    pub fn validate(&self) -> Result<()> {
         name("bridge", &self.bridge, NAME_MAX)?;
         name("table", &self.table, TABLE_MAX)?;
         if !PREFIX.contains(&self.subnet.prefix_len()) {

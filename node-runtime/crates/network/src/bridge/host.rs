@@ -137,15 +137,19 @@ impl Host {
     }
 
     /// Another MTU for the bridge and for pods that are connected from now on; `None` is that of the default route's interface.
+    /// After an error, the former one stays.
     pub(super) fn set_mtu(&mut self, mtu: Option<u32>) -> Result<()> {
-        self.config.mtu = mtu;
-        let Some(bridge) = self.bridge else { return Ok(()) };
-        let mtu = match mtu {
-            Some(mtu) => mtu,
-            None => uplink_mtu(&self.route.links()?, &self.route.routes()?),
-        };
-        self.route.execute(vec![route::set_mtu(bridge.index, &self.config.bridge, mtu)])?;
-        self.bridge = Some(BridgeLink { mtu, ..bridge });
+        let config = BridgeConfig { mtu, ..self.config.clone() };
+        config.validate()?;
+        if let Some(bridge) = self.bridge {
+            let mtu = match mtu {
+                Some(mtu) => mtu,
+                None => uplink_mtu(&self.route.links()?, &self.route.routes()?),
+            };
+            self.route.execute(vec![route::set_mtu(bridge.index, &config.bridge, mtu)])?;
+            self.bridge = Some(BridgeLink { mtu, ..bridge });
+        }
+        self.config = config;
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! The bridge network as the engine uses it: async, idempotent, never half done.
 //!
 //! Each call runs on a thread that may block, to its end, even if its caller goes away. Two locks: `host` (kernel) before
-//! `pool` (addresses and ports); never the other way round. Must not: be called before [`Bridge::ensure`], except `reconcile`
+//! `pool` (addresses and ports); never the other way round. What is told without blocking is `seen`, whose lock is never held
+//! over another one or over the kernel's work. Must not: be called before [`Bridge::ensure`], except `reconcile`
 //! and `destroy`.
 use super::config::{BridgeConfig, mac_of};
 use super::connect::POD_INTERFACE;
@@ -51,6 +52,8 @@ impl Reconciled {
 struct Inner {
     leases: Arc<dyn Leases>,
     host: Mutex<Host>,
+    /// What of `host` is told, as of its last change.
+    seen: Mutex<Seen>,
     pool: Mutex<Pool>,
     /// Pods whose attachment is under way.
     busy: Mutex<HashSet<PodId>>,
@@ -58,9 +61,21 @@ struct Inner {
     unreadable: Mutex<Vec<String>>,
 }
 
+/// What of a host is told to whoever must not wait for it.
+struct Seen {
+    config: BridgeConfig,
+    firewalls: Vec<ForwardDrop>,
+}
+
+impl Seen {
+    fn of(host: &Host) -> Self {
+        Self { config: host.config.clone(), firewalls: host.firewalls.clone() }
+    }
+}
+
 impl std::fmt::Debug for Bridge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bridge").field("config", &self.config()).finish_non_exhaustive()
+        f.debug_struct("Bridge").finish_non_exhaustive()
     }
 }
 
@@ -111,15 +126,16 @@ impl Bridge {
                 leases.put(subnet::KEY, &taken.encode()?).context(|| "record the subnet")?;
             }
             let pool = Mutex::new(Pool::new(&host.config, good));
-            let (host, busy, unreadable) = (Mutex::new(host), Mutex::default(), Mutex::new(unreadable));
-            Ok(Self { inner: Arc::new(Inner { leases, host, pool, busy, unreadable }) })
+            let (seen, host) = (Mutex::new(Seen::of(&host)), Mutex::new(host));
+            let (busy, unreadable) = (Mutex::default(), Mutex::new(unreadable));
+            Ok(Self { inner: Arc::new(Inner { leases, host, seen, pool, busy, unreadable }) })
         })
         .await
     }
 
     /// The configuration in force, with the subnets that were chosen.
     pub fn config(&self) -> BridgeConfig {
-        self.inner.host().config.clone()
+        self.inner.seen().config.clone()
     }
 
     /// How many addresses there are for pods, and how many are in use.
@@ -130,7 +146,7 @@ impl Bridge {
     /// The chains of the node's firewalls that drop what pods send out of the node and what comes for them, as
     /// [`Self::ensure`] and [`Self::maintain`] saw them last. Iptables' own is not among them: it is opened.
     pub fn firewalls(&self) -> Vec<ForwardDrop> {
-        self.inner.host().firewalls.clone()
+        self.inner.seen().firewalls.clone()
     }
 
     /// Brings the bridge (up, with the gateway's addresses), forwarding and the other sysctls, and the nftables tables with all
@@ -140,15 +156,23 @@ impl Bridge {
         self.run(|inner| {
             let mut host = inner.host();
             let (ports, owned) = inner.expected();
-            host.ensure(&ports, &owned)
+            let done = host.ensure(&ports, &owned);
+            inner.tell(&host);
+            done
         })
         .await
     }
 
     /// Sets the largest packet for pods that are attached from now on; `None` is that of the default route's interface. Pods that are
-    /// attached keep theirs.
+    /// attached keep theirs. Errors, after which the former one stays: `InvalidArgument`; whatever the kernel refuses.
     pub async fn set_mtu(&self, mtu: Option<u32>) -> Result<()> {
-        self.run(move |inner| inner.host().set_mtu(mtu)).await
+        self.run(move |inner| {
+            let mut host = inner.host();
+            host.set_mtu(mtu)?;
+            inner.tell(&host);
+            Ok(())
+        })
+        .await
     }
 
     /// Looks whether somebody broke the network, or a firewall came, and repairs it as [`Self::ensure`] does. Returns what was
@@ -160,11 +184,12 @@ impl Bridge {
             // What is being attached has its ports in the pool already, and in the kernel a little later.
             let busy = inner.busy.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let settled = inner.pool().host_ports_but(&busy);
-            let damage = host.damage(&ports, &settled, &owned)?;
-            if damage.is_some() {
-                host.ensure(&ports, &owned)?;
+            let mut damage = host.damage(&ports, &settled, &owned);
+            if let Ok(Some(_)) = damage {
+                damage = host.ensure(&ports, &owned).and(damage);
             }
-            Ok(damage)
+            inner.tell(&host);
+            damage
         })
         .await
     }
@@ -257,6 +282,15 @@ impl Bridge {
 impl Inner {
     fn host(&self) -> MutexGuard<'_, Host> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what is told of the host: after everything that may change it.
+    fn tell(&self, host: &Host) {
+        *self.seen() = Seen::of(host);
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -388,6 +422,7 @@ impl Inner {
         next.ensure(&[], &HashSet::new())?;
         *pool = Pool::new(&next.config, Vec::new());
         *host = next;
+        self.tell(&host);
         Ok(true)
     }
 }

@@ -6,6 +6,7 @@ use super::client::{Inner, blocking};
 use super::gc;
 use super::netns::is_pinned;
 use super::record::Stage;
+use super::request::INTERFACE;
 use super::secrets::Secrets;
 use super::version::{CHECK_FROM, STATUS_FROM};
 use berth_model::{PodId, Result};
@@ -129,6 +130,8 @@ async fn collect(inner: &Arc<Inner>) -> bool {
         let keep = entry.network == network.config.name && entry.pending.is_none();
         keep.then(|| (pod.to_string(), entry.interface.clone()))
     }));
+    // Which network these are of is not known, and one more name harms no plugin.
+    valid.extend(inner.unreadable.iter().map(|container| (container.clone(), INTERFACE.to_owned())));
     let bin_dirs = inner.config.borrow().bin_dirs.clone();
     let chain = Chain { network: &network.config, secrets: &network.secrets, bin_dirs: &bin_dirs };
     match chain.gc(&valid, Instant::now() + GC_LIMIT).await {

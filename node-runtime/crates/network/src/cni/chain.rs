@@ -3,6 +3,7 @@
 use super::call::{Target, Verb, attachment_input, environment, network_input};
 use super::config::{NetworkConfig, PluginConfig};
 use super::exec::{self, Call};
+use super::record::check_nesting;
 use super::result::{AddResult, supported_versions};
 use super::secrets::Secrets;
 use berth_model::{Error, ErrorKind, Result};
@@ -29,8 +30,8 @@ impl Chain<'_> {
             let previous = result.as_ref().map(|r| &r.raw);
             let input = attachment_input(self.network, plugin, target, previous);
             let output = self.call(Verb::Add, number, Some(target), &input, deadline).await?;
-            let parsed = AddResult::parse(&output).map_err(|e| self.told(Verb::Add, number, &e))?;
-            result = Some(parsed);
+            let parsed = AddResult::parse(&output).and_then(|parsed| check_nesting(&parsed.raw).map(|()| parsed));
+            result = Some(parsed.map_err(|e| self.told(Verb::Add, number, &self.about_hidden(&output, e)))?);
         }
         result.ok_or_else(|| Error::internal("a network without plugins"))
     }
@@ -123,9 +124,15 @@ impl Chain<'_> {
             verb,
             environment: environment(verb, target, self.bin_dirs),
             input: input.to_string().into_bytes(),
-            container: target.map(|t| t.container.as_str()),
         };
-        exec::run(call, deadline).await.map_err(|failure| self.told(verb, number, &failure.into_error()))
+        let told = |failure: exec::Failure| self.told(verb, number, &failure.hiding(self.secrets).into_error());
+        exec::run(call, deadline).await.map_err(told)
+    }
+
+    /// What is wrong with a result, in words that quote it without secrets: quotes are shortened.
+    fn about_hidden(&self, output: &[u8], e: Error) -> Error {
+        let hidden = self.secrets.hide(&String::from_utf8_lossy(output));
+        AddResult::parse(hidden.as_bytes()).err().unwrap_or(e)
     }
 
     /// An error as people get it: network, plugin, operation; without secrets.

@@ -36,6 +36,8 @@ pub(super) struct Inner {
     pub(super) state: watch::Sender<Arc<State>>,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
+    /// Ids of the attachments whose records cannot be read: they exist, and collections spare them.
+    pub(super) unreadable: Vec<String>,
     /// ADD, DEL and CHECK share it, GC has it alone (specification 1.1, section 4: GC).
     pub(super) gate: RwLock<()>,
     /// Wakes the task that deletes.
@@ -56,13 +58,14 @@ impl Cni {
     /// network is looked for before [`Self::follow`], and nothing is deleted before [`Self::recover`].
     /// Errors: the directory cannot be read.
     pub async fn open(directory: PathBuf, config: CniConfig, tell: Tell) -> Result<Self> {
-        let (store, ledger) = blocking(move || open(directory)).await?;
+        let (store, ledger, unreadable) = blocking(move || open(directory)).await?;
         let pod_cidrs = Mutex::new(store.read_cidrs());
         let inner = Inner {
             config: watch::Sender::new(config),
             state: watch::Sender::new(Arc::default()),
             store,
             ledger,
+            unreadable,
             gate: RwLock::default(),
             wake: Notify::new(),
             pod_cidrs,
@@ -88,12 +91,13 @@ impl Cni {
     }
 
     /// The node's pod CIDRs, one of each family: for plugins that declare the capability `ipRanges`. They are kept: the kubelet
-    /// tells them once, and this daemon may not be the one that it told.
-    pub async fn set_pod_cidrs(&self, cidrs: Vec<IpNet>) -> Result<()> {
-        let (inner, kept) = (self.inner.clone(), cidrs.clone());
-        blocking(move || inner.store.write_cidrs(&kept)).await?;
-        *self.inner.pod_cidrs.lock().unwrap_or_else(PoisonError::into_inner) = cidrs;
-        Ok(())
+    /// tells them once, and this daemon may not be the one that it told. Where the disk is full, they count for this one only.
+    pub async fn set_pod_cidrs(&self, cidrs: Vec<IpNet>) {
+        self.inner.pod_cidrs.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&cidrs);
+        let inner = self.inner.clone();
+        if let Err(e) = blocking(move || inner.store.write_cidrs(&cidrs)).await {
+            tracing::error!(error = %e, "the pod CIDRs cannot be kept; the next daemon has the former ones");
+        }
     }
 
     /// Gives a pod its network: loopback, then ADD of every plugin. After an error, [`Self::detach`] undoes what was done.
@@ -178,11 +182,11 @@ impl Cni {
     }
 }
 
-/// Loads the records. Those that were being added or deleted are to be deleted.
-fn open(directory: PathBuf) -> Result<(Store, Ledger)> {
+/// Loads the records, and the ids of those that cannot be read. Those that were being added or deleted are to be deleted.
+fn open(directory: PathBuf) -> Result<(Store, Ledger, Vec<String>)> {
     let store = Store::open(directory)?;
     let (records, unreadable) = store.load()?;
-    for torn in unreadable {
+    for torn in &unreadable {
         tracing::error!(pod = torn.id, problem = torn.problem, "CNI attachment cannot be read; it is left alone");
     }
     let cut_short = records.iter().filter(|(_, r)| r.stage != Stage::Attached);
@@ -199,7 +203,7 @@ fn open(directory: PathBuf) -> Result<(Store, Ledger)> {
             ledger.postpone(&pod, Held::at(&record.target.netns));
         }
     }
-    Ok((store, ledger))
+    Ok((store, ledger, unreadable.into_iter().map(|torn| torn.id).collect()))
 }
 
 impl Inner {
@@ -288,11 +292,14 @@ impl Inner {
             let mut record = inner.store.read(&id)?;
             let netns = Held::at(&record.target.netns);
             record.stage = Stage::Deleting;
-            inner.store.write(&id, &record, Sync::Later)?;
+            if let Err(e) = inner.store.write(&id, &record, Sync::Later) {
+                // The disk is full: a DEL needs no mark, but it does need the namespace.
+                tracing::warn!(pod = %id, error = %e, "CNI attachment is not marked; it is deleted nevertheless");
+            }
             Ok(netns)
         };
         blocking(mark).await.unwrap_or_else(|e| {
-            // Nothing was recorded yet, or the disk is full: a DEL needs no mark.
+            // Nothing was recorded yet.
             tracing::debug!(%pod, error = %e, "CNI attachment is not marked");
             None
         })

@@ -1,10 +1,11 @@
 //! Runs one plugin: an environment of its own, a deadline, limits on what it prints, and an end for whatever it leaves.
 //!
 //! A plugin is the leader of a process group. When it ends, and when its time is over, the group is killed: a helper that is
-//! to live on leaves it, as every daemon does (setsid). When the call failed, those are killed too.
+//! to live on leaves it, as every daemon does (setsid). When the call failed, those that it started are killed too.
 //! Must not: know what a call means, start a shell.
 use super::call::Verb;
-use super::result::{MAX_OUTPUT, PluginError, tidy};
+use super::result::{MAX_OUTPUT, PluginError, tidy, tidy_end};
+use super::secrets::Secrets;
 use super::strays;
 use berth_model::{Error, ErrorKind};
 use nix::sys::signal::{Signal, killpg};
@@ -18,8 +19,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How much of stderr is kept: its end.
-const MAX_COMPLAINT: usize = 2 << 10;
+/// How much of stderr is kept: its end. Much more than is told, so that a secret is there as a whole to be hidden.
+const MAX_COMPLAINT: usize = 16 << 10;
 /// How long pipes may stay open after the plugin ended: somebody else holds them then.
 const PIPE_LIMIT: Duration = Duration::from_millis(500);
 /// How long a killed plugin may take to go.
@@ -31,11 +32,9 @@ pub(super) struct Call<'a> {
     pub(super) verb: Verb,
     pub(super) environment: Vec<(&'static str, String)>,
     pub(super) input: Vec<u8>,
-    /// The attachment's `CNI_CONTAINERID`, if it is about one.
-    pub(super) container: Option<&'a str>,
 }
 
-/// Why a call failed.
+/// Why a call failed. Texts are whole, and shortened when they are told: what is shortened first may hold half a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     /// The plugin says so.
@@ -60,6 +59,19 @@ impl Failure {
         }
     }
 
+    /// The same without the secrets.
+    pub(super) fn hiding(self, secrets: &Secrets) -> Self {
+        match self {
+            Self::Told { error, stderr } => {
+                let (msg, details) = (secrets.hide(&error.msg), secrets.hide(&error.details));
+                Self::Told { error: PluginError { code: error.code, msg, details }, stderr: secrets.hide(&stderr) }
+            }
+            Self::Ended { how, stderr } => Self::Ended { how, stderr: secrets.hide(&stderr) },
+            Self::Late { stderr } => Self::Late { stderr: secrets.hide(&stderr) },
+            other @ (Self::Flood | Self::NotRun(_)) => other,
+        }
+    }
+
     pub(super) fn into_error(self) -> Error {
         Error::new(self.kind(), self.to_string())
     }
@@ -69,9 +81,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stderr = match self {
             Self::Told { error, stderr } => {
-                f.write_str(if error.msg.is_empty() { "failed" } else { &error.msg })?;
+                let msg = tidy(&error.msg);
+                f.write_str(if msg.is_empty() { "failed" } else { &msg })?;
                 if !error.details.is_empty() {
-                    write!(f, ": {}", error.details)?;
+                    write!(f, ": {}", tidy(&error.details))?;
                 }
                 write!(f, " (CNI error code {})", error.code)?;
                 stderr
@@ -87,16 +100,16 @@ impl fmt::Display for Failure {
             Self::Flood => return write!(f, "printed more than {} KiB and was killed", MAX_OUTPUT >> 10),
             Self::NotRun(problem) => return write!(f, "cannot be executed: {problem}"),
         };
-        if stderr.is_empty() { Ok(()) } else { write!(f, "; it wrote: {stderr}") }
+        if stderr.is_empty() { Ok(()) } else { write!(f, "; it wrote: {}", tidy_end(stderr)) }
     }
 }
 
 /// Runs it until it ends, or until the deadline. What it printed, if it succeeded.
 pub(super) async fn run(call: Call<'_>, deadline: Instant) -> Result<Vec<u8>, Failure> {
-    let (name, container) = (strays::new_call(), call.container.map(str::to_owned));
+    let name = strays::new_call();
     let result = run_one(call, &name, deadline).await;
     if result.is_err() {
-        let of = strays::Of::Call(name, container);
+        let of = strays::Of::Call(name);
         let killed = tokio::task::spawn_blocking(move || strays::kill_all(&of)).await;
         if let Ok(count @ 1..) = killed {
             tracing::warn!(count, "processes that a failed CNI plugin left are killed");
@@ -133,7 +146,7 @@ async fn run_one(call: Call<'_>, name: &str, deadline: Instant) -> Result<Vec<u8
     if let Some(group) = group {
         let _ = killpg(group, Signal::SIGKILL);
     }
-    let stderr = tidy(String::from_utf8_lossy(&stderr).trim());
+    let stderr = String::from_utf8_lossy(&stderr).trim().to_owned();
     match ended {
         Ended::By(status) if status.success() => Ok(stdout),
         Ended::By(status) => Err(failed(status, &stdout, stderr)),
@@ -240,6 +253,7 @@ fn failed(status: ExitStatus, stdout: &[u8], stderr: String) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cni::config::{Form, NetworkConfig};
     use std::os::unix::fs::PermissionsExt;
 
     fn script(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -250,11 +264,11 @@ mod tests {
         (dir, path)
     }
 
-    async fn call(text: &str, container: Option<&str>, limit: Duration) -> Result<Vec<u8>, Failure> {
+    async fn call(text: &str, limit: Duration) -> Result<Vec<u8>, Failure> {
         let (_dir, path) = script(text);
-        let mut environment = vec![("PATH", "/usr/bin:/bin".to_owned()), ("CNI_COMMAND", "ADD".to_owned())];
-        environment.extend(container.map(|c| ("CNI_CONTAINERID", c.to_owned())));
-        let call = Call { program: &path, verb: Verb::Add, environment, input: b"{\"a\": 1}".to_vec(), container };
+        let environment = [("PATH", "/usr/bin:/bin"), ("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "unit")];
+        let environment = environment.map(|(name, value)| (name, value.to_owned())).to_vec();
+        let call = Call { program: &path, verb: Verb::Add, environment, input: b"{\"a\": 1}".to_vec() };
         run(call, Instant::now() + limit).await
     }
 
@@ -264,25 +278,41 @@ mod tests {
     async fn a_plugin_reads_its_input_and_sees_no_environment_but_its_own() {
         // What the shell adds, and the name of the call, which differs each time.
         let own = "cat; env | sort | grep -v '^\\(PWD\\|_\\|SHLVL\\|OLDPWD\\|BERTH_CNI_CALL\\)='";
-        let out = call(own, None, LONG).await.unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "{\"a\": 1}CNI_COMMAND=ADD\nPATH=/usr/bin:/bin\n");
+        let out = String::from_utf8(call(own, LONG).await.unwrap()).unwrap();
+        assert_eq!(out, "{\"a\": 1}CNI_COMMAND=ADD\nCNI_CONTAINERID=unit\nPATH=/usr/bin:/bin\n");
     }
 
     #[tokio::test]
     async fn failures_say_what_happened() {
-        let told = call(r#"echo '{"code": 7, "msg": "bad field", "details": "mtu"}'; exit 1"#, None, LONG).await;
+        let told = call(r#"echo '{"code": 7, "msg": "bad field", "details": "mtu"}'; exit 1"#, LONG).await;
         assert_eq!(told.unwrap_err().to_string(), "bad field: mtu (CNI error code 7)");
-        let ended = call("echo why >&2; exit 3", None, LONG).await.unwrap_err().to_string();
+        let ended = call("echo why >&2; exit 3", LONG).await.unwrap_err().to_string();
         assert_eq!(ended, "ended with exit code 3 without an error in CNI's form; it wrote: why");
-        let crashed = call("kill -SEGV $$", None, LONG).await.unwrap_err().to_string();
+        let crashed = call("kill -SEGV $$", LONG).await.unwrap_err().to_string();
         assert_eq!(crashed, "was ended by SIGSEGV (11)");
-        let flood = call("while true; do echo 0123456789012345678901234567890123456789; done", None, LONG).await;
+        let flood = call("while true; do echo 0123456789012345678901234567890123456789; done", LONG).await;
         assert_eq!(flood.unwrap_err(), Failure::Flood);
-        let busy = call(r#"echo '{"code": 11, "msg": "later"}'; exit 1"#, None, LONG).await.unwrap_err();
+        let busy = call(r#"echo '{"code": 11, "msg": "later"}'; exit 1"#, LONG).await.unwrap_err();
         assert_eq!(busy.kind(), ErrorKind::Unavailable);
-        let long =
-            call("head -c 100000 /dev/zero | tr '\\0' x >&2; echo end >&2; exit 1", None, LONG).await.unwrap_err();
-        assert!(long.to_string().len() < 1200, "{long}");
+        let long = call("head -c 100000 /dev/zero | tr '\\0' x >&2; echo end >&2; exit 1", LONG).await.unwrap_err();
+        assert!(long.to_string().len() < 1200 && long.to_string().ends_with("xxx end"), "{long}");
+    }
+
+    #[tokio::test]
+    async fn secrets_are_hidden_before_anything_is_shortened() {
+        let config = r#"{"cniVersion": "1.0.0", "name": "n", "type": "x", "token": "first line\nsecond line\n"}"#;
+        let secrets = Secrets::of(&NetworkConfig::parse(config.as_bytes(), Form::Single).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        // Shortened first, one would end within the secret, and the other one would begin there.
+        let (before, after) = ("x".repeat(790), "y".repeat(790));
+        let error = serde_json::json!({
+            "code": 7, "msg": format!("{before}first line\nsecond line"), "details": config,
+        });
+        std::fs::write(dir.path().join("out"), error.to_string()).unwrap();
+        std::fs::write(dir.path().join("err"), format!("{config}first line\nsecond line{after}")).unwrap();
+        let text = format!("cat {0}/err >&2; cat {0}/out; exit 1", dir.path().display());
+        let told = call(&text, LONG).await.unwrap_err().hiding(&secrets).to_string();
+        assert!(!told.contains("line") && told.contains("x<hidden>: ") && told.ends_with("yyy"), "{told}");
     }
 
     #[tokio::test]
@@ -290,7 +320,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         let begun = std::time::Instant::now();
-        let out = call(&format!("sleep 1000 & echo $! > {}; echo done", file.display()), None, LONG).await.unwrap();
+        let out = call(&format!("sleep 1000 & echo $! > {}; echo done", file.display()), LONG).await.unwrap();
         assert_eq!(out, b"done\n");
         assert!(begun.elapsed() < Duration::from_secs(10), "the child's pipe is not waited for");
         let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
@@ -306,8 +336,7 @@ mod tests {
             inside.display(),
             outside.display()
         );
-        let container = format!("stray-{}", std::process::id());
-        let late = call(&text, Some(&container), Duration::from_secs(2)).await.unwrap_err();
+        let late = call(&text, Duration::from_secs(2)).await.unwrap_err();
         assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
         for file in [inside, outside] {
             let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
@@ -315,10 +344,31 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn what_a_call_left_for_good_outlives_one_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let text = format!(
+            "setsid sh -c 'echo $$ > {0}; exec sleep 1000' < /dev/null > /dev/null 2>&1 & \
+             while [ ! -s {0} ]; do sleep 0.01; done",
+            file.display()
+        );
+        call(&text, LONG).await.unwrap();
+        call("exit 1", LONG).await.unwrap_err();
+        let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        let lives = !has_ended(pid);
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        assert!(lives, "the helper of a call that succeeded is killed");
+    }
+
+    fn has_ended(pid: i32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+    }
+
     async fn ends(pid: i32) -> bool {
         for _ in 0..200 {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            if stat.is_empty() || stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')) {
+            if has_ended(pid) {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

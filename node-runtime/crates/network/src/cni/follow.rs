@@ -25,7 +25,7 @@ const LOOK_SOON: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long STATUS, or VERSION of one plugin, may take.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
-/// Pause between two STATUS of a network that is ready.
+/// Pause between two STATUS of a network that is ready, also after a strike.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// A network that was ready is not ready any more when STATUS fails as often as this: an agent that restarts takes no node
 /// away.
@@ -117,7 +117,7 @@ impl Follower {
         let well = state.problem.is_none();
         self.former = Some(looked);
         self.publish(state);
-        well && self.strikes == 0
+        well
     }
 
     fn announce(&self, config: &CniConfig, found: &Found) {
@@ -169,7 +169,8 @@ impl Follower {
         }
         let former = self.inner.state.borrow().problem.clone();
         let recent = self.asked.is_some_and(|asked| asked.elapsed() < STATUS_EVERY);
-        if recent && self.strikes == 0 && former.is_none() {
+        // Strikes are as far apart; a network that is not ready is asked at every look.
+        if recent && former.is_none() {
             return None;
         }
         let answer = chain.status(Instant::now() + ASK_LIMIT).await;

@@ -1,6 +1,7 @@
 //! A directory of configurations to the one network that pods get: the first valid file in name order, as containerd takes it.
 //! Must not: run plugins.
 use super::config::{Form, MAX_CONFIG, MAX_PLUGINS, NetworkConfig, PluginConfig};
+use super::record::check_recordable;
 use super::secrets::Secrets;
 use berth_model::{Error, Result, ResultExt};
 use nix::fcntl::OFlag;
@@ -85,6 +86,7 @@ fn read_network(file: &Path) -> Result<NetworkConfig> {
         return Err(Error::invalid("plugins", problem));
     }
     debug_assert!(config.plugins.len() <= MAX_PLUGINS);
+    check_recordable(&config).context(|| "with all its plugins, as it is recorded for DEL")?;
     Ok(config)
 }
 
@@ -193,5 +195,15 @@ mod tests {
         assert_eq!(kinds, ["bridge", "tuning", "portmap"]);
         fs::write(dir.path().join("good/30-bad.conf"), r#"{"type": "a/b"}"#).unwrap();
         assert!(load(dir.path()).unwrap().refused[0].contains("30-bad.conf: type:"));
+    }
+
+    #[test]
+    fn a_network_that_del_could_not_read_from_its_record_is_refused() {
+        let half = format!(r#"{{"type": "tuning", "x": "{}"}}"#, "y".repeat(MAX_CONFIG / 2));
+        let dir = dir(&[("10-a.conflist", GOOD), ("good/1.conf", &half)]);
+        assert!(load(dir.path()).unwrap().network.is_some());
+        fs::write(dir.path().join("good/2.conf"), &half).unwrap();
+        let refused = load(dir.path()).unwrap().refused.join("");
+        assert!(refused.contains("10-a.conflist: with all its plugins") && refused.contains("256 KiB"), "{refused}");
     }
 }

@@ -47,6 +47,21 @@ impl Attachment {
     }
 }
 
+/// Whether DEL will read the configuration from its record: it is longer there than in its file, and may be of several.
+/// Errors: as those of [`NetworkConfig::parse`].
+pub(super) fn check_recordable(config: &NetworkConfig) -> Result<()> {
+    let value = config.to_value();
+    NetworkConfig::parse(value.to_string().as_bytes(), Form::List)?;
+    check_nesting(&value)
+}
+
+/// Refuses what could be recorded and then not be read again: readers have a limit of nesting, and a record and its envelope
+/// are around what is recorded. Errors: `Internal`.
+pub(super) fn check_nesting(recorded: &impl Serialize) -> Result<()> {
+    let read = serde_json::to_string(&[[recorded]]).and_then(|text| serde_json::from_str::<Value>(&text));
+    read.map(drop).map_err(|e| Error::internal(format!("cannot be recorded: {e}")))
+}
+
 /// The records of all attachments. All calls block.
 pub(super) struct Store {
     records: Records<Attachment>,
@@ -106,6 +121,27 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_could_not_be_read_from_a_record_is_not_recorded() {
+        let nested = |depth: usize| {
+            let inner = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            let text = format!(r#"{{"cniVersion": "1.0.0", "name": "n", "type": "x", "a": {inner}}}"#);
+            NetworkConfig::parse(text.as_bytes(), Form::Single).unwrap()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().to_owned()).unwrap();
+        let pod = PodId::from_random([3; 32]);
+        for depth in 1..126 {
+            let config = nested(depth);
+            let (stage, file, target) = (Stage::Adding, String::new(), Target::default());
+            let record = Attachment { stage, file, config: config.to_value(), target, result: None };
+            store.write(&pod, &record, Sync::Later).unwrap();
+            let readable = store.read(&pod).is_ok_and(|record| record.network().is_ok());
+            assert_eq!(check_recordable(&config).is_ok(), readable, "{depth}");
+        }
+        assert!(check_recordable(&nested(100)).is_ok() && check_recordable(&nested(125)).is_err());
+    }
 
     #[test]
     fn a_record_has_all_that_del_needs() {

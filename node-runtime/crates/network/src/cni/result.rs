@@ -149,11 +149,11 @@ pub struct PluginError {
 }
 
 impl PluginError {
-    /// Reads one; `None` when that is none.
+    /// Reads one; `None` when that is none. Its texts are as long as they are, for secrets to be found in them.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..bytes.len().min(MAX_OUTPUT))?;
         let Ok(Value::Object(map)) = serde_json::from_slice(bytes) else { return None };
-        let text = |field: &str| tidy(map.get(field).and_then(Value::as_str).unwrap_or_default());
+        let text = |field: &str| plain(map.get(field).and_then(Value::as_str).unwrap_or_default());
         let error = Self { code: map.get("code")?.as_u64()?, msg: text("msg"), details: text("details") };
         (error.code > 0 || !error.msg.is_empty()).then_some(error)
     }
@@ -169,13 +169,28 @@ pub fn supported_versions(bytes: &[u8]) -> Option<Vec<String>> {
     Some(all.iter().take(MAX_ENTRIES).filter_map(Value::as_str).map(tidy).collect())
 }
 
+/// A text without control characters.
+pub fn plain(text: &str) -> String {
+    let kept: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    kept.trim().to_owned()
+}
+
 /// A plugin's text for a message: without control characters, and not too long.
 pub fn tidy(text: &str) -> String {
-    let mut kept: String = text.chars().take(MAX_TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(MAX_TEXT).is_some() {
-        kept.push_str(" (shortened)");
+    let kept = plain(text);
+    match kept.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{} (shortened)", kept[..end].trim_end()),
+        None => kept,
     }
-    kept.trim().to_owned()
+}
+
+/// The same for what a plugin wrote on stderr: its last words are those that tell why.
+pub fn tidy_end(text: &str) -> String {
+    let kept = plain(text);
+    match kept.char_indices().rev().nth(MAX_TEXT) {
+        Some((before, c)) => format!("(shortened) {}", kept[before + c.len_utf8()..].trim_start()),
+        None => kept,
+    }
 }
 
 #[cfg(test)]
@@ -240,6 +255,11 @@ mod tests {
         assert_eq!(PluginError::parse(b"{}"), None);
         assert_eq!(PluginError::parse(b"panic: runtime error"), None);
         assert_eq!(tidy(&"x".repeat(5000)).len(), MAX_TEXT + " (shortened)".len());
+        let long = format!("{}end\n", "\u{e4}".repeat(5000));
+        let end = tidy_end(&long);
+        assert!(end.starts_with("(shortened) \u{e4}") && end.ends_with("end"), "{end}");
+        assert_eq!(end.chars().count(), MAX_TEXT + "(shortened) ".len());
+        assert_eq!((tidy_end(" a\nb "), tidy_end(&"x".repeat(MAX_TEXT))), ("a b".to_owned(), "x".repeat(MAX_TEXT)));
         let versions = supported_versions(br#"{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", 3, "1.0.0"]}"#);
         assert_eq!(versions.unwrap(), ["0.4.0", "1.0.0"]);
         assert_eq!(supported_versions(b"{}"), None);

@@ -1,6 +1,6 @@
 //! Processes that plugins left: found by the environment that every one of them inherits, so those are found too that left
 //! the plugin's process group, and those of a daemon that was killed.
-//! Must not: touch a process that was not started for the attachment.
+//! Must not: touch a process that was not started for the attachment, or by the call.
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -12,15 +12,15 @@ const MAX_ENVIRONMENT: u64 = 64 << 10;
 const GONE_LIMIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The variable that names one call, for those that are about no container (STATUS, GC).
+/// The variable that names one call: what a call about the same attachment left before is none of its business.
 pub(super) const CALL: &str = "BERTH_CNI_CALL";
 
 /// Whose processes are meant.
 pub(super) enum Of {
     /// Those that were started for one of these attachments, by whichever daemon.
     Containers(Vec<String>),
-    /// Those of one call, by the value of [`CALL`], and of its attachment.
-    Call(String, Option<String>),
+    /// Those of one call, by the value of [`CALL`].
+    Call(String),
 }
 
 /// A name for a call that no other call has, of a former daemon neither.
@@ -75,9 +75,7 @@ fn is_plugins(pid: i32, of: &Of) -> bool {
     let for_container = |container: &String| value(b"CNI_CONTAINERID=") == Some(container.as_bytes());
     let meant = match of {
         Of::Containers(containers) => containers.iter().any(for_container),
-        Of::Call(call, container) => {
-            value(format!("{CALL}=").as_bytes()) == Some(call.as_bytes()) || container.iter().any(for_container)
-        }
+        Of::Call(call) => value(format!("{CALL}=").as_bytes()) == Some(call.as_bytes()),
     };
     value(b"CNI_COMMAND=").is_some() && meant
 }

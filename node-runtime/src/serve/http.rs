@@ -20,6 +20,9 @@ use tokio::task::JoinHandle;
 const CONNECTIONS: usize = 16;
 /// How long a client may take to send its request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How often, and with which pause, the former address is tried when another one cannot be had.
+const RETURNS: u32 = 10;
+const RETURN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a scrape reads.
 struct Scraped {
@@ -62,27 +65,50 @@ impl Http {
 
     /// Moves to another address; scrapes under way go on. On an error the former address is served still.
     pub async fn rebind(&mut self, address: &str) -> Result<()> {
-        if self.wish == address {
+        if self.wish == address && self.accepts() {
             return Ok(());
         }
-        let listener = match bind(address).await {
-            Ok(listener) => listener,
-            // The same port on another address of the node: the two exclude each other.
-            Err(_) => {
-                self.accepting.abort();
-                let _ = (&mut self.accepting).await;
-                match bind(address).await {
-                    Ok(listener) => listener,
-                    Err(e) => {
-                        self.take(bind(&self.wish).await?)?;
-                        return Err(e);
-                    }
-                }
+        let mut listener = bind(address).await;
+        if listener.as_ref().is_err_and(in_use) {
+            // Perhaps by ourselves: the same port on another address of the node, and the two exclude each other.
+            self.hang_up().await;
+            if let Ok(found) = bind(address).await {
+                listener = Ok(found);
             }
-        };
-        self.take(listener)?;
-        self.wish = address.to_owned();
-        Ok(())
+        }
+        let moved = listener.and_then(|listener| self.take(listener));
+        if moved.is_ok() {
+            self.wish = address.to_owned();
+        } else if !self.accepts() {
+            self.go_back().await;
+        }
+        moved
+    }
+
+    fn accepts(&self) -> bool {
+        !self.accepting.is_finished()
+    }
+
+    /// Gives the address up.
+    async fn hang_up(&mut self) {
+        // A task that was waited for must not be waited for again.
+        if self.accepts() {
+            self.accepting.abort();
+            let _ = (&mut self.accepting).await;
+        }
+    }
+
+    /// Serves again where it did before.
+    async fn go_back(&mut self) {
+        let former = self.address.borrow().clone();
+        for _ in 0..RETURNS {
+            match bind(&former).await.and_then(|listener| self.take(listener)) {
+                Ok(()) => return,
+                Err(e) => tracing::warn!(error = %format!("{e:#}"), "the former metrics address is not free yet"),
+            }
+            tokio::time::sleep(RETURN_PAUSE).await;
+        }
+        tracing::error!(address = former, "metrics are served no more: the former address is lost");
     }
 
     fn take(&mut self, listener: TcpListener) -> Result<()> {
@@ -93,6 +119,11 @@ impl Http {
         self.address.send_replace(address);
         Ok(())
     }
+}
+
+/// Whether somebody listens there, or on another address that excludes it.
+fn in_use(e: &anyhow::Error) -> bool {
+    e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::AddrInUse)
 }
 
 fn accept(listener: TcpListener, scraped: Arc<Scraped>, permits: Arc<Semaphore>) -> JoinHandle<()> {

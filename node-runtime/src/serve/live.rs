@@ -61,8 +61,10 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
     let gauges = Gauges::new(metrics)?;
     let metrics = metrics.clone();
     let (mut current, mut refused) = (standing.live().current.clone(), standing.live().refused.clone());
-    let mut in_force = current.borrow_and_update().clone();
+    let mut in_force = standing.started();
     followers.log.set(in_force.log_level);
+    // What changed during the start is applied in a first round.
+    current.mark_changed();
     gauges.set(&standing);
     tokio::spawn(async move {
         loop {

@@ -13,11 +13,12 @@ const FIELD: &str = "spec.registries";
 /// Certificates and keys are renewed on disk; how often their files are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(30);
 
-/// Follows from `first`, which is in force.
+/// Follows from `first`, which is in force. What of it cannot be had is told at once.
 pub fn follow(standing: Standing, layout: Layout, images: Images, first: ClientConfig) {
-    let mut in_force = first;
+    let (mut in_force, mut refused) = (first, None);
     let mut current = standing.live().current.clone();
-    current.borrow_and_update();
+    // The first round is for what changed, or was found wrong, during the start.
+    current.mark_changed();
     tokio::spawn(async move {
         loop {
             let changed = tokio::time::timeout(LOOK_AT_FILES, current.changed()).await;
@@ -29,23 +30,30 @@ pub fn follow(standing: Standing, layout: Layout, images: Images, first: ClientC
             let read = tokio::task::spawn_blocking(move || registries::client_config(&settings, &place)).await;
             let Ok((mut wanted, problems)) = read else { continue };
             wanted.observer.clone_from(&in_force.observer);
-            if registries::same(&wanted, &in_force) {
-                continue;
+            if !registries::same(&wanted, &in_force) {
+                refused = match Client::new(wanted.clone()) {
+                    Ok(client) => {
+                        images.set_client(client);
+                        None
+                    }
+                    Err(e) => Some(format!("{e}; the former settings stay in force")),
+                };
+                // Also where it was refused: it is not tried again before it changes.
+                in_force = wanted;
             }
-            let refused = match Client::new(wanted.clone()) {
-                Ok(client) => {
-                    images.set_client(client);
-                    None
-                }
-                Err(e) => Some(format!("{e}; the former settings stay in force")),
-            };
-            // Also where it was refused: it is not tried again before it changes.
-            in_force = wanted;
-            let problems: Vec<String> = problems.into_iter().chain(refused).collect();
-            for problem in &problems {
-                tracing::error!(problem, "registry settings cannot be applied");
-            }
-            standing.report(FIELD, (!problems.is_empty()).then(|| problems.join("; ")));
+            // A problem need not change the client: it may be a file that is missing still, or there again.
+            told(&standing, problems.into_iter().chain(refused.clone()).collect());
         }
     });
+}
+
+/// What is told changes with the problems, not with the settings.
+fn told(standing: &Standing, problems: Vec<String>) {
+    let problem = (!problems.is_empty()).then(|| problems.join("; "));
+    if standing.report(FIELD, problem.clone()) {
+        match problem {
+            Some(problem) => tracing::error!(problem, "registry settings cannot be applied"),
+            None => tracing::info!("registry settings are applied after all"),
+        }
+    }
 }

@@ -83,7 +83,7 @@ pub async fn serve(
         metrics_address,
         bridge: daemon.network.as_ref().map(|n| n.bridge.clone()).unwrap_or_default(),
     };
-    let node = NodeServer::new(NodeService::new(daemon.engine.clone(), facts));
+    let node = NodeServer::new(NodeService::new(daemon.engine.clone(), facts)).max_decoding_message_size(MAX_MESSAGE);
     let mut tasks = JoinSet::new();
     let router = Server::builder().add_service(runtime).add_service(image);
     tasks.spawn(run(router, listeners.cri, stopped.clone()));

@@ -15,19 +15,30 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::AbortHandle;
 
+/// The field that problems are told under.
+const FIELD: &str = "spec.runtime.streaming";
 /// How long the process may take until it listens. A fixed port may be held by the former daemon's process for a moment.
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take to end when it has no session.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// How long settings that no process could be started with are not tried again while a former process serves.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// The process, as the CRI's calls see it.
 pub struct Streaming {
     engine: Arc<Engine>,
-    running: Mutex<Option<Running>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: Option<Running>,
+    /// Settings that no process could be started with, and since when that is known.
+    refused: Option<(Settings, Instant)>,
 }
 
 struct Running {
@@ -38,15 +49,27 @@ struct Running {
     conversation: AbortHandle,
 }
 
+impl Running {
+    /// Whether a process with these settings needs the port that this one has.
+    fn excludes(&self, wanted: &Settings) -> bool {
+        wanted.bind.port() != 0 && wanted.bind.port() == self.settings.bind.port()
+    }
+}
+
+/// Whether one process serves both; how long a token is good is not its concern.
+fn alike(one: &Settings, other: &Settings) -> bool {
+    (one.bind, &one.tls) == (other.bind, &other.tls)
+}
+
 impl Streaming {
     /// Starts nothing yet.
     pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, running: Mutex::default() }
+        Self { engine, state: Mutex::default() }
     }
 
     /// Hangs up, as the daemon's end does, and waits for the process of a daemon without pods to end.
     pub async fn stop(&self) {
-        let Some(Running { process, conversation, .. }) = self.running.lock().await.take() else { return };
+        let Some(Running { process, conversation, .. }) = self.state.lock().await.running.take() else { return };
         conversation.abort();
         if tokio::time::timeout(STOP_LIMIT, process.ended()).await.is_err() {
             tracing::warn!(pid = process.pid, "the streaming process of a daemon without pods is killed");
@@ -85,23 +108,43 @@ impl Streaming {
         Ok(Running { base: format!("{scheme}://{address}"), settings: settings.clone(), process, conversation })
     }
 
-    /// Leaves a process whose settings are the former ones to its sessions. URLs that were given out lead to it until they expire, unless
-    /// its address is needed.
-    fn retire(&self, former: Running, wanted: &Settings) {
-        let Running { settings, process, conversation, .. } = former;
-        tracing::info!(
-            pid = process.pid,
-            "the streaming process ends with its last session: its settings have changed"
-        );
-        let same_port = wanted.bind.port() != 0 && wanted.bind.port() == settings.bind.port();
-        if same_port {
-            return conversation.abort();
+    /// Puts a process with the wanted settings in the place of the running one. On an error the running one stays, or one with its settings
+    /// is started again where the port had to be given up.
+    async fn renew(&self, running: &mut Option<Running>, wanted: &Settings) -> Result<()> {
+        let Some(former) = running.take_if(|r| !r.process.lives() || r.excludes(wanted)) else {
+            let started = self.start(wanted).await?;
+            if let Some(former) = running.replace(started) {
+                retire(former);
+            }
+            return Ok(());
+        };
+        tracing::info!(pid = former.process.pid, "the streaming process ends with its last session, for another one");
+        former.conversation.abort();
+        match self.start(wanted).await {
+            Ok(started) => {
+                *running = Some(started);
+                Ok(())
+            }
+            Err(e) if alike(&former.settings, wanted) => Err(e),
+            Err(e) => {
+                match self.start(&former.settings).await {
+                    Ok(again) => *running = Some(again),
+                    Err(e) => tracing::error!(error = %e, "nor does it start with the former settings"),
+                }
+                Err(e)
+            }
         }
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(settings.token_seconds)).await;
-            conversation.abort();
-        });
     }
+}
+
+/// Leaves a process whose settings are the former ones to its sessions. URLs that were given out lead to it until they expire.
+fn retire(former: Running) {
+    let Running { settings, process, conversation, .. } = former;
+    tracing::info!(pid = process.pid, "the streaming process ends with its last session: its settings have changed");
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(settings.token_seconds)).await;
+        conversation.abort();
+    });
 }
 
 fn arguments(settings: &Settings) -> Result<Vec<CString>> {
@@ -118,22 +161,31 @@ fn arguments(settings: &Settings) -> Result<Vec<CString>> {
 impl StreamingUrl for Streaming {
     async fn base(&self) -> Result<String> {
         let wanted = self.engine.settings().streaming.clone();
-        let mut running = self.running.lock().await;
-        if let Some(former) = running.take_if(|r| (r.settings.bind, &r.settings.tls) != (wanted.bind, &wanted.tls)) {
-            self.retire(former, &wanted);
+        let mut state = self.state.lock().await;
+        let State { running, refused } = &mut *state;
+        if let Some(running) = running.as_ref().filter(|r| r.process.lives()) {
+            if alike(&running.settings, &wanted) {
+                if refused.take().is_some() {
+                    self.engine.standing().report(FIELD, None);
+                }
+                return Ok(running.base.clone());
+            }
+            if refused.as_ref().is_some_and(|(what, since)| alike(what, &wanted) && since.elapsed() < TRY_AGAIN) {
+                return Ok(running.base.clone());
+            }
         }
-        if let Some(running) = &*running
-            && running.process.lives()
-        {
-            return Ok(running.base.clone());
+        let failed = self.renew(running, &wanted).await.err();
+        let problem = failed.as_ref().map(|e| e.message().to_owned());
+        if let Some(problem) = &problem {
+            tracing::error!(field = FIELD, problem, "a setting cannot be applied");
         }
-        let started = self.start(&wanted).await;
-        let problem = started.as_ref().err().map(|e| e.message().to_owned());
-        self.engine.standing().report("spec.runtime.streaming", problem);
-        let started = started?;
-        let base = started.base.clone();
-        *running = Some(started);
-        Ok(base)
+        *refused = problem.as_ref().map(|_| (wanted, Instant::now()));
+        self.engine.standing().report(FIELD, problem);
+        match (running.as_ref(), failed) {
+            // Sessions are served as before when the settings are bad.
+            (Some(running), _) => Ok(running.base.clone()),
+            (None, failed) => Err(failed.unwrap_or_else(|| Error::internal("there is no streaming process"))),
+        }
     }
 }
 

@@ -48,17 +48,20 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     // Facts first: limits are those that the daemon was started with.
     let facts = berth_oci::probe::probe()?;
     let documents = options.config.clone().unwrap_or_else(|| layout.etc.clone());
-    let check = Arc::new(|settings: &Settings| PolicySet::new(&settings.policies).map(drop));
+    let place = layout.clone();
+    let check = Arc::new(move |settings: &Settings| {
+        check_network(&place, settings).and_then(|()| PolicySet::new(&settings.policies).map(drop))
+    });
     let live = berth_settings::watch(documents.clone(), layout.lib.join("accepted-documents.json"), check)?;
     let standing = Standing::new(live);
-    let settings = standing.wanted();
+    let settings = standing.started();
     let metrics = Metrics::new()?;
     metrics.follow(&settings);
     let cgroups = Cgroups::probe(driver(&settings)).context("control groups")?;
     let database = Arc::new(Database::open(&layout.lib.join("berth.redb")).context("database")?);
-    let (mut wanted, problems) = registries::client_config(&settings, layout);
+    // What is wrong with them is told by whoever follows them (`serve/registry.rs`), from its first round on.
+    let (mut wanted, _) = registries::client_config(&settings, layout);
     wanted.observer = Some(metrics.registry_observer());
-    problems.iter().for_each(|problem| tracing::error!(problem, "registry settings cannot be applied"));
     let client = Client::new(wanted.clone()).context("registry client")?;
     let config = ImagesConfig { observer: metrics.observer(), ..images_config(layout, &settings) };
     let images = {
@@ -197,6 +200,15 @@ fn bridge_config(layout: &Layout, settings: &Settings) -> Result<Option<BridgeCo
     Ok(Some(config))
 }
 
+/// Refuses what the next start would refuse, before it is accepted. Errors: `InvalidArgument` naming the field.
+fn check_network(layout: &Layout, settings: &Settings) -> berth_model::Result<()> {
+    use berth_model::{Error, ErrorKind};
+    let refused = |e: anyhow::Error| Error::new(ErrorKind::InvalidArgument, format!("{e:#}"));
+    let config = bridge_config(layout, settings).map_err(refused)?;
+    let checked = config.map_or(Ok(()), |config| config.validate());
+    checked.map_err(|e| Error::new(e.kind(), format!("spec.network.{}", e.message())))
+}
+
 /// The CNI client. It looks for a network only where it is the one to connect pods; what it has still to delete, it deletes anyhow.
 async fn start_cni(layout: &Layout, settings: &Settings, metrics: &Metrics) -> Result<Cni> {
     let events = metrics.clone();
@@ -252,6 +264,31 @@ async fn launcher() -> Result<Launcher> {
 mod tests {
     use super::*;
     use berth_registry::ClientConfig;
+
+    #[test]
+    fn a_document_that_the_next_start_would_refuse_is_refused() {
+        let check = |network: &str| {
+            let text = format!(
+                "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {{ name: node }}\n\
+                 spec: {{ network: {{ {network} }} }}\n"
+            );
+            let settings = berth_settings::from_texts(&[("a.yaml".into(), text)]).unwrap();
+            check_network(&Layout::new(None).unwrap(), &settings).map_err(|e| e.message().to_owned())
+        };
+        for good in ["mode: Builtin", "mode: Builtin, ipFamilies: [IPv4, IPv6], mtu: 1400", "subnet: 10.85.0.5/24"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        let bad = [
+            ("subnet: 10.85.0.5/24", "spec.network.subnet: 10.85.0.5/24"),
+            ("subnet: 10.85.0.0/24, rangeStart: 10.86.0.9", "spec.network.rangeStart"),
+            ("subnet6: 'fe80::/64'", "spec.network.subnet6: fe80::/64"),
+            ("ipFamilies: [IPv4, IPv6], mtu: 1000", "spec.network.mtu: 1000"),
+        ];
+        for (network, begin) in bad {
+            let problem = check(&format!("mode: Builtin, {network}")).unwrap_err();
+            assert!(problem.starts_with(begin), "{network}: {problem}");
+        }
+    }
 
     /// What `berth config explain` says of limits is what holds.
     #[test]

@@ -143,7 +143,7 @@ async fn pull_with(node: &Node, reference: &str, auth: AuthConfig) -> Result<Str
 async fn debians_registry_by_login_and_by_the_pods_credentials_and_no_secret_is_told() {
     let node = Node::new().await;
     let registry = DebianRegistry::start().await;
-    for tag in ["v1", "v2", "v3"] {
+    for tag in ["v1", "v2", "v3", "v4"] {
         registry.store("team/web", tag, &images::web(&format!("web-{tag}"), tag).build().unwrap());
     }
     let image = |tag: &str| format!("{}/team/web:{tag}", registry.address);
@@ -177,9 +177,10 @@ async fn debians_registry_by_login_and_by_the_pods_credentials_and_no_secret_is_
         AuthConfig { server_address: "other.example".into(), password: "pw-planted-other".into(), ..fields() };
     let own = AuthConfig { server_address: format!("https://{}/v2/", registry.address), ..fields() };
     pull_with(&node, &image("v3"), own).await.unwrap();
-    let bad = pull_with(&node, &image("v3"), AuthConfig { password: "pw-planted-bad".into(), ..fields() }).await;
-    let other = pull_with(&node, &image("v3"), elsewhere).await;
-    for e in [bad, other].into_iter().filter_map(Result::err) {
+    let bad = pull_with(&node, &image("v4"), AuthConfig { password: "pw-planted-bad".into(), ..fields() }).await;
+    let other = pull_with(&node, &image("v4"), elsewhere).await;
+    for refused in [bad, other] {
+        let e = refused.expect_err("these credentials are for nobody here");
         assert!(!e.message().contains("pw-planted"), "{e:?}");
     }
 

@@ -182,6 +182,11 @@ impl Ranges {
 
     /// Starts as many ranges as connections and memory allow.
     fn fetch_ahead(&mut self) {
+        if self.streams_all() {
+            // Whatever was fetched ahead comes by the head too.
+            self.ahead.clear();
+            return;
+        }
         let transfer = self.head.client().config().transfer;
         while !self.alone && self.next < self.head.size() && self.ahead.len() + 1 < transfer.connections as usize {
             // Without memory to spare it goes on with what streams.
@@ -193,8 +198,17 @@ impl Ranges {
         }
     }
 
+    /// Whether the head's range goes to the end of the blob: it is the last one, or the site that it is at now sends all.
+    fn streams_all(&self) -> bool {
+        self.head.end() == self.head.size()
+    }
+
     /// The head has come to its end: takes the next range, `false` at the end of all.
     async fn turn(&mut self) -> bool {
+        if self.streams_all() {
+            self.ahead.clear();
+            return false;
+        }
         let Some(mut ahead) = self.ahead.pop_front() else {
             if self.next >= self.head.size() {
                 return false;

@@ -79,14 +79,18 @@ impl Client {
         Site::registry(host, self.config().host(host))
     }
 
-    /// Remembers how a site did.
+    /// Remembers how a site did. It worked where all that was asked for has come.
     pub(crate) fn note(&self, site: &Site, result: Result<(), &Error>) {
         let Some(mirror) = &site.mirror else { return };
         match result {
             Ok(()) => self.0.transport.health.worked(mirror),
-            // That it lacks something, or does not give it out, is no reason to leave it alone.
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
-            Err(e) => self.pause_mirror(site, e.message()),
+            Err(e) => match e.kind() {
+                // That it lacks something, or does not give it out, is no reason to leave it alone.
+                ErrorKind::NotFound | ErrorKind::PermissionDenied => {}
+                // The image is at fault; it is the same everywhere.
+                ErrorKind::InvalidArgument | ErrorKind::ResourceExhausted => {}
+                _ => self.pause_mirror(site, e.message()),
+            },
         }
     }
 

@@ -221,6 +221,9 @@ impl Exchange<'_> {
                 }
                 uri = next;
             } else {
+                if at_home && matches!(status, 401 | 403) {
+                    wallet.forget();
+                }
                 return judge(ask, response, at_home, &uri, wallet.has_shown());
             }
         }

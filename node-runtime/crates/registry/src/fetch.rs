@@ -165,6 +165,8 @@ impl Fetch {
             };
             if self.at == self.end {
                 self.expect_end(body).await?;
+                // Headers prove nothing: a mirror that breaks off each transfer sends them too.
+                self.client.note(self.site(), Ok(()));
                 return Ok(None);
             }
             match self.read(&mut body).await {
@@ -223,7 +225,6 @@ impl Fetch {
             match self.open_once().await {
                 Ok(body) => {
                     self.body = Some(body);
-                    self.client.note(self.site(), Ok(()));
                     self.origin.add(self.site());
                     return Ok(());
                 }

@@ -57,6 +57,11 @@ impl<'a> Wallet<'a> {
         self.shown
     }
 
+    /// What was shown is refused: the next request proves itself anew, with what there is by then (a login, another pod's secret).
+    pub fn forget(&self) {
+        self.exchange.cache.forget(&self.key);
+    }
+
     /// Whether another credential may change this answer.
     pub fn may_help(&self, status: u16) -> bool {
         match &self.left {
@@ -67,8 +72,8 @@ impl<'a> Wallet<'a> {
 
     /// The proof to try after an answer that refuses. Errors: why the last credential came to nothing; `None`: the answer stands.
     pub async fn next(&mut self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Failure> {
+        self.forget();
         if self.left.is_none() {
-            self.exchange.cache.forget(&self.key);
             let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
             self.challenges = values.flat_map(parse_challenges).collect();
             self.left = Some(self.candidates().await);

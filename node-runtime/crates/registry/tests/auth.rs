@@ -107,6 +107,23 @@ async fn a_token_that_expires_during_a_pull_is_renewed() {
 }
 
 #[tokio::test]
+async fn a_proof_that_was_refused_is_not_shown_again() {
+    for code in [401, 403] {
+        let s = setup(token(|_| ())).await;
+        let client = client();
+        let auth = user("sesame");
+        client.resolve(&s.reference, &auth).await.unwrap();
+        s.registry.inject(When::path("/manifests/"), Fault::Status { code, retry_after: None });
+        let e = client.resolve(&s.reference, &auth).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::PermissionDenied, "{e}");
+        s.registry.clear_faults();
+        s.registry.clear_requests();
+        client.resolve(&s.reference, &auth).await.unwrap();
+        assert_eq!(s.registry.count(&When::path("/token")), 1, "a new proof after {code}");
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_to_another_host_carries_no_credential() {
     let cdn = Registry::start(Options::default()).await.unwrap();
     for options in [basic(), token(|_| ())] {

@@ -182,13 +182,15 @@ async fn the_next_source_helps_where_one_fails_or_is_refused() {
     docker.save(&file).unwrap();
     let stale = answer("Image", &host, "stale", "");
     let big = "head -c 104857600 /dev/zero";
+    let left_over = programs.path("left-over.pid");
+    let hangs = format!("sleep 1000 & echo $! >> {}; sleep 1000", left_over.display());
     for (name, script) in [
         ("crash", "kill -SEGV $$"),
         ("fails", "echo sesame-in-output; exit 3"),
         ("garbage", "echo '{\"sesame'"),
         ("other_kind", "echo '{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"cacheKeyType\":\"Image\"}'"),
         ("big", big),
-        ("hangs", "sleep 1000 & sleep 1000"),
+        ("hangs", &hangs),
         ("stale", &stale),
     ] {
         let begun = Instant::now();
@@ -202,9 +204,23 @@ async fn the_next_source_helps_where_one_fails_or_is_refused() {
         assert!(seen.contains(&failed.to_owned()) && seen.contains(&"file true".to_owned()), "{name}: {seen:?}");
     }
     // What hung is gone with all that it started.
-    let own = programs.path("hangs");
-    let running = std::process::Command::new("pgrep").arg("-f").arg(&own).output().unwrap();
-    assert!(running.stdout.is_empty(), "{running:?}");
+    let pids = std::fs::read_to_string(left_over).unwrap();
+    assert!(!pids.is_empty(), "it started a child");
+    for pid in pids.lines() {
+        assert!(is_gone(pid).await, "the child {pid} of what hung runs on");
+    }
+}
+
+/// Waits until this `sleep` runs no more. One that nobody reaps yet has no command line.
+async fn is_gone(pid: &str) -> bool {
+    for _ in 0..100 {
+        let runs = std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.starts_with(b"sleep\0"));
+        if !runs {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
 }
 
 #[tokio::test]

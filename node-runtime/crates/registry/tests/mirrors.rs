@@ -90,6 +90,47 @@ async fn a_mirror_that_failed_is_left_alone_for_a_while() {
     assert!(s.registry.requests().is_empty() && sick.requests().len() > 3, "asked again");
 }
 
+#[derive(Debug, Default)]
+struct Pauses(Mutex<Vec<Duration>>);
+
+impl Observer for Pauses {
+    fn observe(&self, observation: &Observation<'_>) {
+        if let Observation::MirrorPaused { pause, .. } = observation {
+            self.0.lock().unwrap().push(*pause);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_breaks_off_each_time_is_left_alone_for_longer() {
+    let s = setup(Options::default()).await;
+    let torn = mirror_of(Options::default(), "").await;
+    torn.inject(When::blob(&s.layer.digest), Fault::Truncate { after: 1000 });
+    let pauses = Arc::new(Pauses::default());
+    let hosts = [(s.registry.host(), with(&s, vec![Mirror::new(torn.url())]))].into();
+    let mut config = ClientConfig { hosts, observer: Some(pauses.clone()), ..config() };
+    config.timeouts.mirror_pause = Duration::from_millis(50);
+    let client = Client::new(config).unwrap();
+    for _ in 0..2 {
+        assert_eq!(blob(&client, &s.reference, &s.layer, &ANON).await.unwrap(), s.layer_bytes);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    assert_eq!(*pauses.0.lock().unwrap(), [50, 100].map(Duration::from_millis), "headers are no success");
+}
+
+#[tokio::test]
+async fn an_image_beyond_a_limit_is_not_its_mirrors_fault() {
+    let s = setup(Options::default()).await;
+    let full = mirror_of(Options::default(), "").await;
+    let hosts = [(s.registry.host(), with(&s, vec![Mirror::new(full.url())]))].into();
+    let client = Client::new(ClientConfig { hosts, max_manifest_bytes: 10, ..config() }).unwrap();
+    let e = pull(&client, &s.reference, &ANON).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::ResourceExhausted, "{e}");
+    s.registry.clear_requests();
+    client.resolve(&s.reference, &ANON).await.unwrap();
+    assert!(s.registry.requests().is_empty(), "the mirror is asked first still");
+}
+
 #[tokio::test]
 async fn a_transfer_goes_on_at_the_next_place() {
     let s = setup(Options::default()).await;

@@ -3,7 +3,7 @@
 
 mod common;
 use berth_model::{ErrorKind, Reference, Result};
-use berth_registry::{Auth, Client, ClientConfig, Descriptor, Transfer};
+use berth_registry::{Auth, Client, ClientConfig, Descriptor, HostConfig, Mirror, Transfer};
 use berth_test_registry::{Fault, Options, Registry, When};
 use bytes::Bytes;
 use common::{blob, config};
@@ -31,11 +31,15 @@ async fn big(size: u64) -> Big {
     Big { registry, reference, descriptor, bytes }
 }
 
-fn client(connections: u32) -> Client {
+fn several(connections: u32) -> ClientConfig {
     let transfer = Transfer { connections, range_bytes: MIB / 2, min_bytes: MIB, buffer_bytes: 8 * MIB };
     let mut config = ClientConfig { transfer, ..config() };
     config.timeouts.stall = Duration::from_secs(2);
-    Client::new(config).unwrap()
+    config
+}
+
+fn client(connections: u32) -> Client {
+    Client::new(several(connections)).unwrap()
 }
 
 async fn fetch(b: &Big, client: &Client) -> Result<Vec<u8>> {
@@ -106,6 +110,20 @@ async fn a_registry_without_ranges_sends_it_in_one() {
     assert_eq!(fetch(&b, &client(4)).await.unwrap(), b.bytes);
     assert_eq!(b.registry.requests().len(), 1);
     assert_eq!(b.registry.bytes_served(), b.descriptor.size);
+}
+
+#[tokio::test]
+async fn a_registry_without_ranges_behind_a_torn_mirror_sends_nothing_twice() {
+    let b = big(3 * MIB).await;
+    let mirror = Registry::start(Options::default()).await.unwrap();
+    mirror.put_blob(b.bytes.clone());
+    mirror.inject(When::any(), Fault::Truncate { after: 100_000 });
+    b.registry.inject(When::any(), Fault::NoRange);
+    let settings = HostConfig { mirrors: vec![Mirror::new(mirror.url())], ..HostConfig::default() };
+    let hosts = [(b.registry.host(), settings)].into();
+    let client = Client::new(ClientConfig { hosts, ..several(4) }).unwrap();
+    assert_eq!(fetch(&b, &client).await.unwrap(), b.bytes);
+    assert!(mirror.requests().len() > 2, "ranges were fetched ahead at the mirror");
 }
 
 #[tokio::test]

@@ -63,6 +63,10 @@ impl Accepted {
 
     /// Keeps these, whole or not at all. What is kept already is not written again.
     pub(crate) fn keep(&mut self, texts: &Texts) -> Result<()> {
+        if self.kept.is_none() {
+            // Of the daemon before. What cannot be read is replaced.
+            self.kept = self.read().ok().flatten().map(|(texts, _)| texts);
+        }
         if self.kept.as_ref() == Some(texts) {
             return Ok(());
         }
@@ -109,6 +113,12 @@ mod tests {
         let written = fs::metadata(&path).unwrap().modified().unwrap();
         accepted.keep(&texts).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), written, "not written again");
+        let earlier = fs::read_to_string(&path).unwrap();
+        let at = Accepted::new(path.clone()).read().unwrap().unwrap().1;
+        let earlier = earlier.replace(&format!("\"accepted_at\":{at}"), "\"accepted_at\":1");
+        fs::write(&path, earlier).unwrap();
+        Accepted::new(path.clone()).keep(&texts).unwrap();
+        assert_eq!(Accepted::new(path.clone()).read().unwrap().unwrap().1, 1, "nor by the next daemon");
         let newer = fs::read_to_string(&path).unwrap().replace("\"version\":1", "\"version\":7");
         fs::write(&path, newer).unwrap();
         let message = Accepted::new(path).read().unwrap_err().to_string();

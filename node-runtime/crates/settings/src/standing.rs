@@ -24,6 +24,11 @@ impl Standing {
         Self(Arc::new(Shared { live, started, problems: Mutex::default() }))
     }
 
+    /// What the daemon was started with.
+    pub fn started(&self) -> Arc<Settings> {
+        self.0.started.clone()
+    }
+
     /// What the documents say.
     pub fn wanted(&self) -> Arc<Settings> {
         self.0.live.current.borrow().clone()

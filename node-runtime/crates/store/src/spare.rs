@@ -81,6 +81,8 @@ impl Spares {
         let fitting = (0..COUNT).map(|number| (blocks(number), number)).filter(|(room, _)| *room >= bytes);
         let (_, number) = fitting.min().ok_or(Errno::NOSPC)?;
         fs::renameat(fs::CWD, place(number), directory, temporary)?;
+        // At once: whatever fails from here on, this one is missing.
+        self.whole.store(false, Ordering::Relaxed);
         Ok(number)
     }
 }

@@ -28,7 +28,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// How long a helper's answer is kept: the requests of one pull ask once.
+/// How long what a helper has is kept: the requests of one pull ask once.
 const HELPER_LIFE: Duration = Duration::from_secs(30);
 /// How long a program that failed is not started again.
 const FAILED_LIFE: Duration = Duration::from_secs(10);
@@ -168,15 +168,18 @@ impl Keychain {
             return Ok(found);
         }
         let answer = async { Helper::new(name, HELPER_LIMIT)?.get(&config_key(host)).await }.await;
-        let (found, life) = match answer {
-            Ok(found) => (found.into_iter().collect(), HELPER_LIFE),
+        match answer {
+            Ok(Some(found)) => {
+                self.kept.put(key, vec![found.clone()], HELPER_LIFE);
+                Ok(vec![found])
+            }
+            // Not kept: a login counts at the next pull.
+            Ok(None) => Ok(Vec::new()),
             Err(e) => {
                 self.kept.put(key, Vec::new(), FAILED_LIFE);
-                return Err(e.to_string());
+                Err(e.to_string())
             }
-        };
-        self.kept.put(key, found, life);
-        Ok(self.kept.get(&format!("helper {name} {host}")).unwrap_or_default())
+        }
     }
 }
 

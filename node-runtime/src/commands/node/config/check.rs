@@ -3,13 +3,13 @@ use super::files;
 use crate::commands::output;
 use anyhow::{Result, bail};
 use berth_settings::{Source, from_sources, parse_documents};
+use berth_trust::PolicySet;
 use std::path::PathBuf;
 
 /// Which documents.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:
   berth config check -f node.yaml
-  kubectl get runtimeconfig node -o yaml | berth config check -f -
 
 Exit code: 0 when all documents are good, 1 when one is not; each problem has its file, line and column.")]
 pub struct Options {
@@ -39,7 +39,8 @@ pub fn run(options: &Options) -> Result<u8> {
         bail!("there is no document of apiVersion berth.dev/v1alpha1 in what was given");
     }
     let titles: Vec<String> = sources.iter().map(Source::title).collect();
-    if let Err(e) = from_sources(sources) {
+    // As the daemon does: merged, with all policies compiled.
+    if let Err(e) = from_sources(sources).and_then(|settings| PolicySet::new(&settings.policies)) {
         output::error_bytes(format!("{}\n", e.message()).as_bytes())?;
         return Ok(1);
     }

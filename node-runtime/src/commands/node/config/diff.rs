@@ -16,7 +16,7 @@ use std::path::PathBuf;
   berth config diff -f node.yaml
 
 A document takes the place of the one of its kind and name that is in force; others are added.
-Exit code: 0 when nothing would change, 1 when something would, as diff(1).
+Exit code: 0 when nothing would change, 1 when something would, 2 when that cannot be told, as diff(1).
 Classes: live (at once), new containers, new pods, daemon restart.")]
 pub struct Options {
     /// File, directory of files, or - for standard input; may be repeated
@@ -35,11 +35,26 @@ struct Change {
     new: Value,
 }
 
+/// Exit code when it cannot be told, as diff(1).
+const FAILED: u8 = 2;
+
+/// The exit code: whether something would change. A failure is told here: its code is another than that of other commands.
+pub async fn run(layout: Result<Layout>, options: &Options) -> Result<u8> {
+    match compare(layout, options).await {
+        Err(e) if e.downcast_ref::<output::ReaderGone>().is_none() => {
+            output::error_bytes(format!("berth: {e:#}\n").as_bytes())?;
+            Ok(FAILED)
+        }
+        told => told,
+    }
+}
+
 /// Asks the daemon, which knows what is in force.
-pub async fn run(layout: &Layout, options: &Options) -> Result<u8> {
+async fn compare(layout: Result<Layout>, options: &Options) -> Result<u8> {
+    let layout = layout?;
     let files = files::texts(&options.files)?.into_iter();
     let files = files.map(|(name, text)| ConfigFile { name: name.display().to_string(), text }).collect();
-    let mut node = connect::node(layout).await?;
+    let mut node = connect::node(&layout).await?;
     let answer = node.diff_config(DiffConfigRequest { files }).await.map_err(said)?.into_inner();
     let changed = !answer.changes.is_empty();
     match options.output {

@@ -52,11 +52,13 @@ struct Explained {
 pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
     let config = config(layout).await?;
     let all: Vec<Explained> = descriptions().into_iter().map(|d| explained(&config, d)).collect();
-    let chosen: Vec<Explained> = match &options.field {
+    // What all fields are in is no field.
+    let field = options.field.as_deref().filter(|name| !name.trim_end_matches('.').eq_ignore_ascii_case("spec"));
+    let chosen: Vec<Explained> = match field {
         None => all.into_iter().filter(|e| config.fields.iter().any(|f| f.path == e.field)).collect(),
         Some(name) => below(all, name)?,
     };
-    match (options.output, &options.field) {
+    match (options.output, field) {
         (Some(format), _) => output::document(&chosen, format),
         (None, None) => output::bytes(table(&chosen).as_bytes()),
         (None, Some(_)) => output::bytes(text(&chosen).as_bytes()),
@@ -66,12 +68,12 @@ pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
 /// The field and, if it has any, those in it.
 fn below(all: Vec<Explained>, name: &str) -> Result<Vec<Explained>> {
     let name = name.trim_end_matches('.');
-    let path = if name == "spec" || name.starts_with("spec.") { name.to_owned() } else { format!("spec.{name}") };
+    let path = if name.starts_with("spec.") { name.to_owned() } else { format!("spec.{name}") };
     let wanted = path.trim_end_matches("[]").to_lowercase();
     let known: Vec<String> = all.iter().map(|e| e.field.clone()).collect();
     let inside = |field: &str| {
         let rest = field.strip_prefix(&wanted);
-        wanted == "spec" || rest.is_some_and(|r| r.is_empty() || r.starts_with('.') || r.starts_with("[]"))
+        rest.is_some_and(|r| r.is_empty() || r.starts_with('.') || r.starts_with("[]"))
     };
     let found: Vec<Explained> = all.into_iter().filter(|e| inside(&e.field.to_lowercase())).collect();
     if found.is_empty() {

@@ -24,7 +24,7 @@ enum Command {
     Show(show::Options),
     /// Tell what a field is, its value, and the document that set it; without a field, list all
     Explain(explain::Options),
-    /// Tell what documents would change; exit code 1 if anything
+    /// Tell what documents would change; exit code 1 if anything, 2 for a failure
     Diff(diff::Options),
     /// Tell whether documents are good, without a daemon
     Check(check::Options),
@@ -35,7 +35,7 @@ pub async fn run(layout: Result<Layout>, options: &Options) -> Result<u8> {
     match &options.command {
         Command::Show(options) => show::run(&layout?, options).await.map(|()| 0),
         Command::Explain(options) => explain::run(&layout?, options).await.map(|()| 0),
-        Command::Diff(options) => diff::run(&layout?, options).await,
+        Command::Diff(options) => diff::run(layout, options).await,
         Command::Check(options) => check::run(options),
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: the types. Must not: read or judge anything.
 use berth_proto::node::{DiagnoseResponse, InfoResponse};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// All of it.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +38,8 @@ pub enum Answer {
     /// Nobody serves its socket.
     #[default]
     Down,
+    /// The doctor may not ask it.
+    Forbidden,
     /// It takes connections and does not answer.
     Stuck,
     /// It answered.
@@ -53,6 +55,10 @@ pub struct Daemon {
     pub flags: String,
     /// Its CRI socket.
     pub socket: PathBuf,
+    /// The socket by which it is asked.
+    pub node_socket: PathBuf,
+    /// What it answers instead of what it was asked.
+    pub problem: Option<String>,
     /// Process of whoever holds the socket, with its state as in proc_pid_stat(5).
     pub process: Option<(u32, char)>,
     /// Sockets with their owner and mode.
@@ -128,8 +134,6 @@ pub struct Disk {
 pub struct Network {
     /// net.ipv4.ip_forward.
     pub forward: Option<bool>,
-    /// Chains of others at the hook `forward` with the policy drop, as `family table chain`.
-    pub drops: Vec<String>,
     /// MTU of the built-in bridge.
     pub bridge_mtu: Option<u32>,
     /// Interface of the default route, and its MTU.
@@ -172,5 +176,10 @@ impl Kubelet {
     /// A setting; empty where it is not set.
     pub fn setting(&self, name: &str) -> &str {
         self.settings.get(name).map_or("", String::as_str)
+    }
+
+    /// The socket that an endpoint stands for: it is written as a URL or as a path.
+    pub fn socket(endpoint: &str) -> &Path {
+        Path::new(endpoint.strip_prefix("unix://").unwrap_or(endpoint))
     }
 }

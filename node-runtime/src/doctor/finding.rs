@@ -133,7 +133,7 @@ kinds! {
     LSM_INFO Info "kernel" "lsm": "security modules that confine containers", "what pods may ask for";
     CONTROLLER_MISSING Error "cgroups" "controller-missing": "a cgroup controller is not there", "limits of pods cannot be applied, and such pods are refused";
     CGROUP_HYBRID Info "cgroups" "cgroup-v1": "the node has cgroup v1", "memory QoS and PSI of pods need cgroup v2, and Kubernetes is about to drop v1";
-    DRIVER_DIFFERS Error "cgroups" "cgroup-driver": "kubelet and daemon have different cgroup drivers", "pods end up outside of the kubelet's groups, or are refused";
+    DRIVER_DIFFERS Warning "cgroups" "cgroup-driver": "kubelet and daemon have different cgroup drivers", "with a kubelet before 1.34 pods end up outside of its groups, or are refused; later ones ask the daemon";
     KUBELET_ENDPOINT Warning "kubelet" "kubelet-endpoint": "a kubelet uses another runtime", "its pods do not run on this daemon";
     KUBELET_IMAGES Warning "kubelet" "kubelet-image-endpoint": "a kubelet pulls images elsewhere", "images that it pulled are not where its pods look";
     KUBELET_RESOLV Warning "kubelet" "kubelet-resolv-conf": "the kubelet's resolvConf does not work", "pods with dnsPolicy Default resolve nothing";

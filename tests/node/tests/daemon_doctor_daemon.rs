@@ -39,7 +39,7 @@ async fn a_daemon_that_is_down_or_stopped() {
     eventually("the daemon answers again", async || doctor(&node, &["daemon"]).ids().is_empty().then_some(())).await;
 
     assert!(node.terminate().await.success());
-    doctor(&node, &["daemon"]).finding("daemon-down", &["berth.sock"]);
+    doctor(&node, &["daemon"]).finding("daemon-down", &["node.sock"]);
     node.document(
         "90-bad.yaml",
         "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {name: x}\nspec: {colour: red}\n",

@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
 mod daemon;
+mod network;
 
 use berth_node_tests::{programs, unique};
 use daemon::doctor::{command, doctor, report};
+use daemon::node::Setup;
 use daemon::{Node, container, host, pod};
+use network::Netns;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -127,7 +130,6 @@ async fn a_network_that_is_broken() {
         "set -e; mount --make-rprivate /; mount -t sysfs sysfs /sys; echo 'nameserver 127.0.0.53' > {base}/resolv; mount --bind {base}/resolv /etc/resolv.conf; \
          echo 0 > /proc/sys/net/ipv4/ip_forward; ip link add {bridge} type bridge; ip link set {bridge} mtu 9000; ip link add up0 type veth peer name up1; ip link set up1 up; \
          ip addr add 192.0.2.2/24 dev up0; ip link set up0 up mtu 1400; ip route add default via 192.0.2.1; \
-         nft add table ip other; nft 'add chain ip other walls {{ type filter hook forward priority 0; policy drop; }}'; \
          exec \"$@\"",
         base = node.base().display()
     );
@@ -136,9 +138,34 @@ async fn a_network_that_is_broken() {
     ask.args(["--net", "--mount", "sh", "-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
     let found = report(ask);
     found.finding("forwarding-off", &["ip_forward is 0"]);
-    found.finding("forward-drop", &["ip other walls"]);
     found.finding("mtu-high", &["9000", "up0 is 1400"]);
     found.finding("resolv-conf", &["127.0.0.53"]);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_firewall_that_drops_what_is_forwarded() {
+    let netns = Netns::new();
+    netns.sh("ip link set lo up");
+    let node = Node::with(Setup { netns: Some(netns.path()), ..Setup::default() }).await;
+    assert!(!doctor(&node, &["network"]).ids().contains(&"forward-drop"));
+    netns.nft("add table ip other");
+    netns.nft("add chain ip other walls { type filter hook forward priority 0; policy drop; }");
+    // The daemon looks every ten seconds.
+    daemon::eventually("the daemon sees it", async || {
+        doctor(&node, &["network"]).ids().contains(&"forward-drop").then_some(())
+    })
+    .await;
+    let found = doctor(&node, &["network"]);
+    let fix = found.finding("forward-drop", &["ip other walls", "policy is drop"])["fix"].as_str().unwrap().to_owned();
+    // What it says to do, mends.
+    for command in fix.split(" && ") {
+        netns.nft(command.strip_prefix("nft ").unwrap());
+    }
+    daemon::eventually("all is well again", async || {
+        (!doctor(&node, &["network"]).ids().contains(&"forward-drop")).then_some(())
+    })
+    .await;
     node.finish().await;
 }
 
@@ -146,20 +173,22 @@ async fn a_network_that_is_broken() {
 async fn cni_without_configuration_or_programs() {
     // A root of nobody: without documents the network is CNI's.
     let base = tempfile::tempdir_in("/var/tmp").unwrap();
-    let ask = |config: &str| {
-        let script = format!(
-            "set -e; mount --make-rprivate /; mkdir -p /etc/cni/net.d /opt/cni/bin /usr/lib/cni; \
-             for d in /etc/cni/net.d /opt/cni/bin /usr/lib/cni; do mount -t tmpfs tmpfs $d; done; {config} exec \"$@\""
-        );
+    let ask = || {
+        let script = "set -e; mount --make-rprivate /; mkdir -p /opt/cni/bin /usr/lib/cni /usr/libexec/cni; \
+             for d in /opt/cni/bin /usr/lib/cni /usr/libexec/cni; do mount -t tmpfs tmpfs $d; done; exec \"$@\"";
         let mut ask = Command::new("unshare");
-        ask.args(["--mount", "sh", "-c", &script, "sh"]).arg(programs().join("berth"));
+        ask.args(["--mount", "sh", "-c", script, "sh"]).arg(programs().join("berth"));
         ask.arg("--root").arg(base.path()).args(["doctor", "-o", "json", "network"]);
         report(ask)
     };
-    ask("").finding("cni-config-missing", &["/etc/cni/net.d"]);
-    let list = r#"echo '{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"no-such-plugin"}]}' > /etc/cni/net.d/10-n.conflist;"#;
-    let found = ask(list);
-    found.finding("cni-plugin-missing", &["no-such-plugin", "/opt/cni/bin"]);
+    let configs = base.path().canonicalize().unwrap().join("etc/cni/net.d");
+    ask().finding("cni-config-missing", &[configs.to_str().unwrap()]);
+    std::fs::create_dir_all(&configs).unwrap();
+    let list =
+        r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"no-such-plugin","ipam":{"type":"no-such-ipam"}}]}"#;
+    std::fs::write(configs.join("10-n.conflist"), list).unwrap();
+    let found = ask();
+    found.finding("cni-plugin-missing", &["no-such-plugin", "no-such-ipam", "/opt/cni/bin", "/usr/libexec/cni"]);
     assert!(!found.ids().contains(&"cni-config-missing"));
 }
 
@@ -199,11 +228,9 @@ async fn kubelets_that_were_told_otherwise() {
     let good =
         format!("kind: KubeletConfiguration\ncontainerRuntimeEndpoint: {endpoint}\nfailSwapOn: false\nmaxPods: 100\n");
     {
-        let sound = LookAlike::start(&dir, Some(&good), &[]);
-        let pid = sound.0.id().to_string();
+        let _sound = LookAlike::start(&dir, Some(&good), &[]);
         let found = doctor(&node, &["kubelet", "memory"]);
         assert!(!found.ids().iter().any(|id| id.starts_with("kubelet")), "{:#?}", found.findings);
-        let _ = pid;
     }
     {
         let config = format!("{good}cgroupDriver: systemd\nresolvConf: {}/gone\n", dir.display());

@@ -9,6 +9,7 @@ use daemon::{Node, container, eventually, page, pod};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 const DASHBOARD: &str = include_str!("../../../docs/dashboards/berth-node.json");
@@ -48,7 +49,7 @@ async fn promtool_has_nothing_to_say() {
         ("berth_pull_layers_total{how=\"fetched\"}", 2.0),
         ("berth_pull_bytes_total{source=\"registry\"}", 1000.0),
         ("berth_pull_phase_seconds_count{phase=\"commit\",registry=\"other\"}", 2.0),
-        ("berth_network_operations_total{kind=\"builtin\",operation=\"attach\",plugin=\"builtin\",result=\"ok\"}", 1.0),
+        ("berth_network_operations_total{kind=\"builtin\",operation=\"attach\",result=\"ok\"}", 1.0),
         ("berth_monitor_calls_total{call=\"spawn\"}", 3.0),
         ("berth_monitors{protocol=\"1\"}", 1.0),
         ("berth_address_pool_used{family=\"ipv4\"}", 1.0),
@@ -125,11 +126,14 @@ async fn the_dashboard_asks_for_what_is_there() {
     node.finish().await;
 }
 
-/// Ends a process, also when the test fails.
-struct Ended(Child);
+/// Ends a process, also when the test fails; then its log is shown.
+struct Ended(Child, PathBuf);
 
 impl Drop for Ended {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", std::fs::read_to_string(&self.1).unwrap_or_default());
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -152,7 +156,8 @@ async fn a_real_prometheus_scrapes_and_answers_the_dashboard() {
     command.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
     command.arg(format!("--web.listen-address={address}")).current_dir(&dir);
     let log = std::fs::File::create(dir.join("log")).unwrap();
-    let _prometheus = Ended(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let prometheus = Ended(child, dir.join("log"));
     let query = async |expr: &str| -> Option<Value> {
         let encoded: String = expr.bytes().map(|b| format!("%{b:02x}")).collect();
         let body = page(&address, &format!("/api/v1/query?query={encoded}")).await?;
@@ -160,8 +165,7 @@ async fn a_real_prometheus_scrapes_and_answers_the_dashboard() {
         let json: String = body.lines().filter(|l| l.starts_with(['{', '"', '[', ','])).collect();
         serde_json::from_str(&json).ok().filter(|v: &Value| v["status"] == "success")
     };
-    let what = format!("a scrape: {}", std::fs::read_to_string(dir.join("log")).unwrap());
-    eventually(&what, async || {
+    eventually("a scrape", async || {
         let up = query("up{job=\"berth\"}").await?;
         (up["data"]["result"][0]["value"][1] == "1").then_some(())
     })
@@ -176,6 +180,6 @@ async fn a_real_prometheus_scrapes_and_answers_the_dashboard() {
             assert!(query(&expr).await.is_some(), "{}: {expr}", panel["title"]);
         }
     }
-    drop(_prometheus);
+    drop(prometheus);
     node.finish().await;
 }

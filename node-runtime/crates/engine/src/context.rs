@@ -173,6 +173,7 @@ impl Engine {
 
     /// Sets the gauges; called before each scrape.
     pub fn count_states(&self) {
+        let _one = self.metrics.counting();
         self.metrics.count(&self.table);
         let (subscribers, subscribers_lost) = self.events.subscribers();
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);

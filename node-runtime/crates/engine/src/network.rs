@@ -16,7 +16,7 @@ impl Engine {
     pub async fn set_pod_cidr(&self, text: &str) -> Result<()> {
         let (four, six) = pod_cidr(text)?;
         let both = [four.map(IpNet::V4), six.map(IpNet::V6)];
-        self.network.cni.set_pod_cidrs(both.into_iter().flatten().collect()).await?;
+        self.network.cni.set_pod_cidrs(both.into_iter().flatten().collect()).await;
         let Some(bridge) = &self.network.builtin else {
             tracing::info!(pod_cidr = text, "the kubelet tells the node's pod CIDR");
             return Ok(());

@@ -25,6 +25,36 @@ struct Counts {
     others: BTreeMap<ContainerId, Option<u64>>,
 }
 
+/// OOM kills of a pod since the daemon began. Its monitor tells them with the ends of containers, and its group counts those too, besides
+/// others that no monitor saw: the larger of the two sums is how many there were.
+#[derive(Debug, Default)]
+pub(crate) struct Kills {
+    told: u64,
+    found: u64,
+    counted: u64,
+}
+
+impl Kills {
+    /// The monitor told of some. Gives how many were not counted yet.
+    pub(crate) fn tell(&mut self, kills: u64) -> u64 {
+        self.told += kills;
+        self.count()
+    }
+
+    /// The pod's group has some more than the records account for. Gives how many were not counted yet.
+    fn find(&mut self, kills: u64) -> u64 {
+        self.found += kills;
+        self.count()
+    }
+
+    fn count(&mut self) -> u64 {
+        let all = self.told.max(self.found);
+        let new = all - self.counted;
+        self.counted = all;
+        new
+    }
+}
+
 impl Engine {
     /// OOM kills in the pod's own group so far: of former sandboxes of the same pod too. 0 where it has none of its own.
     pub(crate) fn oom_kills_so_far(&self, pod: &PodConfig) -> u64 {
@@ -44,6 +74,7 @@ impl Engine {
         if unaccounted == 0 {
             return status;
         }
+        self.metrics.node().oom_kills(pod.kills().find(unaccounted));
         let rivals = self.killed_at_once(pod, &counts).await;
         if let Err(e) = pod.update(Sync::Later, |r| r.oom_kills += unaccounted).await {
             tracing::warn!(pod = %pod.id, error = %e, "count of OOM kills is not recorded");
@@ -149,6 +180,16 @@ mod tests {
         assert_eq!(counts(4, Some(0)).unaccounted(4), 0, "all were told before");
         assert_eq!(counts(1, Some(3)).unaccounted(2), 0);
         assert_eq!(counts(2, None).unaccounted(0), 2);
+    }
+
+    #[test]
+    fn each_kill_is_counted_once() {
+        let mut kills = Kills::default();
+        assert_eq!((kills.tell(3), kills.find(3)), (3, 0), "the group counts what the monitor told");
+        assert_eq!((kills.tell(0), kills.find(2)), (0, 2), "the monitor came too late");
+        assert_eq!((kills.find(2), kills.tell(1), kills.tell(1)), (2, 0, 0), "two at once, found with the first");
+        let mut without_group = Kills::default();
+        assert_eq!((without_group.tell(1), without_group.tell(0), without_group.tell(2)), (1, 0, 2));
     }
 
     #[test]

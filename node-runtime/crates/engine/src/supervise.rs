@@ -35,7 +35,7 @@ impl Engine {
 
     /// Takes note of a task's end: of a command, the pod's init or a container.
     pub(crate) async fn task_ended(self: &Arc<Self>, pod: &Arc<Pod>, monitor: &Monitor, id: &str, exit: Exit) {
-        self.metrics.node().oom_kills(exit.oom_kills);
+        self.metrics.node().oom_kills(pod.kills().tell(exit.oom_kills));
         if id == pod.id.as_str() {
             self.pod_init_ended(pod).await;
         } else if !pod.exec_ended(id, exit)

@@ -67,12 +67,6 @@ pub enum NetworkOperation {
     Attach,
     /// It is taken off.
     Detach,
-    /// Its connection is checked (CNI CHECK).
-    Check,
-    /// What no pod has any more is removed (CNI GC).
-    Collect,
-    /// A plugin is asked whether it is ready (CNI STATUS).
-    Status,
 }
 
 impl NetworkOperation {
@@ -81,9 +75,6 @@ impl NetworkOperation {
         match self {
             Self::Attach => "attach",
             Self::Detach => "detach",
-            Self::Check => "check",
-            Self::Collect => "collect",
-            Self::Status => "status",
         }
     }
 }
@@ -101,14 +92,11 @@ pub enum Leak {
     NftElement,
     /// A root file system without a container.
     Rootfs,
-    /// A CNI attachment without a pod.
-    CniAttachment,
 }
 
 impl Leak {
     /// All.
-    pub const ALL: [Self; 6] =
-        [Self::Monitor, Self::Lease, Self::Interface, Self::NftElement, Self::Rootfs, Self::CniAttachment];
+    pub const ALL: [Self; 5] = [Self::Monitor, Self::Lease, Self::Interface, Self::NftElement, Self::Rootfs];
 
     /// Its name in figures.
     pub fn as_str(self) -> &'static str {
@@ -118,7 +106,6 @@ impl Leak {
             Self::Interface => "interface",
             Self::NftElement => "nft_element",
             Self::Rootfs => "rootfs",
-            Self::CniAttachment => "cni_attachment",
         }
     }
 }
@@ -162,9 +149,7 @@ pub enum Observation<'a> {
     },
     /// A network did something for a pod.
     Network {
-        /// `builtin`, or the type of the CNI plugin.
-        plugin: &'a str,
-        /// Whether that is a CNI plugin.
+        /// Whether it is that of the CNI plugins, and not the built-in one.
         cni: bool,
         /// What.
         operation: NetworkOperation,

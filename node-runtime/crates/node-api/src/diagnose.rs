@@ -33,17 +33,20 @@ pub(crate) async fn call(engine: &Arc<Engine>) -> wire::DiagnoseResponse {
         Some(wire::ContainerLog { container, path: path(c.record.log_path.as_deref()?) })
     });
     let monitors: HashMap<u32, u32> = engine.monitors().into_iter().map(|(v, n)| (v.into(), count(n))).collect();
+    // Pods of a newer build live too, although this one cannot read their records.
+    let pods = engine.pods(&PodFilter::default()).into_iter().map(|p| p.id.to_string());
     wire::DiagnoseResponse {
         conditions: conditions.collect(),
         pending_settings: engine.pending_settings(),
         troubles: troubles.collect(),
         address_pools: pools.collect(),
         monitors,
-        pod_ids: engine.pods(&PodFilter::default()).into_iter().map(|p| p.id.to_string()).collect(),
+        pod_ids: pods.chain(engine.unknown_pods().into_keys()).collect(),
         logs: logs.collect(),
         cgroups: containers.iter().map(|c| c.record.cgroup.dir().to_owned()).collect(),
         run_directory: path(&paths.pod_base()),
         record_directory: path(&paths.records()),
+        firewalls: engine.firewalls().iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -26,11 +26,14 @@ pub(super) fn cgroups(facts: &Facts, found: &mut Vec<Finding>) {
         );
     }
     let own = facts.daemon.info.as_ref().map_or("", |i| i.cgroup_driver.as_str());
-    // The kubelet's own default (KubeletConfiguration v1beta1). Since 1.36 it asks the runtime first, if the CRI tells.
+    // From 1.34 on the kubelet asks the runtime, which tells, and its own setting does not count (KEP-4033, KubeletCgroupDriverFromCRI).
     for kubelet in facts.kubelets.iter().filter(|k| !own.is_empty() && !k.setting("cgroupDriver").is_empty()) {
         let theirs = kubelet.setting("cgroupDriver");
         if theirs != own {
-            let what = format!("the daemon has {own}, the kubelet (process {}) has {theirs}", kubelet.pid);
+            let what = format!(
+                "the daemon has {own}, the kubelet (process {}) has {theirs}: a kubelet before 1.34 goes by that",
+                kubelet.pid
+            );
             let name = if theirs == "systemd" { "Systemd" } else { "Cgroupfs" };
             let fix = format!(
                 "spec.runtime.cgroupManager: {name} in a RuntimeConfig and restart, or cgroupDriver: {own} in the kubelet's"

@@ -44,9 +44,13 @@ pub(super) fn daemon(facts: &Facts, found: &mut Vec<Finding>) {
 }
 
 fn answer(daemon: &Daemon, found: &mut Vec<Finding>) {
-    let socket = daemon.socket.display();
+    let socket = daemon.node_socket.display();
+    if let Some(problem) = &daemon.problem {
+        found.push(CONDITION.found(format!("{socket} answers with an error: {problem}"), "journalctl -u berth -n 50"));
+    }
     match daemon.answer {
-        Answer::Up => {}
+        // Only root may ask: that the doctor is not is told by itself.
+        Answer::Up | Answer::Forbidden => {}
         Answer::Down => {
             let start =
                 if daemon.flags.is_empty() { "systemctl start berth" } else { "start `berth serve` with this root" };
@@ -114,6 +118,11 @@ mod tests {
     fn each_trouble_is_told() {
         let mut facts = Facts::default();
         assert_eq!(ids(&facts), ["not-root", "daemon-down"]);
+        facts.daemon.answer = Answer::Forbidden;
+        assert_eq!(ids(&facts), ["not-root"]);
+        facts = up();
+        facts.daemon.problem = Some("not now".into());
+        assert_eq!(ids(&facts), ["condition"]);
         facts = up();
         facts.daemon.answer = Answer::Stuck;
         facts.daemon.process = Some((7, 'T'));

@@ -20,9 +20,9 @@ fn one(facts: &Facts, kubelet: &Kubelet, found: &mut Vec<Finding>) {
         found.push(KUBELET_CONFIG.found(what, format!("tr '\\0' ' ' < /proc/{pid}/cmdline; ls -l {file}")));
     }
     let socket = format!("unix://{}", facts.daemon.socket.display());
-    let same = |setting: &str| setting == socket || setting == facts.daemon.socket.to_string_lossy();
+    let same = |one: &str, other: &str| Kubelet::socket(one) == Kubelet::socket(other);
     let endpoint = kubelet.setting("containerRuntimeEndpoint");
-    if !endpoint.is_empty() && !same(endpoint) {
+    if !endpoint.is_empty() && !same(endpoint, &socket) {
         let what =
             format!("the kubelet (process {pid}) has containerRuntimeEndpoint {endpoint}; this daemon is {socket}");
         found.push(
@@ -30,7 +30,7 @@ fn one(facts: &Facts, kubelet: &Kubelet, found: &mut Vec<Finding>) {
         );
     }
     let images = kubelet.setting("imageServiceEndpoint");
-    if !images.is_empty() && images != endpoint {
+    if !images.is_empty() && !same(images, endpoint) {
         let what = format!("the kubelet (process {pid}) has imageServiceEndpoint {images} beside {endpoint}");
         found.push(KUBELET_IMAGES.found(what, "remove imageServiceEndpoint from the kubelet's configuration"));
     }
@@ -87,6 +87,7 @@ mod tests {
         let other = ("containerRuntimeEndpoint", "unix:///run/containerd/containerd.sock");
         assert_eq!(ids(&facts(&[other])), ["kubelet-endpoint"]);
         assert_eq!(ids(&facts(&[ours, ("imageServiceEndpoint", "unix:///x")])), ["kubelet-image-endpoint"]);
+        assert_eq!(ids(&facts(&[ours, ("imageServiceEndpoint", "/run/berth/berth.sock")])), [""; 0]);
         assert_eq!(ids(&facts(&[ours, ("maxPods", "250")])), ["kubelet-max-pods"]);
         let mut broken = facts(&[ours, ("resolvConf", "/gone")]);
         broken.kubelets[0].resolv_conf = None;

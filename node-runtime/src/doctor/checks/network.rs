@@ -21,9 +21,10 @@ pub(super) fn network(facts: &Facts, found: &mut Vec<Finding>) {
             ),
         );
     }
-    for chain in &network.drops {
-        let what = format!("the chain {chain} at the hook forward has the policy drop");
-        found.push(FORWARD_DROP.found(what, format!("nft list chain {chain}; let the pods' subnet pass there")));
+    for firewall in facts.daemon.told.iter().flat_map(|t| &t.firewalls) {
+        let (what, fix) =
+            firewall.rsplit_once("; run: ").unwrap_or((firewall.as_str(), "let the pods' subnet pass there"));
+        found.push(FORWARD_DROP.found(what, fix));
     }
     if let (Some(bridge), Some((name, uplink))) = (network.bridge_mtu, &network.uplink)
         && bridge > *uplink
@@ -111,13 +112,13 @@ mod tests {
         assert_eq!(ids(&sound()), [""; 0]);
         let mut facts = sound();
         facts.network.forward = Some(false);
-        facts.network.drops = vec!["ip filter FORWARD".into()];
         facts.network.uplink = Some(("eth0".into(), 1400));
         facts.network.resolv_conf = None;
         facts.limits.conntrack = Some((95, 100));
         facts.network.cni = Some(Cni { missing: vec!["bridge".into()], ..Cni::default() });
         let condition = NodeCondition { kind: "NetworkReady".into(), ok: false, ..Default::default() };
-        facts.daemon.told = Some(DiagnoseResponse { conditions: vec![condition], ..Default::default() });
+        let firewalls = vec!["nftables chain ip x y drops what pods send: its policy is drop; run: nft insert".into()];
+        facts.daemon.told = Some(DiagnoseResponse { conditions: vec![condition], firewalls, ..Default::default() });
         let all = [
             "network-not-ready",
             "forwarding-off",
@@ -129,6 +130,10 @@ mod tests {
             "cni-plugin-missing",
         ];
         assert_eq!(ids(&facts), all);
+        let mut found = Vec::new();
+        network(&facts, &mut found);
+        let told = found.iter().find(|f| f.id == "forward-drop").unwrap();
+        assert!(told.what.ends_with("its policy is drop") && told.fix == "nft insert", "{told:?}");
     }
 
     #[test]

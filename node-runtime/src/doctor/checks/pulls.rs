@@ -4,6 +4,7 @@ use crate::doctor::finding::{
     Finding, Kind, PULL_AUTH, PULL_DNS, PULL_MISSING, PULL_OTHER, PULL_POLICY, PULL_PROXY, PULL_RATE, PULL_TLS,
     PULL_UNREACHABLE,
 };
+use berth_model::ErrorKind;
 use berth_proto::node::Trouble;
 use std::collections::BTreeMap;
 
@@ -45,29 +46,44 @@ fn registry(reference: &str) -> String {
     }
 }
 
-/// What stood in the way, by the error's kind and the words of the registry client and the system below it.
+/// What stood in the way: by the error's kind, and where that leaves it open by the registry client's own sentences.
 fn cause(trouble: &Trouble) -> &'static Kind {
-    let text = trouble.message.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|w| text.contains(w));
-    match trouble.error.as_str() {
-        "PolicyDenied" => return &PULL_POLICY,
-        "NotFound" => return &PULL_MISSING,
-        _ => {}
-    }
-    if has(&["429", "too many requests", "rate limit", "asks to come back"]) {
-        &PULL_RATE
-    } else if has(&["proxy"]) {
-        &PULL_PROXY
-    } else if has(&["certificate", "is not trusted", "tls"]) {
-        &PULL_TLS
-    } else if has(&["lookup address", "name or service not known", "dns", "name resolution", "no such host"]) {
-        &PULL_DNS
-    } else if trouble.error == "PermissionDenied" || has(&["401", "403", "unauthorized", "credentials"]) {
+    let is = |kind: ErrorKind| trouble.error == format!("{kind:?}");
+    if is(ErrorKind::PolicyDenied) {
+        &PULL_POLICY
+    } else if is(ErrorKind::NotFound) {
+        &PULL_MISSING
+    } else if is(ErrorKind::PermissionDenied) {
         &PULL_AUTH
-    } else if has(&["registryunavailable", "cannot be reached", "stalled", "broke off"]) {
-        &PULL_UNREACHABLE
     } else {
-        &PULL_OTHER
+        said(&trouble.message).map_or(&PULL_OTHER, unavailable)
+    }
+}
+
+/// What the client says of a registry or mirror (registry/src/error.rs, `unavailable`), without its name, which may be any word.
+fn said(message: &str) -> Option<&str> {
+    let (_, said) = message.strip_prefix("RegistryUnavailable: registry ")?.split_once(' ')?;
+    Some(said)
+}
+
+/// The sentences are those of registry/src/exchange.rs, retry.rs, token.rs, transport.rs and connect.rs, and that of std for a name
+/// without an address.
+fn unavailable(said: &str) -> &'static Kind {
+    let begins = |words: &[&str]| words.iter().any(|w| said.starts_with(w));
+    if begins(&[
+        "limits the rate of pulls (429)",
+        "asks to come back after ",
+        "cannot be used: its token server answers 429",
+    ]) {
+        &PULL_RATE
+    } else if begins(&["cannot be reached: proxy ", "answers 407"]) {
+        &PULL_PROXY
+    } else if begins(&["is not trusted: "]) {
+        &PULL_TLS
+    } else if begins(&["cannot be reached: failed to lookup address information"]) {
+        &PULL_DNS
+    } else {
+        &PULL_UNREACHABLE
     }
 }
 
@@ -104,29 +120,49 @@ mod tests {
 
     #[test]
     fn causes_are_told_apart() {
+        let client = [
+            ("limits the rate of pulls (429)", "pull-rate-limit"),
+            ("asks to come back after 600 s, longer than the 60 s that a pull waits", "pull-rate-limit"),
+            ("cannot be used: its token server answers 429", "pull-rate-limit"),
+            (
+                "is not trusted: invalid peer certificate: UnknownIssuer; add its CA to the registry's TLS settings",
+                "pull-tls",
+            ),
+            ("cannot be reached: failed to lookup address information: Name or service not known", "pull-dns"),
+            ("cannot be reached: proxy p:3128: wants a user name and a password (407), or other ones", "pull-proxy"),
+            (
+                "cannot be reached: proxy p:3128: failed to lookup address information: Name or service not known",
+                "pull-proxy",
+            ),
+            ("cannot be reached: Connection refused (os error 111)", "pull-unreachable"),
+            ("stalled in the middle of a blob: nothing came for 10000 ms", "pull-unreachable"),
+            ("answers 500", "pull-unreachable"),
+        ];
+        // Names of hosts and repositories that hold the words of other causes.
+        for host in ["r.example", "tls-proxy.dns.example:4290", "https://proxy.401.example/v2"] {
+            for (sentence, id) in client {
+                let message = format!("RegistryUnavailable: registry {host} {sentence}");
+                assert_eq!(cause(&trouble(&format!("{host}/429/proxy:dns"), "Unknown", &message)).id, id, "{message}");
+            }
+        }
         let cases = [
-            ("Unknown", "RegistryUnavailable: registry r.example answered 429 Too Many Requests", "pull-rate-limit"),
-            ("Unknown", "RegistryUnavailable: registry r.example asks to come back after 60 s", "pull-rate-limit"),
-            ("Unknown", "RegistryUnavailable: registry r.example is not trusted: invalid peer certificate", "pull-tls"),
-            (
-                "Unknown",
-                "RegistryUnavailable: registry r.example cannot be reached: failed to lookup address information",
-                "pull-dns",
-            ),
-            ("Unknown", "RegistryUnavailable: registry r.example: the proxy p:3128 refused the tunnel", "pull-proxy"),
-            (
-                "Unknown",
-                "RegistryUnavailable: registry r.example cannot be reached: Connection refused",
-                "pull-unreachable",
-            ),
             (
                 "PermissionDenied",
-                "registry r.example refuses access to repository app: insufficient scope",
+                "registry r.example refuses access to repository 429/proxy: the credentials do not allow it",
                 "pull-auth",
             ),
-            ("NotFound", "manifest v9 of r.example/app not found", "pull-not-found"),
-            ("PolicyDenied", "policy deny-some", "pull-denied"),
-            ("ResourceExhausted", "layer is larger than the limit", "pull-failed"),
+            ("NotFound", "registry r.example has no manifest 429 in repository app", "pull-not-found"),
+            ("PolicyDenied", "image r.example/proxy:429 is denied: deny-some", "pull-denied"),
+            (
+                "ResourceExhausted",
+                "registry r.example: the answer is larger than the 429 bytes allowed here",
+                "pull-failed",
+            ),
+            (
+                "FailedPrecondition",
+                "layer has content of another digest; the registry or a proxy altered it",
+                "pull-failed",
+            ),
         ];
         for (error, message, id) in cases {
             assert_eq!(cause(&trouble("r.example/app:v1", error, message)).id, id, "{message}");

@@ -4,6 +4,7 @@ use crate::commands::connect;
 use crate::doctor::facts::{Answer, Daemon};
 use crate::layout::Layout;
 use berth_proto::node::{DiagnoseRequest, DiagnoseResponse, InfoRequest, InfoResponse};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -20,10 +21,17 @@ pub(super) async fn gather(layout: &Layout) -> Daemon {
         let meta = std::fs::symlink_metadata(path).ok()?;
         Some((path.clone(), meta.uid(), meta.mode() & 0o7777))
     });
-    let mut daemon = Daemon { flags, socket: layout.cri_socket(), sockets: modes.collect(), ..Daemon::default() };
+    let mut daemon = Daemon {
+        flags,
+        socket: layout.cri_socket(),
+        node_socket: layout.node_socket(),
+        sockets: modes.collect(),
+        ..Daemon::default()
+    };
     let holder = match UnixStream::connect(layout.node_socket()).await {
         Ok(stream) => stream.peer_cred().ok().and_then(|cred| cred.pid()).and_then(|pid| u32::try_from(pid).ok()),
-        Err(_) => {
+        Err(e) => {
+            daemon.answer = unreachable(e.kind());
             daemon.documents = documents(layout);
             return daemon;
         }
@@ -33,25 +41,32 @@ pub(super) async fn gather(layout: &Layout) -> Daemon {
     let exe = holder.and_then(|pid| std::fs::metadata(format!("/proc/{pid}/exe")).ok());
     daemon.built = exe.and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs());
     match timeout(PATIENCE, ask(layout)).await {
-        Ok(Some((info, told))) => {
-            daemon.answer = Answer::Up;
-            (daemon.info, daemon.told) = (Some(info), told);
-        }
-        Ok(None) | Err(_) => {
-            daemon.answer = Answer::Stuck;
-            daemon.documents = documents(layout);
-        }
+        Ok(Ok((info, told))) => (daemon.answer, daemon.info, daemon.told) = (Answer::Up, Some(info), told),
+        Ok(Err(problem)) => (daemon.answer, daemon.problem) = (Answer::Up, Some(problem)),
+        Err(_) => daemon.answer = Answer::Stuck,
+    }
+    if daemon.info.is_none() {
+        daemon.documents = documents(layout);
     }
     daemon.old_monitors = holder.map_or(0, |pid| old_monitors(layout, pid));
     daemon
 }
 
-/// Info, and what only a daemon of this version tells.
-async fn ask(layout: &Layout) -> Option<(InfoResponse, Option<DiagnoseResponse>)> {
-    let mut node = connect::node(layout).await.ok()?;
-    let info = node.info(InfoRequest {}).await.ok()?.into_inner();
+/// What it means that nobody takes a connection: a full queue, which is told at once, has somebody who does not empty it.
+fn unreachable(why: ErrorKind) -> Answer {
+    match why {
+        ErrorKind::PermissionDenied => Answer::Forbidden,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Answer::Stuck,
+        _ => Answer::Down,
+    }
+}
+
+/// Info, and what only a daemon of this version tells. Errors: what it says instead, which is an answer too.
+async fn ask(layout: &Layout) -> Result<(InfoResponse, Option<DiagnoseResponse>), String> {
+    let mut node = connect::node(layout).await.map_err(|e| format!("{e:#}"))?;
+    let info = node.info(InfoRequest {}).await.map_err(|status| format!("{:#}", connect::said(status)))?.into_inner();
     let told = node.diagnose(DiagnoseRequest {}).await.ok().map(tonic::Response::into_inner);
-    Some((info, told))
+    Ok((info, told))
 }
 
 /// Why the documents on disk cannot be taken, where the daemon cannot say so itself.
@@ -110,4 +125,17 @@ pub(super) fn leftovers(daemon: &Daemon) -> Vec<String> {
         }
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_take_connections_is_told_apart() {
+        assert_eq!(unreachable(ErrorKind::NotFound), Answer::Down);
+        assert_eq!(unreachable(ErrorKind::ConnectionRefused), Answer::Down);
+        assert_eq!(unreachable(ErrorKind::PermissionDenied), Answer::Forbidden);
+        assert_eq!(unreachable(ErrorKind::WouldBlock), Answer::Stuck);
+    }
 }

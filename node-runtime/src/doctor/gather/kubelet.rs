@@ -1,6 +1,6 @@
 //! Running kubelets: their command lines and configuration files. Names of settings are those of KubeletConfiguration
 //! (kubelet.config.k8s.io/v1beta1); a flag wins over the file, as in the kubelet.
-use super::{processes, text};
+use super::{MAX_FILE, contents, processes, text};
 use crate::commands::yaml;
 use crate::doctor::facts::Kubelet;
 use crate::layout::Layout;
@@ -24,9 +24,9 @@ pub(super) fn gather(layout: &Layout, only: Option<u32>) -> Vec<Kubelet> {
     let found =
         processes().into_iter().filter(|pid| only.is_none_or(|o| o == *pid) && (only.is_some() || is_kubelet(*pid)));
     let all = found.map(read);
-    let ours = layout.cri_socket().to_string_lossy().into_owned();
-    all.filter(|k| only.is_some() || layout.is_system() || k.setting("containerRuntimeEndpoint").ends_with(&ours))
-        .collect()
+    let ours = layout.cri_socket();
+    let is_ours = |k: &Kubelet| Kubelet::socket(k.setting("containerRuntimeEndpoint")) == ours;
+    all.filter(|k| only.is_some() || layout.is_system() || is_ours(k)).collect()
 }
 
 fn is_kubelet(pid: u32) -> bool {
@@ -72,7 +72,7 @@ fn flag<'a>(arguments: &[&'a str], name: &str) -> Option<&'a str> {
 
 /// The scalars of a configuration file.
 fn configuration(file: &Path) -> Result<BTreeMap<String, String>, String> {
-    let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
+    let text = contents(file, MAX_FILE).map_err(|e| e.to_string())?;
     let documents = yaml::documents(&text).map_err(|e| format!("{e:#}"))?;
     let Some(Value::Object(fields)) = documents.into_iter().next() else {
         return Err("is no document with fields".to_owned());
@@ -110,5 +110,6 @@ mod tests {
         std::fs::write(&file, "a: [").unwrap();
         assert!(configuration(&file).is_err());
         assert!(configuration(&dir.path().join("gone")).unwrap_err().contains("No such file"));
+        assert!(configuration(Path::new("/dev/zero")).unwrap_err().contains("no regular file"));
     }
 }

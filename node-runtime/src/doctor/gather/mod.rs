@@ -10,13 +10,16 @@ mod network;
 
 use super::facts::{Disk, Facts, Kernel};
 use crate::layout::Layout;
+use rustix::fs::{Mode, OFlags};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Most that is read of a file.
 const MAX_FILE: u64 = 1 << 20;
+/// Most that is read of a kernel's lists of modules; distributions have up to a few MB of them.
+const MAX_MODULES: u64 = 16 << 20;
 
 /// Gathers all. `kubelet` is the only one to look at, if it is given.
 pub async fn gather(layout: &Layout, kubelet: Option<u32>) -> Facts {
@@ -42,11 +45,28 @@ pub async fn gather(layout: &Layout, kubelet: Option<u32>) -> Facts {
     }
 }
 
-/// A file's text, if it can be read and is no larger than the limit.
+/// A file's text, if it can be read.
 fn text(path: impl AsRef<Path>) -> Option<String> {
+    contents(path, MAX_FILE).ok()
+}
+
+/// A file's text. Others name some of these files: a device or a pipe would be waited for, or have no end. Errors: those of the
+/// system; what is no regular file, or larger than `limit`.
+fn contents(path: impl AsRef<Path>, limit: u64) -> io::Result<String> {
+    let path = path.as_ref();
+    let regular = |meta: std::fs::Metadata| {
+        if meta.is_file() { Ok(()) } else { Err(io::Error::other("is no regular file")) }
+    };
+    // Before it is opened, since opening a device may do something by itself; and again on what was opened.
+    regular(std::fs::metadata(path)?)?;
+    let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
+    regular(file.metadata()?)?;
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!("is larger than {limit} bytes")));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A number that is all of a file.
@@ -66,7 +86,10 @@ fn kernel() -> Kernel {
     let version = parts.next().flatten().zip(parts.next().flatten());
     let file_systems = text("/proc/filesystems").unwrap_or_default();
     let needed = [
-        ("overlay file system", file_systems.split_whitespace().any(|w| w == "overlay")),
+        (
+            "overlay file system",
+            file_systems.split_whitespace().any(|w| w == "overlay") || has_module(&release, "overlay"),
+        ),
         ("tmpfs", file_systems.split_whitespace().any(|w| w == "tmpfs")),
         ("seccomp filters", Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()),
         ("PID namespaces", Path::new("/proc/self/ns/pid").exists()),
@@ -83,6 +106,20 @@ fn kernel() -> Kernel {
     }
     let missing = needed.into_iter().filter(|(_, there)| !there).map(|(what, _)| what).collect();
     Kernel { version, missing, lsm }
+}
+
+/// Whether the kernel has this module, loaded or not: the kernel loads it when it is mounted for the first time.
+fn has_module(release: &str, name: &str) -> bool {
+    let dir = Path::new("/lib/modules").join(release.trim());
+    ["modules.dep", "modules.builtin"]
+        .iter()
+        .any(|list| contents(dir.join(list), MAX_MODULES).is_ok_and(|modules| lists(&modules, name)))
+}
+
+/// Whether a list has the module: paths, one a line, in modules.dep with a colon and what they need behind them.
+fn lists(modules: &str, name: &str) -> bool {
+    let mut files = modules.lines().filter_map(|l| l.split(':').next()?.rsplit('/').next());
+    files.any(|file| file.split_once(".ko").is_some_and(|(module, _)| module == name))
 }
 
 /// File systems of the daemon's directories, each once.
@@ -107,6 +144,28 @@ fn disks(layout: &Layout) -> Vec<Disk> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_regular_files_within_the_limit_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, pipe) = (dir.path().join("file"), dir.path().join("pipe"));
+        std::fs::write(&file, "12345").unwrap();
+        assert_eq!(contents(&file, 5).unwrap(), "12345");
+        assert!(contents(&file, 4).unwrap_err().to_string().contains("larger than 4 bytes"));
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, pipe.as_path(), kind, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for other in [pipe.as_path(), Path::new("/dev/zero"), dir.path()] {
+            assert!(contents(other, 4).unwrap_err().to_string().contains("no regular file"), "{}", other.display());
+        }
+        assert!(text("/proc/self/stat").is_some() && text(dir.path().join("gone")).is_none());
+    }
+
+    #[test]
+    fn modules_that_are_not_loaded_are_there() {
+        let dep = "kernel/fs/overlayfs/overlay.ko.xz:\nkernel/a/b.ko: kernel/x/overlayed.ko\n";
+        assert!(lists(dep, "overlay") && lists("kernel/fs/overlayfs/overlay.ko\n", "overlay"));
+        assert!(!lists(dep, "overlayed") && !lists("", "overlay"));
+    }
 
     #[tokio::test]
     async fn a_node_without_a_daemon_can_be_looked_at() {

@@ -1,15 +1,12 @@
-//! The network of the node: forwarding, other firewalls, MTUs, resolv.conf, CNI's directories.
+//! The network of the node: forwarding, MTUs, resolv.conf, CNI's directories.
 use super::text;
 use crate::doctor::facts::{Cni, Network};
 use crate::layout::Layout;
 use berth_proto::node::InfoResponse;
+use berth_settings::RuntimeConfigSpec;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-/// Where CNI configurations and plugins lie (the CNI specification leaves it to the runtime; this is what all have).
-const CNI_CONFIGS: &str = "/etc/cni/net.d";
-const CNI_PROGRAMS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 /// Most plugins of one configuration that are looked at.
 const PLUGINS: usize = 64;
 
@@ -19,7 +16,6 @@ pub(super) fn gather(layout: &Layout, info: &InfoResponse) -> Network {
     let uplink = uplink().and_then(|name| mtu(&name).map(|mtu| (name, mtu)));
     Network {
         forward: text("/proc/sys/net/ipv4/ip_forward").map(|t| t.trim() == "1").filter(|_| !info.bridge.is_empty()),
-        drops: drops().unwrap_or_default(),
         bridge_mtu: mtu(&bridge),
         uplink,
         resolv_conf: servers(Path::new("/etc/resolv.conf")),
@@ -42,28 +38,28 @@ pub(super) fn servers(file: &Path) -> Option<Vec<String>> {
     Some(words.map(str::to_owned).collect())
 }
 
-/// Chains at the hook `forward` with the policy drop, where `nft` is there to tell. They are others': ours accept.
-fn drops() -> Option<Vec<String>> {
-    let mut nft = Command::new("nft");
-    let output = nft.args(["-j", "list", "chains"]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let value: Value = serde_json::from_slice(&output.stdout).ok()?;
-    Some(dropping(&value))
-}
-
-fn dropping(value: &Value) -> Vec<String> {
-    let all = value["nftables"].as_array().into_iter().flatten().map(|item| &item["chain"]);
-    let drops = all.filter(|c| c["hook"] == "forward" && c["policy"] == "drop");
-    let word = |chain: &Value, name: &str| chain[name].as_str().unwrap_or_default().to_owned();
-    drops.map(|c| format!("{} {} {}", word(c, "family"), word(c, "table"), word(c, "name"))).collect()
-}
-
 /// CNI, unless the built-in network connects the pods.
 fn cni(layout: &Layout, info: &InfoResponse) -> Option<Cni> {
-    let documents = berth_settings::load(&layout.etc).ok();
+    let etc =
+        if info.documents_directory.is_empty() { layout.etc.as_path() } else { Path::new(&info.documents_directory) };
+    let documents = berth_settings::load(etc).ok();
     let by_documents = documents.as_ref().is_some_and(|s| s.network.mode == berth_settings::NetworkMode::Cni);
     let wanted =
         if info.network_mode.is_empty() { by_documents } else { info.network_mode.eq_ignore_ascii_case("cni") };
-    wanted.then(|| look(Path::new(CNI_CONFIGS), &CNI_PROGRAMS.map(PathBuf::from)))
+    let spec = documents.map(|s| s.spec).unwrap_or_default();
+    wanted.then(|| look(&config_dir(layout, &spec), &bin_dirs(&spec)))
+}
+
+/// Where the daemon looks for configurations.
+fn config_dir(layout: &Layout, spec: &RuntimeConfigSpec) -> PathBuf {
+    spec.network.cni.conf_dir.as_ref().map_or_else(|| layout.cni_configurations(), PathBuf::from)
+}
+
+/// Where it looks for plugins. The default is that of the table of settings.
+fn bin_dirs(spec: &RuntimeConfigSpec) -> Vec<PathBuf> {
+    let field = berth_settings::fields().find(|f| f.path == "spec.network.cni.binDirs");
+    let dirs = field.and_then(|f| f.value(spec)).and_then(|value| serde_json::from_value(value).ok());
+    dirs.unwrap_or_default()
 }
 
 fn look(config_dir: &Path, bin_dirs: &[PathBuf]) -> Cni {
@@ -81,33 +77,19 @@ fn look(config_dir: &Path, bin_dirs: &[PathBuf]) -> Cni {
     Cni { config_dir: config_dir.to_owned(), configs, missing, bin_dirs: bin_dirs.to_vec() }
 }
 
-/// Types of the plugins that a configuration or a list of them names; the first file by name is in force.
+/// Types of the plugins that a configuration or a list of them names, and of those that give these their addresses; the first
+/// file by name is in force.
 fn plugins(file: &Path) -> Vec<String> {
     let value: Value = text(file).and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
-    let mut types: Vec<&Value> = value["plugins"].as_array().into_iter().flatten().map(|p| &p["type"]).collect();
-    types.push(&value["type"]);
-    if let Some(ipam) = value["ipam"]["type"].as_str().map(|_| &value["ipam"]["type"]) {
-        types.push(ipam);
-    }
-    types.into_iter().filter_map(Value::as_str).take(PLUGINS).map(str::to_owned).collect()
+    let all = value["plugins"].as_array().into_iter().flatten().chain([&value]);
+    let types = all.flat_map(|plugin| [&plugin["type"], &plugin["ipam"]["type"]]).filter_map(Value::as_str);
+    types.filter(|t| !t.is_empty()).take(PLUGINS).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn other_firewalls_that_drop_are_seen() {
-        let value = json!({"nftables": [
-            {"metainfo": {}},
-            {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
-            {"chain": {"family": "ip", "table": "filter", "name": "INPUT", "hook": "input", "policy": "drop"}},
-            {"chain": {"family": "inet", "table": "x", "name": "f", "hook": "forward", "policy": "accept"}},
-        ]});
-        assert_eq!(dropping(&value), ["ip filter FORWARD"]);
-        assert_eq!(dropping(&Value::Null), [""; 0]);
-    }
 
     #[test]
     fn plugins_without_a_program_are_named() {
@@ -118,10 +100,24 @@ mod tests {
         std::fs::create_dir_all(&programs).unwrap();
         std::fs::write(programs.join("bridge"), "").unwrap();
         std::fs::write(configs.join("README"), "").unwrap();
-        let list = json!({"plugins": [{"type": "bridge"}, {"type": "portmap"}, {"type": "../sh"}]});
+        let bridge = json!({"type": "bridge", "ipam": {"type": "host-local"}});
+        let list = json!({"plugins": [bridge, {"type": "portmap"}, {"type": "../sh", "ipam": {}}]});
         std::fs::write(configs.join("10-a.conflist"), list.to_string()).unwrap();
         let cni = look(&configs, &[programs]);
-        assert_eq!((cni.configs.len(), cni.missing), (1, vec!["portmap".to_owned(), "../sh".to_owned()]));
+        assert_eq!((cni.configs.len(), cni.missing.join(" ").as_str()), (1, "host-local portmap ../sh"));
+    }
+
+    #[test]
+    fn directories_are_those_of_the_documents_or_the_daemons() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(Some(dir.path())).unwrap();
+        let mut spec = RuntimeConfigSpec::default();
+        assert_eq!(config_dir(&layout, &spec), layout.etc.join("cni/net.d"));
+        assert_eq!(bin_dirs(&spec), ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"].map(PathBuf::from));
+        spec.network.cni.conf_dir = Some("/c".into());
+        spec.network.cni.bin_dirs = Some(vec!["/b".into()]);
+        assert_eq!(config_dir(&layout, &spec), Path::new("/c"));
+        assert_eq!(bin_dirs(&spec), [PathBuf::from("/b")]);
     }
 
     #[test]

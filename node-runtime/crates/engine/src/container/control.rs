@@ -111,7 +111,8 @@ impl Engine {
     ) -> Result<ContainerId> {
         let lock = pod.container_lock(id);
         let config = {
-            // Two who restart one container make one attempt each, and the second one's create says so.
+            // A start, an update or a removal that is under way is waited for. It does not keep off a second restart: both make an attempt
+            // of one number, and the second one's create says so.
             let _one = lock.lock().await;
             next_attempt(pod, id)?
         };

@@ -65,8 +65,11 @@ pub struct ExecOverrides {
 impl ExecOverrides {
     fn apply(&self, process: &mut Process) -> Result<()> {
         for (name, value) in &self.env {
-            if name.is_empty() || name.contains(['=', '\0']) || value.contains(&0) {
+            if name.is_empty() || name.contains(['=', '\0']) {
                 return Err(Error::invalid("env", format_args!("{name:?} is no name of a variable")));
+            }
+            if value.contains(&0) {
+                return Err(Error::invalid("env", format_args!("the value of {name:?} must not have a NUL in it")));
             }
             let start = [name.as_bytes(), b"="].concat();
             process.env.retain(|entry| !entry.starts_with(&start));

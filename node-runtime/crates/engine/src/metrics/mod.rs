@@ -18,7 +18,7 @@ pub(crate) use node::Now;
 use parts::Parts;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 use registry::Requests;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Buckets in seconds for steps that take from a tenth of a millisecond to seconds.
@@ -42,6 +42,7 @@ pub struct Metrics {
     node: Node,
     parts: Arc<Parts>,
     requests: Arc<Requests>,
+    counting: Arc<Mutex<()>>,
 }
 
 impl Metrics {
@@ -84,6 +85,7 @@ impl Metrics {
             node: Node::new(&make)?,
             requests: Arc::new(Requests::new(&make, parts.clone())?),
             parts,
+            counting: Arc::default(),
             registry: registry.clone(),
         };
         all.start_at_zero();
@@ -134,17 +136,17 @@ impl Metrics {
         self.parts.observe(what);
     }
 
-    /// Runs an operation of a network, and counts it.
+    /// Runs an operation of a network (`builtin` or `cni`), and counts it.
     pub(crate) async fn network<T>(
         &self,
-        plugin: &str,
+        name: &str,
         operation: NetworkOperation,
         what: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let begun = Instant::now();
         let result = what.await;
-        let (took, ok, cni) = (begun.elapsed(), result.is_ok(), plugin != "builtin");
-        self.tell(Observation::Network { plugin, cni, operation, took, ok });
+        let (took, ok, cni) = (begun.elapsed(), result.is_ok(), name != "builtin");
+        self.tell(Observation::Network { cni, operation, took, ok });
         result
     }
 
@@ -181,6 +183,11 @@ impl Metrics {
     /// Figures of commands, sessions and monitors.
     pub(crate) fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// Held while figures are taken over from elsewhere: two scrapes at once would both add what is new to a counter.
+    pub(crate) fn counting(&self) -> MutexGuard<'_, ()> {
+        self.counting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the gauges from the table; called before each scrape.

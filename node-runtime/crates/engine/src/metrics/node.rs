@@ -125,7 +125,7 @@ impl Node {
         self.oom_kills.inc_by(count);
     }
 
-    /// Takes over the states of now.
+    /// Takes over the states of now. One at a time: see `Metrics::counting`.
     pub(crate) fn set(&self, now: &Now) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         for (family, size, used) in &now.pools {

@@ -1,14 +1,12 @@
 //! Figures of what the parts of the node tell (`berth_model::Observation`): pulls, collections, networks, leaks.
 //!
 //! Owns: those series and the bounds of their labels. Must not: do anything else; a part waits for this.
-use super::bounded::{Hosts, Learned};
+use super::bounded::Hosts;
 use super::make::Make;
 use berth_model::{ByteSource, Leak, NetworkOperation, Observation, Observe, PullPhase};
 use berth_settings::Settings;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
-/// Plugins that have series of their own.
-const PLUGINS: usize = 32;
 const PULL_PHASE: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 const NETWORK: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 const COLLECTION: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
@@ -16,7 +14,6 @@ const COLLECTION: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0,
 /// The series.
 pub(super) struct Parts {
     pub(super) hosts: Hosts,
-    plugins: Learned,
     pull_phases: HistogramVec,
     pull_bytes: IntCounterVec,
     layers: IntCounterVec,
@@ -33,7 +30,6 @@ impl Parts {
     pub(super) fn new(make: &Make<'_>) -> Result<Self, prometheus::Error> {
         let parts = Self {
             hosts: Hosts::default(),
-            plugins: Learned::new(PLUGINS),
             pull_phases: make.histogram(
                 "berth_pull_phase_seconds",
                 "Time of the steps of pulls by registry; those that no document names are \"other\".",
@@ -65,8 +61,8 @@ impl Parts {
                 .plain_counter("berth_gc_reclaimed_bytes_total", "Bytes that the image collector gave back to the disk.")?,
             network: make.counter(
                 "berth_network_operations_total",
-                "Operations of pod networks by kind (builtin, cni), plugin, operation and result.",
-                &["kind", "plugin", "operation", "result"],
+                "Operations of pod networks by kind (builtin, cni), operation and result.",
+                &["kind", "operation", "result"],
             )?,
             network_seconds: make.histogram(
                 "berth_network_operation_seconds",
@@ -105,8 +101,7 @@ impl Parts {
             self.pull_phases.with_label_values(&[super::bounded::OTHER, phase.as_str()]);
         }
         for result in ["ok", "error"] {
-            let labels = ["builtin", "builtin", NetworkOperation::Attach.as_str(), result];
-            self.network.with_label_values(&labels);
+            self.network.with_label_values(&["builtin", NetworkOperation::Attach.as_str(), result]);
         }
         self.network_seconds.with_label_values(&["builtin", NetworkOperation::Attach.as_str()]);
     }
@@ -138,10 +133,9 @@ impl Observe for Parts {
                 self.collected.with_label_values(&["blob"]).inc_by(blobs);
                 self.reclaimed.inc_by(bytes);
             }
-            Observation::Network { plugin, cni, operation, took, ok } => {
+            Observation::Network { cni, operation, took, ok } => {
                 let kind = if cni { "cni" } else { "builtin" };
-                let plugin = if cni { self.plugins.label(plugin) } else { kind.to_owned() };
-                self.network.with_label_values(&[kind, &plugin, operation.as_str(), result(ok)]).inc();
+                self.network.with_label_values(&[kind, operation.as_str(), result(ok)]).inc();
                 self.network_seconds.with_label_values(&[kind, operation.as_str()]).observe(took.as_secs_f64());
             }
             Observation::Leaked { what, count } => self.leaks.with_label_values(&[what.as_str()]).inc_by(count),

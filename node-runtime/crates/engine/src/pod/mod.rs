@@ -7,6 +7,7 @@ pub(crate) mod stop;
 pub(crate) mod update;
 
 use crate::events::{Events, Shape};
+use crate::oom::Kills;
 use crate::record::{ContainerRecord, PodRecord};
 use berth_model::{ContainerId, Error, ErrorKind, PodId, Result, ResultExt};
 use berth_monitor_api::frame::Exit;
@@ -41,6 +42,7 @@ pub(crate) struct Pod {
     starts: Mutex<HashMap<ContainerId, Option<Exit>>>,
     /// Containers whose stop signal was sent: it is sent once (container-creation 5).
     signalled: Mutex<HashSet<ContainerId>>,
+    kills: Mutex<Kills>,
 }
 
 impl Pod {
@@ -63,7 +65,13 @@ impl Pod {
             execs: Mutex::default(),
             starts: Mutex::default(),
             signalled: Mutex::default(),
+            kills: Mutex::default(),
         })
+    }
+
+    /// How many OOM kills of it were counted.
+    pub(crate) fn kills(&self) -> MutexGuard<'_, Kills> {
+        locked(&self.kills)
     }
 
     /// The record now.

@@ -1,11 +1,13 @@
 //! The table of RuntimeConfig's fields: path, class and default of each, and how it is read, merged and compared. The one place
 //! to extend for a new field: merge, the difference of two settings and `berth config` follow from it.
 //!
-//! A field is added by (1) its type with a doc comment in `runtime_config.rs`, (2) one row here, (3) its rule in `rules.rs`, if it
-//! has one. A field without a row does not compile; a row whose path is not the schema's fails the test below.
+//! A field is added by (1) its type with a doc comment in `runtime_config.rs`, (2) one row here, (3) its rule in `rules.rs` and, for
+//! the API server, in `crd/rules.rs`, if it has one. A field without a row does not compile; a row whose path is not the schema's
+//! fails the test below.
 //! Must not: do I/O, describe fields (their doc comments do).
 use crate::merge::Layer;
 use crate::registry::{Credentials, Proxy, Transfer};
+use crate::rollout::{Adopt, Drain, Rollout, Soak};
 use crate::runtime_config::{Cni, Limits, Metrics, Network, Runtime, RuntimeConfig, RuntimeConfigSpec, Streaming};
 use berth_model::Result;
 use serde::Serialize;
@@ -23,6 +25,10 @@ pub enum Class {
     NewPods,
     /// When the daemon starts next.
     DaemonRestart,
+    /// When the kubelet starts next.
+    KubeletRestart,
+    /// When the node's pods are gone.
+    Drain,
 }
 
 impl fmt::Display for Class {
@@ -32,9 +38,23 @@ impl fmt::Display for Class {
             Self::NewContainers => "new containers",
             Self::NewPods => "new pods",
             Self::DaemonRestart => "daemon restart",
+            Self::KubeletRestart => "kubelet restart",
+            Self::Drain => "drain",
         })
     }
 }
+
+/// Who follows a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// The daemon, on every node.
+    Node,
+    /// The agent of a cluster's node.
+    Agent,
+    /// The operator of a cluster; it is no part of what a node gets.
+    Operator,
+}
+use Audience::{Agent, Node, Operator};
 
 /// What holds where no document says anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +72,8 @@ pub struct Field {
     pub path: &'static str,
     /// What a change takes.
     pub class: Class,
+    /// Who follows it.
+    pub audience: Audience,
     /// Without a document.
     pub default: Preset,
     get: fn(&RuntimeConfigSpec) -> Value,
@@ -101,13 +123,20 @@ macro_rules! at {
 }
 
 /// The rows of one struct. `scalar` is an `Option<T>` (the first document that sets it wins), `list` a `Vec` of [`Keyed`]; `inside`
-/// are members that are structs with rows of their own, and what is no setting.
+/// are members that are structs with rows of their own, and what is no setting or has its row elsewhere.
 macro_rules! rows {
     ($name:ident: $type:ident at $path:literal = $place:tt, inside [$($inside:ident)*];
+     $($kind:ident $field:ident $key:literal $class:ident $default:expr;)*) => {
+        rows! { for Node, $name at $path = $place; $($kind $field $key $class $default;)* }
+        rows! { all of $type, [$($field)* $($inside)*] }
+    };
+    // Rows of an audience. A struct for one audience alone has its members checked by `all of`.
+    (for $audience:ident, $name:ident at $path:literal = $place:tt;
      $($kind:ident $field:ident $key:literal $class:ident $default:expr;)*) => {
         static $name: &[Field] = &[$(Field {
             path: concat!($path, ".", $key),
             class: Class::$class,
+            audience: $audience,
             default: $default,
             get: |spec| json(&at!(spec, $place, $field)),
             merge: |layer| {
@@ -116,16 +145,16 @@ macro_rules! rows {
                 layer.$kind(path, &at!(document.spec, $place, $field), |spec| &mut at!(spec, $place, $field))
             },
         }),*];
-        // Destructured without `..`: a new field does not compile until it has a row.
-        const _: fn($type) = |$type { $($field: _,)* $($inside: _,)* }| ();
     };
+    // Destructured without `..`: a new field does not compile until it has a row.
+    (all of $type:ident, [$($member:ident)*]) => { const _: fn($type) = |$type { $($member: _,)* }| (); };
 }
 
-rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state priority runtime credentials proxy transfer network metrics];
+rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state node_selector priority rollout adopt runtime credentials proxy transfer network metrics];
     list registries "registries" Live Is("[]");
 }
 
-rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [limits streaming];
+rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [version limits streaming];
     scalar log_level "logLevel" Live Is("\"Info\"");
     scalar pids_limit "pidsLimit" NewContainers Words("no limit");
     scalar cgroup_manager "cgroupManager" DaemonRestart Words("Systemd where systemd is pid 1 of a cgroup v2 node, else Cgroupfs");
@@ -190,9 +219,61 @@ rows! { METRICS: Metrics at "spec.metrics" = [metrics], inside [];
     scalar address "address" Live Words("127.0.0.1:9464; with a root of its own 127.0.0.1 with a free port");
 }
 
-/// All fields, in the order of the documents.
+rows! { for Agent, STATE at "spec" = [];
+    scalar state "state" Drain Is("\"Managed\"");
+}
+
+rows! { for Agent, VERSION at "spec.runtime" = [runtime];
+    scalar version "version" DaemonRestart Words("that of the operator");
+}
+
+rows! { for Agent, ADOPT at "spec.adopt" = [adopt];
+    scalar profile "profile" Live Is("\"Auto\"");
+}
+rows! { all of Adopt, [profile] }
+
+rows! { for Operator, ROLLOUT at "spec.rollout" = [rollout];
+    scalar paused "paused" Live Is("false");
+    scalar waves "waves" Live Is("[1, \"5%\", \"25%\", \"100%\"]");
+    scalar max_unavailable "maxUnavailable" Live Is("1");
+    scalar max_in_flight "maxInFlight" Live Is("\"10%\"");
+    scalar max_failures "maxFailures" Live Is("\"5%\"");
+    scalar on_failure "onFailure" Live Is("\"Rollback\"");
+    scalar control_plane "controlPlane" Live Is("\"Exclude\"");
+    scalar node_timeout "nodeTimeout" Live Is("\"15m\"");
+}
+rows! { all of Rollout, [paused waves max_unavailable max_in_flight max_failures on_failure control_plane node_timeout soak drain] }
+
+rows! { for Operator, SOAK at "spec.rollout.soak" = [rollout.soak];
+    scalar canary "canary" Live Is("\"10m\"");
+    scalar wave "wave" Live Is("\"5m\"");
+}
+rows! { all of Soak, [canary wave] }
+
+rows! { for Operator, DRAIN at "spec.rollout.drain" = [rollout.drain];
+    scalar timeout "timeout" Live Is("\"30m\"");
+    scalar retry_after "retryAfter" Live Is("\"15m\"");
+}
+rows! { all of Drain, [timeout retry_after] }
+
+/// What only a cluster follows.
+static CLUSTER: [&[Field]; 6] = [STATE, VERSION, ADOPT, ROLLOUT, SOAK, DRAIN];
+
+/// All fields that a node follows by itself, in the order of the documents.
 pub fn fields() -> impl Iterator<Item = &'static Field> {
     [SPEC, RUNTIME, LIMITS, STREAMING, CREDENTIALS, PROXY, TRANSFER, NETWORK, CNI, METRICS].into_iter().flatten()
+}
+
+/// All fields: those of a node, then those that only a cluster follows.
+pub fn all_fields() -> impl Iterator<Item = &'static Field> {
+    fields().chain(CLUSTER.into_iter().flatten())
+}
+
+/// Paths of what a document says that only a cluster follows: a node accepts it and does nothing of it.
+pub fn for_the_cluster(spec: &RuntimeConfigSpec) -> Vec<&'static str> {
+    let selector = spec.node_selector.as_ref().map(|_| "spec.nodeSelector");
+    let set = CLUSTER.into_iter().flatten().filter(|field| field.set(spec).is_some()).map(|field| field.path);
+    selector.into_iter().chain(set).collect()
 }
 
 /// A field whose value differs between two effective configurations.
@@ -209,9 +290,10 @@ pub struct FieldChange {
 }
 
 /// The fields whose values differ, in the order of the documents. A field that is set to its default does not differ from an unset one.
+/// What only the operator follows is no part of it.
 pub fn changes(old: &RuntimeConfigSpec, new: &RuntimeConfigSpec) -> Vec<FieldChange> {
     let pair = |field: &'static Field| (field, field.value(old), field.value(new));
-    let differ = fields().map(pair).filter(|(_, old, new)| old != new);
+    let differ = all_fields().filter(|field| field.audience != Operator).map(pair).filter(|(_, old, new)| old != new);
     differ.map(|(field, old, new)| FieldChange { path: field.path, class: field.class, old, new }).collect()
 }
 
@@ -223,18 +305,19 @@ mod tests {
 
     #[test]
     fn the_rows_are_the_fields_of_the_schema() {
-        let rows: BTreeSet<String> = fields().map(|f| f.path.to_owned()).collect();
-        assert_eq!(rows.len(), fields().count(), "a path stands twice");
+        let rows: BTreeSet<String> = all_fields().map(|f| f.path.to_owned()).collect();
+        assert_eq!(rows.len(), all_fields().count(), "a path stands twice");
         // What says which documents apply, and in which order, is no setting.
-        let apart = ["spec.state", "spec.priority"];
+        let apart = ["spec.nodeSelector", "spec.priority"];
         let of_types = descriptions().into_iter().filter(|d| !d.has_fields || d.kind.starts_with("list"));
-        let of_types = of_types.map(|d| d.path).filter(|p| !p.contains("[]") && !apart.contains(&p.as_str()));
+        let setting = |p: &String| !p.contains("[]") && !apart.iter().any(|a| p.starts_with(a));
+        let of_types = of_types.map(|d| d.path).filter(setting);
         assert_eq!(rows, of_types.collect(), "left: rows, right: types");
     }
 
     #[test]
     fn defaults_are_values_of_their_fields_types() {
-        for field in fields() {
+        for field in all_fields() {
             if let Is(json) = field.default {
                 let mut value: Value = serde_json::from_str(json).unwrap();
                 for part in field.path.rsplit('.') {

@@ -1,5 +1,7 @@
 //! ImagePolicy: which images may run.
 use crate::metadata::ObjectMeta;
+#[cfg(feature = "kube")]
+use crate::status::ImagePolicyStatus;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +22,34 @@ pub struct ImagePolicy {
 
 /// What is demanded of images. All policies that match an image must pass; adding one never loosens anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "kube", derive(kube::CustomResource))]
+#[cfg_attr(
+    feature = "kube",
+    kube(
+        group = "berth.dev",
+        version = "v1alpha1",
+        kind = "ImagePolicy",
+        root = "ImagePolicyObject",
+        plural = "imagepolicies",
+        shortname = "imgpol",
+        category = "berth",
+        status = "ImagePolicyStatus",
+        derive = "PartialEq",
+        doc = "Which images may run. All policies that match an image must pass.",
+        printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+        printcolumn(name = "Enforced", type_ = "string", json_path = ".status.summary"),
+        printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+        printcolumn(name = "Denied", type_ = "integer", json_path = ".status.denied"),
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+        printcolumn(name = "Revision", type_ = "string", json_path = ".status.policyRevision", priority = 1),
+        printcolumn(
+            name = "Message",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+            priority = 1
+        )
+    )
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImagePolicySpec {
     /// What happens to an image that fails.

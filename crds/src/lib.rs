@@ -1,12 +1,14 @@
-//! RuntimeConfig and ImagePolicy: types, defaults, rules, merge. One file per kind.
+//! RuntimeConfig, ImagePolicy, RuntimeRevision and RuntimeNode: types, defaults, rules, merge. One file per kind.
 //!
 //! `fields.rs` is the table of RuntimeConfig's fields: merge, comparison and explanation follow from it.
 //!
-//! The same types read the documents of a node without a cluster and (with the cluster half) the API server's objects. Only
-//! fields that work are here; any other is refused by name, line and column.
+//! The same types read the documents of a node without a cluster and, with the feature `kube`, the API server's objects. Only
+//! fields that work are here; any other is refused by name, line and column. `crd` makes the API server's definitions of them.
 //! Must not: do I/O. Fuzz target: `documents`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "kube")]
+pub mod crd;
 mod credential_provider;
 mod describe;
 mod document;
@@ -16,14 +18,21 @@ mod merge;
 mod metadata;
 mod redact;
 mod registry;
+mod rollout;
 mod rules;
 mod runtime_config;
+mod runtime_node;
+mod runtime_revision;
+mod selector;
 mod shape;
+mod status;
 
 pub use credential_provider::{CredentialProvider, MAX_PROVIDER_CONFIG, ProviderEnv, parse_provider_config};
 pub use describe::{Description, descriptions};
 pub use document::{Document, MAX_DOCUMENT, MAX_DOCUMENTS_IN_FILE, parse_documents};
-pub use fields::{Class, Field, FieldChange, Preset, changes, fields};
+pub use fields::{Audience, Class, Field, FieldChange, Preset, all_fields, changes, fields, for_the_cluster};
+#[cfg(feature = "kube")]
+pub use image_policy::ImagePolicyObject;
 pub use image_policy::{
     EnforcePoint, ImageMatch, ImagePattern, ImagePolicy, ImagePolicySpec, NamespaceSelector, PolicyMode, References,
     Registries, SelectorOperator, SelectorRequirement,
@@ -34,7 +43,26 @@ pub use redact::{REDACTED, redact};
 pub use registry::{
     Capability, Credentials, Fallback, MirrorCredentials, Proxy, RegistryHost, RegistryMirror, RegistryTls, Transfer,
 };
+pub use rollout::{Adopt, AdoptProfile, ControlPlane, Drain, IntOrPercent, OnFailure, Rollout, Soak};
+#[cfg(feature = "kube")]
+pub use runtime_config::RuntimeConfigObject;
 pub use runtime_config::{
     CgroupManager, Cni, IpFamily, Limits, LogLevel, Metrics, Network, NetworkMode, Runtime, RuntimeConfig,
     RuntimeConfigSpec, State, Streaming, seconds,
+};
+#[cfg(feature = "kube")]
+pub use runtime_node::RuntimeNode;
+pub use runtime_node::{
+    Capabilities, Drift, Enforcement, FailedRevision, Grant, NodeState, Phase, PolicyDecisions, RuntimeNodeSpec,
+    RuntimeNodeStatus,
+};
+#[cfg(feature = "kube")]
+pub use runtime_revision::RuntimeRevision;
+pub use runtime_revision::{
+    MAX_REVISION, RevisionPolicy, RevisionRuntime, RuntimeRevisionSpec, RuntimeRevisionStatus, Verdict,
+};
+pub use selector::{LabelOperator, LabelRequirement, LabelSelector};
+pub use status::{
+    Condition, Disruption, DisruptionStatus, FailingNode, FieldConflict, ImagePolicyStatus, NodeCounts,
+    RuntimeConfigStatus, WaveStatus,
 };

@@ -1,6 +1,6 @@
 //! Several RuntimeConfigs to one: by priority (higher first), then by name. Scalars: the first that is set wins. Lists
 //! merge by their entries' keys. Every field keeps the name of the document it came from. Which fields there are, says `fields.rs`.
-use crate::fields::{Keyed, fields};
+use crate::fields::{Keyed, all_fields};
 use crate::runtime_config::{RuntimeConfig, RuntimeConfigSpec};
 use berth_model::{Error, Result};
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub fn merge(documents: &[RuntimeConfig]) -> Result<Effective> {
             ));
         }
         let mut layer = Layer { document, by_field: &mut by_field, effective: &mut effective };
-        fields().try_for_each(|field| field.merge(&mut layer))?;
+        all_fields().try_for_each(|field| field.merge(&mut layer))?;
     }
     Ok(effective)
 }

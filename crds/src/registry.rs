@@ -14,7 +14,9 @@ const MAX_REGISTRIES: usize = 256;
 const MAX_MIRRORS: usize = 16;
 /// Most headers of one registry or mirror.
 const MAX_HEADERS: usize = 32;
-/// Longest path of a file, URL, or value of a header.
+/// Longest URL of a mirror.
+const MAX_URL: usize = 1024;
+/// Longest path of a file, URL of a proxy, or value of a header.
 const MAX_TEXT: usize = 4095;
 /// Headers that carry secrets, or that the client sets itself.
 const OWN_HEADERS: [&str; 10] = [
@@ -233,7 +235,7 @@ fn check_mirrors(field: &str, registry: &RegistryHost) -> Result<()> {
             mirror.url.strip_prefix("https://").or_else(|| mirror.url.strip_prefix("http://")).unwrap_or_default();
         let host = rest.split('/').next().unwrap_or_default();
         if host.is_empty()
-            || mirror.url.len() > MAX_TEXT
+            || mirror.url.len() > MAX_URL
             || rest.contains(['@', '?', '#', ' ', '\\'])
             || rest.contains("..")
         {

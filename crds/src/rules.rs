@@ -3,6 +3,7 @@
 //! Must not: look at the node; a document is good or bad everywhere alike.
 use crate::image_policy::ImagePolicy;
 use crate::registry::{check_credentials, check_proxy, check_registries, check_transfer};
+use crate::rollout;
 use crate::runtime_config::{Cni, IpFamily, Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
 use berth_model::{Error, Result};
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,10 @@ pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
     if spec.priority.is_some_and(|p| p > 1000) {
         return Err(Error::invalid("spec.priority", "must be 0 to 1000"));
     }
+    if let Some(selector) = &spec.node_selector {
+        selector.check("spec.nodeSelector")?;
+    }
+    rollout::check(&spec.rollout)?;
     runtime(&spec.runtime)?;
     limits(&spec.runtime.limits)?;
     streaming(&spec.runtime.streaming)?;
@@ -29,10 +34,27 @@ pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
 }
 
 fn runtime(runtime: &Runtime) -> Result<()> {
+    if let Some(version) = &runtime.version
+        && !is_version(version)
+    {
+        let problem = format!("{version:?} is not a version such as 0.1.0 or 0.2.0-rc.1");
+        return Err(Error::invalid("spec.runtime.version", problem));
+    }
     if runtime.pids_limit.is_some_and(|p| p < 20) {
         return Err(Error::invalid("spec.runtime.pidsLimit", "must be at least 20, or no container can run a shell"));
     }
     Ok(())
+}
+
+/// Three numbers and perhaps more, with what may stand in a directory's name only: versions are directories on the host.
+fn is_version(text: &str) -> bool {
+    let (numbers, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    text.len() <= 64
+        && numbers.split('.').count() == 3
+        && numbers.split('.').all(number)
+        && rest.len() != 1
+        && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+.".contains(&b))
 }
 
 fn limits(limits: &Limits) -> Result<()> {

@@ -1,6 +1,10 @@
 //! RuntimeConfig: how nodes run containers.
 use crate::metadata::ObjectMeta;
 use crate::registry::{Credentials, Proxy, RegistryHost, Transfer};
+use crate::rollout::{Adopt, Rollout};
+use crate::selector::LabelSelector;
+#[cfg(feature = "kube")]
+use crate::status::RuntimeConfigStatus;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,14 +24,55 @@ pub struct RuntimeConfig {
 
 /// What is wanted of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "kube", derive(kube::CustomResource))]
+#[cfg_attr(
+    feature = "kube",
+    kube(
+        group = "berth.dev",
+        version = "v1alpha1",
+        kind = "RuntimeConfig",
+        root = "RuntimeConfigObject",
+        plural = "runtimeconfigs",
+        shortname = "rtc",
+        category = "berth",
+        status = "RuntimeConfigStatus",
+        derive = "PartialEq",
+        doc = "How nodes run containers. Several may select a node: they are merged by priority, field by field.",
+        printcolumn(name = "State", type_ = "string", json_path = ".spec.state"),
+        printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
+        printcolumn(name = "Target", type_ = "string", json_path = ".status.targetRevision"),
+        printcolumn(name = "Updated", type_ = "string", json_path = ".status.summary"),
+        printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+        printcolumn(name = "Degraded", type_ = "integer", json_path = ".status.nodes.degraded"),
+        printcolumn(name = "Wave", type_ = "integer", json_path = ".status.wave.index"),
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+        printcolumn(name = "Good", type_ = "string", json_path = ".status.lastKnownGood", priority = 1),
+        printcolumn(name = "Disruption", type_ = "string", json_path = ".status.disruption.class", priority = 1),
+        printcolumn(
+            name = "Message",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+            priority = 1
+        )
+    )
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuntimeConfigSpec {
-    /// `Managed` (default). The other states belong to a cluster.
-    #[serde(default)]
-    pub state: State,
+    /// What happens with the nodes of a cluster; default `Managed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// Which nodes of a cluster this is about, by their labels; unset is none of them, `{}` is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
     /// Of two documents that set one field, the one with the higher priority wins; 0 to 1000, default 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u16>,
+    /// How changes reach the nodes of a cluster.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// How nodes of a cluster are taken over from another runtime.
+    #[serde(default)]
+    pub adopt: Adopt,
     /// The runtime itself.
     #[serde(default)]
     pub runtime: Runtime,
@@ -51,18 +96,22 @@ pub struct RuntimeConfigSpec {
     pub metrics: Metrics,
 }
 
-/// What happens with the node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What happens with a node of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum State {
-    /// These settings apply.
-    #[default]
+    /// Its pods run on Berth, with these settings.
     Managed,
+    /// It is given back to the runtime that it had before.
+    Absent,
 }
 
 /// Settings of the runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Runtime {
+    /// Version that the nodes of a cluster run, such as `0.1.0`; unset is that of the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// How much the daemon logs; default `Info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,

@@ -1,8 +1,9 @@
-//! The project's own commands: `cargo xtask quickstart|test|package|tools|tidy|help`. Owns: what a checkout can do with itself.
+//! The project's own commands: `cargo xtask quickstart|test|package|tools|generate|tidy|help`. Owns: what a checkout can do with itself.
 //! Must not: be linked by, or link, anything of the product; it sees the product as files, crates and programs.
 #![forbid(unsafe_code)]
 
 mod cache;
+mod generate;
 mod install;
 mod package;
 mod programs;
@@ -25,6 +26,7 @@ cargo xtask COMMAND
   package [KIND…] a deb and an rpm of the node half, in target/package; --help says more
   tools [NAME…]   build programs and images of others that the tests use, by default all (crictl etcd helm peers kubernetes
                   images), and print where they are, as environment for a test that you run by hand
+  generate        write the definitions of our kinds for the API server (crds/generated) anew; --check only compares
   tidy            check the rules that no compiler checks: crate edges, unsafe, headers, sizes, formats
   help            this text
 
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Some((command, tiers)) if command == "test" => test::main(tiers),
         Some((command, args)) if command == "package" => package::main(args),
         Some((command, names)) if command == "tools" => tools::main(names),
+        Some((command, args)) if command == "generate" => generate::main(args),
         Some((command, [])) if command == "tidy" => tidy::main(),
         Some((command, [])) if matches!(command.as_str(), "help" | "-h" | "--help") => {
             print!("{HELP}");

@@ -65,9 +65,25 @@ async fn users_and_groups_are_those_of_request_and_image() {
     assert_eq!(groups, "1000 4000");
     let mut unknown = idle(&node, "unknown");
     security(&mut unknown).run_as_username = "nobody-here".into();
-    let id = cri.create(&pod, &unknown, &sandbox).await;
-    let message = cri.try_start(&id).await.unwrap_err().message().to_owned();
-    assert!(message.contains("nobody-here"), "{message}");
+    let words = ["nobody-here", "/etc/passwd", "image"];
+    refused(cri.try_create(&pod, &unknown, &sandbox).await, Code::FailedPrecondition, &words);
+    // Where the pod brings a file of its own, that one counts, and it is read when all is mounted.
+    for (name, line, starts) in [("known", "nobody-here:x:77:78::/:\n", true), ("lost", "root:x:0:0::/:\n", false)] {
+        let file = node.base().join(format!("passwd-{name}"));
+        std::fs::write(&file, line).unwrap();
+        let mut config = idle(&node, name);
+        security(&mut config).run_as_username = "nobody-here".into();
+        let host_path = file.to_string_lossy().into_owned();
+        config.mounts = vec![Mount { container_path: "/etc/passwd".into(), host_path, ..Default::default() }];
+        let id = cri.create(&pod, &config, &sandbox).await;
+        if starts {
+            cri.try_start(&id).await.unwrap();
+            assert_eq!(proc_status(cri.pid(&id).await, "Uid"), "77 77 77 77");
+        } else {
+            let message = cri.try_start(&id).await.unwrap_err().message().to_owned();
+            assert!(message.contains("nobody-here"), "{message}");
+        }
+    }
     node.finish().await;
 }
 

@@ -30,7 +30,7 @@ pub use collect::Collected;
 pub use config::{ImagesConfig, Limits};
 pub use pull::PullRequest;
 pub use record::{Evidence, ImageRecord, LayerRecord, Source};
-pub use rootfs::{ImageVolume, RootfsDirs, RootfsPlan, RootfsRecord, RootfsUsage};
+pub use rootfs::{ImageFile, ImageVolume, RootfsDirs, RootfsPlan, RootfsRecord, RootfsUsage};
 pub use tree::DiskUsage;
 pub use usage::FsUsage;
 

@@ -8,7 +8,8 @@ use berth_model::{Result, ResultExt};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -34,9 +35,35 @@ pub enum Found {
     /// A directory.
     Directory(Directory),
     /// Anything else.
-    File,
+    File(Box<Leaf>),
     /// Nothing.
     Missing,
+}
+
+/// What is no directory: where links have led to, and the layer's directory that has it.
+pub struct Leaf {
+    directory: OwnedFd,
+    path: Vec<CString>,
+    stat: Stat,
+}
+
+impl Leaf {
+    /// Where it is in the image, once all links were followed.
+    pub fn path(&self) -> PathBuf {
+        let names = self.path.iter().map(|name| OsStr::from_bytes(name.to_bytes()));
+        Path::new("/").join(names.collect::<PathBuf>())
+    }
+
+    /// Opens it for reading. `None` for what is no regular file.
+    pub fn open(&self) -> Result<Option<(File, u64)>> {
+        let Some(name) = self.path.last().filter(|_| FileType::from_raw_mode(self.stat.st_mode).is_file()) else {
+            return Ok(None);
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.directory, name, flags, Mode::empty()).map_err(io)?;
+        let length = u64::try_from(self.stat.st_size).unwrap_or(u64::MAX);
+        Ok(Some((File::from(file), length)))
+    }
 }
 
 impl Directory {
@@ -150,7 +177,11 @@ pub fn find(layers: &[PathBuf], path: &Path) -> Result<Found> {
                 left = std::mem::take(&mut done).into_iter().chain(components(&target)?).chain(left).collect();
                 here = Directory::root(layers)?;
             }
-            Some(Entry::Other(..)) if left.is_empty() => return Ok(Found::File),
+            Some(Entry::Other(stat, place)) if left.is_empty() => {
+                let directory = here.layer(place).try_clone_to_owned()?;
+                done.push(name);
+                return Ok(Found::File(Box::new(Leaf { directory, path: done, stat: *stat })));
+            }
             Some(Entry::Other(..)) => return Ok(Found::Missing),
         }
     }
@@ -207,7 +238,7 @@ mod tests {
     fn shown(found: Found) -> String {
         match found {
             Found::Missing => "missing".into(),
-            Found::File => "file".into(),
+            Found::File(leaf) => format!("file {}", leaf.path().display()),
             Found::Directory(d) => d.names().unwrap().iter().map(|n| n.to_string_lossy()).collect::<Vec<_>>().join(" "),
         }
     }
@@ -221,16 +252,24 @@ mod tests {
             ("/data/sub", "new"),
             ("data/sub/deep", "missing"),
             ("data/old", "missing"),
-            ("data/both", "file"),
+            ("data/both", "file /data/both"),
             ("data/both/x", "missing"),
             ("abs", "new"),
-            ("abs/../both", "file"),
-            ("data/up", "file"),
+            ("abs/../both", "file /data/both"),
+            ("data/up", "file /data/both"),
             ("dangling", "missing"),
             ("../../data/sub/..", "both sub up"),
         ] {
             assert_eq!(shown(find(&stack.layers, Path::new(path)).unwrap()), wanted, "{path:?}");
         }
+    }
+
+    #[test]
+    fn the_topmost_file_is_read() {
+        let stack = stack();
+        let Found::File(leaf) = find(&stack.layers, Path::new("/data/up")).unwrap() else { panic!("no file") };
+        let (file, length) = leaf.open().unwrap().unwrap();
+        assert_eq!((std::io::read_to_string(file).unwrap().as_str(), length), ("middle", 6));
     }
 
     #[test]

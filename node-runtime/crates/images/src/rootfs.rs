@@ -10,6 +10,7 @@ use berth_model::{ContainerId, Digest, Error, ErrorKind, ImageId, Result, Result
 use berth_store::Sync;
 use rustix::fs::{self, Gid, Mode, OFlags, Uid};
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,6 +71,15 @@ impl RootfsPlan {
     }
 }
 
+/// A file of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFile {
+    /// Where it is, once all links were followed.
+    pub path: PathBuf,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
 /// The directories to assemble an overlay from, and those of volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootfsDirs {
@@ -117,6 +127,27 @@ impl Images {
     pub async fn has_path(&self, image: &ImageId, path: &Path) -> Result<bool> {
         let (layers, path) = (self.layers(image)?, path.to_owned());
         self.blocking(move || Ok(!matches!(merged::find(&layers, &path)?, Found::Missing))).await
+    }
+
+    /// The file that a path leads to in an image, as it is without any mount. `None` where there is none, or something else
+    /// than a regular file. Errors: `NotFound` for the image; `FailedPrecondition` for one that is longer than `limit` bytes,
+    /// or whose path never ends.
+    pub async fn read_file(&self, image: &ImageId, path: &str, limit: u64) -> Result<Option<ImageFile>> {
+        let (layers, path) = (self.layers(image)?, PathBuf::from(path));
+        self.blocking(move || {
+            let Found::File(leaf) = merged::find(&layers, &path)? else { return Ok(None) };
+            let Some((file, length)) = leaf.open().context(|| path.display())? else { return Ok(None) };
+            if length > limit {
+                return Err(crate::refused(
+                    format!("{} in the image", path.display()),
+                    format!("is longer than {limit} bytes"),
+                ));
+            }
+            let mut bytes = Vec::new();
+            file.take(limit).read_to_end(&mut bytes).context(|| path.display())?;
+            Ok(Some(ImageFile { path: leaf.path(), bytes }))
+        })
+        .await
     }
 
     fn prepare(&self, owner: &ContainerId, plan: &RootfsPlan) -> Result<RootfsDirs> {

@@ -25,7 +25,7 @@ pub fn fill(layers: &[PathBuf], path: &Path, target: &Path) -> Result<()> {
     let found = match merged::find(layers, path)? {
         Found::Directory(found) => found,
         Found::Missing => return Ok(()),
-        Found::File => return Err(refused(format!("image volume {}", path.display()), "is a file in the image")),
+        Found::File(_) => return Err(refused(format!("image volume {}", path.display()), "is a file in the image")),
     };
     let root = fs::open(target, DIRECTORY, Mode::empty()).map_err(io).context(|| target.display())?;
     let mut copy = Copy { root: &root, linked: HashMap::new(), keep_owner: rustix::process::geteuid().is_root() };

@@ -2,14 +2,15 @@
 //!
 //! Owns: the order of identity and confinement (capabilities(7), seccomp(2)). Must not: open a path of the container after the
 //! user's rights are gone, except the program's.
-use crate::accounts::{self, Account};
+use crate::accounts;
 use crate::failure::{Explain, Failure, Result};
 use crate::program;
 use crate::root::{Root, Want};
 use crate::stdio;
 use crate::talk::Talk;
+use berth_model::account::Account;
 use berth_monitor_api::spec::{Process, SeccompFilter};
-use berth_monitor_api::sync;
+use berth_monitor_api::sync::{self, Identity};
 use berth_sys::openat::Access;
 use berth_sys::procfs::Procfs;
 use berth_sys::seccomp_load::{self, Instruction};
@@ -106,7 +107,7 @@ pub fn finish(talk: &mut Talk, process: &Process, last: Last) -> Result<()> {
     let environment = program::with_home(environment, &account.home);
     let filter = process.seccomp.as_ref().map(instructions);
     stdio::reopen_null(&root)?;
-    stdio::give_to(account.identity.uid)?;
+    stdio::give_to(account.uid)?;
     let entered = enter_cwd(&root, &process.cwd, false)?;
     for limit in &process.rlimits {
         task::set_limits(limit.resource, limit.soft, limit.hard)
@@ -118,7 +119,8 @@ pub fn finish(talk: &mut Talk, process: &Process, last: Last) -> Result<()> {
     if process.no_new_privs {
         task::set_no_new_privs().explain(|| "set no_new_privs")?;
     }
-    talk.ready(pid, account.identity.clone())?;
+    let identity = Identity { uid: account.uid, gid: account.gid, groups: account.groups.clone() };
+    talk.ready(pid, identity)?;
 
     if let Some(label) = &process.selinux {
         labels.write("self/attr/exec", label.as_bytes()).explain(|| format!("set the SELinux label {label}"))?;
@@ -149,7 +151,7 @@ fn needs_admin(process: &Process) -> u64 {
 }
 
 fn become_user(process: &Process, account: &Account) -> Result<()> {
-    let (wanted, who) = (process.capabilities, &account.identity);
+    let (wanted, who) = (process.capabilities, account);
     task::set_umask(0o022);
     caps::limit_bounding(wanted.bounding).explain(|| "limit the bounding set")?;
     caps::keep_over_setuid(true).explain(|| "keep capabilities")?;

@@ -26,6 +26,12 @@ impl Failure {
     }
 }
 
+impl From<berth_model::Error> for Failure {
+    fn from(error: berth_model::Error) -> Self {
+        Self::refused(error.message())
+    }
+}
+
 /// Turns errors of the kernel into failures.
 pub trait Explain<T> {
     /// `what: error`; the closure runs only on error.

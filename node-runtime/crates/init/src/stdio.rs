@@ -61,7 +61,9 @@ pub fn give_to(uid: u32) -> Result<()> {
 }
 
 fn streams() -> Result<[(BorrowedFd<'static>, Facts); 3]> {
-    let look = |fd: BorrowedFd<'static>| Ok((fd, openat::facts(fd).explain(|| "look at the standard streams")?));
+    let look = |fd: BorrowedFd<'static>| -> Result<_> {
+        Ok((fd, openat::facts(fd).explain(|| "look at the standard streams")?))
+    };
     let [input, output, error] = task::standard_streams();
     Ok([look(input)?, look(output)?, look(error)?])
 }

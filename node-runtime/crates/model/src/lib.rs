@@ -4,6 +4,7 @@
 //! Must not: do I/O, read the clock, draw random numbers, know a wire format.
 #![forbid(unsafe_code)]
 
+pub mod account;
 mod capability;
 mod container;
 mod digest;

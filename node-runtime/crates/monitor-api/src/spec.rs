@@ -5,7 +5,8 @@
 mod mount;
 
 use crate::codec::DecodeError;
-use berth_model::{IdMapping, Propagation, RunAs, SupplementalGroupsPolicy};
+pub use berth_model::account::User;
+use berth_model::{IdMapping, Propagation};
 pub use mount::{Bind, DeviceNode, ImageTree, MountKind, MountSpec, Rootfs};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -215,19 +216,6 @@ pub struct Rlimit {
     pub soft: u64,
     /// Hard limit.
     pub hard: u64,
-}
-
-/// Who the process is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
-    /// As asked for.
-    pub run_as: RunAs,
-    /// The image's `User`, for [`RunAs::Image`].
-    pub image_user: String,
-    /// Supplementary groups.
-    pub supplemental_groups: Vec<u32>,
-    /// Their policy.
-    pub groups_policy: SupplementalGroupsPolicy,
 }
 
 /// A process and all that confines it.

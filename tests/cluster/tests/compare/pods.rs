@@ -67,7 +67,7 @@ fn all() -> Vec<(&'static str, Value, &'static str)> {
         ("no-directory", with(shell("pwd"), |c| c["workingDir"] = "/made/for/it".into()), "Succeeded"),
         ("no-image", fails(images::MISSING), "ImagePullBackOff"),
         ("no-registry", fails("127.0.0.1:9/web:v1"), "ImagePullBackOff"),
-        ("no-user", fails(images::UNKNOWN_USER), "CreateContainerError or Failed"),
+        ("no-user", fails(images::UNKNOWN_USER), "CreateContainerError"),
         (
             "no-profile",
             with(shell("true"), |c| c["securityContext"] = json!({"seccompProfile": seccomp})),

@@ -138,6 +138,7 @@ impl Engine {
         let record = pod.record();
         validate_container(config, &record.config, &image.config, &self.facts)?;
         self.cgroups.check(&self.with_default_limits(&config.resources))?;
+        self.need_user(config, image).await?;
         plan::seccomp(self, &record.config, config).await?;
         self.need_apparmor(&config.security).await?;
         self.need_selinux(&record, &config.security).await?;

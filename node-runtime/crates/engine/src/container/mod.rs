@@ -10,3 +10,4 @@ pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod update;
+mod user;

@@ -21,7 +21,7 @@ pub use container::{ContainerInputs, container_spec};
 pub use facts::{NodeFacts, PodPaths, VolumeSource};
 pub use mounts::image_volumes;
 pub use pod::{SandboxInputs, sandbox_spec, validate_pod};
-pub use process::exec_process;
+pub use process::{exec_process, user};
 pub use selinux::{ContainerContexts, Context, SelinuxLabels, free_level, selinux_labels};
 pub use validate::validate_container;
 

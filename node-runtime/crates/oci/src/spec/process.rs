@@ -2,7 +2,7 @@
 use super::facts::NodeFacts;
 use super::selinux::SelinuxLabels;
 use super::{args, capabilities, confine, paths};
-use berth_model::{ContainerConfig, ImageConfig, PodConfig, Result};
+use berth_model::{ContainerConfig, ImageConfig, PodConfig, Result, SecurityContext};
 use berth_monitor_api::spec::{ContainerSpec, Process, SeccompFilter, TerminalSize, User};
 use std::path::PathBuf;
 
@@ -19,12 +19,7 @@ pub(crate) fn process(
         args: args::arguments(container, image)?,
         env: args::environment(container, pod, image, node)?,
         cwd: working_dir(container, image)?,
-        user: User {
-            run_as: security.run_as.clone(),
-            image_user: image.user.clone(),
-            supplemental_groups: security.supplemental_groups.clone(),
-            groups_policy: security.groups_policy,
-        },
+        user: user(security, image),
         capabilities: capabilities(security, node)?,
         no_new_privs: security.no_new_privs,
         seccomp,
@@ -34,6 +29,16 @@ pub(crate) fn process(
         rlimits: node.rlimits.clone(),
         terminal: container.tty.then(TerminalSize::default),
     })
+}
+
+/// Who the process is to be.
+pub fn user(security: &SecurityContext, image: &ImageConfig) -> User {
+    User {
+        run_as: security.run_as.clone(),
+        image_user: image.user.clone(),
+        supplemental_groups: security.supplemental_groups.clone(),
+        groups_policy: security.groups_policy,
+    }
 }
 
 /// The container's, else the image's, else `/`.

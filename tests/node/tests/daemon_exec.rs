@@ -82,3 +82,42 @@ async fn programs_that_cannot_be_executed_are_told_by_code() {
     }
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_comes_too_late_is_told_so() {
+    let node = Node::with_tools().await;
+    let cri = node.cri();
+    let sandbox = pod(&node, "ends");
+    let id = cri.run(&sandbox).await;
+    let mut late = 0;
+    for round in 0..12 {
+        let app = cri.launch(&id, &container(&node, &format!("app{round}"), &["sleep", "1000"]), &sandbox).await;
+        let pid = cri.pid(&app).await;
+        let commands: Vec<_> = (0..4u64)
+            .map(|place| {
+                let (cri, app) = (cri.clone(), app.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(2 * place)).await;
+                    // Again and again, until the container has gone.
+                    loop {
+                        let answer = cri.try_exec(&app, &["sleep", "0"], 20).await;
+                        if let Err(refusal) = answer {
+                            break refusal;
+                        }
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(20 + 3 * round)).await;
+        daemon::signal(pid, nix::sys::signal::Signal::SIGKILL);
+        for command in commands {
+            let refusal = within(Duration::from_secs(30), "a refusal", command).await.unwrap();
+            assert_eq!(refusal.code(), Code::FailedPrecondition, "round {round}: {}", refusal.message());
+            assert!(refusal.message().contains("is not running"), "{}", refusal.message());
+            late += usize::from(refusal.message().contains("while the command was started"));
+        }
+        cri.exited(&app).await;
+    }
+    println!("{late} commands came while the container ended");
+    node.finish().await;
+}

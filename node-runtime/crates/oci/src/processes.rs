@@ -61,6 +61,14 @@ fn pod_of_monitor(pid: u32, base: &Path) -> Option<String> {
     ours.then(|| pod.to_owned())
 }
 
+/// Whether the process has ended; one that nobody has waited for yet has, too.
+pub fn is_dead(pid: u32) -> bool {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The name before it may hold anything.
+    let state = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
+    matches!(state, Some("Z" | "X") | None)
+}
+
 /// Parent and session of a process.
 struct Stat {
     parent: u32,
@@ -122,6 +130,18 @@ mod tests {
         let stat = parse_stat("42 (a) S 1 (b)) S 7 42 9 0 -1").unwrap();
         assert_eq!((stat.parent, stat.session), (7, 9));
         assert!(parse_stat("42 (x").is_none());
+    }
+
+    #[test]
+    fn a_zombie_is_dead() {
+        assert!(!is_dead(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while !is_dead(child.id()) {
+            std::thread::yield_now();
+        }
+        assert!(Path::new(&format!("/proc/{}", child.id())).exists(), "it has not been waited for");
+        child.wait().unwrap();
+        assert!(is_dead(child.id()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use berth_oci::spec::exec_process;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 const SIGKILL: i32 = 9;
@@ -22,6 +22,9 @@ const SIGKILL: i32 = 9;
 pub(crate) const OUTPUT_LIMIT: usize = 16 << 20;
 /// How long output is waited for after the command itself has ended: a child in the background may hold the pipe for ever.
 const DRAIN_LIMIT: Duration = Duration::from_millis(300);
+/// How long a container whose namespaces cannot be joined any more is given to be seen as dead.
+const ENDING_LIMIT: Duration = Duration::from_millis(200);
+const ENDING_PAUSE: Duration = Duration::from_millis(10);
 
 /// What an ExecSync gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +165,36 @@ impl ExecSession {
 }
 
 impl Task {
+    /// Why a command was not started: where the container ended meanwhile, the steps' own errors say it badly (no such process, no
+    /// memory for a process in a dead namespace), and a kubelet would call them faults of the node.
+    async fn explained(&self, id: &ContainerId, error: Error) -> Error {
+        if error.exec_code().is_some() || error.kind() == ErrorKind::FailedPrecondition {
+            return error;
+        }
+        let end = Instant::now() + ENDING_LIMIT;
+        loop {
+            let first = match running(&self.pod, id).map(|container| container.pid()) {
+                Ok(Some(first)) => first,
+                Ok(None) => return error,
+                Err(_) => break,
+            };
+            let is_dead = blocking(move || Ok(berth_oci::processes::is_dead(first))).await.unwrap_or_default();
+            if is_dead {
+                break;
+            }
+            // A process leaves its namespaces a moment before it counts as dead.
+            if error.kind() == ErrorKind::Unavailable || Instant::now() >= end {
+                return error;
+            }
+            tokio::time::sleep(ENDING_PAUSE).await;
+        }
+        tracing::debug!(container = %id, error = %error, "a command came too late");
+        Error::new(
+            ErrorKind::FailedPrecondition,
+            format!("container {id} is not running: it ended while the command was started"),
+        )
+    }
+
     /// Kills the command and what it started: its session and its descendants, as far as they are in the container's group.
     async fn kill(&self, pid: u32) -> Result<()> {
         let (cgroups, group) = (self.engine.cgroups.clone(), self.container.cgroup.clone());
@@ -214,11 +247,13 @@ impl Engine {
         let container = running(&pod, &id)?;
         let exec = ExecId::from_random(clock::random()?);
         let task = Task { engine: self.clone(), monitor: pod.monitor()?, pod, container, id: exec };
-        let begun = self.begin_exec(&task, &id, &request).await;
-        if begun.is_err() {
-            task.pod.forget_exec(task.id.as_str());
+        match self.begin_exec(&task, &id, &request).await {
+            Ok(begun) => Ok(begun),
+            Err(error) => {
+                task.pod.forget_exec(task.id.as_str());
+                Err(task.explained(&id, error).await)
+            }
         }
-        begun
     }
 
     async fn begin_exec(self: &Arc<Self>, task: &Task, id: &ContainerId, request: &ExecRequest) -> Result<RunningExec> {

@@ -15,6 +15,7 @@ pub mod images;
 pub mod kubectl;
 pub mod kubelet;
 pub mod pki;
+pub mod processes;
 pub mod programs;
 pub mod runtime;
 pub mod service;

@@ -11,6 +11,8 @@ mod logs;
 mod metrics;
 #[path = "cluster/refusals.rs"]
 mod refusals;
+#[path = "cluster/stalls.rs"]
+mod stalls;
 #[path = "cluster/streams.rs"]
 mod streams;
 #[path = "cluster/workloads.rs"]
@@ -31,6 +33,7 @@ const CASES: &[Case<Cluster>] = &[
     Case::new("attach", streams::attach),
     Case::new("port_forward", streams::port_forward),
     Case::new("copy", streams::copy),
+    Case::new("stalled_streams", stalls::stalled),
     Case::new("debug", streams::debug),
     Case::new("top", metrics::top),
     Case::new("logs", logs::of_a_pod),

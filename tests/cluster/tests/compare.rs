@@ -4,6 +4,8 @@
 
 #[path = "compare/calls.rs"]
 mod calls;
+#[path = "compare/costs.rs"]
+mod costs;
 #[path = "compare/normal.rs"]
 mod normal;
 #[path = "compare/pods.rs"]
@@ -16,7 +18,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
-const CASES: &[Case<Both>] = &[Case::alone("answers", answers)];
+const CASES: &[Case<Both>] = &[Case::alone("answers", answers), Case::alone("costs", costs::costs)];
 
 /// Two clusters of the same Kubernetes.
 pub struct Both {

@@ -1,6 +1,8 @@
 //! A kubelet 1.37 without an API server on Berth: static pods and everything that a kubelet does for them by itself.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A case fails by panicking.
 
+#[path = "standalone/cancels.rs"]
+mod cancels;
 #[path = "standalone/lifecycle.rs"]
 mod lifecycle;
 #[path = "standalone/pods.rs"]
@@ -29,9 +31,12 @@ const CASES: &[Case<Standalone>] = &[
     Case::new("termination_messages", lifecycle::termination_messages),
     Case::new("out_of_memory", lifecycle::out_of_memory),
     Case::new("volumes", volumes::volumes),
+    Case::new("image_volumes", volumes::image_volumes),
     Case::new("user_namespace", pods::user_namespace),
     Case::alone("kubelet_killed_in_mid_start", restarts::kubelet_killed_in_mid_start),
     Case::alone("runtime_killed_under_load", restarts::runtime_killed_under_load),
+    Case::alone("kubelet_cancels_in_mid_call", cancels::kubelet_cancels_in_mid_call),
+    Case::alone("evented_pleg", cancels::evented_pleg),
     Case::alone("stats_from_the_runtime", stats::stats_from_the_runtime),
     Case::alone("image_collection", restarts::image_collection),
 ];

@@ -1,7 +1,8 @@
 //! Volumes and logs.
 use super::lifecycle::shell;
-use berth_cluster_tests::standalone::Standalone;
-use serde_json::json;
+use berth_cluster_tests::standalone::{Standalone, container};
+use berth_cluster_tests::{http, images, kubelet};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -41,6 +42,39 @@ pub fn volumes(node: &Standalone) {
     assert_eq!(state["exitCode"], 0, "{state}");
     assert_eq!(state["message"], "hello\nrefused\ntmpfs\n1000 4321\n4321\n1000 4321\n");
     assert_eq!(std::fs::read_to_string(answers.join("answer")).unwrap(), "from the pod\n");
+}
+
+/// Images as volumes (KEP-4639): whole and below a sub-path, read-only, pulled by the kubelet; and a sub-path that is not there.
+pub fn image_volumes(node: &Standalone) {
+    let script = "exec 2>&1 > /dev/termination-log
+        test -x /whole/web && echo program
+        head -n 1 /etc-of-image/passwd
+        touch /whole/new 2>/dev/null && echo written || echo refused
+        grep -c ' /whole ' /proc/self/mountinfo";
+    let mount = |sub: &str| json!([{"name": "web", "mountPath": "/whole"}, {"name": "tools", "mountPath": "/etc-of-image", "subPath": sub}]);
+    let volumes = json!([
+        {"name": "web", "image": {"reference": images::WEB, "pullPolicy": "Always"}},
+        {"name": "tools", "image": {"reference": images::BUSYBOX}},
+    ]);
+    let mut main = shell("main", script);
+    main["volumeMounts"] = mount("etc");
+    node.add("images", &json!({"restartPolicy": "Never", "containers": [main], "volumes": volumes}));
+    let state = node.wait_ended("images", "main");
+    assert_eq!(state["exitCode"], 0, "{state}");
+    assert_eq!(state["message"], "program\nroot:x:0:0:root:/root:/bin/sh\nrefused\n1\n");
+    let mut lost = shell("main", "true");
+    lost["volumeMounts"] = mount("not/there");
+    node.add("images-lost", &json!({"restartPolicy": "Never", "containers": [lost], "volumes": volumes}));
+    let waiting = |pod: &Value| container(pod, "main")["state"]["waiting"].clone();
+    let pod = node.wait_pod("images-lost", "refused", |pod| {
+        waiting(pod)["message"].as_str().is_some_and(|m| m.contains("not/there"))
+    });
+    assert_eq!(waiting(&pod)["reason"], "CreateContainerError", "{}", waiting(&pod));
+    // By the words that the message begins with, the kubelet knows what kind of failure it is.
+    let (_, metrics) = http::get(node.space(), kubelet::READ_ONLY, "/metrics").unwrap();
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("kubelet_image_volume_mounted_errors_total "));
+    assert!(counted.is_some_and(|count| count.parse::<f64>().unwrap() >= 1.0), "{counted:?}");
+    ["images", "images-lost"].iter().for_each(|name| node.remove(name));
 }
 
 /// The kubelet moves full logs away and compresses them; no line is lost, doubled or out of order.

@@ -1,0 +1,47 @@
+//! Processes of a node, seen from outside. Owns: finding them, and what the kernel says that they hold. Must not: touch one that is
+//! not the node's.
+use crate::space::NodeSpace;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::Path;
+
+/// A process of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: i32,
+    /// Its program's file name, and its arguments.
+    pub words: Vec<String>,
+}
+
+/// All processes of the node, its containers' included, that have a command line.
+pub fn of(space: &NodeSpace) -> Vec<Process> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let text = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words: Vec<String> = text.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        words.pop();
+        let Some(program) = words.first_mut() else { continue };
+        if let Some(name) = Path::new(&*program).file_name() {
+            *program = name.to_string_lossy().into_owned();
+        }
+        if space.owns_process(&entry.path()) {
+            found.push(Process { pid, words });
+        }
+    }
+    found
+}
+
+impl Process {
+    /// Its share of memory in KiB (`Pss`, proc_pid_smaps(5)); `None` once it has ended.
+    pub fn pss_kib(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok())
+    }
+
+    /// Sends it a signal; that it has ended meanwhile is no matter.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.pid), signal);
+    }
+}

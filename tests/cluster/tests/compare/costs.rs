@@ -1,0 +1,123 @@
+//! What the two runtimes take for the same pods: memory and processor time of daemons and of all that they keep running.
+//!
+//! Must not: count what is the pods' own, the kubelet's or the control plane's.
+use super::Both;
+use berth_cluster_tests::cgroups;
+use berth_cluster_tests::cluster::{Cluster, pod};
+use berth_cluster_tests::images;
+use berth_cluster_tests::processes::{self, Process};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Pods on each side, unless BERTH_COSTS_PODS says otherwise.
+const PODS: usize = 10;
+const IDLE: Duration = Duration::from_secs(15);
+
+struct Costs {
+    /// Until all pods were ready.
+    starting: Duration,
+    /// Processor time of that.
+    starts: Duration,
+    /// Processor time while nothing happened but a kubelet's questions, for each second.
+    idle: Duration,
+    /// Processes and KiB (PSS) by name.
+    memory: BTreeMap<String, (usize, u64)>,
+}
+
+impl Costs {
+    fn total_kib(&self) -> u64 {
+        self.memory.values().map(|(_, kib)| kib).sum()
+    }
+}
+
+/// Processor time of the runtime's own control groups so far: its helper programs, ended ones too, are in it.
+fn processor(cluster: &Cluster) -> Duration {
+    let groups = cluster.space().runtime_groups();
+    let spent = |name: &String| {
+        let directories = cgroups::directories(name);
+        if directories.iter().any(|dir| dir.join("cpuacct.usage").exists()) {
+            return Duration::from_nanos(cgroups::read(&directories, "cpuacct.usage").parse().unwrap());
+        }
+        let text = cgroups::read(&directories, "cpu.stat");
+        let line = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
+        Duration::from_micros(line.parse().unwrap())
+    };
+    groups.iter().map(spent).sum()
+}
+
+/// What a process of the runtime is called here; `None` for one that is not its.
+fn role(process: &Process) -> Option<String> {
+    let words: Vec<&str> = process.words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["berth", command, ..] => Some(format!("berth {command}")),
+        ["berth-monitor" | "containerd" | "containerd-shim-runc-v2", ..] => Some(words[0].to_owned()),
+        // The command of the image that stands for pause.
+        ["web", "sleep"] => Some("pause".into()),
+        _ => None,
+    }
+}
+
+fn measure(cluster: &Cluster, pods: usize) -> Costs {
+    let namespace = cluster.namespace("costs");
+    let names: Vec<String> = (0..pods).map(|n| format!("idle{n}")).collect();
+    let spec = json!({"terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "main", "image": images::BUSYBOX, "command": ["sleep", "3600"]}]});
+    // The image is pulled and everything has been used once.
+    namespace.pod("first", &spec);
+    let (before, began) = (processor(cluster), Instant::now());
+    let list: Vec<_> = names.iter().map(|name| pod(name, &spec)).collect();
+    namespace.kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": list}));
+    names.iter().for_each(|name| drop(namespace.ready(name)));
+    let (starting, ready) = (began.elapsed(), processor(cluster));
+    std::thread::sleep(IDLE);
+    let idle = (processor(cluster) - ready) / u32::try_from(IDLE.as_secs()).unwrap();
+    let mut memory: BTreeMap<String, (usize, u64)> = BTreeMap::new();
+    for process in processes::of(cluster.space()) {
+        if let (Some(role), Some(kib)) = (role(&process), process.pss_kib()) {
+            let entry = memory.entry(role).or_default();
+            *entry = (entry.0 + 1, entry.1 + kib);
+        }
+    }
+    Costs { starting, starts: ready - before, idle, memory }
+}
+
+/// The figures of both, and that Berth's are not the larger ones.
+pub fn costs(both: &Both) {
+    let pods = std::env::var("BERTH_COSTS_PODS").map_or(PODS, |text| text.parse().unwrap());
+    let build = if Path::new(&berth_cluster_tests::programs::berth("berth"))
+        .components()
+        .any(|part| part.as_os_str() == "quickstart")
+    {
+        "release"
+    } else {
+        "debug"
+    };
+    // One after the other: each has the machine for itself.
+    let (berth, containerd) = (measure(&both.berth, pods), measure(&both.containerd, pods));
+    println!("     {pods} pods, and one that was there before; Berth is a {build} build");
+    for (name, costs) in [("berth", &berth), ("containerd", &containerd)] {
+        println!(
+            "     {name}: ready after {:.1} s for {:.2} s of CPU; idle {:.1} ms of CPU a second; {:.1} MiB (PSS) in all",
+            costs.starting.as_secs_f64(),
+            costs.starts.as_secs_f64(),
+            costs.idle.as_secs_f64() * 1000.0,
+            mib(costs.total_kib())
+        );
+        for (role, (count, kib)) in &costs.memory {
+            println!("       {count:3} {role:26} {:8.2} MiB", mib(*kib));
+        }
+    }
+    let monitors = berth.memory.get("berth-monitor").copied().unwrap_or_default();
+    let shims = containerd.memory.get("containerd-shim-runc-v2").copied().unwrap_or_default();
+    assert!(monitors.0 > pods && shims.0 > pods, "one for each pod: {monitors:?}, {shims:?}");
+    assert!(berth.total_kib() < containerd.total_kib(), "memory");
+    assert!(berth.starts < containerd.starts, "processor time of the starts");
+}
+
+fn mib(kib: u64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "for people")]
+    let kib = kib as f64;
+    kib / 1024.0
+}

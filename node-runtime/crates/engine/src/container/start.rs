@@ -14,27 +14,40 @@ use berth_oci::monitor::{Event, SpawnRequest, Start, TaskStdio};
 use berth_oci::readback::{self, Labels};
 use berth_store::Sync;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
+
+/// Alive as long as somebody waits for the start.
+type Caller = Weak<()>;
 
 impl Engine {
     /// Starts a created container; returns after its program was executed.
     /// Errors: `NotFound`; `FailedPrecondition` when it is not CREATED; `Unavailable` when the pod's monitor does not answer now.
-    /// Any other error leaves it EXITED with the reason.
+    /// Any other error leaves it EXITED with the reason; so does a caller that goes away before the program is executed. It would make
+    /// the next attempt, and two of them would run.
     pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
         let (pod, id) = self.table.container(id)?;
         let engine = self.clone();
-        run_to_end(async move {
+        let asking = Arc::new(());
+        let caller = Arc::downgrade(&asking);
+        let started = run_to_end(async move {
             let mut walk = Walk::new("start", &engine.metrics);
             let lock = pod.container_lock(&id);
             let _one = lock.lock().await;
             walk.waited();
-            engine.execute_start(walk, &pod, &id).await
+            engine.execute_start(walk, (&pod, &id), &caller).await
         })
-        .await
+        .await;
+        drop(asking);
+        started
     }
 
-    async fn execute_start(self: &Arc<Self>, mut walk: Walk, pod: &Arc<Pod>, id: &ContainerId) -> Result<()> {
+    async fn execute_start(
+        self: &Arc<Self>,
+        mut walk: Walk,
+        (pod, id): (&Arc<Pod>, &ContainerId),
+        caller: &Caller,
+    ) -> Result<()> {
         let container = pod.container(id)?;
         if container.life != Life::Created {
             let problem = format!("container {id} is {:?}, only a CREATED one can be started", container.state());
@@ -43,7 +56,7 @@ impl Engine {
         // Before anything is changed: a pod whose monitor does not answer now may do so at the next try.
         pod.monitor()?;
         pod.begin_start(id);
-        match self.start_steps(&mut walk, pod, id, &container).await {
+        match self.start_steps(&mut walk, (pod, id), &container, caller).await {
             Ok(labels) => {
                 let timeline = walk.timeline();
                 self.starts.usual(&timeline);
@@ -82,9 +95,9 @@ impl Engine {
     async fn start_steps(
         self: &Arc<Self>,
         walk: &mut Walk,
-        pod: &Arc<Pod>,
-        id: &ContainerId,
+        (pod, id): (&Arc<Pod>, &ContainerId),
         container: &ContainerRecord,
+        caller: &Caller,
     ) -> Result<Labels> {
         let way = self.starts.take_way(id);
         let begin = pod.update_container(id, Sync::Later, |c| {
@@ -111,6 +124,10 @@ impl Engine {
         // Also of a set-up that failed: where it stood still shows here.
         walk.adopt("setup", start.begun(), start.phases().clone());
         let (pid, identity) = ready?;
+        if caller.strong_count() == 0 {
+            let problem = "whoever asked for the start went away before the program was executed";
+            return Err(Error::new(ErrorKind::DeadlineExceeded, problem));
+        }
         let started_at = clock::now();
         let run = pod.update_container(id, Sync::Later, |c| {
             c.life = Life::Running { pid, started_at };

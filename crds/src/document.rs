@@ -122,8 +122,8 @@ fn from_yaml<T: DeserializeOwned>(text: &str, what: &str) -> Result<T> {
     serde_yaml::from_str(text).map_err(|e| Error::invalid(what, e))
 }
 
-/// The rules that types cannot carry.
-fn check(document: &Document) -> Result<()> {
+/// The rules that types cannot carry: what `parse_documents` asks of every document. Errors: `InvalidArgument` naming the field.
+pub fn check(document: &Document) -> Result<()> {
     let name = match document {
         Document::RuntimeConfig(d) => &d.metadata.name,
         Document::ImagePolicy(d) => &d.metadata.name,

@@ -77,7 +77,7 @@ pub struct Field {
     /// Without a document.
     pub default: Preset,
     get: fn(&RuntimeConfigSpec) -> Value,
-    merge: fn(&mut Layer<'_>) -> Result<()>,
+    merge: fn(&mut Layer<'_, '_>) -> Result<()>,
 }
 
 impl Field {
@@ -96,7 +96,7 @@ impl Field {
         })
     }
 
-    pub(crate) fn merge(&self, layer: &mut Layer<'_>) -> Result<()> {
+    pub(crate) fn merge(&self, layer: &mut Layer<'_, '_>) -> Result<()> {
         (self.merge)(layer)
     }
 }

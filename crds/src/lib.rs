@@ -29,7 +29,7 @@ mod status;
 
 pub use credential_provider::{CredentialProvider, MAX_PROVIDER_CONFIG, ProviderEnv, parse_provider_config};
 pub use describe::{Description, descriptions};
-pub use document::{Document, MAX_DOCUMENT, MAX_DOCUMENTS_IN_FILE, parse_documents};
+pub use document::{Document, MAX_DOCUMENT, MAX_DOCUMENTS_IN_FILE, check, parse_documents};
 pub use fields::{Audience, Class, Field, FieldChange, Preset, all_fields, changes, fields, for_the_cluster};
 #[cfg(feature = "kube")]
 pub use image_policy::ImagePolicyObject;
@@ -37,7 +37,7 @@ pub use image_policy::{
     EnforcePoint, ImageMatch, ImagePattern, ImagePolicy, ImagePolicySpec, NamespaceSelector, PolicyMode, References,
     Registries, SelectorOperator, SelectorRequirement,
 };
-pub use merge::{Effective, merge};
+pub use merge::{Effective, Merged, merge, merge_keeping};
 pub use metadata::{API_VERSION, ObjectMeta};
 pub use redact::{REDACTED, redact};
 pub use registry::{

@@ -1,7 +1,7 @@
 //! The command line: what there is to say to `berth`.
 use crate::commands::output::{self, Colour};
 use crate::layout::Layout;
-use crate::{commands, serve, streaming};
+use crate::{adopt, commands, serve, streaming, supervise};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +30,10 @@ pub enum Command {
     /// Serve the sessions of a daemon; it starts this by itself.
     #[command(hide = true)]
     Streaming(streaming::Options),
+    /// Keep the daemon running on a node without a service manager.
+    Supervise(supervise::Options),
+    /// Take this node over from another container runtime, or give it back.
+    Adopt(adopt::Options),
     #[command(flatten)]
     Node(commands::Command),
 }
@@ -41,6 +45,11 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Serve(options) => Layout::new(root).and_then(|layout| serve::run(&layout, &options)),
         Command::Streaming(options) => streaming::run(options),
+        Command::Supervise(options) => Layout::new(root).and_then(|layout| supervise::run(&layout, &options)),
+        Command::Adopt(options) => match Layout::new(root).and_then(|layout| adopt::run(&layout, options)) {
+            Ok(code) => return ExitCode::from(code),
+            Err(e) => Err(e),
+        },
         Command::Node(command) => return commands::run(root, command),
     };
     match done {

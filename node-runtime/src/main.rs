@@ -1,13 +1,17 @@
 //! `berth`: the daemon (`berth serve`) and the node's command line. Parses, then hands over.
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod cli;
 mod commands;
 mod doctor;
+mod kubelets;
 mod layout;
+mod node_files;
 mod registries;
 mod serve;
 mod streaming;
+mod supervise;
 
 use clap::Parser;
 

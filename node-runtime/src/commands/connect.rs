@@ -22,7 +22,12 @@ pub type Node = NodeClient<Channel>;
 
 /// The CRI's two services.
 pub async fn cri(layout: &Layout) -> Result<(Runtime, Images)> {
-    let channel = channel(&layout.cri_socket()).await?;
+    cri_at(&layout.cri_socket()).await
+}
+
+/// The CRI's two services of any runtime.
+pub async fn cri_at(socket: &Path) -> Result<(Runtime, Images)> {
+    let channel = channel(socket).await?;
     Ok((
         RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
         ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),

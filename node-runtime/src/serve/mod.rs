@@ -7,7 +7,7 @@ mod process;
 mod registry;
 mod sockets;
 mod streaming;
-mod wire;
+pub(crate) mod wire;
 
 use crate::layout::Layout;
 use anyhow::{Context, Result};

@@ -137,7 +137,8 @@ impl Daemon {
     }
 }
 
-fn driver(settings: &Settings) -> Driver {
+/// The driver of control groups that a daemon with these settings has.
+pub(crate) fn driver(settings: &Settings) -> Driver {
     match settings.cgroup_manager {
         Some(CgroupManager::Systemd) => Driver::Systemd,
         Some(CgroupManager::Cgroupfs) => Driver::Cgroupfs,

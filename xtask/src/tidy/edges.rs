@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-registry", &["berth-model", "berth-sys"]),
     ("berth-store", &["berth-model", "berth-sys"]),
     ("berth-settings", &["berth-model", "berth-sys", "berth-crds"]),
+    ("berth-adopt", &[]),
     // Capabilities: none of them uses another.
     ("berth-images", FOUNDATIONS),
     ("berth-trust", FOUNDATIONS),
@@ -103,6 +104,7 @@ const EDGES: &[&str] = &[
 
 /// What the wiring may use.
 const NODE: &[&str] = &[
+    "berth-adopt",
     "berth-model",
     "berth-sys",
     "berth-monitor-api",
@@ -159,7 +161,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("tonic-prost-build", &["berth-proto"]),
     ("protox", &["berth-proto"]),
     ("kube", &["berth-crds", "berth-agent", "berth-operator"]),
-    ("serde_yaml", &["berth-crds", "berth", "berth-quickstart", "berth-node-tests"]),
+    ("serde_yaml", &["berth-crds", "berth-adopt", "berth", "berth-quickstart", "berth-node-tests"]),
     ("libc", &["berth-sys", "berth-monitor", "berth-init"]),
 ];
 

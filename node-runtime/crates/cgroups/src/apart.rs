@@ -21,23 +21,36 @@ impl Cgroups {
         if self.driver() == Driver::Systemd {
             return Ok(None);
         }
-        let path = "/proc/self/cgroup";
-        let text = std::fs::read_to_string(path).context(|| path)?;
-        let trees = self.trees_by_name();
-        let former: Vec<(usize, String)> = trees
-            .iter()
-            .enumerate()
-            .filter_map(|(i, (names, _))| Some((i, group_of(&text, names)?.to_owned())))
-            .filter(|(_, group)| is_amid(group, pods))
-            .collect();
+        let former = self.own_groups()?.into_iter().filter(|(_, group)| is_amid(group, pods)).collect::<Vec<_>>();
         if former.is_empty() {
             return Ok(None);
         }
+        self.enter_leaf(base, name, former).map(Some)
+    }
+
+    /// Moves this process to `BASE/NAME` in every hierarchy, wherever it is: what ends the group that it was started in does not end it.
+    /// Errors: a group cannot be made or joined.
+    pub fn move_apart(&self, base: &str, name: &str) -> Result<Apart> {
+        let former = self.own_groups()?;
+        self.enter_leaf(base, name, former)
+    }
+
+    /// Where this process is, in each hierarchy.
+    fn own_groups(&self) -> Result<Vec<(usize, String)>> {
+        let path = "/proc/self/cgroup";
+        let text = std::fs::read_to_string(path).context(|| path)?;
+        let trees = self.trees_by_name();
+        let groups = trees.iter().enumerate();
+        Ok(groups.filter_map(|(i, (names, _))| Some((i, group_of(&text, names)?.to_owned()))).collect())
+    }
+
+    fn enter_leaf(&self, base: &str, name: &str, former: Vec<(usize, String)>) -> Result<Apart> {
         let leaf = self.own_leaf(base, name, &[])?;
+        let trees = self.trees_by_name();
         for (i, _) in &former {
             enter(trees[*i].1, leaf.dir())?;
         }
-        Ok(Some(Apart { leaf, former }))
+        Ok(Apart { leaf, former })
     }
 
     /// Moves this process back, and removes the group. Errors: the former group is gone.

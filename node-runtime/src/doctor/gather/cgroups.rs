@@ -1,6 +1,7 @@
 //! Control groups: layout, controllers, and the process limits from the pods' groups upwards.
-use super::{number, text};
+use super::number;
 use crate::doctor::facts::Cgroups;
+use crate::node_files::text;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
 //! The daemon: its sockets, its process, its answers; and what lies in its directories.
-use super::{processes, text};
 use crate::commands::connect;
 use crate::doctor::facts::{Answer, Daemon};
 use crate::layout::Layout;
+use crate::node_files::{processes, text};
 use berth_proto::node::{DiagnoseRequest, DiagnoseResponse, InfoRequest, InfoResponse};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;

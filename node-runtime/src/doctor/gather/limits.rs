@@ -1,6 +1,7 @@
 //! Limits of the node, and how much of them is used.
-use super::{number, processes, text};
+use super::number;
 use crate::doctor::facts::Limits;
+use crate::node_files::{processes, text};
 use std::os::unix::fs::MetadataExt;
 
 pub(super) fn gather() -> Limits {

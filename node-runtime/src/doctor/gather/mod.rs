@@ -10,14 +10,10 @@ mod network;
 
 use super::facts::{Disk, Facts, Kernel};
 use crate::layout::Layout;
-use rustix::fs::{Mode, OFlags};
-use std::fs::File;
-use std::io::{self, Read};
+use crate::node_files::{contents, text};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Most that is read of a file.
-const MAX_FILE: u64 = 1 << 20;
 /// Most that is read of a kernel's lists of modules; distributions have up to a few MB of them.
 const MAX_MODULES: u64 = 16 << 20;
 
@@ -45,39 +41,9 @@ pub async fn gather(layout: &Layout, kubelet: Option<u32>) -> Facts {
     }
 }
 
-/// A file's text, if it can be read.
-fn text(path: impl AsRef<Path>) -> Option<String> {
-    contents(path, MAX_FILE).ok()
-}
-
-/// A file's text. Others name some of these files: a device or a pipe would be waited for, or have no end. Errors: those of the
-/// system; what is no regular file, or larger than `limit`.
-fn contents(path: impl AsRef<Path>, limit: u64) -> io::Result<String> {
-    let path = path.as_ref();
-    let regular = |meta: std::fs::Metadata| {
-        if meta.is_file() { Ok(()) } else { Err(io::Error::other("is no regular file")) }
-    };
-    // Before it is opened, since opening a device may do something by itself; and again on what was opened.
-    regular(std::fs::metadata(path)?)?;
-    let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
-    regular(file.metadata()?)?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!("is larger than {limit} bytes")));
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
 /// A number that is all of a file.
 fn number(path: impl AsRef<Path>) -> Option<u64> {
     text(path)?.split_whitespace().next()?.parse().ok()
-}
-
-/// Process ids, those of other namespaces left out as /proc does.
-fn processes() -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }
 
 fn kernel() -> Kernel {
@@ -144,21 +110,6 @@ fn disks(layout: &Layout) -> Vec<Disk> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_regular_files_within_the_limit_are_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let (file, pipe) = (dir.path().join("file"), dir.path().join("pipe"));
-        std::fs::write(&file, "12345").unwrap();
-        assert_eq!(contents(&file, 5).unwrap(), "12345");
-        assert!(contents(&file, 4).unwrap_err().to_string().contains("larger than 4 bytes"));
-        let kind = rustix::fs::FileType::Fifo;
-        rustix::fs::mknodat(rustix::fs::CWD, pipe.as_path(), kind, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        for other in [pipe.as_path(), Path::new("/dev/zero"), dir.path()] {
-            assert!(contents(other, 4).unwrap_err().to_string().contains("no regular file"), "{}", other.display());
-        }
-        assert!(text("/proc/self/stat").is_some() && text(dir.path().join("gone")).is_none());
-    }
 
     #[test]
     fn modules_that_are_not_loaded_are_there() {

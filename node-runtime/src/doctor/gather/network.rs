@@ -1,7 +1,7 @@
 //! The network of the node: forwarding, MTUs, resolv.conf, CNI's directories.
-use super::text;
 use crate::doctor::facts::{Cni, Network};
 use crate::layout::Layout;
+use crate::node_files::text;
 use berth_proto::node::InfoResponse;
 use berth_settings::RuntimeConfigSpec;
 use serde_json::Value;

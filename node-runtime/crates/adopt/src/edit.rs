@@ -1,0 +1,295 @@
+//! Changes of text that belongs to others: a kubelet's configuration, environment files, units. What is not meant stays as it is, byte for
+//! byte where the format lets it, and every result is parsed again and compared with what was meant.
+//!
+//! Owns: those edits. Must not: read or write files. Fuzz target: `kubelet_config`.
+use crate::kubelet::{API_VERSION, ENDPOINT, ENDPOINT_FLAG, GATES, KIND};
+use crate::yaml;
+use serde_json::{Map, Value, json};
+
+/// What a configuration is to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The runtime's endpoint, if this is where it is said.
+    pub endpoint: Option<String>,
+    /// A feature to switch on.
+    pub gate: Option<&'static str>,
+}
+
+impl Wish {
+    fn apply(&self, fields: &mut Map<String, Value>) {
+        if let Some(endpoint) = &self.endpoint {
+            fields.insert(ENDPOINT.to_owned(), endpoint.as_str().into());
+        }
+        if let Some(gate) = self.gate {
+            match fields.get_mut(GATES) {
+                Some(Value::Object(gates)) => {
+                    gates.insert(gate.to_owned(), true.into());
+                }
+                _ => {
+                    fields.insert(GATES.to_owned(), json!({gate: true}));
+                }
+            }
+        }
+    }
+}
+
+/// A drop-in with only what is wished for.
+pub fn drop_in(wish: &Wish) -> String {
+    let mut text =
+        format!("# Written by berth adopt; berth adopt return removes it.\napiVersion: {API_VERSION}\nkind: {KIND}\n");
+    if let Some(endpoint) = &wish.endpoint {
+        text.push_str(&format!("{ENDPOINT}: {}\n", quoted(endpoint)));
+    }
+    if let Some(gate) = wish.gate {
+        text.push_str(&format!("{GATES}:\n  {gate}: true\n"));
+    }
+    text
+}
+
+/// A configuration file with its fields changed. Comments and order of YAML stay; JSON is written anew. Errors: where the text is written
+/// in a way that this does not change safely.
+pub fn configuration(text: &str, wish: &Wish) -> Result<String, String> {
+    let before = yaml::fields(text)?;
+    let mut meant = before.clone();
+    wish.apply(&mut meant);
+    if meant == before {
+        return Ok(text.to_owned());
+    }
+    if text.trim_start().starts_with('{') {
+        let mut json = serde_json::to_string_pretty(&meant).map_err(|e| e.to_string())?;
+        json.push('\n');
+        return checked(json, &meant);
+    }
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if let Some(endpoint) = &wish.endpoint {
+        set_line(&mut lines, ENDPOINT, &format!("{ENDPOINT}: {}", quoted(endpoint)))?;
+    }
+    if let Some(gate) = wish.gate {
+        set_gate(&mut lines, gate)?;
+    }
+    checked(lines.join("\n") + "\n", &meant)
+}
+
+fn checked(text: String, meant: &Map<String, Value>) -> Result<String, String> {
+    match yaml::fields(&text) {
+        Ok(fields) if fields == *meant => Ok(text),
+        _ => Err("is written in a way that cannot be changed safely".to_owned()),
+    }
+}
+
+/// As a YAML string whatever is in it.
+fn quoted(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-".contains(&b);
+    if text.bytes().all(plain) && !text.ends_with(':') { text.to_owned() } else { Value::from(text).to_string() }
+}
+
+/// Replaces the line of a top-level field, or adds it.
+fn set_line(lines: &mut Vec<String>, field: &str, line: &str) -> Result<(), String> {
+    let places: Vec<usize> = (0..lines.len()).filter(|i| rest_of(&lines[*i], field).is_some()).collect();
+    match places[..] {
+        [] => lines.insert(end(lines), line.to_owned()),
+        [one] => lines[one] = line.to_owned(),
+        _ => return Err(format!("has {field} more than once")),
+    }
+    Ok(())
+}
+
+/// What follows a top-level key.
+fn rest_of<'a>(line: &'a str, field: &str) -> Option<&'a str> {
+    let bare = line.strip_prefix(field);
+    let quoted = || line.strip_prefix('"')?.strip_prefix(field)?.strip_prefix('"');
+    bare.or_else(quoted)?.trim_start().strip_prefix(':')
+}
+
+/// Where the document ends: before a marker that is not its first line.
+fn end(lines: &[String]) -> usize {
+    let marker = |line: &String| line.trim_end() == "---" || line.trim_end() == "...";
+    let begun = lines.iter().position(|line| !line.trim().is_empty() && !line.starts_with('#') && !marker(line));
+    let begun = begun.unwrap_or(lines.len());
+    lines[begun..].iter().position(marker).map_or(lines.len(), |i| begun + i)
+}
+
+fn set_gate(lines: &mut Vec<String>, gate: &str) -> Result<(), String> {
+    let Some(place) = lines.iter().position(|line| rest_of(line, GATES).is_some()) else {
+        let at = end(lines);
+        lines.splice(at..at, [format!("{GATES}:"), format!("  {gate}: true")]);
+        return Ok(());
+    };
+    let rest = rest_of(&lines[place], GATES).unwrap_or_default().trim().to_owned();
+    if let Some(inner) = rest.strip_prefix('{') {
+        let comma = if inner.trim_start().starts_with('}') { "" } else { ", " };
+        lines[place] = format!("{GATES}: {{{gate}: true{comma}{inner}");
+        return Ok(());
+    }
+    if !rest.is_empty() && !rest.starts_with('#') {
+        return Err(format!("has {GATES} in a form that cannot be changed safely"));
+    }
+    let blank = |line: &String| line.trim().is_empty() || line.trim_start().starts_with('#');
+    let first = lines[place + 1..].iter().position(|line| !blank(line)).map(|i| place + 1 + i);
+    let indent = first.map_or(0, |i| lines[i].len() - lines[i].trim_start_matches(' ').len());
+    let inside = |line: &String| blank(line) || line.starts_with(' ');
+    let stop = lines[place + 1..].iter().position(|line| !inside(line)).map_or(lines.len(), |i| place + 1 + i);
+    let indent = " ".repeat(if indent == 0 { 2 } else { indent });
+    let own = |line: &&mut String| {
+        line.trim_start().strip_prefix(gate).is_some_and(|rest| rest.trim_start().starts_with(':'))
+    };
+    match lines[place + 1..stop].iter_mut().find(own) {
+        Some(line) => *line = format!("{indent}{gate}: true"),
+        None => lines.insert(place + 1, format!("{indent}{gate}: true")),
+    }
+    Ok(())
+}
+
+/// The text with each `--container-runtime-endpoint` in it naming another one. Lines of comments stay. `None` where there is none.
+pub fn endpoint_flag(text: &str, endpoint: &str) -> Option<String> {
+    let mut found = false;
+    let lines = text.split_inclusive('\n').map(|line| {
+        if line.trim_start().starts_with(['#', ';']) {
+            return line.to_owned();
+        }
+        let (line, changed) = flag_in_line(line, endpoint);
+        found |= changed;
+        line
+    });
+    let text: String = lines.collect();
+    found.then_some(text)
+}
+
+fn flag_in_line(line: &str, endpoint: &str) -> (String, bool) {
+    let name = format!("--{ENDPOINT_FLAG}");
+    let (mut done, mut rest, mut changed) = (String::new(), line, false);
+    while let Some(at) = rest.find(&name) {
+        let (before, from) = rest.split_at(at);
+        let after = &from[name.len()..];
+        done.push_str(before);
+        done.push_str(&name);
+        let separators = after.len() - after.trim_start_matches([' ', '\t']).len();
+        let (separator, value) = match after.strip_prefix('=') {
+            Some(value) => ("=", value),
+            None if separators > 0 => after.split_at(separators),
+            None => {
+                rest = after;
+                continue;
+            }
+        };
+        let stop = value.find(|c: char| c.is_whitespace() || ['"', '\'', '\\'].contains(&c)).unwrap_or(value.len());
+        done.push_str(separator);
+        done.push_str(endpoint);
+        (rest, changed) = (&value[stop..], true);
+    }
+    done.push_str(rest);
+    (done, changed)
+}
+
+/// A systemd drop-in that starts the kubelet as the unit's files do, with another endpoint. `units` are the texts of the unit and its
+/// drop-ins, in systemd's order. `None` where the command that counts does not have the flag. Continued lines are joined.
+pub fn unit_override(units: &[&str], endpoint: &str) -> Option<String> {
+    let mut command = None;
+    for unit in units {
+        let joined = unit.replace("\\\n", " ");
+        for value in joined.lines().filter_map(|line| line.trim().strip_prefix("ExecStart=")) {
+            command = (!value.trim().is_empty()).then(|| value.trim().to_owned());
+        }
+    }
+    let (command, changed) = flag_in_line(&command?, endpoint);
+    changed.then(|| {
+        format!(
+            "# Written by berth adopt; berth adopt return removes it.\n[Service]\nExecStart=\nExecStart={command}\n"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet::STATS_GATE;
+    use proptest::prelude::*;
+
+    fn wish() -> Wish {
+        Wish { endpoint: Some("unix:///run/berth/berth.sock".into()), gate: Some(STATS_GATE) }
+    }
+
+    #[test]
+    fn yaml_keeps_what_is_not_meant() {
+        let text = "# node\napiVersion: v1\ncontainerRuntimeEndpoint: \"unix:///a\" # old\nfeatureGates:\n    # mine\n    A: false\nmaxPods: 5\n";
+        let changed = configuration(text, &wish()).unwrap();
+        assert_eq!(
+            changed,
+            "# node\napiVersion: v1\ncontainerRuntimeEndpoint: unix:///run/berth/berth.sock\nfeatureGates:\n    \
+             PodAndContainerStatsFromCRI: true\n    # mine\n    A: false\nmaxPods: 5\n"
+        );
+        assert_eq!(configuration(&changed, &wish()).unwrap(), changed, "what is so already stays");
+    }
+
+    #[test]
+    fn every_form_is_changed_or_refused() {
+        for text in [
+            "a: 1",
+            "---\na: 1\n---\n",
+            "a: 1\nfeatureGates: {}\n",
+            "featureGates: {A: true} # x\na: 1\n",
+            "featureGates:\n  PodAndContainerStatsFromCRI: false\n  B: true\n",
+            "featureGates:\na: 1\n",
+            "{\"a\": 1}",
+            "{a: 1}\n",
+        ] {
+            let changed = configuration(text, &wish()).unwrap_or_else(|e| panic!("{text:?}: {e}"));
+            let fields = yaml::fields(&changed).unwrap();
+            assert_eq!(fields[ENDPOINT], "unix:///run/berth/berth.sock", "{changed}");
+            assert_eq!(fields[GATES][STATS_GATE], true, "{changed}");
+        }
+        for bad in ["featureGates: &x\n  A: true\n", "? containerRuntimeEndpoint\n: unix:///a\n", "[]", ""] {
+            assert!(configuration(bad, &wish()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn drop_ins_say_what_is_wished_for() {
+        let fields = yaml::fields(&drop_in(&wish())).unwrap();
+        let meant = json!({"apiVersion": API_VERSION, "kind": KIND, ENDPOINT: "unix:///run/berth/berth.sock", GATES: {STATS_GATE: true}});
+        assert_eq!(Value::from(fields), meant);
+    }
+
+    #[test]
+    fn flags_of_environment_files_are_changed_in_place() {
+        let text =
+            "# --container-runtime-endpoint=x\nKUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///a --v 2\"\n";
+        let meant = text.replace("unix:///a", "unix:///b");
+        assert_eq!(endpoint_flag(text, "unix:///b"), Some(meant));
+        assert_eq!(
+            endpoint_flag("A='--container-runtime-endpoint unix:///a'", "u").unwrap(),
+            "A='--container-runtime-endpoint u'"
+        );
+        assert_eq!(endpoint_flag("A=--container-runtime-endpoint-x=1\n", "u"), None);
+        assert_eq!(endpoint_flag("A=1\n", "u"), None);
+    }
+
+    #[test]
+    fn the_command_that_counts_is_taken_over() {
+        let unit = "[Service]\nExecStart=/usr/bin/kubelet \\\n  --container-runtime-endpoint=unix:///a \\\n  --v=2\n";
+        let text = unit_override(&[unit, "[Unit]\nA=b\n"], "unix:///b").unwrap();
+        assert!(
+            text.ends_with(
+                "ExecStart=\nExecStart=/usr/bin/kubelet    --container-runtime-endpoint=unix:///b    --v=2\n"
+            ),
+            "{text}"
+        );
+        assert_eq!(
+            unit_override(&[unit, "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet $ARGS\n"], "unix:///b"),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_changed_as_meant_or_refused(text in "[a-cA: {}#\\[\\]\"'\n-]{0,40}(featureGates:|containerRuntimeEndpoint:)?[ {}a:\n#-]{0,30}") {
+            if let Ok(changed) = configuration(&text, &wish()) {
+                let fields = yaml::fields(&changed).unwrap();
+                prop_assert_eq!(&fields[ENDPOINT], "unix:///run/berth/berth.sock");
+                let mut before = yaml::fields(&text).unwrap();
+                wish().apply(&mut before);
+                prop_assert_eq!(fields, before);
+            }
+        }
+    }
+}

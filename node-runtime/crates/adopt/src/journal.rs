@@ -1,0 +1,230 @@
+//! The journal of adoptions: one record a line, appended and synced before and after each step. Format: `docs/formats/adopt-journal.md`.
+//!
+//! Owns: the codec, and what a journal means ([`State`]). Must not: write files, or decide what to do next. Fuzz target: `adopt_journal`.
+use crate::plan::Plan;
+use crate::step::Step;
+use serde::{Deserialize, Serialize};
+
+/// First line of a journal.
+pub const HEADER: &str = "berth-adopt-journal 1\n";
+/// Longest journal that is read, in bytes.
+pub const MAX_JOURNAL: u64 = 16 << 20;
+/// Longest record in bytes: a plan has the texts of the files that it changes.
+pub const MAX_RECORD: usize = 4 << 20;
+/// Length of the check sum and the space after it.
+const SUM: usize = 9;
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Unix time in milliseconds.
+    pub at: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// An operation begins; what it will do.
+    Begin {
+        /// All of it.
+        plan: Box<Plan>,
+    },
+    /// A step begins.
+    Enter {
+        /// Which.
+        step: Step,
+    },
+    /// A step is done.
+    Done {
+        /// Which.
+        step: Step,
+    },
+    /// The walk back begins.
+    Back {
+        /// Why.
+        reason: String,
+    },
+    /// A step was undone.
+    Undone {
+        /// Which.
+        step: Step,
+    },
+    /// An undo failed; it will be tried again.
+    Stuck {
+        /// Which.
+        step: Step,
+        /// Why.
+        reason: String,
+    },
+    /// The operation is over: all steps are done, or all are undone.
+    End {
+        /// Whether they are done.
+        done: bool,
+    },
+}
+
+/// What could be read of a journal.
+#[derive(Debug, Default)]
+pub struct Journal {
+    /// Records, oldest first.
+    pub records: Vec<Record>,
+    /// Length of the part that is whole, in bytes. What is behind it is a write that was cut short.
+    pub whole: usize,
+}
+
+/// A record as a line. Errors: it is longer than [`MAX_RECORD`].
+pub fn encode(record: &Record) -> Result<String, String> {
+    let json = serde_json::to_string(record).map_err(|e| e.to_string())?;
+    if json.len() > MAX_RECORD {
+        return Err(format!("a record of {} bytes is longer than {MAX_RECORD}", json.len()));
+    }
+    Ok(format!("{:08x} {json}\n", crc32(json.as_bytes())))
+}
+
+/// Reads a journal. A last line without its end, or one that is damaged and has nothing behind it, is a write that was cut short, and is left
+/// out. Errors: it is no journal, or damage with records behind it: nobody can say then what was done.
+pub fn decode(bytes: &[u8]) -> Result<Journal, String> {
+    if HEADER.as_bytes().starts_with(bytes) && bytes.len() < HEADER.len() {
+        return Ok(Journal::default());
+    }
+    let Some(mut rest) = bytes.strip_prefix(HEADER.as_bytes()) else {
+        return Err("is no journal of this version: its first line is not berth-adopt-journal 1".to_owned());
+    };
+    let mut journal = Journal { whole: HEADER.len(), ..Journal::default() };
+    while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+        match line(&rest[..end]) {
+            Ok(record) => journal.records.push(record),
+            Err(_) if !rest[end + 1..].contains(&b'\n') => return Ok(journal),
+            Err(problem) => return Err(format!("record {} is damaged: {problem}", journal.records.len() + 1)),
+        }
+        journal.whole += end + 1;
+        rest = &rest[end + 1..];
+    }
+    Ok(journal)
+}
+
+fn line(line: &[u8]) -> Result<Record, String> {
+    if line.len() > MAX_RECORD + SUM {
+        return Err("is too long".to_owned());
+    }
+    let text = std::str::from_utf8(line).map_err(|e| e.to_string())?;
+    let (sum, json) = text.split_once(' ').ok_or("has no check sum")?;
+    if sum.len() + 1 != SUM || u32::from_str_radix(sum, 16) != Ok(crc32(json.as_bytes())) {
+        return Err("its check sum is another one".to_owned());
+    }
+    serde_json::from_str(json).map_err(|e| e.to_string())
+}
+
+/// CRC-32 as in IEEE 802.3 and zlib.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    !crc
+}
+
+/// Where the last operation of a journal is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Its plan.
+    pub plan: Plan,
+    /// Steps that began, in order, without those that were undone.
+    pub entered: Vec<Step>,
+    /// Steps that are done.
+    pub done: Vec<Step>,
+    /// Why it walks back.
+    pub back: Option<String>,
+    /// The undo that failed last, and why.
+    pub stuck: Option<(Step, String)>,
+    /// How it is over: whether its steps are done, or undone.
+    pub ended: Option<bool>,
+    /// Unix time in milliseconds of the last record.
+    pub at: u64,
+}
+
+/// What is left to do of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Nothing.
+    Nowhere,
+    /// Its remaining steps: what it was for is proven.
+    Forward,
+    /// To undo what it did.
+    Back,
+}
+
+impl State {
+    /// Of the last operation.
+    pub fn last(records: &[Record]) -> Option<Self> {
+        let begin = records.iter().rposition(|r| matches!(r.event, Event::Begin { .. }))?;
+        let Event::Begin { plan } = &records[begin].event else { return None };
+        let mut state = Self {
+            plan: (**plan).clone(),
+            entered: Vec::new(),
+            done: Vec::new(),
+            back: None,
+            stuck: None,
+            ended: None,
+            at: records[begin].at,
+        };
+        records[begin + 1..].iter().for_each(|record| state.take(record));
+        Some(state)
+    }
+
+    fn take(&mut self, record: &Record) {
+        self.at = record.at;
+        match &record.event {
+            Event::Begin { .. } => {}
+            Event::Enter { step } => self.entered.push(*step),
+            Event::Done { step } => self.done.push(*step),
+            Event::Back { reason } => {
+                self.back.get_or_insert_with(|| reason.clone());
+            }
+            Event::Undone { step } => {
+                self.entered.retain(|s| s != step);
+                self.stuck = None;
+            }
+            Event::Stuck { step, reason } => self.stuck = Some((*step, reason.clone())),
+            Event::End { done } => self.ended = Some(*done),
+        }
+    }
+
+    /// Which way recovery goes: forward once it was verified, else back.
+    pub fn way(&self) -> Way {
+        match self {
+            Self { ended: Some(_), .. } => Way::Nowhere,
+            Self { back: Some(_), .. } => Way::Back,
+            _ if self.done.contains(&Step::Verify) => Way::Forward,
+            _ => Way::Back,
+        }
+    }
+}
+
+/// The adoption that is in force: the last one that ended well and was not given back.
+pub fn in_force(records: &[Record]) -> Option<Plan> {
+    use crate::step::Direction;
+    let mut current: Option<&Plan> = None;
+    let mut force: Option<Plan> = None;
+    for record in records {
+        match (&record.event, current) {
+            (Event::Begin { plan }, _) => current = Some(plan),
+            // A return has the node given back as soon as it is committed, whatever is left to tidy up.
+            (Event::Done { step: Step::Commit }, Some(plan)) => {
+                force = (plan.direction == Direction::Adopt).then(|| plan.clone());
+            }
+            _ => {}
+        }
+    }
+    force
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! What is known of a node that is to be taken over: plain values, gathered by whoever asks for a plan.
+//!
+//! Owns: the types. Must not: read anything.
+use super::{Commands, Install, PodName, Profile};
+use crate::kubelet::Configuration;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// All of it.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Name for the operation.
+    pub id: String,
+    /// This boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+    /// Unix time in seconds.
+    pub now: u64,
+    /// Unix time in seconds after which it has to be walked back.
+    pub deadline: u64,
+    /// The running kubelet.
+    pub kubelet: KubeletProcess,
+    /// Profile that was asked for.
+    pub profile: Option<Profile>,
+    /// Commands that were given.
+    pub commands: Option<Commands>,
+    /// Files that the kubelet's command line comes from.
+    pub carriers: Vec<Carrier>,
+    /// kubeadm's instance-config.yaml (1.35 and later), if it is there: where, and its text.
+    pub instance_config: Option<(PathBuf, String)>,
+    /// The runtime that the kubelet is on.
+    pub old: Runtime,
+    /// Berth.
+    pub new: Runtime,
+    /// Pods of the old runtime that run.
+    pub pods: Vec<Pod>,
+    /// Where the programs go.
+    pub install: Install,
+    /// Who allows it.
+    pub permission: Permission,
+    /// Whether nodes of the control plane may be taken over.
+    pub control_plane: bool,
+    /// Leave the kubelet's way of counting what pods use as it is.
+    pub keep_stats: bool,
+    /// Permissions and owners of the files that are there.
+    pub attributes: Vec<(PathBuf, (u32, u32, u32))>,
+    /// Files that the plan may create and that are there already.
+    pub existing: Vec<PathBuf>,
+}
+
+/// A running kubelet.
+#[derive(Debug, Clone, Default)]
+pub struct KubeletProcess {
+    /// Process.
+    pub pid: u32,
+    /// What it was told.
+    pub configuration: Configuration,
+    /// Unit of systemd that it runs in.
+    pub unit: Option<String>,
+    /// Whether kubeadm configures that unit.
+    pub kubeadm: bool,
+}
+
+/// What kind of file a part of the kubelet's command line comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CarrierKind {
+    /// Lines `NAME=VALUE`; changed in place.
+    Environment,
+    /// A unit or a drop-in of systemd; overridden by a drop-in of ours.
+    Unit,
+}
+
+/// A file that a part of the kubelet's command line comes from.
+#[derive(Debug, Clone)]
+pub struct Carrier {
+    /// Where.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// What it is.
+    pub kind: CarrierKind,
+}
+
+/// A runtime.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runtime {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Its name, as it tells it.
+    pub name: String,
+    /// Its version, as it tells it.
+    pub version: String,
+    /// `cgroupfs` or `systemd`, if it tells (the CRI RuntimeConfig call).
+    pub cgroup_driver: Option<String>,
+}
+
+impl Runtime {
+    /// As kubelets are told.
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+}
+
+/// A pod that runs.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// Its name.
+    pub name: PodName,
+    /// Whether it comes from a file of the node (`kubernetes.io/config.source`).
+    pub is_static: bool,
+    /// Images of its running containers, as they were asked for.
+    pub images: Vec<String>,
+}
+
+/// A permission to interrupt the node's pods, from the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Grant {
+    /// Its name.
+    pub id: String,
+    /// Unix time in seconds after which it does not count.
+    pub expires: u64,
+}
+
+/// Who allows that the node's pods are interrupted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Permission {
+    /// Whoever cordoned and drained the node.
+    Grant(Grant),
+    /// A person, on a node without a cluster.
+    Person,
+    /// Nobody.
+    Nobody,
+}
+
+impl Facts {
+    /// Images that the node itself needs: those of its static pods.
+    pub(super) fn own_images(&self) -> Vec<String> {
+        let mut images: Vec<String> = self.pods.iter().filter(|p| p.is_static).flat_map(|p| p.images.clone()).collect();
+        images.sort();
+        images.dedup();
+        images
+    }
+
+    /// The node's static pods.
+    pub(super) fn own_pods(&self) -> Vec<PodName> {
+        let mut pods: Vec<PodName> = self.pods.iter().filter(|p| p.is_static).map(|p| p.name.clone()).collect();
+        pods.sort();
+        pods
+    }
+}

@@ -1,0 +1,215 @@
+//! Nodes as they are met, and what is done about them.
+use super::*;
+use crate::kubelet::{Configuration, ENDPOINT, Files, STATS_GATE};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+struct Memory(BTreeMap<PathBuf, String>);
+
+impl Files for Memory {
+    fn text(&self, path: &Path) -> io::Result<String> {
+        self.0.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn below(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(self.0.keys().filter(|path| path.starts_with(dir)).cloned().collect())
+    }
+}
+
+fn configuration(line: &str, files: &[(&str, &str)]) -> Configuration {
+    let files = files.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect();
+    Configuration::read(line.split(' ').map(str::to_owned).collect(), &Memory(files))
+}
+
+/// A node of kubeadm's, 1.34 and before: the endpoint is a flag.
+pub(crate) fn example_facts() -> Facts {
+    let line = "kubelet --config=/var/lib/kubelet/config.yaml --container-runtime-endpoint=unix:///run/containerd/containerd.sock";
+    let files = [("/var/lib/kubelet/config.yaml", "cgroupDriver: systemd\nkind: KubeletConfiguration\n")];
+    let runtime = |socket: &str, name: &str| Runtime {
+        socket: socket.into(),
+        name: name.into(),
+        version: "1".into(),
+        cgroup_driver: Some("systemd".into()),
+    };
+    let pod = |name: &str, is_static, image: &str| Pod {
+        name: PodName { namespace: "kube-system".into(), name: name.into() },
+        is_static,
+        images: vec![image.into()],
+    };
+    Facts {
+        id: "a1".into(),
+        boot_id: "boot".into(),
+        now: 1000,
+        deadline: 1600,
+        kubelet: KubeletProcess {
+            pid: 7,
+            configuration: configuration(line, &files),
+            unit: Some("kubelet.service".into()),
+            kubeadm: true,
+        },
+        profile: None,
+        commands: None,
+        carriers: vec![Carrier {
+            path: "/var/lib/kubelet/kubeadm-flags.env".into(),
+            text: "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///run/containerd/containerd.sock\"\n"
+                .into(),
+            kind: CarrierKind::Environment,
+        }],
+        instance_config: None,
+        old: runtime("/run/containerd/containerd.sock", "containerd"),
+        new: runtime("/run/berth/berth.sock", "berth"),
+        pods: vec![pod("proxy-x", false, "proxy:1"), pod("logs-node", true, "logs:1")],
+        install: Install {
+            prefix: "/opt/berth".into(),
+            from: "/tmp".into(),
+            version: "0.1.0".into(),
+            current_before: None,
+            staged_before: false,
+            prefix_before: false,
+            daemon_before: false,
+            systemd: true,
+            unit_before: false,
+        },
+        permission: Permission::Grant(Grant { id: "g".into(), expires: 2000 }),
+        control_plane: false,
+        keep_stats: false,
+        attributes: vec![("/var/lib/kubelet/config.yaml".into(), (0o600, 0, 0))],
+        existing: Vec::new(),
+    }
+}
+
+fn refused(facts: &Facts) -> String {
+    adopt(facts).unwrap_err().iter().map(|r| format!("{r}\n")).collect()
+}
+
+#[test]
+fn kubeadm_nodes_have_flags_and_configuration_changed() {
+    let plan = adopt(&example_facts()).unwrap();
+    assert_eq!(plan.profile, Profile::Kubeadm);
+    assert_eq!(plan.commands.stop, ["systemctl", "stop", "kubelet.service"]);
+    let paths: Vec<_> = plan.files.iter().map(|f| f.path.to_str().unwrap()).collect();
+    assert_eq!(paths, ["/var/lib/kubelet/kubeadm-flags.env", "/var/lib/kubelet/config.yaml"]);
+    assert!(plan.files[0].after.as_ref().unwrap().text.contains("unix:///run/berth/berth.sock"));
+    assert_eq!(plan.files[1].after.as_ref().unwrap().mode, 0o600, "permissions stay");
+    assert_eq!((plan.images.as_slice(), plan.pods.len()), (&["logs:1".to_owned()][..], 1));
+}
+
+#[test]
+fn newer_kubeadm_nodes_have_the_instance_configuration_changed_too() {
+    let endpoint = "containerRuntimeEndpoint: \"unix:///run/containerd/containerd.sock\"\n";
+    let mut facts = example_facts();
+    let config = format!("cgroupDriver: systemd\n{endpoint}");
+    facts.kubelet.configuration =
+        configuration("kubelet --config=/var/lib/kubelet/config.yaml", &[("/var/lib/kubelet/config.yaml", &config)]);
+    facts.instance_config = Some(("/var/lib/kubelet/instance-config.yaml".into(), endpoint.into()));
+    let plan = adopt(&facts).unwrap();
+    let paths: Vec<_> = plan.files.iter().map(|f| f.path.to_str().unwrap()).collect();
+    assert_eq!(paths, ["/var/lib/kubelet/config.yaml", "/var/lib/kubelet/instance-config.yaml"]);
+    assert_eq!(plan.files[1].after.as_ref().unwrap().text, "containerRuntimeEndpoint: unix:///run/berth/berth.sock\n");
+    facts.instance_config = None;
+    assert!(adopt(&facts).unwrap().notes[0].contains("kubeadm upgrade node"));
+}
+
+#[test]
+fn drop_ins_are_added_where_there_are_drop_ins() {
+    let mut facts = example_facts();
+    let line = "kubelet --config=/c --config-dir=/c.d";
+    facts.kubelet.kubeadm = false;
+    facts.kubelet.configuration = configuration(line, &[("/c", "cgroupDriver: systemd\n")]);
+    let plan = adopt(&facts).unwrap();
+    assert_eq!((plan.profile, plan.files.len()), (Profile::Systemd, 1));
+    assert_eq!((plan.files[0].path.to_str(), &plan.files[0].before), (Some("/c.d/99-berth.conf"), &None));
+    let back = plan.files[0].reversed();
+    assert!(back.after.is_none() && back.reversed() == plan.files[0]);
+
+    facts.existing = vec!["/c.d/99-berth.conf".into()];
+    assert!(refused(&facts).contains("is there already"));
+    facts.existing.clear();
+    let later = [("/c", ""), ("/c.d/99-zz.conf", "containerRuntimeEndpoint: unix:///x\n")];
+    facts.kubelet.configuration = configuration(line, &later[1..]);
+    facts.kubelet.configuration.problems.clear();
+    assert!(refused(&facts).contains("is read after"));
+}
+
+#[test]
+fn a_flag_in_a_unit_is_overridden_and_one_from_nowhere_refused() {
+    let mut facts = example_facts();
+    facts.kubelet.kubeadm = false;
+    facts.carriers = vec![Carrier {
+        path: "/lib/systemd/system/kubelet.service".into(),
+        text: "[Service]\nExecStart=/usr/bin/kubelet --container-runtime-endpoint=unix:///run/containerd/containerd.sock\n".into(),
+        kind: CarrierKind::Unit,
+    }];
+    let plan = adopt(&facts).unwrap();
+    assert_eq!(plan.files[0].path.to_str(), Some("/etc/systemd/system/kubelet.service.d/99-berth.conf"));
+    facts.carriers.clear();
+    assert!(refused(&facts).contains("--kubelet-flags-file"));
+}
+
+#[test]
+fn what_is_not_known_is_refused_with_a_remedy() {
+    type Change = fn(&mut Facts);
+    let cases: [(&str, Change); 11] = [
+        ("is going to end", |f| f.permission = Permission::Nobody),
+        ("has expired 5 s ago", |f| f.permission = Permission::Grant(Grant { id: "g".into(), expires: 995 })),
+        ("control plane", |f| f.pods[1].name.name = "kube-apiserver-node".into()),
+        ("already", |f| f.new.socket = f.old.socket.clone()),
+        ("another Berth", |f| f.old.name = "berth".into()),
+        ("spec.runtime.cgroupManager: Systemd", |f| f.new.cgroup_driver = Some("cgroupfs".into())),
+        ("--kubelet-stop", |f| f.kubelet.unit = None),
+        ("what was found is kubeadm", |f| f.profile = Some(Profile::Command)),
+        ("images come from a service", |f| {
+            f.kubelet.configuration.settings.insert("imageServiceEndpoint".into(), "unix:///i".into());
+        }),
+        ("cannot be read: no", |f| f.kubelet.configuration.problems.push(("/x".into(), "no".into()))),
+        ("wins over every file", |f| {
+            f.kubelet.configuration.arguments.push(format!("--feature-gates={STATS_GATE}=false"));
+        }),
+    ];
+    for (words, change) in cases {
+        let mut facts = example_facts();
+        change(&mut facts);
+        assert!(refused(&facts).contains(words), "{words}: {}", refused(&facts));
+    }
+    let mut facts = example_facts();
+    facts.permission = Permission::Person;
+    assert!(adopt(&facts).is_ok());
+    facts.kubelet.configuration.arguments.push("--kubeconfig=/etc/kubernetes/kubelet.conf".into());
+    assert!(refused(&facts).contains("belongs to a cluster"));
+}
+
+#[test]
+fn commands_that_are_given_make_the_profile() {
+    let mut facts = example_facts();
+    facts.commands = Some(Commands { stop: vec!["/stop".into()], start: vec!["/start".into()] });
+    let plan = adopt(&facts).unwrap();
+    assert_eq!((plan.profile, plan.commands.start.as_slice()), (Profile::Command, &["/start".to_owned()][..]));
+    facts.keep_stats = true;
+    assert_eq!(adopt(&facts).unwrap().files.len(), 1, "only the flag");
+    facts.kubelet.configuration.file = None;
+    facts.keep_stats = false;
+    assert!(refused(&facts).contains("--keep-stats-gate"));
+    assert_eq!(facts.kubelet.configuration.origin(ENDPOINT), crate::kubelet::Origin::Flag);
+}
+
+#[test]
+fn the_way_back_is_the_same_in_reverse() {
+    let adopted = Plan::example(Direction::Adopt);
+    let facts = ReturnFacts {
+        id: "r1".into(),
+        boot_id: "boot".into(),
+        now: 1000,
+        deadline: 1600,
+        permission: Permission::Person,
+        in_cluster: false,
+        changed: Vec::new(),
+        pods: adopted.pods.clone(),
+    };
+    let back = give_back(&adopted, &facts).unwrap();
+    assert_eq!((&back.from, &back.to, back.direction), (&adopted.to, &adopted.from, Direction::Return));
+    assert_eq!(back.files.len(), 2);
+    assert_eq!(back.files[1].after, adopted.files[0].before);
+    let changed = ReturnFacts { changed: vec![("/x".into(), "sha256 1".into())], ..facts };
+    assert!(give_back(&adopted, &changed).unwrap_err()[0].to_string().contains("not as berth adopt left it"));
+}

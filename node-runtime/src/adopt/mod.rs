@@ -1,0 +1,364 @@
+//! `berth adopt`: takes a node over from another container runtime, and gives it back. A process of the host, never of a pod.
+//!
+//! Owns: the command line and what each word does. The plan is `berth_adopt`'s, the steps are in [`steps`]. Must not: cordon, drain or uncordon:
+//! that is for whoever gives the grant.
+mod connected;
+mod deadman;
+mod gather;
+mod hold;
+mod record;
+mod report;
+mod runtime;
+mod steps;
+mod systemd;
+mod talk;
+mod walk;
+
+use crate::commands::output::Format;
+use crate::commands::time;
+use crate::layout::Layout;
+use crate::node_files;
+use anyhow::{Context, Result, anyhow, bail};
+use berth_adopt::journal::{State, in_force};
+use berth_adopt::plan;
+use record::Lock;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use talk::Talk;
+use walk::{Interrupt, Outcome, Walk};
+
+/// It failed, and everything is as it was.
+const WALKED_BACK: u8 = 3;
+/// It failed, and something could not be undone yet.
+const STUCK: u8 = 4;
+/// How long `abandon` waits for the walk back.
+const ABANDON_LIMIT: Duration = Duration::from_secs(600);
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// The words of `berth adopt`.
+#[derive(Debug, clap::Subcommand)]
+#[command(
+    after_long_help = "Exit codes: 0 done; 1 refused or impossible, and nothing was changed; 3 failed, and everything is as it was before; 4 failed,
+and something could not be undone yet: `berth adopt status` says what, `berth adopt recover` tries again."
+)]
+enum Action {
+    /// Take this node over: its kubelet uses Berth afterwards
+    Start(Box<Start>),
+    /// Give this node back to the runtime that it was taken from
+    Return(Give),
+    /// Show where this node is
+    Status(Show),
+    /// Have an operation that is under way walk back
+    Abandon(Show),
+    /// Walk back, or finish, what an adopter that died has left
+    Recover(Recover),
+    /// Watch an operation; started by it
+    #[command(hide = true)]
+    Deadman(deadman::Options),
+}
+
+/// Who allows that every pod of the node ends.
+#[derive(Debug, clap::Args)]
+struct Permit {
+    /// Name of the grant: the node is cordoned and drained
+    #[arg(long, value_name = "ID", requires = "grant_expires", conflicts_with = "without_grant")]
+    grant: Option<String>,
+    /// When the grant ends: RFC 3339 or Unix seconds
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    grant_expires: Option<i64>,
+    /// On a node without a cluster: end its pods without asking anybody
+    #[arg(long)]
+    without_grant: bool,
+}
+
+impl Permit {
+    fn expires(&self) -> u64 {
+        self.grant_expires.and_then(|nanos| u64::try_from(nanos / 1_000_000_000).ok()).unwrap_or(0)
+    }
+}
+
+fn moment(text: &str) -> Result<i64> {
+    // A span before now, which the parser knows too, makes no sense here.
+    match text.parse::<i64>() {
+        Ok(seconds) => Ok(seconds.saturating_mul(1_000_000_000)),
+        Err(_) => time::parse_rfc3339(text).ok_or_else(|| anyhow!("is no RFC 3339 time and no Unix time in seconds")),
+    }
+}
+
+/// How the kubelet is started.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Profile {
+    /// A unit that kubeadm configures
+    Kubeadm,
+    /// Any other unit of systemd
+    Systemd,
+    /// Commands that are given
+    Command,
+}
+
+impl From<Profile> for plan::Profile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Kubeadm => Self::Kubeadm,
+            Profile::Systemd => Self::Systemd,
+            Profile::Command => Self::Command,
+        }
+    }
+}
+
+/// Taking over.
+#[derive(Debug, clap::Args)]
+struct Start {
+    #[command(flatten)]
+    permit: Permit,
+    /// Print the plan, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Refuse unless the kubelet is started this way
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
+    /// The kubelet's process, to be sure
+    #[arg(long, value_name = "PID")]
+    kubelet_pid: Option<u32>,
+    /// Command that stops the kubelet, without systemd: a program and words, no shell
+    #[arg(long, value_name = "COMMAND")]
+    kubelet_stop: Option<String>,
+    /// Command that starts it; it returns once the kubelet is started
+    #[arg(long, value_name = "COMMAND")]
+    kubelet_start: Option<String>,
+    /// File that has the kubelet's flags, where --container-runtime-endpoint is one of them
+    #[arg(long, value_name = "FILE")]
+    kubelet_flags_file: Vec<PathBuf>,
+    /// Directory of the programs' versions, and of `current`
+    #[arg(long, value_name = "DIR", default_value = "/opt/berth")]
+    prefix: PathBuf,
+    /// Directory that the programs are copied from; default: where this one lies
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// Name of the directory of this version
+    #[arg(long, value_name = "NAME")]
+    version_name: Option<String>,
+    /// How long it may take before it is walked back
+    #[arg(long, value_name = "SPAN", default_value = "15m", value_parser = time::parse_span)]
+    deadline: Duration,
+    /// Take over a node of the control plane too
+    #[arg(long)]
+    control_plane: bool,
+    /// Leave the kubelet's feature gate PodAndContainerStatsFromCRI as it is
+    #[arg(long)]
+    keep_stats_gate: bool,
+    /// How to show the outcome
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Format,
+}
+
+/// Giving back.
+#[derive(Debug, clap::Args)]
+struct Give {
+    #[command(flatten)]
+    permit: Permit,
+    /// Print the plan, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How long it may take before it is walked back
+    #[arg(long, value_name = "SPAN", default_value = "15m", value_parser = time::parse_span)]
+    deadline: Duration,
+    /// How to show the outcome
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Format,
+}
+
+/// Showing.
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// How to show it
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Format,
+}
+
+/// Recovering.
+#[derive(Debug, clap::Args)]
+struct Recover {
+    /// Called when the daemon starts: only what another boot has left is looked at
+    #[arg(long)]
+    at_start: bool,
+    /// How to show the outcome
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Format,
+}
+
+/// Does it; the exit code.
+pub fn run(layout: &Layout, options: Options) -> Result<u8> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("berth adopt is for root only");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("async runtime")?;
+    runtime.block_on(async {
+        match options.action {
+            Action::Start(options) => start(layout, &options).await,
+            Action::Return(options) => give_back(layout, &options).await,
+            Action::Status(options) => show(layout, options.output).map(|()| 0),
+            Action::Abandon(options) => abandon(layout, options.output).await,
+            Action::Recover(options) => recover(layout, &options).await,
+            Action::Deadman(options) => deadman::run(layout, &options).await.map(|()| 0),
+        }
+    })
+}
+
+/// What another boot has left is walked back before the daemon starts. For supervisors; a failure is told and stops no start.
+pub(crate) async fn at_start(layout: &Layout) -> Result<()> {
+    let options = Recover { at_start: true, output: Format::Table };
+    recover(layout, &options).await.map(drop)
+}
+
+fn lock(layout: &Layout) -> Result<Lock> {
+    Lock::take(layout)?.ok_or_else(|| {
+        let who = Lock::holder(layout).map_or(String::new(), |holder| format!(" (process {})", holder.pid));
+        anyhow!("another operation is under way{who}; see `berth adopt status`")
+    })
+}
+
+async fn start(layout: &Layout, options: &Start) -> Result<u8> {
+    let lock = lock(layout)?;
+    let mut interrupt = Interrupt::new()?;
+    let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
+    unfinished(&walk)?;
+    if let Some(plan) = in_force(walk.records()) {
+        bail!(
+            "this node was taken over already, from {} (operation {}); `berth adopt return` gives it back",
+            plan.from.name,
+            plan.id
+        );
+    }
+    let facts = gather::node(layout, options).await?;
+    let plan = match plan::adopt(&facts) {
+        Ok(plan) => gather::complete(plan)?,
+        Err(refusals) => return report::refusals(&refusals, options.output).map(|()| 1),
+    };
+    if options.dry_run {
+        return report::plan(&plan, options.output).map(|()| 0);
+    }
+    let ended = walk.begin(plan, &mut interrupt).await;
+    conclude(layout, walk, ended, options.output)
+}
+
+async fn give_back(layout: &Layout, options: &Give) -> Result<u8> {
+    let lock = lock(layout)?;
+    let mut interrupt = Interrupt::new()?;
+    let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
+    unfinished(&walk)?;
+    let Some(adopted) = in_force(walk.records()) else {
+        bail!("this node was not taken over; there is nothing to give back")
+    };
+    let facts = gather::way_back(&adopted, &options.permit, options.deadline.as_secs()).await?;
+    let plan = match plan::give_back(&adopted, &facts) {
+        Ok(plan) => plan,
+        Err(refusals) => return report::refusals(&refusals, options.output).map(|()| 1),
+    };
+    if options.dry_run {
+        return report::plan(&plan, options.output).map(|()| 0);
+    }
+    let ended = walk.begin(plan, &mut interrupt).await;
+    conclude(layout, walk, ended, options.output)
+}
+
+fn unfinished(walk: &Walk<'_>) -> Result<()> {
+    match walk.state() {
+        Some(state) if state.ended.is_none() => {
+            bail!("operation {} was not finished; `berth adopt recover` does it", state.plan.id)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says how it ended.
+fn conclude(layout: &Layout, walk: Walk<'_>, ended: Result<Outcome>, format: Format) -> Result<u8> {
+    let records = walk.records().to_vec();
+    drop(walk);
+    let code = match &ended {
+        Ok(Outcome::Done) => 0,
+        Ok(Outcome::WalkedBack(_)) => WALKED_BACK,
+        Err(e) => {
+            Talk { quiet: false }.say(&format!("berth: {e:#}"));
+            STUCK
+        }
+    };
+    report::status(State::last(&records).as_ref(), in_force(&records).as_ref(), Lock::holder(layout), format)?;
+    Ok(code)
+}
+
+fn show(layout: &Layout, format: Format) -> Result<()> {
+    let records = record::read(layout)?.records;
+    report::status(State::last(&records).as_ref(), in_force(&records).as_ref(), Lock::holder(layout), format)
+}
+
+async fn abandon(layout: &Layout, format: Format) -> Result<u8> {
+    let state = State::last(&record::read(layout)?.records);
+    let Some(state) = state.filter(|state| state.ended.is_none()) else { bail!("no operation is under way") };
+    if let Some(holder) = Lock::holder(layout) {
+        let process = berth_sys::pidfd::open(holder.pid)?;
+        if process_start(holder.pid) == Some(holder.started) {
+            berth_sys::pidfd::signal(std::os::fd::AsFd::as_fd(&process), 15)?;
+        }
+    }
+    let end = std::time::Instant::now() + ABANDON_LIMIT;
+    let lock = loop {
+        match Lock::take(layout)? {
+            Some(lock) => break lock,
+            None if std::time::Instant::now() > end => bail!("operation {} does not end", state.plan.id),
+            None => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    };
+    let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
+    let ended = walk.recover("it was abandoned").await.map(|outcome| outcome.unwrap_or(Outcome::Done));
+    conclude(layout, walk, ended, format)
+}
+
+async fn recover(layout: &Layout, options: &Recover) -> Result<u8> {
+    if options.at_start {
+        // Whoever works in this boot, or watches, does it himself.
+        let state = State::last(&record::read(layout)?.records);
+        let left = state.is_some_and(|s| s.ended.is_none() && boot_id().is_ok_and(|boot| boot != s.plan.boot_id));
+        if !left || Lock::holder(layout).is_some() {
+            return Ok(0);
+        }
+    }
+    let mut walk = Walk::new(layout, lock(layout)?, Talk { quiet: false })?;
+    let ended = walk.recover("its process has died").await.map(|outcome| outcome.unwrap_or(Outcome::Done));
+    let ended = ended.map(|_| Outcome::Done);
+    conclude(layout, walk, ended, options.output)
+}
+
+/// Unix time in milliseconds.
+fn now_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Unix time in seconds.
+fn now_seconds() -> u64 {
+    now_millis() / 1000
+}
+
+/// Of this boot.
+fn boot_id() -> Result<String> {
+    let id =
+        node_files::text("/proc/sys/kernel/random/boot_id").ok_or_else(|| anyhow!("the boot's id cannot be read"))?;
+    Ok(id.trim().to_owned())
+}
+
+/// When a process was started, in ticks since the boot; with its id it names one process.
+fn process_start(pid: u32) -> Option<u64> {
+    let text = node_files::text(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may have anything in it: field 3 onwards.
+    text.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+fn operation_id(word: &str) -> String {
+    format!("{word}-{:x}-{:x}", now_millis(), std::process::id())
+}

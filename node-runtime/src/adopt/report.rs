@@ -1,0 +1,202 @@
+//! What people and scripts are told of adoptions: the plan, the outcome, the status.
+//!
+//! Owns: words and fields. Must not: read the node but for whether files are as they were left.
+use super::record::Holder;
+use super::steps::found;
+use crate::commands::output::{self, Format};
+use crate::commands::time::rfc3339;
+use anyhow::Result;
+use berth_adopt::journal::{State, Way};
+use berth_adopt::plan::{FileChange, Plan};
+use berth_adopt::{Direction, Refusal};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// A file of others: what it was, what it became, what it is.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    path: String,
+    /// SHA-256; null where there was no file.
+    before: Option<String>,
+    after: Option<String>,
+    now: Option<String>,
+}
+
+impl File {
+    fn of(change: &FileChange) -> Self {
+        Self {
+            path: change.path.display().to_string(),
+            before: change.before.as_ref().map(|state| state.sha256.clone()),
+            after: change.after.as_ref().map(|state| state.sha256.clone()),
+            now: found(&change.path).ok().flatten().map(|state| state.sha256),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    phase: &'static str,
+    operation: Option<String>,
+    profile: Option<&'static str>,
+    step: Option<String>,
+    reason: Option<String>,
+    stuck: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    holder: Option<u32>,
+    at: Option<String>,
+    files: Vec<File>,
+    notes: Vec<String>,
+}
+
+/// Where the node is, in one word.
+fn phase(state: Option<&State>, in_force: bool) -> &'static str {
+    match state {
+        Some(state) if state.stuck.is_some() && state.ended.is_none() => "stuck",
+        Some(state) => match (state.way(), state.plan.direction) {
+            (Way::Back, _) if state.back.is_some() => "walking-back",
+            (Way::Nowhere, _) if in_force => "adopted",
+            (Way::Nowhere, Direction::Return) => "returned",
+            (Way::Nowhere, Direction::Adopt) => "not-adopted",
+            (_, Direction::Adopt) => "adopting",
+            (_, Direction::Return) => "returning",
+        },
+        None => "not-adopted",
+    }
+}
+
+/// `berth adopt status`, and what the other commands end with.
+pub(super) fn status(
+    state: Option<&State>,
+    in_force: Option<&Plan>,
+    holder: Option<Holder>,
+    format: Format,
+) -> Result<()> {
+    let plan = state.map(|state| &state.plan);
+    let shown = Status {
+        phase: phase(state, in_force.is_some()),
+        operation: plan.map(|plan| plan.id.clone()),
+        profile: plan.map(|plan| plan.profile.name()),
+        step: state.filter(|s| s.ended.is_none()).and_then(|s| s.entered.last()).map(ToString::to_string),
+        reason: state.and_then(|state| state.back.clone()),
+        stuck: state.and_then(|state| state.stuck.as_ref()).map(|(step, why)| format!("{step}: {why}")),
+        from: plan.map(|plan| format!("{} {}", plan.from.name, plan.from.endpoint())),
+        to: plan.map(|plan| format!("{} {}", plan.to.name, plan.to.endpoint())),
+        holder: holder.map(|holder| holder.pid),
+        at: state.map(|state| rfc3339(i64::try_from(state.at).unwrap_or(0).saturating_mul(1_000_000))),
+        files: in_force.or(plan).map(|plan| plan.files.iter().map(File::of).collect()).unwrap_or_default(),
+        notes: plan.map(|plan| plan.notes.clone()).unwrap_or_default(),
+    };
+    match format {
+        Format::Json | Format::Yaml => document(&shown, format),
+        Format::Table | Format::Wide => output::bytes(text(&shown).as_bytes()),
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut text = format!("{:<10} {}\n", "phase", status.phase);
+    let lines = [
+        ("operation", &status.operation),
+        ("step", &status.step),
+        ("reason", &status.reason),
+        ("stuck", &status.stuck),
+        ("from", &status.from),
+        ("to", &status.to),
+        ("at", &status.at),
+    ];
+    for (name, value) in lines {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{name:<10} {value}");
+        }
+    }
+    for file in &status.files {
+        let word = if file.now == file.after {
+            "as the operation left it"
+        } else if file.now == file.before {
+            "as it was before"
+        } else {
+            "changed by somebody else"
+        };
+        let _ = writeln!(text, "{:<10} {}: {word}", "file", file.path);
+    }
+    for note in &status.notes {
+        let _ = writeln!(text, "{:<10} {note}", "note");
+    }
+    text
+}
+
+/// `--dry-run`: what would be done.
+pub(super) fn plan(plan: &Plan, format: Format) -> Result<()> {
+    if matches!(format, Format::Json | Format::Yaml) {
+        return document(plan, format);
+    }
+    let mut text = format!(
+        "{} from {} {} ({}) to {} {} ({}), profile {}\n\n",
+        plan.direction,
+        plan.from.name,
+        plan.from.version,
+        plan.from.endpoint(),
+        plan.to.name,
+        plan.to.version,
+        plan.to.endpoint(),
+        plan.profile.name()
+    );
+    for step in &plan.steps {
+        let undo = step.undo(plan.direction).map_or(String::new(), |undo| format!("undo: {undo}"));
+        let _ = writeln!(text, "{:<14} {}", step.name(), undo);
+    }
+    for change in &plan.files {
+        let word = match (&change.before, &change.after) {
+            (None, Some(_)) => "is made",
+            (Some(_), None) => "is removed",
+            _ => "is changed",
+        };
+        let _ = writeln!(text, "\n{} {word}", change.path.display());
+        for line in difference(change) {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    let lists = [("image", plan.images.clone()), ("pod", plan.pods.iter().map(ToString::to_string).collect())];
+    for (kind, names) in lists {
+        for name in names {
+            let _ = writeln!(text, "{kind:<14} {name}");
+        }
+    }
+    for note in &plan.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    output::bytes(text.as_bytes())
+}
+
+/// Lines that go and lines that come.
+fn difference(change: &FileChange) -> Vec<String> {
+    let lines = |state: &Option<berth_adopt::plan::FileState>| -> Vec<String> {
+        state.as_ref().map(|state| state.text.lines().map(str::to_owned).collect()).unwrap_or_default()
+    };
+    let (before, after) = (lines(&change.before), lines(&change.after));
+    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
+    let come = after.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
+    gone.chain(come).collect()
+}
+
+/// Everything that speaks against it.
+pub(super) fn refusals(refusals: &[Refusal], format: Format) -> Result<()> {
+    if matches!(format, Format::Json | Format::Yaml) {
+        return document(&serde_json::json!({"phase": "refused", "refusals": refusals}), format);
+    }
+    let mut text = "this node is not taken:\n".to_owned();
+    for refusal in refusals {
+        let _ = writeln!(text, "  {}: {}\n    {}", refusal.field, refusal.found, refusal.remedy);
+    }
+    output::error_bytes(text.as_bytes())
+}
+
+fn document(value: &impl Serialize, format: Format) -> Result<()> {
+    let text = match format {
+        Format::Yaml => crate::commands::yaml::text(value)?,
+        _ => serde_json::to_string_pretty(value)? + "\n",
+    };
+    output::bytes(text.as_bytes())
+}

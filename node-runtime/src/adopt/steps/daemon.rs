@@ -1,0 +1,91 @@
+//! Berth's daemon beside the old runtime: a unit of systemd, or `berth supervise`.
+use super::Node;
+use super::command::systemctl;
+use crate::adopt::runtime::Peer;
+use crate::supervise;
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const UNIT: &str = "berth.service";
+const UNIT_FILE: &str = "/etc/systemd/system/berth.service";
+/// The unit as it is for a host install.
+const UNIT_TEXT: &str = include_str!("../../../../manifests/systemd/berth.service");
+/// The directory that it names.
+const UNIT_PREFIX: &str = "/opt/berth/";
+/// How long the daemon may take to answer.
+const LIMIT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Starts it and waits until it answers. One that answers is left as it is.
+pub(super) async fn start(node: &Node<'_>) -> Result<()> {
+    let socket = node.layout.cri_socket();
+    if answers(&socket).await.is_ok() {
+        return Ok(());
+    }
+    if node.plan.install.systemd {
+        if !node.plan.install.unit_before {
+            let text = UNIT_TEXT.replace(UNIT_PREFIX, &format!("{}/", node.plan.install.prefix.display()));
+            std::fs::write(UNIT_FILE, text).context(UNIT_FILE)?;
+            systemctl(node.layout, &["daemon-reload"]).await?;
+        }
+        systemctl(node.layout, &["enable", "--now", UNIT]).await?;
+    } else {
+        spawn(node)?;
+    }
+    let end = Instant::now() + LIMIT;
+    loop {
+        match answers(&socket).await {
+            Ok(()) => return Ok(()),
+            Err(e) if Instant::now() > end => {
+                return Err(e.context(format!("the daemon does not answer after {} s", LIMIT.as_secs())));
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn answers(socket: &Path) -> Result<()> {
+    Peer::connect(socket).await?.who(socket).await.map(drop)
+}
+
+/// A supervisor that outlives this process.
+fn spawn(node: &Node<'_>) -> Result<()> {
+    let program = node.plan.install.prefix.join("current/berth");
+    let mut command = Command::new(&program);
+    if !node.layout.is_system() {
+        command.arg("--root").arg(&node.layout.root);
+    }
+    let null = || File::options().read(true).write(true).open("/dev/null");
+    command.args(["supervise", "--program"]).arg(&program);
+    command.stdin(Stdio::null()).stdout(null()?).stderr(null()?).process_group(0).current_dir("/");
+    command.spawn().with_context(|| program.display().to_string()).map(drop)
+}
+
+/// Ends it, unless it ran before. Its pods must be gone.
+pub(super) async fn stop(node: &Node<'_>) -> Result<()> {
+    let install = &node.plan.install;
+    if install.daemon_before {
+        return Ok(());
+    }
+    if !install.systemd {
+        return supervise::end(node.layout, LIMIT).await;
+    }
+    if !node.same_boot {
+        // Called before the unit is started; it is not waited for.
+        systemctl(node.layout, &["--no-block", "stop", UNIT]).await?;
+    } else if Path::new(UNIT_FILE).exists() || install.unit_before {
+        systemctl(node.layout, &["disable", "--now", UNIT]).await?;
+    }
+    if install.unit_before {
+        return Ok(());
+    }
+    match std::fs::remove_file(UNIT_FILE) {
+        Err(e) if e.kind() != ErrorKind::NotFound => bail!("{UNIT_FILE}: {e}"),
+        _ => systemctl(node.layout, &["daemon-reload"]).await,
+    }
+}

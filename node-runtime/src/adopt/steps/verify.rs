@@ -1,0 +1,118 @@
+//! The proof that a kubelet is on a runtime: it is well, its files say so, the kernel sees the connection, and the node's own pods run there.
+use super::{Node, found};
+use crate::adopt::connected;
+use crate::adopt::runtime::Peer;
+use crate::kubelets;
+use anyhow::{Context, Result, anyhow, bail};
+use berth_adopt::Direction;
+use berth_adopt::kubelet::STATS_GATE;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long the kubelet's server may think.
+const HTTP_LIMIT: Duration = Duration::from_secs(5);
+/// Most that is read of its answer.
+const MAX_ANSWER: u64 = 64 << 10;
+/// How long the node's own pods may take to run again; the kubelet first ends what it was told of them before.
+const PODS_LIMIT: Duration = Duration::from_secs(180);
+/// How long a kubelet may take to be well.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// All of it.
+pub(super) async fn verify(node: &Node<'_>) -> Result<()> {
+    let plan = node.plan;
+    for change in &plan.files {
+        let now = found(&change.path)?;
+        if now.as_ref().map(|state| &state.sha256) != change.after.as_ref().map(|state| &state.sha256) {
+            bail!("{} is not as it was written: somebody else changes it", change.path.display());
+        }
+    }
+    is_on(node, &plan.to.socket, LIMIT).await?;
+    read_back(node)?;
+    let mut peer = Peer::connect(&plan.to.socket).await?;
+    peer.canary(&plan.id).await.with_context(|| format!("{} cannot run a sandbox", plan.to.name))?;
+    pods_run(node, &mut peer).await
+}
+
+/// Waits until the kubelet is well and connected to the socket.
+pub(super) async fn is_on(node: &Node<'_>, socket: &Path, limit: Duration) -> Result<()> {
+    poll(limit, || async {
+        let kubelets = kubelets::of_this_node();
+        let [pid] = kubelets[..] else { bail!("{} kubelets run on this node", kubelets.len()) };
+        if let Some((address, port)) = &node.plan.healthz {
+            healthy(address, *port)?;
+        }
+        if !connected::to(pid, socket)? {
+            bail!("the kubelet (process {pid}) has no connection to {}", socket.display());
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// What the running kubelet was told, read again from its command line and files.
+fn read_back(node: &Node<'_>) -> Result<()> {
+    let pid = kubelets::of_this_node().first().copied().ok_or_else(|| anyhow!("no kubelet runs"))?;
+    let told = kubelets::configuration(pid);
+    let meant = node.plan.to.endpoint();
+    let endpoint = told.endpoint();
+    if endpoint != meant && Path::new(endpoint.trim_start_matches("unix://")) != node.plan.to.socket {
+        bail!("containerRuntimeEndpoint of the kubelet (process {pid}) is {endpoint}, not {meant}");
+    }
+    let switched = node.plan.files.iter().any(|f| f.after.as_ref().is_some_and(|s| s.text.contains(STATS_GATE)));
+    if node.plan.direction == Direction::Adopt && switched && told.gate(STATS_GATE) != Some(true) {
+        bail!("featureGates.{STATS_GATE} of the kubelet (process {pid}) is {:?}, not true", told.gate(STATS_GATE));
+    }
+    Ok(())
+}
+
+async fn pods_run(node: &Node<'_>, peer: &mut Peer) -> Result<()> {
+    let end = Instant::now() + PODS_LIMIT;
+    loop {
+        let running: BTreeSet<_> = peer.pods().await?.into_iter().map(|pod| pod.name).collect();
+        let missing: Vec<_> = node.plan.pods.iter().filter(|pod| !running.contains(pod)).collect();
+        let Some(first) = missing.first() else { return Ok(()) };
+        if Instant::now() > end {
+            bail!(
+                "{} of the node's own pods do not run on {} after {} s, {first} among them",
+                missing.len(),
+                node.plan.to.name,
+                PODS_LIMIT.as_secs()
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Errors: nobody answers, or it does not say 200.
+fn healthy(address: &str, port: u16) -> Result<()> {
+    let place = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    let parsed = place.parse().with_context(|| format!("healthz address {place}"))?;
+    let mut stream = TcpStream::connect_timeout(&parsed, HTTP_LIMIT)
+        .with_context(|| format!("healthz of the kubelet at {place}"))?;
+    stream.set_read_timeout(Some(HTTP_LIMIT))?;
+    write!(stream, "GET /healthz HTTP/1.0\r\nHost: {place}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    if answer.split(' ').nth(1) != Some("200") {
+        bail!("the kubelet is not well: {}", answer.lines().last().unwrap_or_default());
+    }
+    Ok(())
+}
+
+async fn poll<F: Future<Output = Result<()>>>(limit: Duration, condition: impl Fn() -> F) -> Result<()> {
+    let end = Instant::now() + limit;
+    loop {
+        match condition().await {
+            Ok(()) => return Ok(()),
+            Err(e) if Instant::now() > end => return Err(e.context(format!("after {} s", limit.as_secs()))),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}

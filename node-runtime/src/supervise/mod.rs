@@ -1,0 +1,166 @@
+//! `berth supervise`: keeps the daemon running on a node without a service manager. Starts it again when it ends, with growing pauses; hands on
+//! SIGTERM; takes over a daemon that an earlier supervisor has left running.
+//!
+//! Owns: that one process, its log file, a status file. Format: `docs/formats/supervisor.md`. Must not: run in a pod's control group, or start
+//! anything but the daemon.
+mod child;
+mod log;
+mod status;
+
+use crate::layout::Layout;
+use crate::node_files;
+use anyhow::{Context, Result, bail};
+use berth_cgroups::{Cgroups, Driver};
+use child::Daemon;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// First pause before the daemon is started again, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A daemon that has run this long was well: pauses begin anew.
+const WELL: Duration = Duration::from_secs(60);
+/// How often the log's length is looked at.
+const LOG_PAUSE: Duration = Duration::from_secs(5);
+/// How long the daemon may take to end.
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// What to keep running.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// The daemon's program; default: this one
+    #[arg(long, value_name = "PATH")]
+    program: Option<PathBuf>,
+    /// The daemon's log; default: /var/log/berth/berth.log, or ROOT/log/berth.log
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Length in bytes at which the log is put aside as FILE.1
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(4096..))]
+    log_max: u64,
+    /// Options of `berth serve`, after `--`
+    #[arg(last = true, value_name = "OPTION")]
+    serve: Vec<String>,
+}
+
+/// Runs until SIGTERM or SIGINT, and ends the daemon then. Pods live on.
+pub fn run(layout: &Layout, options: &Options) -> Result<()> {
+    // Fails where it leads a group already; then it is apart from whoever started it anyway.
+    let _ = rustix::process::setsid();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("async runtime")?;
+    runtime.block_on(keep(layout, options))
+}
+
+async fn keep(layout: &Layout, options: &Options) -> Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let _lock = lock(layout)?;
+    let log = log::Log::open(layout, options.log.clone(), options.log_max)?;
+    if let Err(e) = crate::adopt::at_start(layout).await {
+        log.say(&format!("what another boot has left of an adoption: {e:#}"));
+    }
+    let apart = leave_pods_groups(layout, &log);
+    let mut status = status::Status::new(layout);
+    let mut pause = FIRST_PAUSE;
+    'life: loop {
+        let begun = Instant::now();
+        let mut daemon = match Daemon::running(layout) {
+            Some(daemon) => daemon,
+            None => Daemon::start(layout, options, &log)?,
+        };
+        status.started(daemon.pid());
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => { daemon.end(15, END_LIMIT).await; break 'life }
+                _ = interrupt.recv() => { daemon.end(15, END_LIMIT).await; break 'life }
+                // The daemon's program was replaced.
+                _ = hangup.recv() => daemon.signal(15),
+                how = daemon.ended() => {
+                    log.say(&format!("the daemon (process {}) has ended: {how}", daemon.pid()));
+                    status.ended(&how);
+                    break;
+                }
+                () = tokio::time::sleep(LOG_PAUSE) => log.keep_short(),
+            }
+        }
+        if begun.elapsed() >= WELL {
+            pause = FIRST_PAUSE;
+        }
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+        }
+    }
+    status.remove();
+    if let Some((cgroups, apart)) = apart {
+        cgroups.rejoin(&apart).await?;
+    }
+    Ok(())
+}
+
+/// One supervisor a root. The file has its process id.
+fn lock(layout: &Layout) -> Result<File> {
+    std::fs::create_dir_all(&layout.run).with_context(|| format!("directory {}", layout.run.display()))?;
+    let path = layout.run.join("supervise.pid");
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.with_context(|| path.display().to_string())?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another `berth supervise` runs for root {}", layout.root.display());
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+/// A supervisor that a pod has started must not end with it.
+fn leave_pods_groups(layout: &Layout, log: &log::Log) -> Option<(Cgroups, berth_cgroups::Apart)> {
+    let cgroups = Cgroups::probe(Driver::Cgroupfs).ok()?;
+    match cgroups.set_apart(&layout.name(), &format!("{}-runtime", layout.name()), "supervise") {
+        Ok(apart) => apart.map(|apart| (cgroups, apart)),
+        Err(e) => {
+            log.say(&format!("the supervisor stays in the control group that it was started in: {e}"));
+            None
+        }
+    }
+}
+
+/// The supervisor of a root, if one runs.
+fn holder(layout: &Layout) -> Option<u32> {
+    let path = layout.run.join("supervise.pid");
+    let file = File::open(&path).ok()?;
+    if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+        return None;
+    }
+    node_files::text(&path)?.trim().parse().ok()
+}
+
+/// Ends the supervisor of a root, and with it the daemon; also a daemon without one. Nothing that runs is fine. Errors: something still runs
+/// after `limit`.
+pub(crate) async fn end(layout: &Layout, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    let mut asked = None;
+    loop {
+        let supervisor = holder(layout);
+        let running = supervisor.or_else(|| Daemon::running(layout).map(|daemon| daemon.pid()));
+        let Some(pid) = running else { return Ok(()) };
+        if asked != Some(pid)
+            && let Ok(process) = berth_sys::pidfd::open(pid)
+        {
+            // Whoever holds the lock or the socket now is who the descriptor means.
+            if holder(layout) == Some(pid) || Daemon::running(layout).is_some_and(|daemon| daemon.pid() == pid) {
+                let _ = berth_sys::pidfd::signal(process.as_fd(), 15);
+                asked = Some(pid);
+            }
+        }
+        if Instant::now() > deadline {
+            bail!("process {pid} of Berth's daemon has not ended after {} s", limit.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -84,7 +84,8 @@ pub fn manifests(space: &NodeSpace) -> PathBuf {
     space.base().join("manifests")
 }
 
-fn recipe(space: &NodeSpace, endpoint: &str, options: &Options) -> Recipe {
+/// How a kubelet on the runtime at `endpoint` is started; its configuration file is written.
+pub fn recipe(space: &NodeSpace, endpoint: &str, options: &Options) -> Recipe {
     let file = space.base().join("kubelet.json");
     std::fs::write(&file, config(space, endpoint, options).to_string()).unwrap();
     let mut recipe = Recipe::new("kubelet", programs::kubernetes("kubelet"))

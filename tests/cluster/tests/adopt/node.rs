@@ -1,0 +1,317 @@
+//! A node on containerd whose kubelet is started by two scripts, as a node without systemd has it; and its way to Berth.
+//!
+//! Owns: the node and what is asked of it. Must not: know single cases.
+use berth_cluster_tests::kubelet::{self, Options, READ_ONLY};
+use berth_cluster_tests::runtime::{self, Kind, Runtime};
+use berth_cluster_tests::service::Service;
+use berth_cluster_tests::space::NodeSpace;
+use berth_cluster_tests::standalone::{LIMIT, is_ready};
+use berth_cluster_tests::{Diagnose, cgroups, http, images, programs, wait_for};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// The node's own pods.
+const PODS: [&str; 2] = ["web", "shell"];
+/// How long whoever walks back may take.
+const SETTLED: Duration = Duration::from_secs(120);
+
+/// The node.
+pub struct Node {
+    space: Logged,
+    registry: Service,
+    containerd: Runtime,
+}
+
+struct Logged(NodeSpace);
+
+impl Diagnose for Logged {
+    fn diagnosis(&self) -> String {
+        self.0.log_tails()
+    }
+}
+
+impl Node {
+    pub fn start() -> Self {
+        let space = Logged(NodeSpace::new());
+        let registry = images::start(&space.0, &space);
+        let containerd = Runtime::start(&space.0, &space, Kind::Containerd);
+        let node = Self { space, registry, containerd };
+        let base = node.base();
+        for (name, path) in [
+            ("kubelet", "logs/kubelet.log"),
+            ("deadman", "berth/lib/adopt/deadman.log"),
+            ("berth", "berth/log/berth.log"),
+        ] {
+            node.space.0.watch_log(name, base.join(path));
+        }
+        node.space.0.owns_group(&format!("berth-{:08x}", fnv1a(node.root().as_os_str().as_encoded_bytes())));
+        fs::create_dir_all(node.root().join("etc")).unwrap();
+        let document = json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": {"name": "node"},
+            "spec": {"network": {"mode": "CNI", "cni": {"confDir": base.join("containerd/cni"), "binDirs": [programs::path_from_env("BERTH_PEERS")]}}},
+        });
+        fs::write(node.root().join("etc/50-node.yaml"), document.to_string()).unwrap();
+        node.scripts();
+        for pod in PODS {
+            node.add_pod(pod);
+        }
+        node.start_kubelet(true);
+        node.is_on(Kind::Containerd);
+        node
+    }
+
+    pub fn base(&self) -> &Path {
+        self.space.0.base()
+    }
+
+    /// Berth's root.
+    pub fn root(&self) -> PathBuf {
+        self.base().join("berth")
+    }
+
+    fn socket(&self) -> String {
+        format!("unix://{}", self.root().join("run/berth.sock").display())
+    }
+
+    /// What starts and stops the kubelet on this node.
+    fn scripts(&self) {
+        let (base, kubelet) = (self.base().display(), format!("{}/kubelet", self.space.0.group()));
+        cgroups::create(&kubelet).unwrap();
+        let groups: String = cgroups::directories(&kubelet)
+            .iter()
+            .map(|dir| format!("echo $$ > {}/cgroup.procs\n", dir.display()))
+            .collect();
+        let start = format!(
+            "#!/bin/sh\nset -e\n{groups}read -r line < {base}/kubelet.line\nsetsid $line >> {base}/logs/kubelet.log 2>&1 < /dev/null &\necho $! > {base}/kubelet.pid\n"
+        );
+        let stop = format!(
+            "#!/bin/sh\npid=$(cat {base}/kubelet.pid)\nkill $pid\nwhile kill -0 $pid 2>/dev/null; do sleep 0.02; done\n"
+        );
+        for (name, text) in [("start-kubelet", start), ("stop-kubelet", stop)] {
+            let path = self.base().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
+    /// Starts the kubelet anew, with a directory for drop-ins or without.
+    pub fn start_kubelet(&self, drop_ins: bool) {
+        if self.base().join("kubelet.pid").exists() {
+            self.script("stop-kubelet");
+        }
+        let mut recipe = kubelet::recipe(&self.space.0, &self.containerd.endpoint(), &Options::default());
+        fs::set_permissions(self.base().join("kubelet.json"), fs::Permissions::from_mode(0o640)).unwrap();
+        if drop_ins {
+            fs::create_dir_all(self.base().join("kubelet.d")).unwrap();
+            recipe = recipe.flag("config-dir", self.base().join("kubelet.d").display());
+        }
+        let arguments: Vec<_> = recipe.args.iter().map(|word| word.to_str().unwrap()).collect();
+        let line = format!("{} {}\n", recipe.program.display(), arguments.join(" "));
+        fs::write(self.base().join("kubelet.line"), line).unwrap();
+        self.script("start-kubelet");
+    }
+
+    fn script(&self, name: &str) {
+        let status = self.space.0.command("tools", self.base().join(name)).status().unwrap();
+        assert!(status.success(), "{name}: {status}");
+    }
+
+    fn add_pod(&self, name: &str) {
+        let container = match name {
+            "web" => {
+                json!({"name": "main", "image": images::WEB, "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1}})
+            }
+            _ => json!({"name": "main", "image": images::BUSYBOX, "command": ["sleep", "1000000"]}),
+        };
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]}});
+        fs::write(kubelet::manifests(&self.space.0).join(format!("{name}.json")), pod.to_string()).unwrap();
+    }
+
+    /// Waits until the node's own pods are ready on this runtime, and asserts that the other one has nothing of them.
+    pub fn is_on(&self, kind: Kind) {
+        self.wait(&format!("the pods are ready on {kind}"), LIMIT, || {
+            let list = http::json(&self.space.0, READ_ONLY, "/pods").map_err(|e| e.to_string())?;
+            let pods = list["items"].as_array().cloned().unwrap_or_default();
+            let on = |pod: &Value| {
+                let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
+                id.starts_with(&format!("{kind}://")) && is_ready(pod)
+            };
+            if pods.len() == PODS.len() && pods.iter().all(on) { Ok(()) } else { Err(list.to_string()) }
+        });
+        let other = match kind {
+            Kind::Berth => Some(self.containerd.endpoint()),
+            Kind::Containerd => self.root().join("run/berth.sock").exists().then(|| self.socket()),
+        };
+        if let Some(other) = other {
+            let pods = runtime::crictl(&self.space.0, &other, &["pods", "-q"]);
+            // A socket may be left of a daemon that was killed.
+            assert_eq!(pods.as_deref().unwrap_or_default().trim(), "", "the other runtime has pods of the kubelet's");
+        }
+    }
+
+    pub fn wait<T>(&self, what: &str, limit: Duration, condition: impl FnMut() -> Result<T, String>) -> T {
+        wait_for(&self.space, what, limit, condition)
+    }
+
+    /// `berth adopt WORDS`.
+    pub fn adopt(&self, words: &[&str]) -> Command {
+        self.berth(&[&["adopt"], words].concat())
+    }
+
+    /// `berth WORDS`.
+    pub fn berth(&self, words: &[&str]) -> Command {
+        let mut command = self.space.0.command("tools", programs::berth("berth"));
+        command.arg("--root").arg(self.root()).args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// The words that take this node over.
+    pub fn start_words(&self) -> Vec<String> {
+        let base = self.base().display();
+        ["start", "--without-grant", "--deadline=100s", "-o=json"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([
+                format!("--prefix={base}/opt"),
+                format!("--kubelet-stop={base}/stop-kubelet"),
+                format!("--kubelet-start={base}/start-kubelet"),
+            ])
+            .collect()
+    }
+
+    /// Takes the node over, or fails the case.
+    pub fn take_over(&self) -> Value {
+        let words = self.start_words();
+        self.done(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Gives it back, or fails the case.
+    pub fn give_back(&self) -> Value {
+        self.done(&["return", "--without-grant", "-o", "json"])
+    }
+
+    fn done(&self, words: &[&str]) -> Value {
+        let output = self.adopt(words).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}\n{}", told(&output), self.space.diagnosis());
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    pub fn status(&self) -> Value {
+        self.done(&["status", "-o", "json"])
+    }
+
+    /// Starts `berth adopt WORDS`, waits until it is at the place `DIRECTION/STEP/EDGE`, and kills it there.
+    pub fn killed_at(&self, words: &[&str], place: &str) {
+        let (mut child, hold) = self.held_at(words, place);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::remove_file(hold).unwrap();
+    }
+
+    /// The same, and leaves it waiting there, until the file is removed.
+    pub fn held_at(&self, words: &[&str], place: &str) -> (Child, PathBuf) {
+        let hold = self.base().join("hold");
+        let reached = self.base().join("hold.reached");
+        fs::write(&hold, "").unwrap();
+        let _ = fs::remove_file(&reached);
+        let log = fs::File::create(self.base().join("logs/adopt.log")).unwrap();
+        let mut command = self.adopt(words);
+        command.env("BERTH_HOLD", format!("{place}={}", hold.display())).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        self.wait(&format!("it is at {place}"), LIMIT, || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!(
+                    "it ended with {status} before {place}: {}",
+                    fs::read_to_string(self.base().join("logs/adopt.log")).unwrap()
+                );
+            }
+            if reached.exists() { Ok(()) } else { Err("not yet".to_owned()) }
+        });
+        (child, hold)
+    }
+
+    /// Waits until nobody does anything any more, and gives the phase.
+    pub fn settled(&self) -> String {
+        self.wait("the operation is over", SETTLED, || {
+            let status = self.status();
+            let phase = status["phase"].as_str().unwrap_or_default().to_owned();
+            let over = ["adopted", "returned", "not-adopted"].contains(&phase.as_str()) && status["holder"].is_null();
+            if over { Ok(phase) } else { Err(status.to_string()) }
+        })
+    }
+
+    /// Every file of the kubelet's, with its permissions, and the programs' directory: what must be as it was found.
+    pub fn files(&self) -> BTreeMap<PathBuf, (Vec<u8>, u32, u32)> {
+        let mut found = BTreeMap::new();
+        for place in ["kubelet.json", "kubelet.d", "opt"] {
+            collect(&self.base().join(place), &mut found);
+        }
+        found
+    }
+
+    /// Processes of Berth in this node.
+    pub fn daemons(&self) -> Vec<String> {
+        let entries = fs::read_dir("/proc").unwrap().flatten().map(|e| e.path());
+        let names =
+            entries.filter(|p| self.space.0.owns_process(p)).filter_map(|p| fs::read_to_string(p.join("comm")).ok());
+        names
+            .map(|name| name.trim().to_owned())
+            .filter(|name| name.starts_with("berth") && name != "berth-test-regi")
+            .collect()
+    }
+
+    /// Nothing of Berth runs or is installed.
+    pub fn is_untouched(&self, before: &BTreeMap<PathBuf, (Vec<u8>, u32, u32)>) {
+        assert_eq!(self.files().keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+        assert!(self.files() == *before, "files are not as they were");
+        self.wait("Berth's processes are gone", SETTLED, || {
+            let left: Vec<_> = self.daemons();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+    }
+
+    /// SIGKILL to Berth's daemon and its supervisor.
+    pub fn kill_berth(&self) {
+        let pids =
+            [self.root().join("run/supervise.pid")].map(|file| fs::read_to_string(file).unwrap().trim().to_owned());
+        let status: Value = serde_json::from_slice(&fs::read(self.root().join("run/supervise.json")).unwrap()).unwrap();
+        let daemon = status["daemon"].as_i64().unwrap().to_string();
+        let killed = Command::new("kill").args(["-9", &pids[0], &daemon]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    pub fn finish(self) {
+        for pod in PODS {
+            fs::remove_file(kubelet::manifests(&self.space.0).join(format!("{pod}.json"))).unwrap();
+        }
+        self.script("stop-kubelet");
+        self.containerd.finish(&self.space.0);
+        self.registry.kill();
+        self.space.0.finish();
+    }
+}
+
+/// What a program wrote.
+pub fn told(output: &Output) -> String {
+    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn collect(path: &Path, found: &mut BTreeMap<PathBuf, (Vec<u8>, u32, u32)>) {
+    let Ok(meta) = fs::symlink_metadata(path) else { return };
+    let bytes = if meta.is_file() { fs::read(path).unwrap() } else { Vec::new() };
+    found.insert(path.to_owned(), (bytes, meta.mode(), meta.uid()));
+    if meta.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), found));
+    }
+}
+
+/// FNV-1a, 32 bits: what Berth's names on a node end with.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, b| (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+}

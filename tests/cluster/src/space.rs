@@ -92,13 +92,6 @@ impl NodeSpace {
         self.scope.lock().unwrap().words.push(name.to_owned());
     }
 
-    /// The runtime's own groups: the one that it was started in, and those that it made for itself at the top.
-    pub fn runtime_groups(&self) -> Vec<String> {
-        let scope = self.scope.lock().unwrap();
-        let made = scope.words.iter().filter(|word| **word != self.group).cloned();
-        std::iter::once(format!("{}/runtime", self.group)).chain(made).collect()
-    }
-
     /// Whether the process lives in a control group of the node's, or in its mount namespace.
     pub fn owns_process(&self, process: &Path) -> bool {
         let mounts = |process: &Path| std::fs::read_link(process.join("ns/mnt")).ok();

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Pods on each side, unless BERTH_COSTS_PODS says otherwise.
 const PODS: usize = 10;
+/// The process that containerd keeps in each pod; its time is the pod's.
+const PAUSE: &str = "pause";
 const IDLE: Duration = Duration::from_secs(15);
 
 struct Costs {
@@ -32,9 +34,31 @@ impl Costs {
     }
 }
 
+/// The control groups of the runtime's own processes; none of them is in another one.
+fn groups(cluster: &Cluster) -> Vec<String> {
+    let own = |process: &Process| role(process).is_some_and(|role| role != PAUSE);
+    let of = processes::of(cluster.space()).into_iter().filter(own).filter_map(|process| group(&process));
+    let mut groups: Vec<String> = of.collect();
+    groups.push(format!("{}/runtime", cluster.space().group()));
+    groups.sort();
+    groups.dedup();
+    let all = groups.clone();
+    groups.retain(|name| !all.iter().any(|other| other != name && Path::new(name).starts_with(other)));
+    groups
+}
+
+/// Where the processor time of a process is counted; `None` once it has ended.
+fn group(process: &Process) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).ok()?;
+    let counts = |names: &str| names.is_empty() || names.split(',').any(|name| name == "cpuacct");
+    let mut lines = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    // v1's controller, which comes first where a machine has both.
+    lines.find(|(names, _)| counts(names)).map(|(_, path)| path.trim_start_matches('/').to_owned())
+}
+
 /// Processor time of the runtime's own control groups so far: its helper programs, ended ones too, are in it.
 fn processor(cluster: &Cluster) -> Duration {
-    let groups = cluster.space().runtime_groups();
+    let groups = groups(cluster);
     let spent = |name: &String| {
         let directories = cgroups::directories(name);
         if directories.iter().any(|dir| dir.join("cpuacct.usage").exists()) {
@@ -54,7 +78,7 @@ fn role(process: &Process) -> Option<String> {
         ["berth", command, ..] => Some(format!("berth {command}")),
         ["berth-monitor" | "containerd" | "containerd-shim-runc-v2", ..] => Some(words[0].to_owned()),
         // The command of the image that stands for pause.
-        ["web", "sleep"] => Some("pause".into()),
+        ["web", "sleep"] => Some(PAUSE.into()),
         _ => None,
     }
 }
@@ -66,6 +90,7 @@ fn measure(cluster: &Cluster, pods: usize) -> Costs {
         "containers": [{"name": "main", "image": images::BUSYBOX, "command": ["sleep", "3600"]}]});
     // The image is pulled and everything has been used once.
     namespace.pod("first", &spec);
+    println!("     {}: control groups {:?}", cluster.runtime().kind(), groups(cluster));
     let (before, began) = (processor(cluster), Instant::now());
     let list: Vec<_> = names.iter().map(|name| pod(name, &spec)).collect();
     namespace.kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": list}));

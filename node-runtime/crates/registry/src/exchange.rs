@@ -24,7 +24,6 @@ const MAX_REDIRECTS: usize = 5;
 
 /// Where a request goes.
 #[derive(Debug, Clone)]
-#[allow(dead_code)] // Locations are of uploads.
 pub(crate) enum Target {
     /// Below `/v2/<repository>/`, such as `manifests/latest`.
     Path(String),
@@ -36,7 +35,6 @@ pub(crate) enum Target {
 
 /// What a request carries. It is made anew for each way that the request has to go.
 #[derive(Clone, Copy)]
-#[allow(dead_code)] // Bodies are of uploads.
 pub(crate) enum Payload<'a> {
     None,
     Bytes(&'a Bytes),

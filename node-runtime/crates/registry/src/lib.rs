@@ -1,6 +1,6 @@
 //! Registry client: references to digests, manifests and blobs, with authentication and retries.
 //!
-//! Owns: the distribution protocol's pull side (OCI distribution spec 1.1), tokens, redirects, one retry policy, checked digests,
+//! Owns: the distribution protocol's client side (OCI distribution spec 1.1), tokens, redirects, one retry policy, checked digests,
 //! and the parsing of manifests under limits. Must not: store anything, decide whether an image may be pulled, unpack.
 //!
 //! Everything a registry sends is hostile until checked: sizes are bounded before they are read, digests are compared with what
@@ -24,6 +24,7 @@ mod login;
 mod manifest;
 mod observe;
 mod proxy;
+mod push;
 mod range;
 mod resolve;
 mod retry;
@@ -47,6 +48,7 @@ pub use manifest::{
 };
 pub use observe::{CredentialSource, Observation, Observer, Outcome, Phase, Place};
 pub use proxy::{NoProxy, Proxy, ProxyConfig};
+pub use push::{Pushed, Upload};
 pub use range::{parse_content_range, parse_next_link};
 pub use resolve::{RawManifest, Resolved};
 pub use retry::RetryPolicy;

@@ -9,6 +9,7 @@ use crate::merge::Layer;
 use crate::registry::{Credentials, Proxy, Transfer};
 use crate::rollout::{Adopt, Drain, Rollout, Soak};
 use crate::runtime_config::{Cni, Limits, Metrics, Network, Runtime, RuntimeConfig, RuntimeConfigSpec, Streaming};
+use crate::storage::{Images, Storage, StorageGc};
 use berth_model::Result;
 use serde::Serialize;
 use serde_json::Value;
@@ -113,6 +114,12 @@ pub(crate) trait Keyed {
     fn key(&self) -> String;
 }
 
+impl Keyed for String {
+    fn key(&self) -> String {
+        self.clone()
+    }
+}
+
 fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
@@ -150,11 +157,11 @@ macro_rules! rows {
     (all of $type:ident, [$($member:ident)*]) => { const _: fn($type) = |$type { $($member: _,)* }| (); };
 }
 
-rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state node_selector priority rollout adopt runtime credentials proxy transfer network metrics];
+rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state node_selector priority rollout adopt runtime credentials proxy transfer network metrics images];
     list registries "registries" Live Is("[]");
 }
 
-rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [version limits streaming];
+rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [version limits streaming storage];
     scalar log_level "logLevel" Live Is("\"Info\"");
     scalar pids_limit "pidsLimit" NewContainers Words("no limit");
     scalar cgroup_manager "cgroupManager" DaemonRestart Words("Systemd where systemd is pid 1 of a cgroup v2 node, else Cgroupfs");
@@ -219,6 +226,22 @@ rows! { METRICS: Metrics at "spec.metrics" = [metrics], inside [];
     scalar address "address" Live Words("127.0.0.1:9464; with a root of its own 127.0.0.1 with a free port");
 }
 
+rows! { STORAGE: Storage at "spec.runtime.storage" = [runtime.storage], inside [gc];
+    scalar keep_compressed_layers "keepCompressedLayers" Live Is("true");
+    scalar image_fs_quota "imageFsQuota" Live Words("no limit");
+    scalar writable_layer_limit "writableLayerLimit" NewContainers Words("no limit");
+}
+
+rows! { GC: StorageGc at "spec.runtime.storage.gc" = [runtime.storage.gc], inside [];
+    scalar high "high" Live Words("never");
+    scalar low "low" Live Words("five less than high");
+    scalar min_age "minAge" Live Is("\"2m\"");
+}
+
+rows! { IMAGES: Images at "spec.images" = [images], inside [];
+    list pinned "pinned" Live Is("[]");
+}
+
 rows! { for Agent, STATE at "spec" = [];
     scalar state "state" Drain Is("\"Managed\"");
 }
@@ -261,7 +284,9 @@ static CLUSTER: [&[Field]; 6] = [STATE, VERSION, ADOPT, ROLLOUT, SOAK, DRAIN];
 
 /// All fields that a node follows by itself, in the order of the documents.
 pub fn fields() -> impl Iterator<Item = &'static Field> {
-    [SPEC, RUNTIME, LIMITS, STREAMING, CREDENTIALS, PROXY, TRANSFER, NETWORK, CNI, METRICS].into_iter().flatten()
+    [SPEC, RUNTIME, LIMITS, STREAMING, STORAGE, GC, CREDENTIALS, PROXY, TRANSFER, NETWORK, CNI, METRICS, IMAGES]
+        .into_iter()
+        .flatten()
 }
 
 /// All fields: those of a node, then those that only a cluster follows.

@@ -26,6 +26,7 @@ mod runtime_revision;
 mod selector;
 mod shape;
 mod status;
+mod storage;
 
 pub use credential_provider::{CredentialProvider, MAX_PROVIDER_CONFIG, ProviderEnv, parse_provider_config};
 pub use describe::{Description, descriptions};
@@ -66,3 +67,4 @@ pub use status::{
     Condition, Disruption, DisruptionStatus, FailingNode, FieldConflict, ImagePolicyStatus, NodeCounts,
     RuntimeConfigStatus, WaveStatus,
 };
+pub use storage::{Images, Storage, StorageGc, bytes};

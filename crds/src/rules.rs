@@ -5,6 +5,7 @@ use crate::image_policy::ImagePolicy;
 use crate::registry::{check_credentials, check_proxy, check_registries, check_transfer};
 use crate::rollout;
 use crate::runtime_config::{Cni, IpFamily, Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
+use crate::storage::{check_images, check_storage};
 use berth_model::{Error, Result};
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,6 +25,8 @@ pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
     rollout::check(&spec.rollout)?;
     runtime(&spec.runtime)?;
     limits(&spec.runtime.limits)?;
+    check_storage(&spec.runtime.storage)?;
+    check_images(&spec.images)?;
     streaming(&spec.runtime.streaming)?;
     check_registries(&spec.registries)?;
     check_credentials(&spec.credentials)?;

@@ -5,6 +5,7 @@ use crate::rollout::{Adopt, Rollout};
 use crate::selector::LabelSelector;
 #[cfg(feature = "kube")]
 use crate::status::RuntimeConfigStatus;
+use crate::storage::{Images, Storage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,9 @@ pub struct RuntimeConfigSpec {
     /// Metrics.
     #[serde(default)]
     pub metrics: Metrics,
+    /// Images of the node.
+    #[serde(default)]
+    pub images: Images,
 }
 
 /// What happens with a node of a cluster.
@@ -127,6 +131,9 @@ pub struct Runtime {
     /// Exec, attach and port-forward sessions.
     #[serde(default)]
     pub streaming: Streaming,
+    /// The disk of images and writable layers.
+    #[serde(default)]
+    pub storage: Storage,
 }
 
 /// The server of exec, attach and port-forward sessions. The kubelet connects to it from the same node.

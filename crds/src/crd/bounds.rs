@@ -40,11 +40,14 @@ fn conditions() -> Vec<Bound> {
 }
 
 fn runtime_config() -> Vec<Bound> {
-    let durations = [
+    let durations_and_quantities = [
         "spec.runtime.streaming.tokenTTL",
         "spec.network.cni.timeout",
         "spec.credentials.providerTimeout",
         "spec.transfer.stallTimeout",
+        "spec.runtime.storage.imageFsQuota",
+        "spec.runtime.storage.writableLayerLimit",
+        "spec.runtime.storage.gc.minAge",
         "spec.rollout.nodeTimeout",
         "spec.rollout.soak.canary",
         "spec.rollout.soak.wave",
@@ -79,7 +82,7 @@ fn runtime_config() -> Vec<Bound> {
         ("spec.nodeSelector.matchExpressions[].key", "pattern", json!("^[A-Za-z0-9_./-]+$")),
         ("spec.nodeSelector.matchExpressions[].values[]", "pattern", json!("^[A-Za-z0-9_.-]*$")),
     ];
-    bounds.extend(lengths(16, &durations));
+    bounds.extend(lengths(16, &durations_and_quantities));
     bounds.extend(lengths(4095, &paths));
     bounds.extend(lengths(64, &short));
     bounds.extend(lengths(65_520, &["spec.proxy.noProxy"]));
@@ -90,6 +93,8 @@ fn runtime_config() -> Vec<Bound> {
     bounds.extend(entries(16, &["spec.network.cni.binDirs"]));
     bounds.extend(entries(2, &["spec.network.ipFamilies"]));
     bounds.extend(entries(10, &["spec.rollout.waves"]));
+    bounds.extend(entries(500, &["spec.images.pinned"]));
+    bounds.extend(lengths(1024, &["spec.images.pinned[]"]));
     let shares =
         ["spec.rollout.waves[]", "spec.rollout.maxUnavailable", "spec.rollout.maxInFlight", "spec.rollout.maxFailures"];
     bounds.extend(lengths(8, &shares));

@@ -36,7 +36,7 @@ const fn about(path: &'static str, about: &'static str, rule: &'static str, mess
 /// Rules of a kind.
 pub(super) fn of(kind: &str) -> Vec<Rule> {
     match kind {
-        "RuntimeConfig" => [RUNTIME, NETWORK, REGISTRIES, ROLLOUT].concat(),
+        "RuntimeConfig" => [RUNTIME, STORAGE, NETWORK, REGISTRIES, ROLLOUT].concat(),
         "ImagePolicy" => IMAGE_POLICY.to_vec(),
         "RuntimeRevision" => REVISION.to_vec(),
         _ => NODE.to_vec(),
@@ -96,6 +96,32 @@ const RUNTIME: &[Rule] = &[
     rule("spec.runtime.streaming.tlsCertFile", ABSOLUTE, ABSOLUTE_WORDS),
     rule("spec.runtime.streaming.tlsKeyFile", ABSOLUTE, ABSOLUTE_WORDS),
     rule("spec.metrics.address", address_port!(), "must be ADDRESS:PORT, such as 127.0.0.1:9464"),
+];
+
+/// A quantity of bytes, of at least so many.
+macro_rules! quantity {
+    ($least:literal) => {
+        concat!("self.matches('^[0-9]+([kMGT]|[KMGT]i)?$') && quantity(self).compareTo(quantity('", $least, "')) >= 0")
+    };
+}
+
+/// Of `../storage.rs`. Whether what is pinned is a reference is left to the operator.
+const STORAGE: &[Rule] = &[
+    rule("spec.runtime.storage.imageFsQuota", quantity!("1Mi"), "is not a quantity of at least 1Mi, such as 50Gi"),
+    rule(
+        "spec.runtime.storage.writableLayerLimit",
+        quantity!("64Ki"),
+        "is not a quantity of at least 64Ki, such as 10Gi",
+    ),
+    rule("spec.runtime.storage.gc.high", "self >= 1 && self <= 100", "must be a percentage, 1 to 100"),
+    rule("spec.runtime.storage.gc.low", "self >= 1 && self <= 100", "must be a percentage, 1 to 100"),
+    about(
+        "spec.runtime.storage.gc",
+        ".low",
+        "!has(self.high) || !has(self.low) || self.low < self.high",
+        "must be below gc.high",
+    ),
+    rule("spec.runtime.storage.gc.minAge", "self.matches('^[0-9]+[sm]$')", "is not a duration like 90s or 2m"),
 ];
 
 const NETWORK: &[Rule] = &[

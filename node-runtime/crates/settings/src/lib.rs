@@ -14,13 +14,14 @@ mod standing;
 pub use berth_crds::{
     Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, IpFamily, Limits, LogLevel,
     MAX_DOCUMENT, MirrorCredentials, NetworkMode, Preset, RegistryHost, RegistryMirror, RegistryTls, RuntimeConfigSpec,
-    descriptions, fields, parse_documents, parse_provider_config, redact, seconds,
+    bytes, descriptions, fields, parse_documents, parse_provider_config, redact, seconds,
 };
 pub use diff::{Change, diff};
 pub use live::{Live, watch};
 pub use load::{document_files, from_sources, from_texts, load};
 pub use standing::Standing;
 
+use berth_model::Reference;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub network: Network,
     /// The streaming server.
     pub streaming: Streaming,
+    /// The image store.
+    pub storage: Storage,
     /// Where metrics are served; `None` is the daemon's default.
     pub metrics_address: Option<String>,
     /// Policies, by name.
@@ -73,6 +76,25 @@ impl Source {
         let name = self.file.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
         format!("{} ({name})", self.document.title())
     }
+}
+
+/// The image store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// Whether compressed layers stay.
+    pub keep_compressed_layers: bool,
+    /// Most bytes that images take.
+    pub max_bytes: Option<u64>,
+    /// Most bytes that a container may write.
+    pub writable_layer_limit: Option<u64>,
+    /// Percentage of the disk in use from which on unused images go.
+    pub high: Option<u8>,
+    /// Percentage at which that ends.
+    pub low: u8,
+    /// How long an image was of no use before it may go, in seconds.
+    pub min_age_seconds: u64,
+    /// Images that are never removed to make room.
+    pub pinned: Vec<Reference>,
 }
 
 /// The server of exec, attach and port-forward sessions.

@@ -1,7 +1,9 @@
 //! A directory to settings.
-use crate::{Network, Settings, Source, Streaming};
-use berth_crds::{Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, merge, parse_documents};
-use berth_model::{Error, Result, ResultExt};
+use crate::{Network, Settings, Source, Storage, Streaming};
+use berth_crds::{
+    Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, RuntimeConfigSpec, merge, parse_documents,
+};
+use berth_model::{Error, Reference, Result, ResultExt};
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -79,6 +81,29 @@ fn streaming(wish: &berth_crds::Streaming) -> Result<Streaming> {
     Ok(streaming)
 }
 
+/// The image store. Two documents may set `gc.high` and `gc.low`, so only what is merged can be judged.
+fn storage(spec: &RuntimeConfigSpec) -> Result<Storage> {
+    let berth_crds::Storage { keep_compressed_layers, image_fs_quota, writable_layer_limit, gc } =
+        &spec.runtime.storage;
+    let low = gc.low.unwrap_or_else(|| gc.high.unwrap_or(100).saturating_sub(5));
+    if let Some(high) = gc.high
+        && low >= high
+        && gc.low.is_some()
+    {
+        let problem = format!("is {low}, must be below gc.high, which is {high}");
+        return Err(Error::invalid("spec.runtime.storage.gc.low", problem));
+    }
+    Ok(Storage {
+        keep_compressed_layers: keep_compressed_layers.unwrap_or(true),
+        max_bytes: image_fs_quota.as_deref().and_then(berth_crds::bytes),
+        writable_layer_limit: writable_layer_limit.as_deref().and_then(berth_crds::bytes),
+        high: gc.high,
+        low,
+        min_age_seconds: gc.min_age.as_deref().and_then(berth_crds::seconds).unwrap_or(120),
+        pinned: spec.images.pinned.iter().map(|text| Reference::parse(text)).collect::<Result<_>>()?,
+    })
+}
+
 fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, inputs: Vec<Source>) -> Result<Settings> {
     let Effective { spec, sources } = merge(configs)?;
     let documents: Vec<String> = inputs.iter().map(Source::title).collect();
@@ -99,6 +124,7 @@ fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, inputs: Vec<S
             mtu: spec.network.mtu,
         },
         streaming: streaming(&spec.runtime.streaming)?,
+        storage: storage(&spec)?,
         metrics_address: spec.metrics.address.clone(),
         policies,
         sources: sources.iter().map(|(field, name)| (field.clone(), title(name))).collect(),

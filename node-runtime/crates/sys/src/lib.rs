@@ -19,6 +19,7 @@ pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod pty;
+pub mod quota;
 pub mod scratch;
 pub mod seccomp_load;
 pub mod socket;

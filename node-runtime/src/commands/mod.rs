@@ -47,6 +47,25 @@ pub enum Command {
     Login(login::Options),
     /// Log out of a registry
     Logout(login::Logout),
+    /// Push an image
+    Push(images::push::Options),
+    /// Handle images: import and export, names, history
+    #[command(subcommand)]
+    Image(images::image::Command),
+    /// Remove names of images, and images with their last one
+    Rmi(images::rmi::Options),
+    /// Give an image a further name
+    Tag(images::rmi::TagOptions),
+    /// Show how an image came to be
+    History(images::history::Options),
+    /// Take in the images of an archive, as `image import`
+    Load(images::archive::ImportOptions),
+    /// Write images into an archive, as `image export`
+    Save(images::archive::ExportOptions),
+    /// Show what takes the disk
+    Df(images::df::Options),
+    /// Remove images that nobody uses
+    Prune(images::prune::Options),
     /// Show what a container has written
     Logs(logs::Options),
     /// Run a command in a container
@@ -157,6 +176,15 @@ async fn dispatch(layout: Result<Layout>, command: Command) -> Result<u8> {
         Command::Pull(options) => pull::run(&layout?, &options).await,
         Command::Login(options) => login::login(&layout?, &options).await,
         Command::Logout(options) => login::logout(&layout?, &options).await,
+        Command::Push(options) => images::push::run(&layout?, &options).await,
+        Command::Image(command) => images::image::run(&layout?, &command).await,
+        Command::Rmi(options) => images::rmi::run(&layout?, &options).await,
+        Command::Tag(options) => images::rmi::tag(&layout?, &options).await,
+        Command::History(options) => images::history::run(&layout?, &options).await,
+        Command::Load(options) => images::archive::import(&layout?, &options).await,
+        Command::Save(options) => images::archive::export(&layout?, &options).await,
+        Command::Df(options) => images::df::run(&layout?, &options).await,
+        Command::Prune(options) => images::prune::run(&layout?, &options).await,
         Command::Logs(options) => logs::run(&layout?, &options).await,
         Command::Stop(options) => stop::run(&layout?, &options).await,
         Command::Rm(options) => rm::run(&layout?, &options).await,

@@ -93,6 +93,7 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
         standing,
         metrics,
     })?;
+    tokio::spawn(engine.clone().follow_storage());
     let wish = options.metrics.clone().or_else(|| settings.metrics_address.clone());
     let metrics_wish = wish.unwrap_or_else(|| default_metrics(layout).to_owned());
     let streaming = Arc::new(Streaming::new(engine.clone()));
@@ -156,6 +157,7 @@ fn cgroup_parent(layout: &Layout, driver: Driver) -> String {
 
 pub(super) fn images_config(layout: &Layout, settings: &Settings) -> ImagesConfig {
     let mut config = ImagesConfig::new(layout.lib.join("images"));
+    config.keep_layer_blobs = settings.storage.keep_compressed_layers;
     let (limits, wish) = (&mut config.limits, &settings.limits);
     limits.max_uncompressed_layer = wish.max_uncompressed_per_layer.unwrap_or(limits.max_uncompressed_layer);
     limits.max_uncompressed_image = wish.max_uncompressed_per_image.unwrap_or(limits.max_uncompressed_image);
@@ -264,7 +266,6 @@ async fn launcher() -> Result<Launcher> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_registry::ClientConfig;
 
     #[test]
     fn a_document_that_the_next_start_would_refuse_is_refused() {
@@ -306,6 +307,6 @@ mod tests {
         assert_eq!(told("maxTarEntries"), limits.max_entries);
         assert_eq!(told("maxLayers"), limits.max_layers as u64);
         assert_eq!(told("maxIndexEntries"), limits.max_index_entries as u64);
-        assert_eq!(told("maxManifestBytes"), ClientConfig::default().max_manifest_bytes as u64);
+        assert_eq!(told("maxManifestBytes"), berth_registry::ClientConfig::default().max_manifest_bytes as u64);
     }
 }

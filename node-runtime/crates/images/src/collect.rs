@@ -5,6 +5,7 @@
 use crate::Images;
 use crate::tree::DiskUsage;
 use berth_model::{Observation, Result};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a collection removed.
@@ -18,7 +19,46 @@ pub struct Collected {
     pub usage: DiskUsage,
 }
 
+/// What collections have removed since the daemon began.
+#[derive(Debug, Default)]
+pub struct Totals {
+    runs: AtomicU64,
+    snapshots: AtomicU64,
+    blobs: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// The same as plain figures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CollectionTotals {
+    /// Collections.
+    pub runs: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Bytes of both.
+    pub bytes: u64,
+}
+
+impl Totals {
+    fn add(&self, collected: &Collected) {
+        let add = |total: &AtomicU64, more: u64| total.fetch_add(more, Ordering::Relaxed);
+        add(&self.runs, 1);
+        add(&self.snapshots, collected.snapshots as u64);
+        add(&self.blobs, collected.blobs as u64);
+        add(&self.bytes, collected.usage.bytes);
+    }
+}
+
 impl Images {
+    /// What collections have removed since the daemon began, whoever asked for them.
+    pub fn collection_totals(&self) -> CollectionTotals {
+        let Totals { runs, snapshots, blobs, bytes } = &self.inner.totals;
+        let [runs, snapshots, blobs, bytes] = [runs, snapshots, blobs, bytes].map(|n| n.load(Ordering::Relaxed));
+        CollectionTotals { runs, snapshots, blobs, bytes }
+    }
+
     /// Removes what is not needed, and returns when the disk is free of it.
     pub async fn collect(&self) -> Result<Collected> {
         let _guard = self.inner.collecting.lock().await;
@@ -27,6 +67,7 @@ impl Images {
         let collected = self.blocking(move || {
             let collected = images.sweep()?;
             images.inner.layout.empty_trash()?;
+            images.inner.totals.add(&collected);
             Ok(collected)
         });
         let collected = collected.await;
@@ -59,9 +100,9 @@ impl Images {
         let blobs: Vec<_> = state.blobs.keys().filter(|digest| !needed.contains(*digest)).cloned().collect();
         for digest in blobs {
             layout.discard(&layout.blob(&digest))?;
-            if let Some(bytes) = state.blobs.remove(&digest) {
+            if let Some(blob) = state.blobs.remove(&digest) {
                 collected.blobs += 1;
-                collected.usage += DiskUsage { bytes, inodes: 1 };
+                collected.usage += blob.usage;
             }
         }
         Ok(collected)

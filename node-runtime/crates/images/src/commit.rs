@@ -2,7 +2,7 @@
 //!
 //! Owns: the order of that, and what a pull's result looks like as a record. Must not: fetch anything.
 use crate::pull::PullRequest;
-use crate::record::ImageRecord;
+use crate::record::{Evidence, ImageRecord};
 use crate::unpack::io;
 use crate::{Images, now};
 use berth_model::{ImageId, Reference, Result, ResultExt};
@@ -19,17 +19,33 @@ impl Images {
         id: &ImageId,
         fresh: Option<ImageRecord>,
     ) -> Result<Arc<ImageRecord>> {
+        self.commit_as(names(request), &request.evidence, id, fresh).await
+    }
+
+    /// The same under these names, with this evidence.
+    pub(crate) async fn commit_as(
+        &self,
+        names: Vec<String>,
+        evidence: &Evidence,
+        id: &ImageId,
+        fresh: Option<ImageRecord>,
+    ) -> Result<Arc<ImageRecord>> {
         let _guard = self.inner.committing.lock().await;
         let existing = self.state().image(id).cloned();
         let mut record = match (existing, fresh) {
-            (Some(existing), Some(fresh)) => ImageRecord { layers: fresh.layers, ..(*existing).clone() },
+            // The layers' blobs are those of the manifest that was pulled now.
+            (Some(existing), Some(fresh)) => ImageRecord {
+                pulled_at: existing.pulled_at,
+                evidence: existing.evidence.clone(),
+                bundle: fresh.bundle.or_else(|| existing.bundle.clone()),
+                ..fresh
+            },
             (Some(existing), None) => (*existing).clone(),
             (None, Some(fresh)) => ImageRecord { pulled_at: now(), ..fresh },
             // Removed while it was pulled: the caller starts over.
             (None, None) => return Err(berth_model::Error::not_found("image", id)),
         };
-        record.evidence.merge(&request.evidence);
-        let names = names(request);
+        record.evidence.merge(evidence);
         let changes = ImageChanges {
             put_images: vec![(id.to_string(), record.encode()?)],
             put_references: names.iter().map(|n| (n.clone(), id.to_string())).collect(),
@@ -63,34 +79,36 @@ impl Images {
     /// unknown image is fine. Errors: `InvalidArgument` for a text that is no name of an image.
     pub async fn remove(&self, text: &str) -> Result<()> {
         let _guard = self.inner.committing.lock().await;
-        let (id, changes) = {
-            let state = self.state();
-            let Some(image) = state.find(text)? else { return Ok(()) };
-            let changes = ImageChanges {
-                remove_images: vec![image.id.to_string()],
-                remove_references: state.references_to(&image.id).cloned().collect(),
-                ..ImageChanges::default()
-            };
-            (image.id.clone(), changes)
+        let id = match self.find(text)? {
+            Some(image) => image.id.clone(),
+            None => return Ok(()),
         };
-        let database = self.inner.database.clone();
-        self.blocking(move || database.change_images(&changes)).await?;
-        self.state().remove_image(&id);
+        self.remove_records(&[id]).await?;
         self.sweep_later();
         Ok(())
     }
 
-    /// Marks an image as one that is never removed to make room, or not. Errors: `NotFound`.
-    pub async fn pin(&self, text: &str, pinned: bool) -> Result<()> {
-        let _guard = self.inner.committing.lock().await;
-        let found = self.find(text)?.ok_or_else(|| berth_model::Error::not_found("image", text))?;
-        let record = ImageRecord { pinned, ..(*found).clone() };
-        let changes =
-            ImageChanges { put_images: vec![(record.id.to_string(), record.encode()?)], ..ImageChanges::default() };
+    /// Forgets images with all their names; `committing` is held. They are out of sight at once, so that no container begins on them, and
+    /// come back if the disk refuses.
+    pub(crate) async fn remove_records(&self, ids: &[ImageId]) -> Result<Vec<(Arc<ImageRecord>, Vec<String>)>> {
+        let removed: Vec<_> = {
+            let mut state = self.state();
+            ids.iter().filter_map(|id| state.remove_image(id)).collect()
+        };
+        let changes = ImageChanges {
+            remove_images: removed.iter().map(|(image, _)| image.id.to_string()).collect(),
+            remove_references: removed.iter().flat_map(|(_, names)| names.clone()).collect(),
+            ..ImageChanges::default()
+        };
         let database = self.inner.database.clone();
-        self.blocking(move || database.change_images(&changes)).await?;
-        self.state().put_image(record, Vec::new());
-        Ok(())
+        if let Err(e) = self.blocking(move || database.change_images(&changes)).await {
+            let mut state = self.state();
+            for (image, names) in removed {
+                state.put_image((*image).clone(), names);
+            }
+            return Err(e);
+        }
+        Ok(removed)
     }
 }
 

@@ -9,7 +9,8 @@ pub struct ImagesConfig {
     pub root: PathBuf,
     /// Limits.
     pub limits: Limits,
-    /// Keep the compressed layers after they were unpacked, to hand them on. Costs their size on disk again.
+    /// Keep the compressed layers after they were unpacked, to push and export them byte for byte: what is packed again has other
+    /// digests. Costs their size on disk again, as it does with containerd. [`crate::Images::keep_layer_blobs`] changes it.
     pub keep_layer_blobs: bool,
     /// Who is told of pulls and collections.
     pub observer: Observer,
@@ -36,12 +37,16 @@ pub struct Limits {
     pub min_free: u64,
     /// Blobs that are fetched and unpacked at the same time, by all pulls together.
     pub concurrent_blobs: usize,
+    /// Most bytes of an archive that is imported, uncompressed.
+    pub max_archive: u64,
+    /// Most files of an archive that is imported.
+    pub max_archive_files: usize,
 }
 
 impl ImagesConfig {
     /// The defaults for a root directory.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, limits: Limits::default(), keep_layer_blobs: false, observer: Observer::default() }
+        Self { root, limits: Limits::default(), keep_layer_blobs: true, observer: Observer::default() }
     }
 }
 
@@ -57,6 +62,8 @@ impl Default for Limits {
             max_entries: 4 << 20,
             min_free: 64 << 20,
             concurrent_blobs: 6,
+            max_archive: 256 << 30,
+            max_archive_files: 16 << 10,
         }
     }
 }

@@ -32,13 +32,20 @@ impl Listeners {
         });
     }
 
-    fn add(&self, listener: Option<mpsc::Sender<PullProgress>>) {
+    /// Adds one.
+    pub fn add(&self, listener: Option<mpsc::Sender<PullProgress>>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(listener);
     }
 }
 
 /// Held by everyone who waits for one pull. With the last of them goes the wish for it.
-struct Wish(watch::Sender<bool>);
+pub struct Wish(watch::Sender<bool>);
+
+/// A wish of its own, for what nobody else can join.
+pub fn wish() -> (Wish, Wanted) {
+    let (wanted, told) = watch::channel(true);
+    (Wish(wanted), Wanted(told))
+}
 
 impl Drop for Wish {
     fn drop(&mut self) {
@@ -51,6 +58,11 @@ impl Drop for Wish {
 pub struct Wanted(watch::Receiver<bool>);
 
 impl Wanted {
+    /// Whether nobody does any more.
+    pub fn is_given_up(&self) -> bool {
+        !*self.0.borrow() || self.0.has_changed().is_err()
+    }
+
     /// Returns when nobody does any more.
     pub async fn given_up(&mut self) {
         // An error is the sender's end, which tells the same.
@@ -112,14 +124,14 @@ impl Flights {
         let listeners = Listeners::default();
         listeners.add(listener);
         let (sender, outcome) = watch::channel(None);
-        let (wanted, told) = watch::channel(true);
-        let wish = Arc::new(Wish(wanted));
+        let (wish, told) = wish();
+        let wish = Arc::new(wish);
         let flight =
             Flight { key, listeners: listeners.clone(), wish: Arc::downgrade(&wish), outcome: outcome.clone() };
         all.push(flight);
         drop(all);
         let landing = Landing { flights: self.0.clone(), outcome: outcome.clone() };
-        let pull = start(request, listeners, Wanted(told));
+        let pull = start(request, listeners, told);
         tokio::spawn(async move {
             let found = pull.await;
             // Off the list first, so that whoever comes after this result starts afresh.

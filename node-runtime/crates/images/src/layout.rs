@@ -4,7 +4,7 @@
 use crate::tree;
 use berth_model::{Digest, Error, Result, ResultExt};
 use std::fs::File;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,12 +93,27 @@ impl Layout {
         Ok((Temporary { path }, file))
     }
 
+    /// Takes charge of a file that lies in the making already.
+    pub fn adopt(&self, path: PathBuf) -> Temporary {
+        Temporary { path }
+    }
+
     /// Moves something out of sight, at once and whatever its size. An absent one is fine.
     pub fn discard(&self, path: &Path) -> Result<()> {
         match std::fs::rename(path, self.root.join("trash").join(self.unique())) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::from(e).context(path.display())),
-            _ => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            // A name needs space where the trash's directory is full. What is to go can go right here.
+            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => remove_any(path),
+            other => other.context(|| path.display()),
         }
+    }
+
+    /// What the store's own directories take, without what is in them.
+    pub fn own_usage(&self) -> crate::DiskUsage {
+        let own = ["", "blobs", "blobs/sha256", "snapshots", "ingest", "trash", "empty"];
+        let mut total = crate::DiskUsage::default();
+        own.iter().filter_map(|name| measured(&self.root.join(name)).ok()).for_each(|usage| total += usage);
+        total
     }
 
     /// Removes what was discarded. Blocks as long as that takes. Errors: the first one; the rest is removed all the same.
@@ -139,6 +154,12 @@ impl Drop for Temporary {
             tracing::warn!(path = %self.path.display(), error = %e, "cannot remove a temporary");
         }
     }
+}
+
+/// What one file or directory takes, as the kernel counts blocks.
+pub fn measured(path: &Path) -> Result<crate::DiskUsage> {
+    let meta = std::fs::symlink_metadata(path).context(|| path.display())?;
+    Ok(crate::DiskUsage { bytes: meta.blocks() * 512, inodes: 1 })
 }
 
 /// Removes a file or a tree.

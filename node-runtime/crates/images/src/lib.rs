@@ -12,13 +12,22 @@
 mod collect;
 mod commit;
 mod config;
+mod df;
+mod export;
 mod flights;
+mod history;
 mod image_config;
+mod import;
 mod layout;
 mod merged;
+mod names;
 mod open;
+mod prune;
 mod pull;
+mod push;
+mod quota;
 mod record;
+mod refill;
 mod rootfs;
 mod state;
 mod tree;
@@ -26,10 +35,16 @@ mod unpack;
 mod usage;
 mod volume;
 
-pub use collect::Collected;
+pub use collect::{Collected, CollectionTotals};
 pub use config::{ImagesConfig, Limits};
+pub use df::{ImageUsage, LayerUsage, StoreUsage};
+pub use history::Step;
+pub use import::{Approve, ImportRequest, Imported};
+pub use names::Removed;
+pub use prune::{Prune, Pruned, StoreLimits};
 pub use pull::PullRequest;
-pub use record::{Evidence, ImageRecord, LayerRecord, Source};
+pub use push::{PushOutcome, PushRequest};
+pub use record::{Bundle, Evidence, ImageRecord, LayerRecord, Source};
 pub use rootfs::{ImageFile, ImageVolume, RootfsDirs, RootfsPlan, RootfsRecord, RootfsUsage};
 pub use tree::DiskUsage;
 pub use usage::FsUsage;
@@ -38,6 +53,7 @@ use berth_model::{Digest, Error, ErrorKind, Reference, Result, UnixNanos};
 use berth_registry::{Auth, Client, Resolved};
 use berth_store::{Database, Records};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 /// The images of one root directory. Clones are the same store.
@@ -57,6 +73,10 @@ struct Inner {
     rootfs_records: Records<RootfsRecord>,
     state: Mutex<state::State>,
     usage: usage::Readings,
+    totals: collect::Totals,
+    quota: quota::Quota,
+    /// Whether layers' blobs stay after they were unpacked, for pulls that begin now.
+    keep_blobs: AtomicBool,
     flights: flights::Flights,
     /// Held while names and records change, so that each change is built on the one before.
     committing: tokio::sync::Mutex<()>,
@@ -87,6 +107,20 @@ impl Images {
     /// The limits now.
     pub fn limits(&self) -> Arc<Limits> {
         self.inner.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the compressed layers of images that are pulled from now on stay, to be pushed and exported.
+    pub fn keep_layer_blobs(&self, keep: bool) {
+        self.inner.keep_blobs.store(keep, Ordering::Relaxed);
+    }
+
+    /// Whether writable layers can be limited: the store's file system keeps project quota.
+    pub fn keeps_quota(&self) -> bool {
+        self.inner.quota.is_kept()
+    }
+
+    fn keeps_layer_blobs(&self) -> bool {
+        self.inner.keep_blobs.load(Ordering::Relaxed)
     }
 
     /// The registry client now.

@@ -3,8 +3,9 @@
 //! Owns: reading records, and sweeping what a crash left. Must not: fail for one bad record.
 use crate::config::ImagesConfig;
 use crate::layout::Layout;
+use crate::quota::Quota;
 use crate::record::ImageRecord;
-use crate::state::{Snapshot, State};
+use crate::state::{Blob, Snapshot, State};
 use crate::tree::DiskUsage;
 use crate::{Images, Inner, RootfsRecord};
 use berth_model::{ContainerId, Digest, Result, ResultExt};
@@ -65,15 +66,16 @@ impl Images {
                 layout.discard(&layout.snapshot(&chain_id))?;
             }
         }
-        for (digest, size) in find_blobs(&layout)? {
+        for (digest, blob) in find_blobs(&layout)? {
             if needed.contains(&digest) {
-                state.blobs.insert(digest, size);
+                state.blobs.insert(digest, blob);
             } else {
                 layout.discard(&layout.blob(&digest))?;
             }
         }
         let permits = config.limits.concurrent_blobs.max(1);
         let limits = std::sync::RwLock::new(Arc::new(config.limits.clone()));
+        let keep_blobs = config.keep_layer_blobs.into();
         let inner = Inner {
             config,
             limits,
@@ -83,6 +85,9 @@ impl Images {
             rootfs_records,
             state: Mutex::new(state),
             usage: Default::default(),
+            totals: Default::default(),
+            quota: Quota::probe(layout.root())?,
+            keep_blobs,
             flights: Default::default(),
             committing: Default::default(),
             collecting: Default::default(),
@@ -147,11 +152,9 @@ fn find_snapshots(layout: &Layout) -> Result<HashMap<Digest, DiskUsage>> {
     Ok(found)
 }
 
-fn find_blobs(layout: &Layout) -> Result<HashMap<Digest, u64>> {
+fn find_blobs(layout: &Layout) -> Result<HashMap<Digest, Blob>> {
     let all = named_by_digest(layout, &layout.blobs())?;
-    all.into_iter()
-        .map(|(digest, path)| Ok((digest, std::fs::metadata(&path).context(|| path.display())?.len())))
-        .collect()
+    all.into_iter().map(|(digest, path)| Ok((digest, Blob::at(&path)?))).collect()
 }
 
 /// The entries of a directory whose names are digests; others do not belong there and go.

@@ -4,9 +4,13 @@
 //! speak HTTP (the registry client does), or make anything visible (that is [`crate::commit`]).
 mod layers;
 
+pub(crate) use layers::{Assembly, BlobSource};
+
 use crate::flights::{Listeners, Wanted};
 use crate::image_config::{self, ParsedConfig};
+use crate::layout::Temporary;
 use crate::record::{Evidence, ImageRecord};
+use crate::state::Blob;
 use crate::{Images, refused};
 use berth_model::{
     ByteSource, Digest, Error, ErrorKind, ImageId, Observation, PhaseLog, PullPhase, PullProgress, PullStage,
@@ -69,13 +73,21 @@ struct Pull {
 }
 
 /// Keeps blobs and snapshots from the collector while a pull needs them.
-struct Lease {
+pub(crate) struct Lease {
     images: Images,
     digests: Vec<Digest>,
+    /// How long they stay after its end.
+    keep: Duration,
 }
 
 impl Lease {
-    fn add(&mut self, digests: Vec<Digest>) {
+    /// One without content.
+    pub(crate) fn new(images: &Images) -> Self {
+        Self { images: images.clone(), digests: Vec::new(), keep: Duration::ZERO }
+    }
+
+    /// Adds to it. What is added before one looks whether it is here stays here.
+    pub(crate) fn add(&mut self, digests: Vec<Digest>) {
         self.images.state().lease(&digests);
         self.digests.extend(digests);
     }
@@ -83,7 +95,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.images.state().release(&self.digests);
+        let mut state = self.images.state();
+        state.release(&self.digests);
+        if !self.keep.is_zero() {
+            state.retained.push((Instant::now() + self.keep, std::mem::take(&mut self.digests)));
+        }
     }
 }
 
@@ -113,17 +129,47 @@ impl Images {
     }
 }
 
+impl Images {
+    /// Writes a small blob into the store. It is leased by now.
+    pub(crate) async fn keep(&self, digest: Digest, bytes: Bytes) -> Result<()> {
+        let images = self.clone();
+        self.blocking(move || {
+            if images.state().blobs.contains_key(&digest) {
+                return Ok(());
+            }
+            let layout = &images.inner.layout;
+            let (temporary, mut file) = layout.temporary_file()?;
+            file.write_all(&bytes)?;
+            file.sync_data()?;
+            images.place_blob(temporary, &digest)
+        })
+        .await
+    }
+
+    /// Gives a whole, checked and synced blob its place.
+    pub(crate) fn place_blob(&self, file: Temporary, digest: &Digest) -> Result<()> {
+        let blob = Blob::at(file.path())?;
+        file.commit(&self.inner.layout.blob(digest))?;
+        self.state().blobs.insert(digest.clone(), blob);
+        Ok(())
+    }
+}
+
 impl Pull {
     async fn run(self) -> Result<Arc<ImageRecord>> {
-        let result = self.run_once().await;
+        let mut lease = Lease::new(&self.images);
+        let result = self.run_once(&mut lease).await;
         match &result {
             Ok(image) => self.tell("", PullStage::Done, image.size, image.size),
             // Asking again may help: then the layers that were finished are not fetched again.
             Err(e) if matches!(e.kind(), ErrorKind::Unknown | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) => {
-                self.images.sweep_after(KEEP_PARTIAL);
+                lease.keep = KEEP_PARTIAL;
+                drop(lease);
+                self.images.sweep_after(KEEP_PARTIAL + Duration::from_secs(1));
             }
             // Waited for, so that the caller finds the disk as it was.
             Err(_) => {
+                drop(lease);
                 if let Err(e) = self.images.collect().await {
                     tracing::warn!(error = %e, "cannot clean up after a pull");
                 }
@@ -132,7 +178,7 @@ impl Pull {
         result
     }
 
-    async fn run_once(&self) -> Result<Arc<ImageRecord>> {
+    async fn run_once(&self, lease: &mut Lease) -> Result<Arc<ImageRecord>> {
         if let Some(id) = self.present() {
             match self.images.commit(&self.request, &id, None).await {
                 // Removed between the two: fetch it.
@@ -140,7 +186,6 @@ impl Pull {
                 other => return other,
             }
         }
-        let mut lease = Lease { images: self.images.clone(), digests: Vec::new() };
         let manifest = self.timed("manifest", PullPhase::Fetch, self.unless_given_up(self.manifest()));
         let (manifest_digest, manifest_bytes, manifest) = manifest.await?;
         check_types(&manifest)?;
@@ -152,9 +197,9 @@ impl Pull {
         let chain_ids = image_config::chain_ids(&parsed.diff_ids);
         lease.add(chain_ids.iter().chain(manifest.layers.iter().map(|l| &l.digest)).cloned().collect());
         for (digest, bytes) in [(&manifest_digest, manifest_bytes), (&id, config_bytes)] {
-            self.keep(digest.clone(), bytes).await?;
+            self.images.keep(digest.clone(), bytes).await?;
         }
-        let layers = self.layers(&manifest, &parsed.diff_ids, &chain_ids).await?;
+        let layers = self.assembly().layers(&manifest, &parsed.diff_ids, &chain_ids).await?;
         let ParsedConfig { config, created, .. } = parsed;
         let fresh = ImageRecord {
             id: id.clone(),
@@ -168,6 +213,7 @@ impl Pull {
             pulled_at: 0,
             pinned: false,
             evidence: Evidence::default(),
+            bundle: None,
         };
         self.timed("commit", PullPhase::Commit, self.images.commit(&self.request, &id, Some(fresh))).await
     }
@@ -240,23 +286,16 @@ impl Pull {
         self.images.client().small_blob(reference, descriptor, auth, limit).await
     }
 
-    /// Writes a small blob into the store.
-    async fn keep(&self, digest: Digest, bytes: Bytes) -> Result<()> {
-        let images = self.images.clone();
-        self.images
-            .blocking(move || {
-                if images.state().blobs.contains_key(&digest) {
-                    return Ok(());
-                }
-                let layout = &images.inner.layout;
-                let (temporary, mut file) = layout.temporary_file()?;
-                file.write_all(&bytes)?;
-                file.sync_data()?;
-                temporary.commit(&layout.blob(&digest))?;
-                images.state().blobs.insert(digest, bytes.len() as u64);
-                Ok(())
-            })
-            .await
+    /// The layers' way to the disk.
+    fn assembly(&self) -> Assembly {
+        let PullRequest { reference, auth, .. } = &self.request;
+        Assembly {
+            images: self.images.clone(),
+            source: BlobSource::Registry { reference: reference.clone(), auth: auth.clone() },
+            listeners: self.listeners.clone(),
+            wanted: self.wanted.clone(),
+            log: self.request.log.clone(),
+        }
     }
 
     fn tell(&self, item: &str, stage: PullStage, current: u64, total: u64) {
@@ -264,11 +303,11 @@ impl Pull {
     }
 }
 
-fn given_up() -> Error {
+pub(crate) fn given_up() -> Error {
     Error::new(ErrorKind::Unavailable, "the pull was given up by all who waited for it")
 }
 
-fn check_types(manifest: &ImageManifest) -> Result<()> {
+pub(crate) fn check_types(manifest: &ImageManifest) -> Result<()> {
     let config = manifest.config.media_type.as_str();
     if !CONFIG_TYPES.contains(&config) {
         return Err(refused(

@@ -33,10 +33,22 @@ pub struct ImageRecord {
     pub created: String,
     /// When it first became complete here.
     pub pulled_at: UnixNanos,
-    /// Never removed to make room.
+    /// Never removed to make room: the settings name it (`spec.images.pinned`). What is written down says nothing.
     pub pinned: bool,
     /// Where it came from.
     pub evidence: Evidence,
+    /// The index that it came in, where the node has all that this names (attestations, for one).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<Bundle>,
+}
+
+/// An index of which nothing is missing here: it can be handed on as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// Its digest.
+    pub index: Digest,
+    /// All blobs below it beside those of the image itself: manifests, configurations, attestations.
+    pub blobs: Vec<Digest>,
 }
 
 /// One layer of an image.
@@ -119,6 +131,12 @@ impl ImageRecord {
         Ok(envelope.record)
     }
 
+    /// Digests of all blobs that belong to it: configuration, manifest, layers, and those of its index.
+    pub fn blobs(&self) -> impl Iterator<Item = &Digest> {
+        let bundle = self.bundle.iter().flat_map(|b| b.blobs.iter().chain([&b.index]));
+        [&self.id, &self.manifest_digest].into_iter().chain(self.layers.iter().map(|l| &l.digest)).chain(bundle)
+    }
+
     /// Chain ids of its layers, lowest first.
     pub fn chain_ids(&self) -> impl DoubleEndedIterator<Item = &Digest> {
         self.layers.iter().map(|l| &l.chain_id)
@@ -162,6 +180,7 @@ mod tests {
             pulled_at: 3,
             pinned: false,
             evidence: Evidence { sources: vec![source(1)], verified_keys: vec![] },
+            bundle: None,
         };
         let bytes = record.encode().unwrap();
         assert_eq!(ImageRecord::decode(&bytes).unwrap(), record);

@@ -5,7 +5,7 @@
 use crate::merged::{self, Found};
 use crate::tree::{self, DiskUsage};
 use crate::unpack::io;
-use crate::{Images, volume};
+use crate::{Images, now, volume};
 use berth_model::{ContainerId, Digest, Error, ErrorKind, ImageId, Result, ResultExt, UnixNanos};
 use berth_store::Sync;
 use rustix::fs::{self, Gid, Mode, OFlags, Uid};
@@ -28,6 +28,9 @@ pub struct RootfsRecord {
     /// Paths in the container that have a directory of their own, `volumes/0` and on.
     #[serde(default)]
     pub volumes: Vec<PathBuf>,
+    /// Number of its project, where the file system keeps project quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<u32>,
 }
 
 /// An image that a container mounts as a volume.
@@ -42,7 +45,7 @@ pub struct ImageVolume {
 impl RootfsRecord {
     /// One without volumes.
     pub(crate) fn of(image: ImageId, layers: Vec<Digest>) -> Self {
-        Self { image, layers, image_volumes: Vec::new(), volumes: Vec::new() }
+        Self { image, layers, image_volumes: Vec::new(), volumes: Vec::new(), project: None }
     }
 
     /// Chain ids of all snapshots that the container needs.
@@ -62,12 +65,14 @@ pub struct RootfsPlan {
     pub image_volumes: Vec<ImageId>,
     /// Absolute paths in the container that get a directory of their own, filled from the image (its `VOLUME`s).
     pub volumes: Vec<PathBuf>,
+    /// Most bytes that the container may write there, all together.
+    pub limit: Option<u64>,
 }
 
 impl RootfsPlan {
     /// One without volumes, in the host's user namespace.
     pub fn new(image: ImageId) -> Self {
-        Self { image, mapped_root: None, image_volumes: Vec::new(), volumes: Vec::new() }
+        Self { image, mapped_root: None, image_volumes: Vec::new(), volumes: Vec::new(), limit: None }
     }
 }
 
@@ -168,17 +173,20 @@ impl Images {
                 Ok(found.chain_ids().cloned().collect())
             };
             let volume = |id: &ImageId| Ok(ImageVolume { image: id.clone(), layers: layers(id)? });
+            let projects = state.rootfs.values().filter_map(|r| r.project).collect();
             let record = RootfsRecord {
+                project: self.inner.quota.choose(&projects),
                 image_volumes: plan.image_volumes.iter().map(volume).collect::<Result<_>>()?,
                 volumes: plan.volumes.clone(),
                 ..RootfsRecord::of(plan.image.clone(), layers(&plan.image)?)
             };
             // From here on the snapshots stay, whatever is removed meanwhile.
             state.rootfs.insert(owner.clone(), record.clone());
+            state.touch(&record.image, now());
             record
         };
         let dirs = self.rootfs_dirs(owner, &record);
-        let made = self.make_dirs(owner, &record, &dirs, plan.mapped_root).and_then(|()| fill_volumes(&dirs));
+        let made = self.make_dirs(owner, &record, &dirs, plan).and_then(|()| fill_volumes(&dirs));
         if let Err(e) = made {
             let discarded = self.inner.layout.discard(&self.rootfs_path(owner));
             self.state().rootfs.remove(owner);
@@ -193,10 +201,12 @@ impl Images {
         owner: &ContainerId,
         record: &RootfsRecord,
         dirs: &RootfsDirs,
-        mapped_root: Option<(u32, u32)>,
+        plan: &RootfsPlan,
     ) -> Result<()> {
+        let mapped_root = plan.mapped_root;
         // Written first, so that a crash leaves nothing without an owner. A power cut may tear it: the container is gone then.
         self.inner.rootfs_records.write_synced(owner.as_str(), record, Sync::Later)?;
+        self.inner.quota.begin(record.project, &self.rootfs_path(owner), plan.limit)?;
         for path in [&dirs.upper, &dirs.work, &dirs.mountpoint] {
             std::fs::DirBuilder::new().mode(0o755).create(path).context(|| path.display())?;
         }
@@ -262,7 +272,13 @@ impl Images {
         let (images, owner) = (self.clone(), owner.clone());
         self.blocking(move || {
             images.inner.layout.discard(&images.rootfs_path(&owner))?;
-            images.state().rootfs.remove(&owner);
+            {
+                let mut state = images.state();
+                if let Some(record) = state.rootfs.remove(&owner) {
+                    state.touch(&record.image, now());
+                    record.project.into_iter().for_each(|project| images.inner.quota.end(project));
+                }
+            }
             images.inner.usage.forget(&owner);
             images.sweep_later();
             Ok(())
@@ -282,8 +298,14 @@ impl Images {
 
     /// What a container has written, counted not longer ago than `max_age`. Errors: `NotFound`.
     pub async fn rootfs_usage(&self, owner: &ContainerId, max_age: Duration) -> Result<RootfsUsage> {
-        if !self.state().rootfs.contains_key(owner) {
-            return Err(Error::not_found("root filesystem of container", owner));
+        let project = match self.state().rootfs.get(owner) {
+            Some(record) => record.project,
+            None => return Err(Error::not_found("root filesystem of container", owner)),
+        };
+        // The kernel counts as it writes, the work directory included: nothing to wait for, and nothing to keep.
+        if let Some(taken) = project.and_then(|project| self.inner.quota.taken(project)) {
+            let usage = DiskUsage { bytes: taken.bytes, inodes: taken.inodes };
+            return Ok(self.inner.usage.put(owner.clone(), usage));
         }
         if let Some(reading) = self.inner.usage.get(owner, max_age) {
             return Ok(reading);

@@ -1,12 +1,13 @@
 //! What the store has, in memory: every list and lookup is answered from here.
 //!
-//! Owns: images with their names, snapshots, blobs, who needs which of them. Must not: touch the disk.
+//! Owns: images with their names, snapshots, blobs, who needs which of them. Must not: change the disk.
 use crate::record::ImageRecord;
 use crate::rootfs::RootfsRecord;
 use crate::tree::DiskUsage;
-use berth_model::{ContainerId, Digest, Error, ImageId, Reference, Result};
+use berth_model::{ContainerId, Digest, Error, ImageId, Reference, Result, ResultExt, UnixNanos};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Fewest hex digits of an id that stand for it.
 const MIN_PREFIX: usize = 12;
@@ -20,6 +21,23 @@ pub struct Snapshot {
     pub synced: bool,
 }
 
+/// A blob on disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Blob {
+    /// Its bytes.
+    pub size: u64,
+    /// What it takes.
+    pub usage: DiskUsage,
+}
+
+impl Blob {
+    /// The one at this path.
+    pub fn at(path: &std::path::Path) -> Result<Self> {
+        let size = std::fs::metadata(path).context(|| path.display())?.len();
+        Ok(Self { size, usage: crate::layout::measured(path)? })
+    }
+}
+
 /// Everything there is.
 #[derive(Debug, Default)]
 pub struct State {
@@ -27,12 +45,18 @@ pub struct State {
     references: BTreeMap<String, ImageId>,
     /// By chain id.
     pub snapshots: HashMap<Digest, Snapshot>,
-    /// Sizes, by digest.
-    pub blobs: HashMap<Digest, u64>,
+    /// By digest.
+    pub blobs: HashMap<Digest, Blob>,
     /// What running pulls need: digests of blobs and chain ids, with the number of pulls.
     pub leases: HashMap<Digest, usize>,
+    /// What pulls that a registry failed have finished, until when it waits for the next attempt.
+    pub retained: Vec<(Instant, Vec<Digest>)>,
     /// Root filesystems, by container.
     pub rootfs: HashMap<ContainerId, RootfsRecord>,
+    /// When a container last took or left an image; not written down.
+    used_at: HashMap<ImageId, UnixNanos>,
+    /// References whose images are pinned, by the settings.
+    pins: HashSet<Reference>,
 }
 
 impl State {
@@ -72,6 +96,9 @@ impl State {
     /// Writes an image and lets references name it; those that named another one are moved. Returns the image.
     pub fn put_image(&mut self, record: ImageRecord, references: Vec<String>) -> Arc<ImageRecord> {
         let id = record.id.clone();
+        // What an earlier attempt has left for this one goes with the image from now on, not by the clock.
+        let own: HashSet<&Digest> = record.chain_ids().chain(record.blobs()).collect();
+        self.retained.iter_mut().for_each(|(_, digests)| digests.retain(|digest| !own.contains(digest)));
         self.images.insert(id.clone(), Arc::new(record));
         let mut touched: HashSet<ImageId> = [id.clone()].into();
         for text in references {
@@ -81,19 +108,53 @@ impl State {
         self.images[&id].clone()
     }
 
-    /// Forgets an image and all of its names.
-    pub fn remove_image(&mut self, id: &ImageId) {
-        self.images.remove(id);
+    /// Forgets an image and all of its names; returns them.
+    pub fn remove_image(&mut self, id: &ImageId) -> Option<(Arc<ImageRecord>, Vec<String>)> {
+        let image = self.images.remove(id)?;
+        let names = self.references_to(id).cloned().collect();
         self.references.retain(|_, to| to != id);
+        self.used_at.remove(id);
+        Some((image, names))
+    }
+
+    /// Forgets names of images that stay.
+    pub fn remove_references(&mut self, names: &[String]) {
+        let touched: HashSet<ImageId> = names.iter().filter_map(|name| self.references.remove(name)).collect();
+        touched.iter().for_each(|id| self.rename(id));
+    }
+
+    /// Pins the images of these references, and no others.
+    pub fn set_pins(&mut self, pins: HashSet<Reference>) {
+        self.pins = pins;
+        for id in self.images.keys().cloned().collect::<Vec<_>>() {
+            self.rename(&id);
+        }
+    }
+
+    /// Takes note that a container takes or leaves an image.
+    pub fn touch(&mut self, id: &ImageId, at: UnixNanos) {
+        self.used_at.insert(id.clone(), at);
+    }
+
+    /// When an image was last of use: to a container, or by its pull.
+    pub fn used_at(&self, image: &ImageRecord) -> UnixNanos {
+        self.used_at.get(&image.id).copied().unwrap_or_default().max(image.pulled_at)
+    }
+
+    /// The containers that stand on an image, or mount it as a volume.
+    pub fn users<'a>(&'a self, id: &'a ImageId) -> impl Iterator<Item = &'a ContainerId> {
+        let uses = move |r: &RootfsRecord| r.image == *id || r.image_volumes.iter().any(|v| v.image == *id);
+        self.rootfs.iter().filter(move |(_, record)| uses(record)).map(|(owner, _)| owner)
     }
 
     /// Brings the names in a record up to date.
     fn rename(&mut self, id: &ImageId) {
         let names: Vec<Reference> = self.references_to(id).filter_map(|text| Reference::parse(text).ok()).collect();
         let Some(image) = self.images.get_mut(id) else { return };
+        let pinned = names.iter().any(|name| self.pins.contains(name));
         let (digests, tags) = names.into_iter().partition(|r| r.digest().is_some());
         let image = Arc::make_mut(image);
-        (image.repo_digests, image.repo_tags) = (digests, tags);
+        (image.repo_digests, image.repo_tags, image.pinned) = (digests, tags, pinned);
     }
 
     /// The image that a text stands for: a full id with or without `sha256:`, a unique prefix of 12 digits or more, a reference with tag
@@ -143,12 +204,14 @@ impl State {
         }
     }
 
-    /// Chain ids and blob digests that someone needs: images, containers, running pulls.
-    pub fn needed(&self) -> HashSet<Digest> {
+    /// Chain ids and blob digests that someone needs: images, containers, running pulls, the next attempt of one that failed.
+    pub fn needed(&mut self) -> HashSet<Digest> {
+        let now = Instant::now();
+        self.retained.retain(|(until, _)| *until > now);
         let mut needed: HashSet<Digest> = self.leases.keys().cloned().collect();
+        needed.extend(self.retained.iter().flat_map(|(_, digests)| digests).cloned());
         for image in self.images.values() {
-            needed.extend([image.id.clone(), image.manifest_digest.clone()]);
-            needed.extend(image.layers.iter().flat_map(|l| [l.chain_id.clone(), l.digest.clone()]));
+            needed.extend(image.chain_ids().chain(image.blobs()).cloned());
         }
         needed.extend(self.rootfs.values().flat_map(RootfsRecord::uses).cloned());
         needed
@@ -204,6 +267,7 @@ mod tests {
             pulled_at: 1,
             pinned: false,
             evidence: Evidence::default(),
+            bundle: None,
         }
     }
 

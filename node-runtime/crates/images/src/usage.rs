@@ -48,7 +48,7 @@ impl Readings {
 pub struct FsUsage {
     /// The store's directory, on the file system that is used.
     pub mountpoint: PathBuf,
-    /// Snapshots and blobs.
+    /// Snapshots, blobs, and the store's own directories; what is on its way is not in it.
     pub images: DiskUsage,
     /// Writable layers, by their last readings.
     pub containers: DiskUsage,
@@ -59,11 +59,11 @@ pub struct FsUsage {
 impl Images {
     /// What images and containers use, from memory.
     pub fn fs_usage(&self) -> Result<FsUsage> {
-        let mut images = DiskUsage::default();
+        let mut images = self.inner.layout.own_usage();
         {
             let state = self.state();
             state.snapshots.values().for_each(|s| images += s.usage);
-            state.blobs.values().for_each(|size| images += DiskUsage { bytes: size.next_multiple_of(4096), inodes: 1 });
+            state.blobs.values().for_each(|blob| images += blob.usage);
         }
         let mountpoint = self.inner.layout.root().to_owned();
         Ok(FsUsage { mountpoint, images, containers: self.inner.usage.sum(), at: now() })

@@ -73,6 +73,8 @@ pub enum PullStage {
     Unpacking,
     /// The item is complete.
     Done,
-    /// The item was here already.
+    /// The item was here already; in a push, there.
     Exists,
+    /// A blob is sent.
+    Uploading,
 }

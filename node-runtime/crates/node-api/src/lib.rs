@@ -6,16 +6,24 @@
 mod attach;
 mod config;
 mod diagnose;
+mod disk_usage;
 mod events;
 mod exec;
 mod explain;
+mod export_images;
+mod image_history;
+mod import_images;
 mod info;
 mod inspect;
 mod kill;
+mod prune_images;
 mod pull;
+mod push_image;
 mod restart;
 mod service;
 mod stats;
+mod tag_image;
+mod untag_image;
 mod wait;
 
 pub use service::{DaemonFacts, NodeService};

@@ -54,7 +54,7 @@ fn event(event: Event) -> wire::PullImageEvent {
     wire::PullImageEvent { event: Some(event) }
 }
 
-fn encode(step: PullProgress) -> wire::PullProgress {
+pub(crate) fn encode(step: PullProgress) -> wire::PullProgress {
     use wire::pull_progress::Stage;
     let stage = match step.stage {
         PullStage::Resolving => Stage::Resolving,
@@ -62,6 +62,7 @@ fn encode(step: PullProgress) -> wire::PullProgress {
         PullStage::Unpacking => Stage::Unpacking,
         PullStage::Done => Stage::Done,
         PullStage::Exists => Stage::Exists,
+        PullStage::Uploading => Stage::Uploading,
     };
     wire::PullProgress { item: step.item, stage: stage as i32, current: step.current, total: step.total }
 }

@@ -1,5 +1,8 @@
 //! The service: each call goes to its file.
 use crate::{attach, config, diagnose, events, exec, explain, info, inspect, kill, pull, restart, stats, wait};
+use crate::{
+    disk_usage, export_images, image_history, import_images, prune_images, push_image, tag_image, untag_image,
+};
 use berth_engine::Engine;
 use berth_proto::node::node_server::Node;
 use berth_proto::{node as wire, status};
@@ -44,6 +47,9 @@ impl Node for NodeService {
     type ExecStream = BoxStream<wire::ExecOutput>;
     type AttachStream = BoxStream<wire::ExecOutput>;
     type EventsStream = BoxStream<wire::NodeEvent>;
+    type ImportImagesStream = BoxStream<wire::ImportImagesEvent>;
+    type ExportImagesStream = BoxStream<wire::ExportImagesChunk>;
+    type PushImageStream = BoxStream<wire::PushImageEvent>;
 
     async fn info(&self, _request: Request<wire::InfoRequest>) -> Result<Response<wire::InfoResponse>, Status> {
         Ok(Response::new(info::call(&self.engine, &self.facts).await))
@@ -123,5 +129,61 @@ impl Node for NodeService {
         _request: Request<wire::DiagnoseRequest>,
     ) -> Result<Response<wire::DiagnoseResponse>, Status> {
         Ok(Response::new(diagnose::call(&self.engine).await))
+    }
+
+    async fn tag_image(
+        &self,
+        request: Request<wire::TagImageRequest>,
+    ) -> Result<Response<wire::TagImageResponse>, Status> {
+        tag_image::call(&self.engine, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn untag_image(
+        &self,
+        request: Request<wire::UntagImageRequest>,
+    ) -> Result<Response<wire::UntagImageResponse>, Status> {
+        untag_image::call(&self.engine, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn prune_images(
+        &self,
+        request: Request<wire::PruneImagesRequest>,
+    ) -> Result<Response<wire::PruneImagesResponse>, Status> {
+        prune_images::call(&self.engine, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn image_history(
+        &self,
+        request: Request<wire::ImageHistoryRequest>,
+    ) -> Result<Response<wire::ImageHistoryResponse>, Status> {
+        image_history::call(&self.engine, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn disk_usage(
+        &self,
+        _request: Request<wire::DiskUsageRequest>,
+    ) -> Result<Response<wire::DiskUsageResponse>, Status> {
+        disk_usage::call(&self.engine).await.map(Response::new).map_err(status)
+    }
+
+    async fn import_images(
+        &self,
+        request: Request<Streaming<wire::ImportImagesInput>>,
+    ) -> Result<Response<Self::ImportImagesStream>, Status> {
+        import_images::call(self.engine.clone(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn export_images(
+        &self,
+        request: Request<wire::ExportImagesRequest>,
+    ) -> Result<Response<Self::ExportImagesStream>, Status> {
+        export_images::call(&self.engine, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn push_image(
+        &self,
+        request: Request<wire::PushImageRequest>,
+    ) -> Result<Response<Self::PushImageStream>, Status> {
+        Ok(Response::new(push_image::call(self.engine.clone(), request.into_inner())))
     }
 }

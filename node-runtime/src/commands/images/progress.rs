@@ -91,6 +91,7 @@ fn word(stage: Stage) -> &'static str {
         Stage::Unpacking => "unpacking",
         Stage::Done => "done",
         Stage::Exists => "exists",
+        Stage::Uploading => "uploading",
     }
 }
 

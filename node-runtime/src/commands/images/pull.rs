@@ -83,7 +83,8 @@ async fn follow(node: &mut Node, request: PullImageRequest, progress: &mut Progr
     Err(anyhow!("the daemon ended before the pull did"))
 }
 
-fn credentials(creds: &str, password_stdin: bool, stdin: &mut impl Read) -> Result<(String, String)> {
+/// User and password, as `--creds` and `--password-stdin` say.
+pub fn credentials(creds: &str, password_stdin: bool, stdin: &mut impl Read) -> Result<(String, String)> {
     let mut line = || -> Result<String> {
         let mut text = String::new();
         stdin.take(MAX_CREDENTIALS).read_to_string(&mut text).context("credentials on standard input")?;

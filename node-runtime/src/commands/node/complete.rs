@@ -138,7 +138,7 @@ fn value(arg: &Arg) -> Wanted {
             Wanted::Names { pods: true, containers: true }
         }
         "POD" => Wanted::Names { pods: true, containers: false },
-        "IMAGE" | "REFERENCE" => Wanted::Images,
+        "IMAGE" | "REFERENCE" | "TARGET" => Wanted::Images,
         _ => Wanted::Files,
     }
 }
@@ -199,7 +199,13 @@ mod tests {
         assert_eq!(offered("exec web "), Wanted::Files);
         assert_eq!(offered("port-forward "), Wanted::Names { pods: true, containers: false });
         assert_eq!(offered("run -f "), Wanted::Files);
-        assert_eq!(offered("run -it "), Wanted::Images);
+        for line in
+            ["run -it ", "rmi ", "rmi a ", "image rm ", "push ", "tag a ", "history -q ", "save -o f ", "image export "]
+        {
+            assert_eq!(offered(line), Wanted::Images, "{line}");
+        }
+        assert_eq!(offered("load -i "), Wanted::Files);
+        assert!(words("image ").contains(&"import".to_owned()));
         assert_eq!(root_of(&["--root=/x".to_owned()]), Some("/x".into()));
         assert_eq!(root_of(&["ps".to_owned(), "--root".to_owned(), "/y".to_owned()]), Some("/y".into()));
     }

@@ -71,6 +71,9 @@ impl Filters {
             if value.is_empty() {
                 bail!("--filter {key}: its value is empty");
             }
+            if not && *how == Match::Other {
+                bail!("--filter {key}: cannot be turned round by !=");
+            }
             filters.push(Filter { key, how: *how, not, value: value.to_owned() });
         }
         Ok(Self(filters))
@@ -78,7 +81,12 @@ impl Filters {
 
     /// The values of a key, for keys that the list decides on itself.
     pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |f| f.key == key).map(|f| f.value.as_str())
+        self.0.iter().filter(move |f| f.key == key && !f.not).map(|f| f.value.as_str())
+    }
+
+    /// Those that must not be.
+    pub fn unwanted(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |f| f.key == key && f.not).map(|f| f.value.as_str())
     }
 
     /// Whether a row is kept. `see` tells what it has for a key.
@@ -196,5 +204,8 @@ mod tests {
         }
         assert!(filters(&["name=x"; MAX_FILTERS + 1]).is_err());
         assert_eq!(filters(&["x=1", "x=2"]).unwrap().values("x").collect::<Vec<_>>(), ["1", "2"]);
+        let labels = filters(&["label=a", "label!=b=c"]).unwrap();
+        assert_eq!(labels.values("label").chain(labels.unwanted("label")).collect::<Vec<_>>(), ["a", "b=c"]);
+        assert!(filters(&["x!=1"]).is_err());
     }
 }

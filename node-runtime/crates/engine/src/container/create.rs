@@ -7,12 +7,17 @@ use crate::record::{ContainerRecord, Life, PodPhase};
 use crate::steps::Walk;
 use crate::verdict::Stage;
 use berth_images::{ImageRecord, RootfsPlan};
-use berth_model::{ContainerConfig, ContainerId, Error, ErrorKind, Resources, Result};
+use berth_model::{ContainerConfig, ContainerId, Error, ErrorKind, PodConfig, Resources, Result};
 use berth_oci::readback::Labels;
 use berth_oci::spec::{image_volumes, validate_container};
 use berth_store::Sync;
 use std::path::Path;
 use std::sync::Arc;
+
+/// How much a container may write, as a quantity.
+const WRITABLE_LIMIT: &str = "berth.dev/writable-layer-limit";
+/// Less than this holds no container's first files.
+const LEAST_LIMIT: u64 = 64 << 10;
 
 impl Engine {
     /// Creates a container, or joins the creation by an equal request, or returns what exists.
@@ -86,6 +91,7 @@ impl Engine {
             mapped_root: plan::mapped_root(&pod_record.config),
             image_volumes: volumes.iter().map(|(_, image)| image.id.clone()).collect(),
             volumes: image_volumes(&config, &image.config)?,
+            limit: self.writable_limit(&pod_record.config, &config)?,
         };
         walk.step("rootfs", self.images.prepare_rootfs(id, plan.clone())).await?;
         let record = self.container_record(&pod_record.config, id, config, &image)?;
@@ -99,6 +105,19 @@ impl Engine {
         self.table.insert_container(id.clone(), pod.id.clone());
         let enter = pod.update(Sync::Now, |r| drop(r.containers.insert(id.clone(), record)));
         walk.step("record", enter).await
+    }
+
+    /// Most bytes that the container may write: its annotation's, its pod's, else the settings'. Errors: `InvalidArgument`.
+    fn writable_limit(&self, pod: &PodConfig, config: &ContainerConfig) -> Result<Option<u64>> {
+        let annotated = config.annotations.get(WRITABLE_LIMIT).or_else(|| pod.annotations.get(WRITABLE_LIMIT));
+        let Some(text) = annotated else { return Ok(self.settings().storage.writable_layer_limit) };
+        match berth_settings::bytes(text) {
+            Some(bytes) if bytes >= LEAST_LIMIT => Ok(Some(bytes)),
+            _ => Err(Error::invalid(
+                format!("annotation {WRITABLE_LIMIT}"),
+                format!("{text:?} is not a quantity of at least 64Ki, such as 10Gi"),
+            )),
+        }
     }
 
     fn image_for(&self, config: &ContainerConfig) -> Result<Arc<ImageRecord>> {

@@ -2,16 +2,21 @@
 //!
 //! Owns: the parallelism and its end. A layer needs the ones below only when it is put in place, for the attributes of directories
 //! that it implies. Must not: leave a thread running after the pull has ended.
-use super::Pull;
+use crate::flights::{Listeners, Wanted};
+use crate::import::Spool;
 use crate::layout::Temporary;
 use crate::open::SnapshotNote;
 use crate::record::LayerRecord;
 use crate::state::Snapshot;
-use crate::unpack::{self, Job, LayerPath, Unpacked, io};
-use crate::{Images, refused};
-use berth_model::{ByteSource, Digest, Error, ErrorKind, Observation, PullPhase, PullStage, Result, ResultExt};
-use berth_registry::{Descriptor, ImageManifest};
+use crate::unpack::{self, Failed, Job, LayerPath, Unpacked, io};
+use crate::{Images, refused, tree};
+use berth_model::{
+    ByteSource, Digest, Error, ErrorKind, Observation, PhaseLog, PullPhase, PullProgress, PullStage, Reference, Result,
+    ResultExt,
+};
+use berth_registry::{Auth, BlobStream, Descriptor, ImageManifest};
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, future};
 use rustix::fs::{self, Mode, OFlags};
 use std::os::fd::AsFd;
@@ -27,6 +32,30 @@ const CHUNKS: usize = 32;
 const TELL_EVERY: Duration = Duration::from_millis(100);
 /// Digits of a digest that name a layer to people.
 const SHORT: usize = 12;
+
+/// Where the bytes of layers come from.
+#[derive(Clone)]
+pub(crate) enum BlobSource {
+    /// A repository of a registry.
+    Registry {
+        /// The repository.
+        reference: Reference,
+        /// Credentials for it.
+        auth: Auth,
+    },
+    /// Files of an archive that is imported.
+    Archive(Arc<Spool>),
+}
+
+/// What brings the layers of one image into place.
+pub(crate) struct Assembly {
+    pub images: Images,
+    pub source: BlobSource,
+    pub listeners: Listeners,
+    pub wanted: Wanted,
+    /// Where its phases are noted.
+    pub log: PhaseLog,
+}
 
 /// How far a layer has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +105,21 @@ impl Layer<'_> {
     }
 }
 
-impl Pull {
+impl Assembly {
+    fn tell(&self, item: &str, stage: PullStage, current: u64, total: u64) {
+        self.listeners.tell(&PullProgress { item: item.to_owned(), stage, current, total });
+    }
+
+    fn took(&self, name: &str, phase: PullPhase, begun: Instant, took: Duration) {
+        // What an archive takes is no registry's doing.
+        if let BlobSource::Registry { reference, .. } = &self.source {
+            self.log.add_lasting(format!("pull/fetch/{name}"), begun, took);
+            self.images.inner.config.observer.tell(Observation::PullPhase { registry: reference.host(), phase, took });
+        }
+    }
+
     /// Brings all layers into place. When one fails the others stop, and this returns when the last thread has.
-    pub(super) async fn layers(
+    pub(crate) async fn layers(
         &self,
         manifest: &ImageManifest,
         diff_ids: &[Digest],
@@ -171,18 +212,41 @@ impl Pull {
         Ok(())
     }
 
-    /// Fetches and unpacks at the same time.
+    async fn blob(&self, descriptor: &Descriptor) -> Result<Incoming> {
+        match &self.source {
+            BlobSource::Registry { reference, auth } => {
+                let opened = self.images.client().blob(reference, descriptor, auth, 0).await;
+                opened.map(Incoming::Registry).map_err(|e| foreign(descriptor, e))
+            }
+            BlobSource::Archive(spool) => spool.stream(descriptor).map(|stream| Incoming::Archive(stream.boxed())),
+        }
+    }
+
+    /// Fetches and unpacks, again where a mirror lied: each that does is left alone from then on, so this ends.
     async fn download(&self, layer: &Layer<'_>, crew: &Crew) -> Result<(Temporary, Unpacked)> {
+        loop {
+            let (unpacked, mirrors) = self.attempt(layer, crew).await?;
+            match (unpacked, &self.source) {
+                (Ok(done), _) => return Ok(done),
+                (Err(failed), BlobSource::Registry { reference, .. })
+                    if failed.altered && self.images.client().blame_all(reference, &mirrors) => {}
+                (Err(failed), _) => return Err(failed.error),
+            }
+        }
+    }
+
+    /// Fetches and unpacks at the same time. Also the mirrors that bytes came from.
+    async fn attempt(&self, layer: &Layer<'_>, crew: &Crew) -> Result<(Attempt, Vec<String>)> {
         let mut progress = crew.progress[layer.index].subscribe();
-        let super::PullRequest { reference, auth, .. } = &self.request;
-        let client = self.images.client();
         let (begun, mut fetching) = (Instant::now(), Duration::ZERO);
         let mut stream = tokio::select! {
             _ = progress.wait_for(|p| *p == Progress::Failed) => return Err(Crew::cancelled()),
-            stream = client.blob(reference, layer.descriptor, auth, 0) => stream.map_err(|e| foreign(layer.descriptor, e))?,
+            stream = self.blob(layer.descriptor) => stream?,
         };
         let (sender, chunks) = mpsc::channel::<Result<Bytes>>(CHUNKS);
-        let work = self.images.unpacker(layer, crew, chunks);
+        // An archive's files are moved into the store when all of its images are unpacked.
+        let keep = matches!(self.source, BlobSource::Registry { .. }) && self.images.keeps_layer_blobs();
+        let work = self.images.unpacker(layer, crew, chunks, keep);
         let unpacking = tokio::task::spawn_blocking(work);
         let (mut seen, mut told) = (0, Instant::now());
         let total = layer.descriptor.size;
@@ -213,7 +277,32 @@ impl Pull {
         self.took(&format!("{} fetch", layer.item()), PullPhase::Fetch, begun, fetching);
         let unpacking = begun.elapsed().saturating_sub(fetching);
         self.took(&format!("{} unpack", layer.item()), PullPhase::Unpack, begun + fetching, unpacking);
-        unpacked
+        Ok((unpacked, stream.mirrors()))
+    }
+}
+
+/// How one attempt at a layer ended.
+type Attempt = Result<(Temporary, Unpacked), Failed>;
+
+/// A layer's bytes on their way.
+enum Incoming {
+    Registry(BlobStream),
+    Archive(BoxStream<'static, Result<Bytes>>),
+}
+
+impl Incoming {
+    async fn next(&mut self) -> Option<Result<Bytes>> {
+        match self {
+            Self::Registry(stream) => stream.next().await,
+            Self::Archive(stream) => stream.next().await,
+        }
+    }
+
+    fn mirrors(&self) -> Vec<String> {
+        match self {
+            Self::Registry(stream) => stream.mirrors(),
+            Self::Archive(_) => Vec::new(),
+        }
     }
 }
 
@@ -249,28 +338,30 @@ impl Images {
         layer: &Layer<'_>,
         crew: &Crew,
         chunks: unpack::Chunks,
-    ) -> impl FnOnce() -> Result<(Temporary, Unpacked)> + Send + 'static {
+        keep: bool,
+    ) -> impl FnOnce() -> Attempt + Send + 'static {
         let images = self.clone();
         let Descriptor { digest, size, .. } = layer.descriptor.clone();
         let (diff_id, chain_id) = (layer.diff_id.clone(), layer.chain_id().clone());
         let image_bytes = crew.image_bytes.clone();
         move || {
-            let config = &images.inner.config;
             let layout = &images.inner.layout;
             let directory = layout.temporary_directory()?;
             let target = directory.path().join("fs");
             std::fs::DirBuilder::new().mode(0o755).create(&target).context(|| target.display())?;
-            let (blob_file, blob) = match config.keep_layer_blobs {
+            let (blob_file, blob) = match keep {
                 true => layout.temporary_file().map(|(t, f)| (Some(t), Some(f)))?,
                 false => (None, None),
             };
             let limits = (&*images.limits()).into();
             let job = Job { digest: digest.clone(), size, diff_id, target, blob, limits, image_bytes };
-            let unpacked = unpack::unpack(job, chunks)?;
+            let mut unpacked = unpack::unpack(job, chunks)?;
             if let Some(file) = blob_file {
-                file.commit(&layout.blob(&digest))?;
-                images.state().blobs.insert(digest, size);
+                images.place_blob(file, &digest)?;
             }
+            // As the kernel counts, with the note and the directory that holds both; the note's own figures change no block of it.
+            SnapshotNote::write(directory.path(), &chain_id, unpacked.usage)?;
+            unpacked.usage = tree::usage(directory.path())?;
             SnapshotNote::write(directory.path(), &chain_id, unpacked.usage)?;
             Ok((directory, unpacked))
         }

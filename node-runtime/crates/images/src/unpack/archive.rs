@@ -388,10 +388,18 @@ fn malformed(problem: impl std::fmt::Display) -> Error {
 }
 
 /// An error of the stream below keeps its own kind where it has one.
-pub(crate) fn stream_error(e: io::Error) -> Error {
+pub fn stream_error(e: io::Error) -> Error {
     match e.downcast::<Error>() {
         Ok(inner) => inner,
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => malformed(e),
+        // What a decompressor says about bytes that it does not like.
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            malformed(e)
+        }
         Err(e) => e.into(),
     }
 }

@@ -14,8 +14,8 @@ use bytes::{Buf, Bytes};
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use tokio::sync::mpsc as chunks;
 
 /// Size of the buffers between the two threads.
@@ -74,9 +74,47 @@ pub struct Unpacked {
     pub implied: Vec<LayerPath>,
 }
 
+/// Why a layer is not on disk.
+#[derive(Debug)]
+pub struct Failed {
+    /// What is told.
+    pub error: Error,
+    /// The bytes that came are not those of the digest: whoever sent them is at fault, and another one may have the right ones.
+    pub altered: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, altered: false }
+    }
+}
+
+/// What the two threads of one layer tell each other beside its bytes.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The extracting side does not like what it got: whether the digest is right is worth knowing.
+    doubted: AtomicBool,
+    /// The digest is wrong.
+    altered: OnceLock<Error>,
+    /// Bytes that this layer has counted into its image's.
+    counted: AtomicU64,
+}
+
 /// Unpacks a layer. Blocks. Errors: `FailedPrecondition` for a wrong digest or archive, `ResourceExhausted` for a limit or a full disk, and
 /// whatever error the chunks end with. The caller removes the directory when this fails.
-pub fn unpack(job: Job, chunks: Chunks) -> Result<Unpacked> {
+pub fn unpack(job: Job, chunks: Chunks) -> Result<Unpacked, Failed> {
+    let (shared, image_bytes) = (Shared::default(), job.image_bytes.clone());
+    unpack_once(job, chunks, &shared).map_err(|error| {
+        image_bytes.fetch_sub(shared.counted.load(Ordering::Relaxed), Ordering::Relaxed);
+        match shared.altered.into_inner() {
+            // The digest decides what is told: a blob that was swapped is that, not a bad archive.
+            Some(error) => Failed { error, altered: true },
+            None => Failed { error, altered: false },
+        }
+    })
+}
+
+fn unpack_once(job: Job, chunks: Chunks, shared: &Shared) -> Result<Unpacked> {
     let Job { digest, size, diff_id, target, blob, limits, image_bytes } = job;
     let (filled, filled_rx) = mpsc::sync_channel(BUFFERS);
     let (empty, empty_rx) = mpsc::sync_channel(BUFFERS);
@@ -88,7 +126,8 @@ pub fn unpack(job: Job, chunks: Chunks) -> Result<Unpacked> {
     let pipe_limits = limits.clone();
     std::thread::scope(|scope| {
         let inflater = std::thread::Builder::new().name("inflate".into()).spawn_scoped(scope, move || {
-            let pipe = Pipe { filled: &filled, empty: &empty_rx, limits: &pipe_limits, image_bytes: &image_bytes };
+            let pipe =
+                Pipe { filled: &filled, empty: &empty_rx, limits: &pipe_limits, image_bytes: &image_bytes, shared };
             let result = inflate(source, &digest, &pipe);
             if let Err(e) = result {
                 // When the other side is gone its own error is told.
@@ -98,7 +137,10 @@ pub fn unpack(job: Job, chunks: Chunks) -> Result<Unpacked> {
         inflater.map_err(|e| Error::from(e).context("cannot start the inflating thread"))?;
         let mut stream =
             Inflated { filled: filled_rx, empty, current: Vec::new(), at: 0, hasher: Hasher::new(), ended: false };
-        let Extracted { usage, implied } = extract(&mut stream, &target, &limits)?;
+        let extracted = extract(&mut stream, &target, &limits).inspect_err(|e| {
+            shared.doubted.store(e.kind() == ErrorKind::FailedPrecondition, Ordering::Release);
+        });
+        let Extracted { usage, implied } = extracted?;
         let found = stream.hasher.finish();
         if found != diff_id {
             return Err(refused(
@@ -116,6 +158,7 @@ struct Pipe<'a> {
     empty: &'a mpsc::Receiver<Vec<u8>>,
     limits: &'a LayerLimits,
     image_bytes: &'a AtomicU64,
+    shared: &'a Shared,
 }
 
 /// How copying ended well.
@@ -141,11 +184,11 @@ fn inflate(mut source: Compressed, digest: &Digest, pipe: &Pipe<'_>) -> Result<(
         }
     };
     match result {
-        Ok(Copied::All) => source.verify(digest),
+        Ok(Copied::All) => source.verify(digest, pipe.shared),
+        Ok(Copied::Unwanted) if pipe.shared.doubted.load(Ordering::Acquire) => source.verify(digest, pipe.shared),
         Ok(Copied::Unwanted) => Ok(()),
-        // The digest decides what is told: a blob that was swapped or torn is that, not a bad archive.
         Err(e) if e.kind() == ErrorKind::FailedPrecondition && source.failed.is_none() => {
-            source.verify(digest).and(Err(e))
+            source.verify(digest, pipe.shared).and(Err(e))
         }
         Err(e) => Err(source.failed.unwrap_or(e)),
     }
@@ -180,6 +223,7 @@ impl Pipe<'_> {
             let max = limits.max_bytes;
             return exhausted(format!("layer is larger than {max} bytes uncompressed (max_uncompressed_layer)"));
         }
+        self.shared.counted.fetch_add(step, Ordering::Relaxed);
         let image = self.image_bytes.fetch_add(step, Ordering::Relaxed) + step;
         if image > limits.max_image_bytes {
             let max = limits.max_image_bytes;
@@ -268,12 +312,15 @@ impl Compressed {
     }
 
     /// Reads what is left and compares the digest.
-    fn verify(&mut self, digest: &Digest) -> Result<()> {
+    fn verify(&mut self, digest: &Digest, shared: &Shared) -> Result<()> {
         self.current = Bytes::new();
         while self.advance()? {
             self.current = Bytes::new();
         }
-        std::mem::take(&mut self.hasher).verify("layer", digest)?;
+        std::mem::take(&mut self.hasher).verify("layer", digest).inspect_err(|e| {
+            // The first word counts, and this is called once.
+            let _ = shared.altered.set(e.clone());
+        })?;
         if let Some(file) = self.blob.take() {
             file.sync_data()?;
         }

@@ -32,6 +32,10 @@ impl Bench {
     }
 
     fn run_chunks(&self, layer: &BuiltLayer, chunks: Vec<Result<Bytes>>) -> Result<Unpacked> {
+        self.attempt(layer, chunks).map_err(|failed| failed.error)
+    }
+
+    fn attempt(&self, layer: &BuiltLayer, chunks: Vec<Result<Bytes>>) -> Result<Unpacked, Failed> {
         std::fs::create_dir(self.root()).unwrap();
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         let feeder = std::thread::spawn(move || chunks.into_iter().all(|c| sender.blocking_send(c).is_ok()));
@@ -304,4 +308,31 @@ fn implied_directories_look_like_those_below() {
     let mut value = [0; 8];
     let directory = open(above.root().join("d"));
     assert_eq!(rustix::fs::fgetxattr(directory.as_fd(), "user.a", &mut value), Ok(1));
+}
+
+#[test]
+fn bytes_of_another_digest_are_the_senders_fault_and_bad_archives_are_not() {
+    for compression in [Compression::Plain, Compression::Gzip, Compression::Zstd] {
+        let layer = built(Layer::with_compression(compression).file("f", 0o644, vec![b'f'; 100_000]));
+        for at in [0, 5, layer.blob.len() / 2, layer.blob.len() - 1] {
+            let mut bytes = layer.blob.to_vec();
+            bytes[at] ^= 0x55;
+            let bench = Bench::new();
+            let chunks = bytes.chunks(7000).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+            let failed = bench.attempt(&layer, chunks).unwrap_err();
+            assert!(failed.altered && failed.error.message().contains("altered"), "{compression:?} {at}: {failed:?}");
+        }
+    }
+    // The publisher's own nonsense comes from every site.
+    let bad = built(Layer::with_compression(Compression::Plain).entry(Entry::file("f", "f")));
+    let bad = BuiltLayer { diff_id: berth_test_registry::sha256(b"other"), ..bad };
+    let chunks = vec![Ok(Bytes::copy_from_slice(&bad.blob))];
+    assert!(!Bench::new().attempt(&bad, chunks).unwrap_err().altered);
+    let text = vec![7; 4096];
+    let bad = BuiltLayer { digest: berth_test_registry::sha256(&text), size: 4096, blob: text.clone().into(), ..bad };
+    assert!(!Bench::new().attempt(&bad, vec![Ok(text.into())]).unwrap_err().altered);
+    // What is not there is nobody's lie.
+    let layer = built(Layer::with_compression(Compression::Gzip).file("f", 0o644, vec![b'f'; 100_000]));
+    let half = Bytes::copy_from_slice(&layer.blob[..layer.blob.len() / 2]);
+    assert!(!Bench::new().attempt(&layer, vec![Ok(half)]).unwrap_err().altered);
 }

@@ -1,0 +1,76 @@
+//! ImportImages: an archive's bytes in, progress out, then the result. An input that ends without its `end` is a client that went
+//! away: nothing of it is taken in.
+use crate::pull::encode;
+use berth_engine::{Engine, ImportSpec};
+use berth_model::{Error, ErrorKind};
+use berth_proto::node::import_images_event::Event;
+use berth_proto::node::import_images_input::Input;
+use berth_proto::{node as wire, status};
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::BoxStream;
+use tonic::{Status, Streaming};
+
+/// Events that may wait for a slow reader.
+const BACKLOG: usize = 64;
+/// Chunks on their way to the store.
+const CHUNKS: usize = 8;
+
+pub(crate) async fn call(
+    engine: Arc<Engine>,
+    mut inputs: Streaming<wire::ImportImagesInput>,
+) -> Result<BoxStream<wire::ImportImagesEvent>, Status> {
+    let start = match inputs.message().await?.and_then(|i| i.input) {
+        Some(Input::Start(start)) => start,
+        _ => return Err(Status::invalid_argument("start: must come first")),
+    };
+    let (tell, events) = mpsc::channel(BACKLOG);
+    tokio::spawn(async move {
+        let (sender, archive) = mpsc::channel(CHUNKS);
+        let (progress, mut steps) = mpsc::channel(BACKLOG);
+        let spec = ImportSpec { archive, name: start.name, namespace: start.namespace, progress: Some(progress) };
+        let forward = async {
+            while let Some(step) = steps.recv().await {
+                let progress = wire::ImportImagesEvent { event: Some(Event::Progress(encode(step))) };
+                let _ = tell.send(Ok(progress)).await;
+            }
+        };
+        let work = async { tokio::join!(engine.import_images(spec), forward, feed(inputs, sender)).0 };
+        tokio::select! {
+            // The reader went away: nobody waits for this import any more.
+            () = tell.closed() => {}
+            done = work => {
+                let _ = tell.send(done.map(result).map_err(status)).await;
+            }
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(events)))
+}
+
+/// Hands the archive's bytes on, until their end or until nobody takes them.
+async fn feed(mut inputs: Streaming<wire::ImportImagesInput>, sender: mpsc::Sender<berth_model::Result<Bytes>>) {
+    loop {
+        let chunk = match inputs.message().await.map(|input| input.and_then(|i| i.input)) {
+            Ok(Some(Input::Data(data))) => Ok(Bytes::from(data)),
+            Ok(Some(Input::End(_))) => return,
+            Ok(Some(Input::Start(_))) => Err(Error::invalid("start", "must come once")),
+            Ok(None) | Err(_) => Err(Error::new(ErrorKind::Unavailable, "the client went away within the archive")),
+        };
+        let ended = chunk.is_err();
+        if sender.send(chunk).await.is_err() || ended {
+            return;
+        }
+    }
+}
+
+fn result(imported: berth_engine::Imported) -> wire::ImportImagesEvent {
+    let images = imported.images.iter().map(|(image, names)| wire::ImportedImage {
+        image_id: image.id.to_string(),
+        names: names.iter().map(ToString::to_string).collect(),
+        digest: image.manifest_digest.to_string(),
+    });
+    let result = wire::ImportImagesResult { images: images.collect(), warnings: imported.warnings };
+    wire::ImportImagesEvent { event: Some(Event::Result(result)) }
+}

@@ -6,7 +6,7 @@ mod images;
 use berth_images::RootfsPlan;
 use berth_model::{ContainerId, ErrorKind};
 use berth_test_registry::{Compression, Entry, Fault, ImageBuilder, Layer, When};
-use images::{Bench, names};
+use images::{Bench, names, noise};
 use nix::mount::{MsFlags, mount, umount};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,18 +27,6 @@ impl Drop for Small {
     fn drop(&mut self) {
         umount(&self.0).unwrap();
     }
-}
-
-/// Bytes that do not compress.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut step = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[0]
-    };
-    (0..bytes).map(|_| step()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -186,7 +186,7 @@ async fn snapshots_are_shared_and_stay_while_they_are_used() {
     let shared = || Layer::new().file("shared", 0o644, "s".repeat(10_000));
     let one = ImageBuilder::new("one", "t").layer(shared()).layer(Layer::new().file("a", 0o644, "a"));
     let two = ImageBuilder::new("two", "t").layer(shared()).layer(Layer::new().file("b", 0o644, "b"));
-    let empty_store = bench.tree();
+    let (empty_store, own) = (bench.tree(), bench.images.fs_usage().unwrap().images);
     let one = bench.push_and_pull(&one, "one:t").await;
     let two = bench.push_and_pull(&two, "two:t").await;
     assert_eq!(one.layers[0].chain_id, two.layers[0].chain_id);
@@ -204,5 +204,5 @@ async fn snapshots_are_shared_and_stay_while_they_are_used() {
     bench.images.remove_rootfs(&container(2)).await.unwrap();
     bench.images.collect().await.unwrap();
     assert_eq!(bench.tree(), empty_store, "nothing is left");
-    assert_eq!(bench.images.fs_usage().unwrap().images.bytes, 0);
+    assert_eq!(bench.images.fs_usage().unwrap().images.inodes, own.inodes);
 }

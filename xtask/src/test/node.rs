@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What the tests call, beside our own programs.
-const PACKAGES: [install::Package; 6] = [
+const PACKAGES: [install::Package; 7] = [
     ("nftables", "nft"),
     ("iproute2", "ip"),
     ("busybox-static", "busybox"),
@@ -14,6 +14,7 @@ const PACKAGES: [install::Package; 6] = [
     // Of the plugins' releases in use: Debian's, with the iptables that it calls, beside the one that is built (BERTH_CNI).
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("iptables", "iptables"),
+    ("e2fsprogs", "mkfs.ext4"),
 ];
 
 /// The package with the tests on a real kernel. Those named `guest_*` need what only the guest has: systemd and cgroup v2.

@@ -44,6 +44,8 @@ pub struct Node {
     netns: Option<PathBuf>,
     /// Whether pods are on the built-in network.
     builtin: bool,
+    /// File systems of the test's own below the directory; they go with the daemon.
+    mounts: Vec<PathBuf>,
     scope: Scope,
     before: Snapshot,
 }
@@ -68,6 +70,15 @@ impl Node {
 
     /// The same as a test wants it.
     pub async fn with(setup: Setup) -> Self {
+        Self::made(setup, |_| Vec::new()).await
+    }
+
+    /// The usual one; `mount` may mount file systems below the root before the daemon starts, and says where.
+    pub async fn on(mount: impl FnOnce(&Path) -> Vec<PathBuf>) -> Self {
+        Self::made(Setup::default(), mount).await
+    }
+
+    async fn made(setup: Setup, mount: impl FnOnce(&Path) -> Vec<PathBuf>) -> Self {
         let before = Snapshot::take(&Scope::default()).unwrap();
         let base = tempfile::Builder::new().prefix("berth-e2e-").tempdir_in(state_dir()).unwrap();
         let registry = images::registry().await;
@@ -83,11 +94,13 @@ impl Node {
             env: Vec::new(),
             netns: setup.netns,
             builtin: setup.document.is_none(),
+            mounts: Vec::new(),
             scope,
             before,
         };
         std::fs::create_dir_all(node.root().join("etc")).unwrap();
         node.name = format!("berth-{:08x}", fnv1a(node.root().canonicalize().unwrap().as_os_str().as_encoded_bytes()));
+        node.mounts = mount(&node.root());
         node.document("50-node.yaml", &setup.document.unwrap_or_else(|| node_document(&subnet())));
         node.start().await;
         node
@@ -355,6 +368,9 @@ impl Node {
         self.remove_pods().await;
         let status = self.terminate().await;
         assert!(status.success(), "berth serve ended with {status:?}: {}", self.log_tail());
+        for mount in std::mem::take(&mut self.mounts) {
+            nix::mount::umount(&mount).unwrap();
+        }
         let leaks = berth_leaks::settle(&self.scope, &self.before, SETTLE).unwrap();
         // What the test itself holds open names its directory.
         assert!(leaks.is_empty(), "left over:\n{}", leaks.iter().map(|l| format!("  {l}\n")).collect::<String>());
@@ -374,6 +390,9 @@ impl Drop for Node {
             let _ = child.wait();
         }
         wreck::clear(self.base.path(), &self.name);
+        for mount in std::mem::take(&mut self.mounts) {
+            let _ = nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH);
+        }
     }
 }
 

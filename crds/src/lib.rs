@@ -6,6 +6,8 @@
 //! fields that work are here; any other is refused by name, line and column. `crd` makes the API server's definitions of them.
 //! Must not: do I/O. Fuzz target: `documents`.
 #![forbid(unsafe_code)]
+// Columns of one definition look alike.
+#![cfg_attr(feature = "kube", allow(clippy::duplicated_attributes))]
 
 #[cfg(feature = "kube")]
 pub mod crd;

@@ -1,7 +1,12 @@
 //! The cluster half: what is wanted of nodes, and how it gets there.
 //!
-//! Owns: the plan of a rollout ([`rollout`]). The controllers that carry plans out are not here yet.
-//! Must not: be linked by anything of the node half.
+//! Owns: the plan of a rollout ([`rollout`], pure), the controllers that carry it out ([`controllers`]), what they know of the cluster
+//! ([`cluster`]), and what is seen of them ([`observe`]).
+//! Must not: be linked by anything of the node half. All state is in the API server's objects: any replica can go on at any time.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
+pub mod controllers;
+pub mod observe;
 pub mod rollout;
+pub mod time;

@@ -1,0 +1,20 @@
+//! ImagePolicy: all of them as one set, to all nodes at once; never in waves, never paused.
+//!
+//! A policy that is bad, or would shut out the cluster's own images, is refused with a condition, and what was in force of it stays.
+mod apply;
+mod build;
+mod dereference;
+mod report;
+mod validate;
+
+use super::Context;
+use crate::cluster::World;
+
+/// One pass.
+pub async fn reconcile(context: &Context, world: &World, now: u64) -> Result<(), String> {
+    let images = dereference::system_images(context, world).await?;
+    let judged = validate::judge(world, &images);
+    let set = build::set(world, &judged);
+    apply::apply(context, world, &set).await?;
+    report::report(context, world, &judged, &set, now).await
+}

@@ -1,0 +1,40 @@
+//! Events of objects (events.k8s.io/v1). Told on transitions only; what cannot be told is logged and holds up nothing.
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+
+/// Tells events.
+#[derive(Clone)]
+pub struct Events(Recorder);
+
+impl Events {
+    /// In the name of the operator, from that instance.
+    pub fn new(client: Client, instance: String) -> Self {
+        Self(Recorder::new(client, Reporter { controller: "berth.dev/operator".to_owned(), instance: Some(instance) }))
+    }
+
+    /// Something that somebody should look at.
+    pub async fn warning<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: String) {
+        self.tell(object, EventType::Warning, reason, note).await;
+    }
+
+    /// Something that went as it should.
+    pub async fn normal<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: String) {
+        self.tell(object, EventType::Normal, reason, note).await;
+    }
+
+    async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: &str, mut note: String) {
+        // The API server's limit is 1 KiB.
+        let end = (0..=note.len().min(1000)).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+        note.truncate(end);
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(e) = self.0.publish(&event, &object.object_ref(&())).await {
+            tracing::warn!(reason, error = %e, "an event could not be told");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Revisions are made when something is to have them, and removed when nothing refers to them any more, but for the last few.
+use super::super::Context;
+use super::build::Rendered;
+use crate::cluster::World;
+use berth_crds::{RuntimeRevision, Verdict};
+use kube::ResourceExt;
+use std::collections::BTreeSet;
+
+/// Revisions that are kept though nothing refers to them: what a user may want to go back to or look at.
+const HISTORY: usize = 10;
+
+pub(super) async fn apply(context: &Context, world: &World, rendered: &Rendered) -> Result<(), String> {
+    let missing: Vec<_> = rendered.pools.iter().filter(|pool| !world.revisions.contains_key(&pool.target())).collect();
+    for pool in missing {
+        context.writes.create(&pool.target).await?;
+    }
+    for revision in unused(world, rendered) {
+        context.writes.delete(revision).await?;
+    }
+    Ok(())
+}
+
+/// Revisions to remove, of configurations and of policies. While something is frozen nothing is: what its nodes need is not known.
+fn unused<'a>(world: &'a World, rendered: &Rendered) -> Vec<&'a RuntimeRevision> {
+    if !rendered.frozen.is_empty() || !world.broken_nodes.is_empty() {
+        return Vec::new();
+    }
+    let mut used: BTreeSet<String> = rendered.pools.iter().map(|pool| pool.target()).collect();
+    for node in world.runtime_nodes.values() {
+        let spec = &node.spec;
+        used.extend(
+            [&spec.desired_revision, &spec.fallback_revision, &spec.policy_revision].into_iter().flatten().cloned(),
+        );
+        let Some(status) = &node.status else { continue };
+        let names =
+            [&status.current_revision, &status.loaded_revision, &status.last_known_good, &status.policy_revision];
+        used.extend(names.into_iter().flatten().cloned());
+    }
+    let mut idle: Vec<&RuntimeRevision> =
+        world.revisions.iter().filter(|(name, _)| !used.contains(*name)).map(|(_, r)| r).collect();
+    // The youngest are kept, and those that are known to be bad before others: forgetting one would hand it out again.
+    let bad = |r: &RuntimeRevision| r.status.as_ref().and_then(|s| s.verdict) == Some(Verdict::Bad);
+    idle.sort_by_key(|r| std::cmp::Reverse((bad(r), r.creation_timestamp().map(|t| t.0))));
+    idle.split_off(idle.len().min(HISTORY))
+}

@@ -1,0 +1,178 @@
+//! From RuntimeConfigs and nodes to pools: the nodes that are to have the same, and what that is. Pure.
+use super::validate::Judgement;
+use crate::cluster::World;
+use berth_crds::{
+    Effective, Merged, Rollout, RuntimeConfig, RuntimeConfigSpec, RuntimeRevision, RuntimeRevisionSpec, merge_keeping,
+};
+use kube::ResourceExt;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Nodes that the same RuntimeConfigs select and that are to have the same: one rollout.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// Names of the RuntimeConfigs.
+    pub configs: BTreeSet<String>,
+    /// Names of the nodes.
+    pub nodes: BTreeSet<String>,
+    /// What they are to have.
+    pub target: RuntimeRevision,
+    /// The configuration in it.
+    pub config: RuntimeConfigSpec,
+    /// How it is to reach them.
+    pub rollout: Rollout,
+}
+
+impl Pool {
+    /// Name of the target.
+    pub fn target(&self) -> String {
+        self.target.name_any()
+    }
+}
+
+/// What RuntimeConfigs come to.
+#[derive(Debug, Clone, Default)]
+pub struct Rendered {
+    /// The pools.
+    pub pools: Vec<Pool>,
+    /// What each RuntimeConfig is.
+    pub judged: BTreeMap<String, Judgement>,
+    /// Fields that equals set differently, with the names of these.
+    pub conflicts: BTreeMap<String, BTreeSet<String>>,
+    /// Nodes that each RuntimeConfig selects.
+    pub selected: BTreeMap<String, BTreeSet<String>>,
+    /// Nodes that are left as they are, because something about them cannot be understood.
+    pub frozen: BTreeSet<String>,
+}
+
+/// Renders. `version` is that of the runtime where no RuntimeConfig names one.
+pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, version: &str) -> Rendered {
+    let mut rendered = Rendered { judged: judged.clone(), ..Default::default() };
+    let mut pools: BTreeMap<(BTreeSet<String>, String), Pool> = BTreeMap::new();
+    for (node, runtime_node) in world.pairs() {
+        let (name, labels) = (node.name_any(), node.labels());
+        let mut configs = Vec::new();
+        for (config, judgement) in judged {
+            match judgement {
+                Judgement::Good(document)
+                    if document.spec.node_selector.as_ref().is_some_and(|s| s.matches(labels)) =>
+                {
+                    configs.push(document.as_ref().clone());
+                }
+                Judgement::Frozen { selector, .. } if selector.as_ref().is_none_or(|s| s.matches(labels)) => {
+                    rendered.frozen.insert(name.clone());
+                }
+                _ => continue,
+            }
+            rendered.selected.entry(config.clone()).or_default().insert(name.clone());
+        }
+        // A node that nothing selects any more keeps what it has: `state: Absent` is how a node is given back.
+        if configs.is_empty() || rendered.frozen.contains(&name) {
+            continue;
+        }
+        let last = runtime_node.spec.desired_revision.as_ref().and_then(|name| effective_of(world, name));
+        let Ok(merged) = merge_keeping(&configs, last.as_ref()) else { continue };
+        for (field, names) in &merged.conflicts {
+            rendered.conflicts.entry(field.clone()).or_default().extend(names.iter().cloned());
+        }
+        let pool = pool(&configs, merged, version);
+        pools.entry((pool.configs.clone(), pool.target())).or_insert(pool).nodes.insert(name);
+    }
+    rendered.pools = pools.into_values().collect();
+    rendered
+}
+
+/// What a node was last told to have.
+fn effective_of(world: &World, revision: &str) -> Option<Effective> {
+    let spec = &world.revisions.get(revision)?.spec;
+    Some(Effective { spec: spec.config().ok()?, sources: spec.runtime.as_ref()?.sources.clone() })
+}
+
+fn pool(configs: &[RuntimeConfig], merged: Merged, version: &str) -> Pool {
+    let Effective { mut spec, mut sources } = merged.effective;
+    // What only the operator follows is no part of what a node gets: changing it must not change a node.
+    let rollout = std::mem::take(&mut spec.rollout);
+    sources.retain(|field, _| !field.starts_with("spec.rollout."));
+    let version = spec.runtime.version.clone().unwrap_or_else(|| version.to_owned());
+    let revision = RuntimeRevisionSpec::of_runtime(&version, &spec, sources);
+    Pool {
+        configs: configs.iter().map(|c| c.metadata.name.clone()).collect(),
+        nodes: BTreeSet::new(),
+        target: RuntimeRevision::new(&revision.name(), revision),
+        config: spec,
+        rollout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Broken;
+    use berth_crds::{RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec};
+    use serde_json::json;
+
+    fn world(configs: serde_json::Value) -> World {
+        let mut world = World::default();
+        for (name, pool) in [("a", "blue"), ("b", "blue"), ("c", "green")] {
+            let node = json!({"metadata": {"name": name, "uid": name, "labels": {"pool": pool}}});
+            world.nodes.insert(name.to_owned(), serde_json::from_value(node).unwrap());
+            let spec = RuntimeNodeSpec { node_name: name.to_owned(), node_uid: name.to_owned(), ..Default::default() };
+            world.runtime_nodes.insert(name.to_owned(), RuntimeNode::new(name, spec));
+        }
+        for (name, spec) in configs.as_object().unwrap() {
+            let object = RuntimeConfigObject::new(name, serde_json::from_value(spec.clone()).unwrap());
+            world.configs.insert(name.clone(), object);
+        }
+        world
+    }
+
+    fn rendered(world: &World) -> Rendered {
+        render(world, &super::super::validate::judge(world), "1.0.0")
+    }
+
+    #[test]
+    fn a_pool_for_each_distinct_configuration() {
+        let world = world(json!({
+            "all": {"nodeSelector": {}, "runtime": {"pidsLimit": 100}, "rollout": {"paused": true}},
+            "blue": {"nodeSelector": {"matchLabels": {"pool": "blue"}}, "priority": 200, "runtime": {"pidsLimit": 200}},
+            "nobody": {"runtime": {"logLevel": "Debug"}},
+        }));
+        let found = rendered(&world);
+        assert_eq!(found.pools.len(), 2);
+        let blue = found.pools.iter().find(|p| p.configs.len() == 2).unwrap();
+        assert_eq!(blue.nodes, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+        assert_eq!(blue.config.runtime.pids_limit, Some(200));
+        assert_eq!(blue.rollout.paused, Some(true));
+        let runtime = blue.target.spec.runtime.as_ref().unwrap();
+        assert_eq!(runtime.sources["spec.runtime.pidsLimit"], "blue");
+        assert!(!runtime.config.to_string().contains("rollout"), "{}", runtime.config);
+        assert!(!found.selected.contains_key("nobody"), "without a selector it is nobody");
+    }
+
+    #[test]
+    fn what_is_not_understood_freezes_its_nodes_alone() {
+        let mut world = world(json!({"all": {"nodeSelector": {}}}));
+        let object = json!({"spec": {"turbo": true, "nodeSelector": {"matchLabels": {"pool": "green"}}}});
+        world.broken_configs.push(Broken { name: "newer".to_owned(), error: "unknown field".to_owned(), object });
+        let found = rendered(&world);
+        assert_eq!(found.frozen, BTreeSet::from(["c".to_owned()]));
+        assert_eq!(found.pools[0].nodes.len(), 2);
+        world.broken_configs[0].object = json!({"spec": {"nodeSelector": 5}});
+        assert!(rendered(&world).pools.is_empty(), "it may be about anybody");
+    }
+
+    #[test]
+    fn of_a_conflict_each_node_keeps_what_it_has() {
+        let one = world(json!({"x": {"nodeSelector": {}, "runtime": {"pidsLimit": 100}}}));
+        let target = rendered(&one).pools[0].target.clone();
+        let mut two = world(json!({
+            "x": {"nodeSelector": {}, "runtime": {"pidsLimit": 100}},
+            "y": {"nodeSelector": {}, "runtime": {"pidsLimit": 200}},
+        }));
+        two.revisions.insert(target.name_any(), target.clone());
+        two.runtime_nodes.get_mut("a").unwrap().spec.desired_revision = Some(target.name_any());
+        let found = rendered(&two);
+        assert_eq!(found.conflicts["spec.runtime.pidsLimit"].len(), 2);
+        let of = |node: &str| found.pools.iter().find(|p| p.nodes.contains(node)).unwrap().config.runtime.pids_limit;
+        assert_eq!((of("a"), of("b")), (Some(100), None));
+    }
+}

@@ -1,0 +1,251 @@
+//! Status of each RuntimeConfig: its nodes counted, where its rollout stands, what is wrong. Counts and a few samples, never lists of nodes.
+use super::super::Context;
+use super::super::rollout::{Rollouts, Running, change_between};
+use super::super::status::{Conditions, holds};
+use super::build::Rendered;
+use super::validate::Judgement;
+use crate::cluster::World;
+use crate::rollout::{Node, Revision, Stage};
+use crate::time;
+use berth_crds::{
+    Condition, DisruptionStatus, FailingNode, FieldConflict, NodeCounts, RuntimeConfigObject, RuntimeConfigStatus,
+    WaveStatus,
+};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+/// Most samples of anything.
+const SAMPLES: usize = 10;
+/// Most fields of a change that are named.
+const FIELDS: usize = 32;
+
+pub(super) async fn report(
+    context: &Context,
+    world: &World,
+    rendered: &Rendered,
+    rollouts: &Rollouts,
+    now: u64,
+) -> Result<(), String> {
+    let frozen = rendered.judged.values().filter(|j| matches!(j, Judgement::Frozen { .. })).count();
+    context.metrics.frozen("RuntimeConfig", frozen);
+    gauges(context, rollouts);
+    for (name, judgement) in &rendered.judged {
+        let Some(object) = world.configs.get(name) else {
+            not_understood(context, world, name, judgement, now).await?;
+            continue;
+        };
+        let status = of(object, judgement, world, rendered, rollouts, now);
+        if object.status.as_ref() == Some(&status) {
+            continue;
+        }
+        let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+        for (kind, wrong) in [("Accepted", false), ("Conflicted", true)] {
+            let now_wrong = status.conditions.iter().find(|c| c.kind == kind && (c.status == "True") == wrong);
+            if let Some(condition) = now_wrong.filter(|_| holds(before, kind) != wrong || before.is_empty()) {
+                context.events.warning(object, &condition.reason, condition.message.clone()).await;
+            }
+        }
+        context.writes.patch_status::<RuntimeConfigObject>(name, cleared(&status)).await?;
+    }
+    Ok(())
+}
+
+/// As a merge patch: what is unset is removed.
+fn cleared(status: &RuntimeConfigStatus) -> Value {
+    let mut value = json!(status);
+    for field in ["targetRevision", "lastKnownGood", "wave", "disruption", "failingNodes", "conflicts"] {
+        if value[field].is_null() {
+            value[field] = Value::Null;
+        }
+    }
+    if let Some(wave) = value["wave"].as_object_mut() {
+        wave.entry("soakUntil").or_insert(Value::Null);
+    }
+    if let Some(disruption) = value["disruption"].as_object_mut() {
+        disruption.entry("fields").or_insert(Value::Null);
+    }
+    value
+}
+
+async fn not_understood(
+    context: &Context,
+    world: &World,
+    name: &str,
+    judgement: &Judgement,
+    now: u64,
+) -> Result<(), String> {
+    let Some(broken) = world.broken_configs.iter().find(|b| b.name == name) else { return Ok(()) };
+    let Judgement::Frozen { reason, message, .. } = judgement else { return Ok(()) };
+    let before: Vec<Condition> =
+        serde_json::from_value(broken.object["status"]["conditions"].clone()).unwrap_or_default();
+    let mut conditions = Conditions::after(&before, broken.object["metadata"]["generation"].as_i64(), now);
+    conditions.set("Accepted", false, reason, message.clone());
+    conditions.set("Ready", false, reason, message.clone());
+    let conditions = conditions.finish();
+    if conditions == before {
+        return Ok(());
+    }
+    context.writes.patch_status::<RuntimeConfigObject>(name, json!({ "conditions": conditions })).await.map(drop)
+}
+
+fn of(
+    object: &RuntimeConfigObject,
+    judgement: &Judgement,
+    world: &World,
+    rendered: &Rendered,
+    rollouts: &Rollouts,
+    now: u64,
+) -> RuntimeConfigStatus {
+    let name = object.name_any();
+    let mine: Vec<&Running> = rollouts.all.iter().filter(|r| r.pool.configs.contains(&name)).collect();
+    // Where it has several pools, the largest speaks for it.
+    let main = mine.iter().max_by_key(|r| r.nodes.len()).copied();
+    let mut nodes =
+        NodeCounts { matched: count(rendered.selected.get(&name).map_or(0, |s| s.len())), ..Default::default() };
+    let mut failing_nodes = Vec::new();
+    for running in &mine {
+        running.nodes.iter().for_each(|node| add(&mut nodes, node, &running.rollout.target));
+        failing_nodes.extend(running.nodes.iter().filter_map(|node| failing(world, node, &running.rollout.target)));
+    }
+    failing_nodes.truncate(SAMPLES);
+    let conflicts =
+        rendered.conflicts.iter().filter(|(_, names)| names.contains(&name)).map(|(field, names)| FieldConflict {
+            field: field.clone(),
+            with: names.iter().filter(|other| **other != name).take(SAMPLES).cloned().collect(),
+        });
+    let mut status = RuntimeConfigStatus {
+        observed_generation: object.metadata.generation,
+        target_revision: main.map(|r| r.rollout.target.0.clone()),
+        last_known_good: main.and_then(|r| r.rollout.last_known_good.as_ref()).map(|r| r.0.clone()),
+        summary: format!("{}/{}", nodes.updated, nodes.matched),
+        wave: main.and_then(|r| wave(&r.plan.stage)),
+        disruption: main.and_then(|r| disruption(world, r)),
+        conflicts: conflicts.take(SAMPLES).collect(),
+        nodes,
+        failing_nodes,
+        conditions: Vec::new(),
+    };
+    let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let made = Conditions::after(before, object.metadata.generation, now);
+    status.conditions = conditions(made, judgement, &status, &mine);
+    status
+}
+
+fn add(counts: &mut NodeCounts, node: &Node, target: &Revision) {
+    let has = node.has(target);
+    let gave_up = node.failed.as_ref() == Some(target);
+    counts.updated += u32::from(has);
+    counts.updating += u32::from(!node.settled() && !node.gave_up());
+    counts.ready += u32::from(has && node.healthy && node.unready_since.is_none());
+    counts.degraded += u32::from(gave_up || (node.current.is_some() && !node.healthy));
+    counts.rolled_back += u32::from(gave_up && !has && node.current.is_some());
+    counts.unreachable += u32::from(node.unready_since.is_some());
+    counts.held += u32::from(node.hold);
+}
+
+fn failing(world: &World, node: &Node, target: &Revision) -> Option<FailingNode> {
+    let status = world.runtime_nodes.get(&node.name)?.status.as_ref()?;
+    let failed = status.failed.as_ref().filter(|failed| failed.revision == target.0);
+    let ill = (node.current.is_some() && !node.healthy)
+        .then(|| status.message.clone().unwrap_or_else(|| "not well".to_owned()));
+    let reason = failed.map(|f| format!("{}: {}", f.reason, f.message)).or(ill)?;
+    Some(FailingNode { name: node.name.clone(), reason: reason.chars().take(500).collect() })
+}
+
+fn wave(stage: &Stage) -> Option<WaveStatus> {
+    let Stage::Wave { index, total, soak_until } = stage else { return None };
+    let total = count(*total);
+    Some(WaveStatus { index: (count(*index) + 1).min(total.max(1)), total, soak_until: soak_until.map(time::text) })
+}
+
+/// What the change does, told as soon as it is known, before the first node is touched.
+fn disruption(world: &World, running: &Running) -> Option<DisruptionStatus> {
+    let good = running.rollout.last_known_good.as_ref().filter(|good| **good != running.rollout.target)?;
+    let (class, changes) = change_between(world, &good.0, &running.pool)?;
+    let fields = changes.iter().take(FIELDS).map(|change| format!("{} ({})", change.path, change.class)).collect();
+    Some(DisruptionStatus { class: super::super::rollout::to_crd(class), fields })
+}
+
+fn conditions(
+    mut made: Conditions<'_>,
+    judgement: &Judgement,
+    status: &RuntimeConfigStatus,
+    mine: &[&Running],
+) -> Vec<Condition> {
+    let accepted = match judgement {
+        Judgement::Good(_) => {
+            made.set("Accepted", true, "Valid", "");
+            true
+        }
+        Judgement::Frozen { reason, message, .. } => {
+            made.set("Accepted", false, reason, format!("{message}; its nodes keep what they have"));
+            false
+        }
+    };
+    let is = |wanted: fn(&Stage) -> bool| mine.iter().any(|r| wanted(&r.plan.stage));
+    let back = is(|s| matches!(s, Stage::RollingBack { .. } | Stage::RolledBack | Stage::NothingToGoBackTo));
+    let halted = is(|s| matches!(s, Stage::Halted));
+    let paused = is(|s| matches!(s, Stage::Paused));
+    let going = is(|s| matches!(s, Stage::Wave { .. } | Stage::RollingBack { .. }));
+    let done = mine.iter().all(|r| matches!(r.plan.stage, Stage::Complete | Stage::NoNodes));
+    let counted = format!("{} of {} nodes have it and are well", status.nodes.ready, status.nodes.matched);
+    let (ready, reason, message) = match () {
+        () if !accepted => (false, "NotAccepted", "its nodes keep what they have".to_owned()),
+        () if status.nodes.matched == 0 => (true, "NoMatchingNodes", "it selects no node".to_owned()),
+        () if back => (false, "RolledBack", failure(status)),
+        () if halted => (false, "Halted", failure(status)),
+        () if paused && !done => (false, "Paused", counted),
+        () if done && status.nodes.ready == status.nodes.matched => (true, "Complete", counted),
+        () if done => (false, "NodesMissing", counted),
+        () => (false, "RollingOut", counted),
+    };
+    made.set("Ready", ready, reason, message);
+    made.set("Progressing", going, if going { "RollingOut" } else { "Idle" }, "");
+    let degraded = back || halted || status.nodes.degraded > 0;
+    made.set(
+        "Degraded",
+        degraded,
+        if degraded { "NodesFailed" } else { "AsExpected" },
+        if degraded { failure(status) } else { String::new() },
+    );
+    made.set("RolledBack", back, if back { "TooManyFailed" } else { "AsExpected" }, "");
+    made.set("Paused", paused, if paused { "Asked" } else { "AsExpected" }, "");
+    let fields: Vec<_> = status.conflicts.iter().map(|c| format!("{} with {}", c.field, c.with.join(", "))).collect();
+    let message = match fields.is_empty() {
+        true => String::new(),
+        false => {
+            format!("equal priority, different values: {}; these fields keep what was last applied", fields.join("; "))
+        }
+    };
+    made.set("Conflicted", !fields.is_empty(), if fields.is_empty() { "AsExpected" } else { "EqualPriority" }, message);
+    made.finish()
+}
+
+fn failure(status: &RuntimeConfigStatus) -> String {
+    match status.failing_nodes.first() {
+        Some(node) => format!("{} nodes failed; node {}: {}", status.nodes.degraded, node.name, node.reason),
+        None => "nodes took too long, or somebody took the revision back".to_owned(),
+    }
+}
+
+/// Nodes of all rollouts by state.
+fn gauges(context: &Context, rollouts: &Rollouts) {
+    let mut counts = NodeCounts::default();
+    for running in &rollouts.all {
+        counts.matched += count(running.nodes.len());
+        running.nodes.iter().for_each(|node| add(&mut counts, node, &running.rollout.target));
+    }
+    let states = [
+        ("selected", counts.matched),
+        ("updated", counts.updated),
+        ("updating", counts.updating),
+        ("ready", counts.ready),
+        ("degraded", counts.degraded),
+        ("unreachable", counts.unreachable),
+    ];
+    states.into_iter().for_each(|(state, count)| context.metrics.nodes(state, count));
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

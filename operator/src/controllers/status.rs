@@ -1,0 +1,69 @@
+//! Conditions: what is true of an object, since when. Must not: change the time of one whose status stays.
+use crate::time;
+use berth_crds::Condition;
+
+/// Longest message.
+const MAX_MESSAGE: usize = 1000;
+
+/// Makes the conditions of one object.
+#[derive(Debug)]
+pub struct Conditions<'a> {
+    before: &'a [Condition],
+    generation: Option<i64>,
+    now: u64,
+    made: Vec<Condition>,
+}
+
+impl<'a> Conditions<'a> {
+    /// After those that it had.
+    pub fn after(before: &'a [Condition], generation: Option<i64>, now: u64) -> Self {
+        Self { before, generation, now, made: Vec::new() }
+    }
+
+    /// Adds one.
+    pub fn set(&mut self, kind: &str, holds: bool, reason: &str, message: impl Into<String>) {
+        let status = if holds { "True" } else { "False" };
+        let same = self.before.iter().find(|c| c.kind == kind && c.status == status);
+        let mut message: String = message.into();
+        let end = (0..=message.len().min(MAX_MESSAGE)).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        message.truncate(end);
+        self.made.push(Condition {
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            observed_generation: self.generation,
+            last_transition_time: same.map_or_else(|| time::text(self.now), |c| c.last_transition_time.clone()),
+            reason: reason.to_owned(),
+            message,
+        });
+    }
+
+    /// All of them.
+    pub fn finish(self) -> Vec<Condition> {
+        self.made
+    }
+}
+
+/// Whether a condition holds.
+pub fn holds(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|c| c.kind == kind && c.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_that_of_the_last_change() {
+        let mut first = Conditions::after(&[], Some(1), 100);
+        first.set("Ready", false, "Waiting", "x");
+        let first = first.finish();
+        let mut second = Conditions::after(&first, Some(2), 200);
+        second.set("Ready", false, "StillWaiting", "é".repeat(2000));
+        let second = second.finish();
+        assert_eq!(second[0].last_transition_time, first[0].last_transition_time);
+        assert!(second[0].message.len() <= MAX_MESSAGE);
+        let mut third = Conditions::after(&second, Some(2), 300);
+        third.set("Ready", true, "Done", "");
+        assert_eq!(third.finish()[0].last_transition_time, time::text(300));
+    }
+}

@@ -1,0 +1,121 @@
+//! `berth-operator`: wiring. Owns: the command line, logs, the order of start and end. Must not: decide anything.
+#![forbid(unsafe_code)]
+use berth_operator::cluster::lease::{self, Candidate};
+use berth_operator::cluster::{Leadership, Stores, Writes};
+use berth_operator::controllers::{self, Context, Events};
+use berth_operator::observe::{self, Health, Metrics};
+use clap::{Parser, ValueEnum};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Reconciles RuntimeConfigs and ImagePolicies of a cluster, and rolls revisions out to its nodes.
+#[derive(Debug, Parser)]
+#[command(name = "berth-operator", version)]
+struct Args {
+    /// Namespace of the operator: of its lease, and of images that no policy may shut out.
+    #[arg(long, env = "BERTH_NAMESPACE", default_value = "berth-system")]
+    namespace: String,
+    /// Further namespaces whose images no policy may shut out.
+    #[arg(long, value_delimiter = ',', default_value = "kube-system")]
+    system_namespaces: Vec<String>,
+    /// Version of the runtime that nodes get where no RuntimeConfig names one.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    runtime_version: String,
+    /// Who this is, unlike every other replica: the name of its pod.
+    #[arg(long, env = "BERTH_POD_NAME")]
+    identity: Option<String>,
+    /// How long a lease lasts that is not renewed, in seconds; 5 to 600.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(5..=600))]
+    lease_seconds: u64,
+    /// Where probes and metrics are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// How much is logged, as of `RUST_LOG`: `info`, or `berth_operator=debug,kube=warn`.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    log: String,
+    /// Form of the log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::new(&args.log);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.init(),
+    }
+    // Of all that is linked, only this provider is meant; rustls would not guess.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("rustls has its provider already");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(args))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!(error = e, "ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), String> {
+    let told = |what: &str, e: &dyn std::fmt::Display| format!("{what}: {e}");
+    // Bound first: a second process on the address must not begin to lead.
+    let listener = TcpListener::bind(args.listen).await.map_err(|e| told(&args.listen.to_string(), &e))?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| told("metrics", &e))?;
+    let client = kube::Client::try_default().await.map_err(|e| told("no way to the API server", &e))?;
+    let identity = args.identity.unwrap_or_else(|| format!("{}-{}", args.namespace, std::process::id()));
+    let leadership = Leadership::default();
+    let stores = Stores::watch(&client, &metrics);
+    tokio::spawn(observe::serve(listener, Health { stores: stores.clone(), metrics: metrics.clone() }));
+    let (stop, stopped) = watch::channel(false);
+    let candidate = Candidate {
+        namespace: args.namespace.clone(),
+        name: "berth-operator".to_owned(),
+        identity: identity.clone(),
+        duration: Duration::from_secs(args.lease_seconds),
+    };
+    let (release, released) = watch::channel(false);
+    let holding = tokio::spawn(lease::hold(client.clone(), candidate, leadership.clone(), released));
+    let mut system_namespaces = args.system_namespaces;
+    system_namespaces.push(args.namespace);
+    system_namespaces.sort();
+    system_namespaces.dedup();
+    let context = Context {
+        writes: Writes::new(client.clone(), leadership.clone(), metrics.clone()),
+        events: Events::new(client, identity),
+        metrics,
+        system_namespaces,
+        runtime_version: args.runtime_version,
+    };
+    let mut terminated = signal(SignalKind::terminate()).map_err(|e| told("signals", &e))?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(|e| told("signals", &e))?;
+    // A pass that is under way is finished before the lease is given back.
+    let leads = move || leadership.held();
+    let mut passes = tokio::spawn(controllers::run(context, stores, leads, stopped));
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+        ended = &mut passes => return Err(told("the controllers ended", &ended.err().map(|e| e.to_string()).unwrap_or_default())),
+    }
+    tracing::info!("ends when the pass under way is finished");
+    let _ = stop.send(true);
+    if tokio::time::timeout(Duration::from_secs(10), passes).await.is_err() {
+        tracing::warn!("a pass took too long and is broken off; who leads next goes on");
+    }
+    let _ = release.send(true);
+    let _ = tokio::time::timeout(Duration::from_secs(5), holding).await;
+    Ok(())
+}

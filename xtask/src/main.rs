@@ -1,7 +1,9 @@
-//! The project's own commands: `cargo xtask quickstart|test|package|tools|generate|tidy|help`. Owns: what a checkout can do with itself.
+//! The project's own commands: `cargo xtask quickstart|test|guest|package|bench|tools|generate|tidy|help`. Owns: what a checkout can do
+//! with itself.
 //! Must not: be linked by, or link, anything of the product; it sees the product as files, crates and programs.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cache;
 mod generate;
 mod install;
@@ -23,7 +25,9 @@ cargo xtask COMMAND
                   --keep leaves it running, --image REF runs your image, --help says more
   test [TIER…]    install what the tests need and run the tiers, by default all: static unit node guest
                   cluster (the last three need root)
+  guest TEST…     the tests of some programs of tests/node in the guest, such as guest_guide (needs root)
   package [KIND…] a deb and an rpm of the node half, in target/package; --help says more
+  bench [PODS]    a release build beside containerd: memory and processor time for so many pods (10; needs root)
   tools [NAME…]   build programs and images of others that the tests use, by default all (crictl etcd helm peers kubernetes
                   images), and print where they are, as environment for a test that you run by hand
   generate        write the definitions of our kinds for the API server (crds/generated) anew; --check only compares
@@ -41,7 +45,10 @@ fn main() -> ExitCode {
     let outcome = match args.split_first() {
         Some((command, args)) if command == "quickstart" => quickstart::main(args),
         Some((command, tiers)) if command == "test" => test::main(tiers),
+        Some((command, names)) if command == "guest" && !names.is_empty() => test::guest_only(names),
         Some((command, args)) if command == "package" => package::main(args),
+        Some((command, [])) if command == "bench" => bench::main(None),
+        Some((command, [pods])) if command == "bench" => bench::main(Some(pods)),
         Some((command, names)) if command == "tools" => tools::main(names),
         Some((command, args)) if command == "generate" => generate::main(args),
         Some((command, [])) if command == "tidy" => tidy::main(),

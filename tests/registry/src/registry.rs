@@ -25,6 +25,8 @@ pub struct Options {
     pub tls: bool,
     /// With `tls`: clients must show a certificate of the same CA ([`Registry::client_identity`]).
     pub client_certificate: bool,
+    /// Further names in that certificate.
+    pub names: Vec<String>,
     /// Who may do what.
     pub auth: AuthMode,
 }
@@ -36,6 +38,7 @@ impl Default for Options {
             port: 0,
             tls: false,
             client_certificate: false,
+            names: Vec::new(),
             auth: AuthMode::Open,
         }
     }
@@ -103,7 +106,8 @@ pub struct Registry {
 impl Registry {
     /// Starts on the current tokio runtime. Errors: the address cannot be bound.
     pub async fn start(options: Options) -> io::Result<Self> {
-        let identity = options.tls.then(|| Identity::generate(options.client_certificate)).transpose()?;
+        let make = || Identity::generate(options.client_certificate, &options.names);
+        let identity = options.tls.then(make).transpose()?;
         let listener = tokio::net::TcpListener::bind((options.bind, options.port)).await?;
         let addr = listener.local_addr()?;
         let scheme = if options.tls { "https" } else { "http" };

@@ -17,7 +17,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub fn generate(client_certificate: bool) -> io::Result<Self> {
+    pub fn generate(client_certificate: bool, further: &[String]) -> io::Result<Self> {
         let ca_key = KeyPair::generate().map_err(io::Error::other)?;
         let mut ca = CertificateParams::new(Vec::<String>::new()).map_err(io::Error::other)?;
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -27,8 +27,8 @@ impl Identity {
         let issuer = Issuer::new(ca, ca_key);
 
         let key = KeyPair::generate().map_err(io::Error::other)?;
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let mut leaf = CertificateParams::new(names).map_err(io::Error::other)?;
+        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into_iter().chain(further.iter().cloned());
+        let mut leaf = CertificateParams::new(names.collect::<Vec<_>>()).map_err(io::Error::other)?;
         leaf.distinguished_name.push(DnType::CommonName, "berth test registry");
         let cert = leaf.signed_by(&key, &issuer).map_err(io::Error::other)?;
 

@@ -6,6 +6,8 @@ mod deb;
 mod rpm;
 mod tree;
 
+pub use rpm::tool as rpm_tool;
+
 use crate::{Result, install, quickstart, run, workspace};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -126,6 +128,20 @@ pub fn build(kinds: &[Kind], bin: &Path, effort: Effort, out: &Path) -> Result<V
     });
     let _ = std::fs::remove_dir_all(&work);
     made
+}
+
+/// Makes the first release's deb and rpm in `dir` a second time, elsewhere. Error: their bytes differ.
+pub fn same_again(dir: &Path, bin: &Path) -> Result {
+    let again = dir.join("again");
+    let made = build(&[Kind::Deb, Kind::Rpm], bin, Effort { release: 1, fast: true }, &again)?;
+    for path in &made {
+        let first = dir.join(path.file_name().unwrap_or_default());
+        let read = |path: &Path| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+        if read(&first)? != read(path)? {
+            return Err(format!("{} and {} differ", first.display(), path.display()));
+        }
+    }
+    std::fs::remove_dir_all(&again).map_err(|e| format!("{}: {e}", again.display()))
 }
 
 fn version() -> Result<String> {

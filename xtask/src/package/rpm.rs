@@ -19,6 +19,23 @@ pub fn build(tree: &Tree, about: &About) -> Result<PathBuf> {
     made
 }
 
+/// An rpm with its libraries and its configuration in `dir`, for a machine of another distribution.
+pub fn tool(dir: &Path) -> Result {
+    install::packages(&[("rpm", "rpm")])?;
+    let lib = dir.join("lib");
+    fs::create_dir_all(&lib).map_err(|e| format!("{}: {e}", lib.display()))?;
+    let copy = |from: &str, to: &Path| run::plain(Command::new("cp").args(["-rL", from]).arg(to));
+    copy("/usr/bin/rpm", &dir.join("rpm"))?;
+    copy("/usr/lib/rpm", &dir.join("config"))?;
+    let text = run::captured(Command::new("ldd").arg("/usr/bin/rpm"))?;
+    let libraries = text.lines().filter_map(|line| line.split_once(" => ")?.1.split(' ').next());
+    // The C library is the machine's own: it must fit its loader.
+    let own = |path: &&str| {
+        !["/libc.so", "/libm.so", "/libdl.so", "/libpthread.so", "/librt.so"].iter().any(|l| path.contains(l))
+    };
+    libraries.filter(own).try_for_each(|library| copy(library, &lib))
+}
+
 fn build_in(tree: &Tree, about: &About, work: &Path) -> Result<PathBuf> {
     let template = workspace::root().join("packaging/rpm.spec");
     let text = fs::read_to_string(&template).map_err(|e| format!("{}: {e}", template.display()))?;

@@ -8,6 +8,7 @@ use std::process::Command;
 /// Where the programs lie: `berth` finds its siblings beside itself, whatever name it was called by.
 pub const PROGRAMS: &str = "usr/libexec/berth";
 const DOC: &str = "usr/share/doc/berth";
+const MANUAL: &str = "usr/share/man/man1";
 const UNIT: &str = "usr/lib/systemd/system/berth.service";
 /// How the unit of a host install names the program.
 const UNIT_PROGRAM: &str = "/opt/berth/current/berth";
@@ -58,6 +59,7 @@ pub fn make(root: &Path, bin: &Path) -> Result<Tree> {
     tree.write(&format!("{DOC}/third-party.txt"), &third_party()?, Role::Documentation)?;
     tree.compress(&workspace::root().join("CHANGELOG.md"), &format!("{DOC}/changelog.gz"))?;
     tree.completions()?;
+    tree.manual()?;
     Ok(tree)
 }
 
@@ -132,6 +134,23 @@ impl Tree {
             self.write(place, &text, Role::Plain)?;
         }
         Ok(())
+    }
+
+    /// Pages of all commands, written by the program itself, in the order of their names.
+    fn manual(&mut self) -> Result {
+        let pages = self.root.with_extension("man");
+        let program = self.root.join(PROGRAMS).join("berth");
+        let packed = run::captured(Command::new(program).arg("man").arg(&pages)).and_then(|_| {
+            let listed = fs::read_dir(&pages).map_err(|e| format!("{}: {e}", pages.display()))?;
+            let mut paths: Vec<PathBuf> = listed.flatten().map(|entry| entry.path()).collect();
+            paths.sort_unstable();
+            paths.iter().try_for_each(|page| {
+                let name = page.file_name().unwrap_or_default().to_string_lossy();
+                self.compress(page, &format!("{MANUAL}/{name}.gz"))
+            })
+        });
+        let _ = fs::remove_dir_all(&pages);
+        packed
     }
 
     /// Gives every file and directory this time.

@@ -4,6 +4,7 @@ use super::Tier;
 use super::binaries::{self, TestBinary};
 use super::node::Environment;
 use crate::{Result, install, programs, run, tools, workspace};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the harness, the kubelet and kube-proxy call.
@@ -37,10 +38,28 @@ pub fn tier(tier: &mut Tier) {
     }
 }
 
-/// The test programs, and where the product's programs lie, with the registry beside them.
-fn built() -> Result<(Vec<TestBinary>, (&'static str, std::path::PathBuf))> {
-    let dir = programs::build()?;
+/// Runs the one case that compares costs, on the programs in `dir`.
+pub fn costs(dir: PathBuf, pods: Option<&str>) -> Result {
+    install::packages(&PACKAGES)?;
+    place_registry(&dir)?;
+    let list = binaries::compile(&CHOICE)?;
+    let compare = list.iter().find(|binary| binary.name.ends_with("compare")).ok_or("no test program compare")?;
+    let mut command = Command::new(&compare.path);
+    command.arg("costs").current_dir(&compare.dir).env("BERTH_BIN_DIR", &dir);
+    for (_, variable, make) in tools::FAMILIES {
+        command.env(variable, make()?);
+    }
+    run::plain(command.envs(pods.map(|pods| ("BERTH_COSTS_PODS", pods))))
+}
+
+fn place_registry(dir: &Path) -> Result {
     run::plain(workspace::cargo().args(["build", "--quiet", "--package", REGISTRY]))?;
-    programs::place(&workspace::target_dir().join("debug").join(REGISTRY), &dir)?;
+    programs::place(&workspace::target_dir().join("debug").join(REGISTRY), dir)
+}
+
+/// The test programs, and where the product's programs lie, with the registry beside them.
+fn built() -> Result<(Vec<TestBinary>, (&'static str, PathBuf))> {
+    let dir = programs::build()?;
+    place_registry(&dir)?;
     Ok((binaries::compile(&CHOICE)?, ("BERTH_BIN_DIR", dir)))
 }

@@ -5,6 +5,7 @@ use super::Tier;
 use super::binaries::{self, TestBinary};
 use super::node::{self, GUEST_PREFIX};
 use crate::cache::Key;
+use crate::package::{self, Effort, Kind};
 use crate::{Result, cache, install, programs, run, tools, workspace};
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,6 +52,11 @@ pub fn tier(tier: &mut Tier) {
     let kubernetes = tier.prepare("Kubernetes", tools::kubernetes);
     let (Some((list, mut environment)), Some(kubernetes)) = (built, kubernetes) else { return };
     environment.push(("BERTH_KUBERNETES", kubernetes));
+    let Some(packages) = tier.prepare("packages", || packages(&environment)) else { return };
+    tier.check("packages are the same, byte for byte, when they are made again", || {
+        package::same_again(&packages, node::programs_dir(&environment)?)
+    });
+    environment.push(("BERTH_PACKAGES", packages));
     tier.check("the quickstart in the guest", || {
         let dir = node::programs_dir(&environment)?.display();
         let script = format!("{}exec '{dir}/{}' --bin '{dir}'\n", prelude(&environment), programs::QUICKSTART);
@@ -66,6 +72,30 @@ pub fn tier(tier: &mut Tier) {
         let script = tests_script(&labelled, &environment);
         binaries::count(|line| guest.boot("selinux", &script, &SELINUX_BOOT, line))
     });
+}
+
+/// Runs the test programs that bear one of these names, in one boot: for who works on them.
+pub fn only(names: &[String]) -> Result {
+    let guest = Guest::made()?;
+    let mut choice = node::CHOICE.to_vec();
+    choice.extend(names.iter().flat_map(|name| ["--test", name]));
+    let (list, mut environment) = node::built_of(&choice)?;
+    environment.push(("BERTH_KUBERNETES", tools::kubernetes()?));
+    environment.push(("BERTH_PACKAGES", packages(&environment)?));
+    let selinux = list.iter().all(|binary| binary.name.ends_with(SELINUX_TESTS));
+    let arguments: &[&str] = if selinux { &SELINUX_BOOT } else { &[] };
+    guest.boot("only", &tests_script(&list, &environment), arguments, &mut |_| ())
+}
+
+/// A directory with two releases of both packages, and an rpm that runs in the guest.
+fn packages(environment: &node::Environment) -> Result<PathBuf> {
+    let (bin, out) = (node::programs_dir(environment)?, workspace::target_dir().join("package-tests"));
+    let _ = fs::remove_dir_all(&out);
+    for release in [1, 2] {
+        package::build(&[Kind::Deb, Kind::Rpm], bin, Effort { release, fast: true }, &out)?;
+    }
+    package::rpm_tool(&out.join("rpm-tool"))?;
+    Ok(out)
 }
 
 /// How a job begins. What it needs of the host is mounted at its own path, read-only, so that every path means the same on

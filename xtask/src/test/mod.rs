@@ -8,6 +8,9 @@ mod node;
 mod statics;
 mod unit;
 
+pub use cluster::costs;
+pub use guest::only as guest_only;
+
 use crate::{Result, run};
 use std::time::{Duration, Instant};
 

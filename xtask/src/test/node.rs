@@ -57,11 +57,16 @@ pub fn programs_dir(environment: &Environment) -> Result<&PathBuf> {
 
 /// The compiled node tests, and their environment.
 pub fn built() -> Result<(Vec<TestBinary>, Environment)> {
+    built_of(&CHOICE)
+}
+
+/// The same for some of the test programs.
+pub fn built_of(choice: &[&str]) -> Result<(Vec<TestBinary>, Environment)> {
     let environment = vec![
         ("BERTH_BIN_DIR", programs::build()?),
         ("BERTH_CRICTL", tools::crictl()?),
         ("BERTH_CNI", tools::cni()?),
         ("BERTH_PROMETHEUS", tools::prometheus()?),
     ];
-    Ok((binaries::compile(&CHOICE)?, environment))
+    Ok((binaries::compile(choice)?, environment))
 }

@@ -4,10 +4,10 @@ use berth_test_registry::{Compression, Entry, ImageBuilder, Layer, Registry};
 
 const BUSYBOX: &str = "/bin/busybox";
 /// What scripts of the tests call.
-const APPLETS: [&str; 38] = [
+const APPLETS: [&str; 39] = [
     "sh", "cat", "ls", "id", "sleep", "echo", "env", "mount", "umount", "mkdir", "touch", "rm", "ln", "test", "stat",
     "mknod", "chown", "chmod", "ps", "kill", "true", "false", "seq", "dd", "head", "tail", "wc", "grep", "readlink",
-    "hostname", "sed", "cp", "mv", "find", "ip", "wget", "nc", "cut",
+    "hostname", "sed", "cp", "mv", "find", "ip", "wget", "nc", "cut", "httpd",
 ];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\nlow:x:1001:1002::/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nweb:x:1000:\nlow:x:1002:\nextra:x:2000:web\nmore:x:2001:web,low\n";

@@ -27,6 +27,18 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts all but kube-proxy, and waits until the API server is ready.
     pub fn start(space: &NodeSpace, node: &impl Diagnose) -> Self {
+        let mut plane = Self::start_api(space, node);
+        let accounts = service_account_key(&plane.dir);
+        let manager = plane.controller_manager(&accounts);
+        plane.services.push(Service::start(space, manager));
+        let scheduler = plane.kubeconfig("scheduler", "system:kube-scheduler", "");
+        let recipe = three_kubeconfigs(Recipe::new("scheduler", programs::kubernetes("kube-scheduler")), &scheduler);
+        plane.services.push(Service::start(space, recipe.flag("leader-elect", false)));
+        plane
+    }
+
+    /// Starts etcd and the API server alone, and waits until it is ready: objects stay as clients write them.
+    pub fn start_api(space: &NodeSpace, node: &impl Diagnose) -> Self {
         let dir = space.base().join("pki");
         let authority = Authority::new(&dir, "ca");
         let mut plane = Self { services: Vec::new(), dir, authority };
@@ -41,11 +53,6 @@ impl ControlPlane {
             let output = kubectl.arg("--kubeconfig").arg(&admin).args(["get", "--raw", "/readyz"]).output().unwrap();
             if output.stdout == b"ok" { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
         });
-        let manager = plane.controller_manager(&accounts);
-        plane.services.push(Service::start(space, manager));
-        let scheduler = plane.kubeconfig("scheduler", "system:kube-scheduler", "");
-        let recipe = three_kubeconfigs(Recipe::new("scheduler", programs::kubernetes("kube-scheduler")), &scheduler);
-        plane.services.push(Service::start(space, recipe.flag("leader-elect", false)));
         plane
     }
 

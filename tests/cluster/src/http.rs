@@ -1,4 +1,4 @@
-//! One GET on plain HTTP from inside a node. Owns: that much of HTTP/1.0 and no more. Must not: follow, retry or keep a connection.
+//! One request on plain HTTP from inside a node. Owns: that much of HTTP/1.0 and no more. Must not: follow, retry or keep a connection.
 use crate::space::NodeSpace;
 use serde_json::Value;
 use std::io::{self, Read, Write};
@@ -9,10 +9,29 @@ const READ_LIMIT: Duration = Duration::from_secs(20);
 
 /// Status and body. Errors: nobody answers.
 pub fn get(space: &NodeSpace, address: &str, path: &str) -> io::Result<(u16, String)> {
+    exchange(space, address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))
+}
+
+/// Sends a body, such as `("PATCH", "application/merge-patch+json")`. Status and body of the answer. Errors: nobody answers.
+pub fn send(
+    space: &NodeSpace,
+    address: &str,
+    (method, kind): (&str, &str),
+    path: &str,
+    body: &Value,
+) -> io::Result<(u16, String)> {
+    let body = body.to_string();
+    let length = body.len();
+    let head =
+        format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: {kind}\r\nContent-Length: {length}");
+    exchange(space, address, &format!("{head}\r\n\r\n{body}"))
+}
+
+fn exchange(space: &NodeSpace, address: &str, request: &str) -> io::Result<(u16, String)> {
     let mut stream = space.connect(address)?;
     stream.set_read_timeout(Some(READ_LIMIT))?;
     // A server answers HTTP/1.0 in one piece and closes.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

@@ -13,6 +13,8 @@ const PACKAGES: [install::Package; 4] =
 const CHOICE: [&str; 2] = ["--package", "berth-cluster-tests"];
 /// Serves the images inside a node, where no test program runs.
 const REGISTRY: &str = "berth-test-registry";
+/// The cluster half.
+const OPERATOR: &str = "berth-operator";
 
 pub fn tier(tier: &mut Tier) {
     let ready = tier.prepare("root and packages", || {
@@ -41,7 +43,7 @@ pub fn tier(tier: &mut Tier) {
 /// Runs the one case that compares costs, on the programs in `dir`.
 pub fn costs(dir: PathBuf, pods: Option<&str>) -> Result {
     install::packages(&PACKAGES)?;
-    place_registry(&dir)?;
+    place(REGISTRY, &dir)?;
     let list = binaries::compile(&CHOICE)?;
     let compare = list.iter().find(|binary| binary.name.ends_with("compare")).ok_or("no test program compare")?;
     let mut command = Command::new(&compare.path);
@@ -52,14 +54,15 @@ pub fn costs(dir: PathBuf, pods: Option<&str>) -> Result {
     run::plain(command.envs(pods.map(|pods| ("BERTH_COSTS_PODS", pods))))
 }
 
-fn place_registry(dir: &Path) -> Result {
-    run::plain(workspace::cargo().args(["build", "--quiet", "--package", REGISTRY]))?;
-    programs::place(&workspace::target_dir().join("debug").join(REGISTRY), dir)
+fn place(program: &str, dir: &Path) -> Result {
+    run::plain(workspace::cargo().args(["build", "--quiet", "--package", program]))?;
+    programs::place(&workspace::target_dir().join("debug").join(program), dir)
 }
 
 /// The test programs, and where the product's programs lie, with the registry beside them.
 fn built() -> Result<(Vec<TestBinary>, (&'static str, PathBuf))> {
     let dir = programs::build()?;
-    place_registry(&dir)?;
+    place(REGISTRY, &dir)?;
+    place(OPERATOR, &dir)?;
     Ok((binaries::compile(&CHOICE)?, ("BERTH_BIN_DIR", dir)))
 }

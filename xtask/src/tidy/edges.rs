@@ -161,7 +161,10 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("tonic-prost-build", &["berth-proto"]),
     ("protox", &["berth-proto"]),
     ("kube", &["berth-crds", "berth-agent", "berth-operator"]),
-    ("serde_yaml", &["berth-crds", "berth-adopt", "berth", "berth-quickstart", "berth-node-tests"]),
+    (
+        "serde_yaml",
+        &["berth-crds", "berth-adopt", "berth", "berth-quickstart", "berth-node-tests", "berth-cluster-tests"],
+    ),
     ("libc", &["berth-sys", "berth-monitor", "berth-init"]),
 ];
 

@@ -1,0 +1,32 @@
+//! The definitions of our kinds and the operator, on a real API server. Nodes are objects; what an agent would report of each is written by
+//! `operator/reporters.rs`.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A case fails by panicking.
+
+#[path = "operator/api.rs"]
+mod api;
+#[path = "operator/definitions.rs"]
+mod definitions;
+#[path = "operator/documents.rs"]
+mod documents;
+#[path = "operator/policies.rs"]
+mod policies;
+#[path = "operator/reporters.rs"]
+mod reporters;
+#[path = "operator/rollouts.rs"]
+mod rollouts;
+
+use api::Api;
+use berth_cluster_tests::suite::{self, Case};
+
+const CASES: &[Case<Api>] = &[
+    Case::new("corpus", documents::corpus),
+    Case::new("defaults", definitions::defaults),
+    Case::new("revisions_never_change", definitions::revisions),
+    Case::new("one_runtime_node_for_a_node", definitions::nodes),
+    Case::alone("fifty_nodes_in_waves_a_way_back_and_a_dead_leader", rollouts::fleet),
+];
+
+fn main() {
+    berth_cluster_tests::dispatch();
+    suite::main(CASES, Api::start, Api::finish);
+}

@@ -1,0 +1,140 @@
+//! Fifty nodes: taken over in waves within the budget, a revision that breaks nodes comes back by itself and is remembered, a leader that is
+//! killed in mid-rollout is followed by the other replica, which does nothing twice.
+use crate::api::{Api, GROUP};
+use crate::documents::object;
+use crate::policies;
+use crate::reporters::{IMPOSSIBLE, Reporters, timestamp};
+use berth_cluster_tests::service::Service;
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const NODES: usize = 50;
+const BUDGET: usize = 10;
+
+pub fn fleet(api: &Api) {
+    api.kubectl().run(&["create", "namespace", "berth-system"]);
+    (0..NODES).for_each(|i| node(api, &format!("sim-{i:02}")));
+    let mut operators = vec![api.operator("op-a", 8081), api.operator("op-b", 8082)];
+    let reporters = Reporters::default();
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(|| reporters.run(api));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let first = taken_over(api, &reporters);
+            policies::reach_everybody(api, NODES);
+            comes_back(api, &reporters, &first);
+            survives_its_leader(api, &reporters, &mut operators);
+        }));
+        reporters.stop.store(true, Ordering::Relaxed);
+        outcome
+    });
+    let ends: Vec<_> = operators.into_iter().map(|operator| operator.stop(Duration::from_secs(15))).collect();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+    for ended in ends {
+        assert!(ended.success(), "the operator ends on SIGTERM with {ended}");
+    }
+    let lease = api.kubectl().json(&["get", "lease", "berth-operator", "-n", "berth-system"]);
+    assert!(lease["spec"]["holderIdentity"].as_str().is_none_or(str::is_empty), "it was given back: {lease}");
+}
+
+fn node(api: &Api, name: &str) {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/os": "linux"}}});
+    api.post("/api/v1/nodes", &node).unwrap();
+    let ready = json!({"type": "Ready", "status": "True", "reason": "Simulated", "message": "", "lastTransitionTime": timestamp(),
+        "lastHeartbeatTime": timestamp()});
+    api.patch(&format!("/api/v1/nodes/{name}/status"), &json!({"status": {"conditions": [ready]}})).unwrap();
+}
+
+fn config(api: &Api) -> Value {
+    api.get(&format!("{GROUP}/runtimeconfigs/fleet")).unwrap()
+}
+
+fn set(api: &Api, spec: &Value) {
+    api.patch(&format!("{GROUP}/runtimeconfigs/fleet"), &json!({ "spec": spec })).unwrap();
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    object["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind).unwrap_or(&Value::Null)
+}
+
+/// Waits until the present generation is on all nodes; its revision.
+fn complete(api: &Api) -> String {
+    api.wait("the rollout is complete", || {
+        let config = config(api);
+        let ready = condition(&config, "Ready");
+        let done = ready["status"] == "True" && ready["observedGeneration"] == config["metadata"]["generation"];
+        let good = config["status"]["lastKnownGood"] == config["status"]["targetRevision"]
+            && config["status"]["summary"] == format!("{NODES}/{NODES}");
+        if done && good {
+            Ok(config["status"]["targetRevision"].as_str().unwrap().to_owned())
+        } else {
+            Err(config["status"].to_string())
+        }
+    })
+}
+
+fn taken_over(api: &Api, reporters: &Reporters) -> String {
+    let spec = json!({"nodeSelector": {}, "runtime": {"pidsLimit": 100}, "rollout": {"waves": [1, "20%", "100%"],
+        "maxUnavailable": "20%", "maxInFlight": BUDGET, "soak": {"canary": "1s", "wave": "0s"}}});
+    api.post(&format!("{GROUP}/runtimeconfigs"), &object("RuntimeConfig", "fleet", &spec)).unwrap();
+    let revision = complete(api);
+    let seen = reporters.seen.lock().unwrap();
+    assert!(seen.cordoned > 1 && seen.cordoned <= BUDGET, "{} nodes were cordoned at once", seen.cordoned);
+    assert!(seen.without_grant.is_empty(), "granted before they were cordoned: {:?}", seen.without_grant);
+    assert_eq!(seen.tried[&revision].len(), NODES);
+    drop(seen);
+    api.wait("every node is schedulable again", || {
+        let nodes = api.get("/api/v1/nodes")?;
+        let cordoned = nodes["items"].as_array().unwrap().iter().filter(|n| n["spec"]["unschedulable"] == true).count();
+        if cordoned == 0 { Ok(()) } else { Err(format!("{cordoned} are cordoned")) }
+    });
+    revision
+}
+
+fn comes_back(api: &Api, reporters: &Reporters, good: &str) {
+    set(api, &json!({"runtime": {"pidsLimit": IMPOSSIBLE}}));
+    let config = api.wait("the rollout came back", || {
+        let config = config(api);
+        let back = condition(&config, "RolledBack")["status"] == "True"
+            && condition(&config, "Progressing")["status"] == "False";
+        if back { Ok(config) } else { Err(config["status"].to_string()) }
+    });
+    let bad = config["status"]["targetRevision"].as_str().unwrap();
+    assert_eq!(config["status"]["lastKnownGood"], good);
+    let why = condition(&config, "Ready")["message"].as_str().unwrap();
+    assert!(why.contains("sim-") && why.contains("pids.max"), "{why}");
+    assert_eq!(reporters.seen.lock().unwrap().tried[bad].len(), 1, "the canary alone met it");
+    let revision = api.get(&format!("{GROUP}/runtimerevisions/{bad}")).unwrap();
+    assert_eq!(revision["status"]["verdict"], "Bad");
+    let nodes = api.get(&format!("{GROUP}/runtimenodes")).unwrap();
+    for node in nodes["items"].as_array().unwrap() {
+        assert_eq!(
+            (&node["spec"]["desiredRevision"], &node["status"]["currentRevision"]),
+            (&json!(good), &json!(good))
+        );
+    }
+}
+
+fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Service>) {
+    set(api, &json!({"runtime": {"pidsLimit": 200}}));
+    let target = api.wait("some nodes have it, and some do not", || {
+        let status = config(api)["status"].clone();
+        let updated = status["nodes"]["updated"].as_u64().unwrap_or(0);
+        if (1..NODES as u64).contains(&updated) {
+            Ok(status["targetRevision"].as_str().unwrap().to_owned())
+        } else {
+            Err(status.to_string())
+        }
+    });
+    let lease = api.kubectl().json(&["get", "lease", "berth-operator", "-n", "berth-system"]);
+    let leader = lease["spec"]["holderIdentity"].as_str().unwrap();
+    let index = operators.iter().position(|operator| operator.recipe().name == leader).unwrap();
+    operators.remove(index).kill();
+    assert_eq!(complete(api), target);
+    let seen = reporters.seen.lock().unwrap();
+    assert_eq!(seen.tried[&target].len(), NODES);
+    let twice: Vec<_> = seen.tried[&target].iter().filter(|(_, times)| **times != 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}

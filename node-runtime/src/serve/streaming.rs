@@ -37,6 +37,8 @@ pub struct Streaming {
 #[derive(Default)]
 struct State {
     running: Option<Running>,
+    /// Processes that serve their last sessions.
+    retired: Vec<Running>,
     /// Settings that no process could be started with, and since when that is known.
     refused: Option<(Settings, Instant)>,
 }
@@ -69,12 +71,15 @@ impl Streaming {
 
     /// Hangs up, as the daemon's end does, and waits for the process of a daemon without pods to end.
     pub async fn stop(&self) {
-        let Some(Running { process, conversation, .. }) = self.state.lock().await.running.take() else { return };
-        conversation.abort();
-        if tokio::time::timeout(STOP_LIMIT, process.ended()).await.is_err() {
-            tracing::warn!(pid = process.pid, "the streaming process of a daemon without pods is killed");
-            process.kill();
-            process.ended().await;
+        let mut state = self.state.lock().await;
+        let all: Vec<Running> = state.running.take().into_iter().chain(state.retired.drain(..)).collect();
+        all.iter().for_each(|one| one.conversation.abort());
+        for Running { process, .. } in all {
+            if tokio::time::timeout(STOP_LIMIT, process.ended()).await.is_err() {
+                tracing::warn!(pid = process.pid, "the streaming process of a daemon without pods is killed");
+                process.kill();
+                process.ended().await;
+            }
         }
     }
 
@@ -110,25 +115,29 @@ impl Streaming {
 
     /// Puts a process with the wanted settings in the place of the running one. On an error the running one stays, or one with its settings
     /// is started again where the port had to be given up.
-    async fn renew(&self, running: &mut Option<Running>, wanted: &Settings) -> Result<()> {
-        let Some(former) = running.take_if(|r| !r.process.lives() || r.excludes(wanted)) else {
+    async fn renew(&self, state: &mut State, wanted: &Settings) -> Result<()> {
+        state.retired.retain(|one| one.process.lives());
+        let Some(former) = state.running.take_if(|r| !r.process.lives() || r.excludes(wanted)) else {
             let started = self.start(wanted).await?;
-            if let Some(former) = running.replace(started) {
-                retire(former);
+            if let Some(former) = state.running.replace(started) {
+                retire(&former);
+                state.retired.push(former);
             }
             return Ok(());
         };
         tracing::info!(pid = former.process.pid, "the streaming process ends with its last session, for another one");
         former.conversation.abort();
+        let settings = former.settings.clone();
+        state.retired.push(former);
         match self.start(wanted).await {
             Ok(started) => {
-                *running = Some(started);
+                state.running = Some(started);
                 Ok(())
             }
-            Err(e) if alike(&former.settings, wanted) => Err(e),
+            Err(e) if alike(&settings, wanted) => Err(e),
             Err(e) => {
-                match self.start(&former.settings).await {
-                    Ok(again) => *running = Some(again),
+                match self.start(&settings).await {
+                    Ok(again) => state.running = Some(again),
                     Err(e) => tracing::error!(error = %e, "nor does it start with the former settings"),
                 }
                 Err(e)
@@ -138,11 +147,12 @@ impl Streaming {
 }
 
 /// Leaves a process whose settings are the former ones to its sessions. URLs that were given out lead to it until they expire.
-fn retire(former: Running) {
-    let Running { settings, process, conversation, .. } = former;
-    tracing::info!(pid = process.pid, "the streaming process ends with its last session: its settings have changed");
+fn retire(former: &Running) {
+    let pid = former.process.pid;
+    tracing::info!(pid, "the streaming process ends with its last session: its settings have changed");
+    let (conversation, seconds) = (former.conversation.clone(), former.settings.token_seconds);
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(settings.token_seconds)).await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
         conversation.abort();
     });
 }
@@ -162,7 +172,7 @@ impl StreamingUrl for Streaming {
     async fn base(&self) -> Result<String> {
         let wanted = self.engine.settings().streaming.clone();
         let mut state = self.state.lock().await;
-        let State { running, refused } = &mut *state;
+        let State { running, refused, .. } = &mut *state;
         if let Some(running) = running.as_ref().filter(|r| r.process.lives()) {
             if alike(&running.settings, &wanted) {
                 if refused.take().is_some() {
@@ -174,14 +184,14 @@ impl StreamingUrl for Streaming {
                 return Ok(running.base.clone());
             }
         }
-        let failed = self.renew(running, &wanted).await.err();
+        let failed = self.renew(&mut state, &wanted).await.err();
         let problem = failed.as_ref().map(|e| e.message().to_owned());
         if let Some(problem) = &problem {
             tracing::error!(field = FIELD, problem, "a setting cannot be applied");
         }
-        *refused = problem.as_ref().map(|_| (wanted, Instant::now()));
+        state.refused = problem.as_ref().map(|_| (wanted, Instant::now()));
         self.engine.standing().report(FIELD, problem);
-        match (running.as_ref(), failed) {
+        match (state.running.as_ref(), failed) {
             // Sessions are served as before when the settings are bad.
             (Some(running), _) => Ok(running.base.clone()),
             (None, failed) => Err(failed.unwrap_or_else(|| Error::internal("there is no streaming process"))),

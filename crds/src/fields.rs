@@ -6,6 +6,7 @@
 //! fails the test below.
 //! Must not: do I/O, describe fields (their doc comments do).
 use crate::merge::Layer;
+use crate::profile::DefaultProfiles;
 use crate::registry::{Credentials, Proxy, Transfer};
 use crate::rollout::{Adopt, Drain, Rollout, Soak};
 use crate::runtime_config::{Cni, Limits, Metrics, Network, Runtime, RuntimeConfig, RuntimeConfigSpec, Streaming};
@@ -159,12 +160,18 @@ macro_rules! rows {
 
 rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state node_selector priority rollout adopt runtime credentials proxy transfer network metrics images];
     list registries "registries" Live Is("[]");
+    list profiles "profiles" NewContainers Is("[]");
 }
 
-rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [version limits streaming storage];
+rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [version default_profiles limits streaming storage];
     scalar log_level "logLevel" Live Is("\"Info\"");
     scalar pids_limit "pidsLimit" NewContainers Words("no limit");
     scalar cgroup_manager "cgroupManager" DaemonRestart Words("Systemd where systemd is pid 1 of a cgroup v2 node, else Cgroupfs");
+}
+
+rows! { DEFAULT_PROFILES: DefaultProfiles at "spec.runtime.defaultProfiles" = [runtime.default_profiles], inside [];
+    scalar seccomp "seccomp" NewContainers Words("the runtime's own profile");
+    scalar app_armor "appArmor" NewContainers Words("the runtime's own profile, berth-default");
 }
 
 rows! { LIMITS: Limits at "spec.runtime.limits" = [runtime.limits], inside [];
@@ -284,9 +291,24 @@ static CLUSTER: [&[Field]; 6] = [STATE, VERSION, ADOPT, ROLLOUT, SOAK, DRAIN];
 
 /// All fields that a node follows by itself, in the order of the documents.
 pub fn fields() -> impl Iterator<Item = &'static Field> {
-    [SPEC, RUNTIME, LIMITS, STREAMING, STORAGE, GC, CREDENTIALS, PROXY, TRANSFER, NETWORK, CNI, METRICS, IMAGES]
-        .into_iter()
-        .flatten()
+    [
+        SPEC,
+        RUNTIME,
+        DEFAULT_PROFILES,
+        LIMITS,
+        STREAMING,
+        STORAGE,
+        GC,
+        CREDENTIALS,
+        PROXY,
+        TRANSFER,
+        NETWORK,
+        CNI,
+        METRICS,
+        IMAGES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// All fields: those of a node, then those that only a cluster follows.

@@ -18,6 +18,7 @@ mod fields;
 mod image_policy;
 mod merge;
 mod metadata;
+mod profile;
 mod redact;
 mod registry;
 mod rollout;
@@ -42,6 +43,7 @@ pub use image_policy::{
 };
 pub use merge::{Effective, Merged, merge, merge_keeping};
 pub use metadata::{API_VERSION, ObjectMeta};
+pub use profile::{DefaultProfiles, ProfileSource, ProfileType, SecurityProfile, find_profile};
 pub use redact::{REDACTED, redact};
 pub use registry::{
     Capability, Credentials, Fallback, MirrorCredentials, Proxy, RegistryHost, RegistryMirror, RegistryTls, Transfer,

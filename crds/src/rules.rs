@@ -2,6 +2,7 @@
 //! where it is not plain, the remedy.
 //! Must not: look at the node; a document is good or bad everywhere alike.
 use crate::image_policy::ImagePolicy;
+use crate::profile::check_profiles;
 use crate::registry::{check_credentials, check_proxy, check_registries, check_transfer};
 use crate::rollout;
 use crate::runtime_config::{Cni, IpFamily, Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
@@ -32,6 +33,7 @@ pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
     check_credentials(&spec.credentials)?;
     check_proxy(&spec.proxy)?;
     check_transfer(&spec.transfer)?;
+    check_profiles(&spec.profiles, &spec.runtime.default_profiles)?;
     network(&spec.network)?;
     metrics(&spec.metrics)
 }

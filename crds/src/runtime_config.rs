@@ -1,5 +1,6 @@
 //! RuntimeConfig: how nodes run containers.
 use crate::metadata::ObjectMeta;
+use crate::profile::{DefaultProfiles, SecurityProfile};
 use crate::registry::{Credentials, Proxy, RegistryHost, Transfer};
 use crate::rollout::{Adopt, Rollout};
 use crate::selector::LabelSelector;
@@ -89,6 +90,9 @@ pub struct RuntimeConfigSpec {
     /// How image content is fetched.
     #[serde(default)]
     pub transfer: Transfer,
+    /// Seccomp and AppArmor profiles for pods, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<SecurityProfile>,
     /// The pod network.
     #[serde(default)]
     pub network: Network,
@@ -125,6 +129,9 @@ pub struct Runtime {
     /// Who makes cgroups; unset is systemd where it is pid 1 of a cgroup v2 node, else the daemon itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_manager: Option<CgroupManager>,
+    /// What the profile RuntimeDefault means.
+    #[serde(default)]
+    pub default_profiles: DefaultProfiles,
     /// Limits on images.
     #[serde(default)]
     pub limits: Limits,

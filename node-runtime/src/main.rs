@@ -1,6 +1,7 @@
 //! `berth`: the daemon (`berth serve`) and the node's command line. Parses, then hands over.
 #![forbid(unsafe_code)]
 
+mod accept;
 mod adopt;
 mod cli;
 mod commands;

@@ -10,7 +10,7 @@ type Bound = (&'static str, &'static str, Value);
 /// Bounds of a kind.
 pub(super) fn of(kind: &str) -> Vec<Bound> {
     match kind {
-        "RuntimeConfig" => [runtime_config(), registries(), status()].concat(),
+        "RuntimeConfig" => [runtime_config(), profiles(), registries(), status()].concat(),
         "ImagePolicy" => [image_policy(), conditions()].concat(),
         "RuntimeRevision" => [runtime_revision(), conditions()].concat(),
         _ => [runtime_node(), conditions()].concat(),
@@ -27,7 +27,11 @@ fn entries(most: u64, paths: &[&'static str]) -> Vec<Bound> {
 
 /// A list whose entries are merged by a key, as server-side apply wants it.
 fn keyed(path: &'static str, key: &str) -> Vec<Bound> {
-    vec![(path, "x-kubernetes-list-type", json!("map")), (path, "x-kubernetes-list-map-keys", json!([key]))]
+    keyed_by(path, &[key])
+}
+
+fn keyed_by(path: &'static str, keys: &[&str]) -> Vec<Bound> {
+    vec![(path, "x-kubernetes-list-type", json!("map")), (path, "x-kubernetes-list-map-keys", json!(keys))]
 }
 
 fn conditions() -> Vec<Bound> {
@@ -98,6 +102,21 @@ fn runtime_config() -> Vec<Bound> {
     let shares =
         ["spec.rollout.waves[]", "spec.rollout.maxUnavailable", "spec.rollout.maxInFlight", "spec.rollout.maxFailures"];
     bounds.extend(lengths(8, &shares));
+    bounds
+}
+
+fn profiles() -> Vec<Bound> {
+    let (names, text) = (
+        ["spec.profiles[].name", "spec.runtime.defaultProfiles.seccomp", "spec.runtime.defaultProfiles.appArmor"],
+        "spec.profiles[].source.inline",
+    );
+    let mut bounds = keyed_by("spec.profiles", &["type", "name"]);
+    bounds.extend(entries(64, &["spec.profiles"]));
+    bounds.extend(lengths(255, &names));
+    bounds.extend(names.map(|name| (name, "minLength", json!(1))));
+    bounds.push((text, "minLength", json!(1)));
+    // Of characters; a node counts bytes.
+    bounds.push((text, "maxLength", json!(262_144)));
     bounds
 }
 

@@ -36,7 +36,7 @@ const fn about(path: &'static str, about: &'static str, rule: &'static str, mess
 /// Rules of a kind.
 pub(super) fn of(kind: &str) -> Vec<Rule> {
     match kind {
-        "RuntimeConfig" => [RUNTIME, STORAGE, NETWORK, REGISTRIES, ROLLOUT].concat(),
+        "RuntimeConfig" => [RUNTIME, PROFILES, STORAGE, NETWORK, REGISTRIES, ROLLOUT].concat(),
         "ImagePolicy" => IMAGE_POLICY.to_vec(),
         "RuntimeRevision" => REVISION.to_vec(),
         _ => NODE.to_vec(),
@@ -71,6 +71,40 @@ const TO_A_DAY: &str = duration!("1s", "1440m");
 const TO_A_DAY_WORDS: &str = "must be a duration from 1s to 1440m, like 90s or 10m";
 const NONE_TO_A_DAY: &str = duration!("0s", "1440m");
 const NONE_TO_A_DAY_WORDS: &str = "must be a duration from 0s to 1440m, like 90s or 10m";
+
+/// A relative path without `.` and `..`.
+macro_rules! seccomp_name {
+    ($name:literal) => {
+        concat!("!(", $name, " + '/').matches('(^|/)[.]{0,2}/')")
+    };
+}
+/// A plain name of an AppArmor profile that is not the runtime's.
+macro_rules! apparmor_name {
+    ($name:literal) => {
+        concat!(
+            $name,
+            ".matches('^[A-Za-z0-9._/@+-]+$') && !",
+            $name,
+            ".contains('//') && !(",
+            $name,
+            " in ['unconfined', 'berth-default'])"
+        )
+    };
+}
+const SECCOMP_WORDS: &str = "must be a relative path without . and .. in it";
+const APPARMOR_WORDS: &str = "must be letters, digits and . _ - / @ +, and neither unconfined nor berth-default";
+
+const PROFILES: &[Rule] = &[
+    about("spec.profiles[]", ".name", concat!("self.type != 'Seccomp' || ", seccomp_name!("self.name")), SECCOMP_WORDS),
+    about(
+        "spec.profiles[]",
+        ".name",
+        concat!("self.type != 'AppArmor' || (", apparmor_name!("self.name"), ")"),
+        APPARMOR_WORDS,
+    ),
+    rule("spec.runtime.defaultProfiles.seccomp", seccomp_name!("self"), SECCOMP_WORDS),
+    rule("spec.runtime.defaultProfiles.appArmor", apparmor_name!("self"), APPARMOR_WORDS),
+];
 
 const RUNTIME: &[Rule] = &[
     rule("spec.priority", "self >= 0 && self <= 1000", "must be 0 to 1000"),

@@ -5,16 +5,19 @@ use super::http::Http;
 use super::logging;
 use super::wire;
 use crate::layout::Layout;
-use berth_engine::Metrics;
+use berth_engine::{Engine, Metrics};
 use berth_images::Images;
 use berth_network::{Bridge, Cni};
 use berth_settings::{Settings, Standing};
 use prometheus::{IntGauge, Opts};
+use std::sync::Arc;
 
 /// What follows the settings.
 pub struct Followers {
     /// The log's level.
     pub log: logging::Handle,
+    /// Loads profiles.
+    pub engine: Arc<Engine>,
     /// The limits of images; the registry client follows by itself.
     pub images: Images,
     /// The built-in network, if it is on.
@@ -81,6 +84,8 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
             }
             let wanted = current.borrow_and_update().clone();
             metrics.follow(&wanted);
+            // Before each container that needs one, too; here for the words.
+            told(&standing, "spec.profiles", followers.engine.load_profiles(&wanted.spec.profiles).await);
             followers.apply(&standing, &in_force, &wanted).await;
             in_force = wanted;
             gauges.set(&standing);

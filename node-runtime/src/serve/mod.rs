@@ -46,7 +46,7 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     let listeners = sockets::bind(layout)?;
     let daemon = wire::build(layout, options).await?;
     daemon.engine.leave_pods_groups().await;
-    daemon.engine.load_profiles().await;
+    daemon.engine.load_default_profile().await;
     daemon.engine.recover().await?;
     daemon.engine.keep_network();
     let http = http::serve(daemon.engine.clone(), &daemon.metrics_wish).await?;

@@ -3,6 +3,7 @@ use super::http::Http;
 use super::live::{self, Followers};
 use super::streaming::Streaming;
 use super::{Options, logging, registry};
+use crate::accept;
 use crate::layout::Layout;
 use crate::registries;
 use anyhow::{Context, Result};
@@ -14,7 +15,6 @@ use berth_oci::monitor::Launcher;
 use berth_registry::Client;
 use berth_settings::{CgroupManager, IpFamily, NetworkMode, Settings, Standing};
 use berth_store::Database;
-use berth_trust::PolicySet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     let documents = options.config.clone().unwrap_or_else(|| layout.etc.clone());
     let place = layout.clone();
     let check = Arc::new(move |settings: &Settings| {
-        check_network(&place, settings).and_then(|()| PolicySet::new(&settings.policies).map(drop))
+        check_network(&place, settings).and_then(|()| accept::everywhere(settings))
     });
     let live = berth_settings::watch(documents.clone(), layout.lib.join("accepted-documents.json"), check)?;
     let standing = Standing::new(live);
@@ -112,7 +112,8 @@ impl Daemon {
             None => Some((http, default_metrics(layout).to_owned())),
         };
         let (images, bridge, cni) = (self.images.clone(), self.bridge.clone(), self.cni.clone());
-        let followers = Followers { log, images, bridge, cni, metrics, layout: layout.clone() };
+        let engine = self.engine.clone();
+        let followers = Followers { log, engine, images, bridge, cni, metrics, layout: layout.clone() };
         live::follow(self.engine.standing().clone(), followers, self.engine.metrics())
             .context("figures of the settings")
     }

@@ -9,7 +9,7 @@ use berth_proto::cri::security_profile::ProfileType;
 use berth_proto::cri::*;
 use daemon::client::refused;
 use daemon::requests::{bind, pod_security, security};
-use daemon::{Node, host, pod, shell};
+use daemon::{Node, eventually, host, pod, shell};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use tokio::sync::{Mutex, MutexGuard};
@@ -151,6 +151,68 @@ async fn guest_apparmor_profiles_of_users() {
     let answer = node.cri().try_create(&id, &config, &sandbox).await;
     refused(answer, Code::FailedPrecondition, &["no-such-profile", "not loaded", "apparmor_parser"]);
     // What runs keeps its profile, so it can only be unloaded afterwards.
+    node.cri().try_remove_pod(&id).await.unwrap();
+    unload(&name);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_apparmor_profiles_are_documents() {
+    let _alone = alone().await;
+    let node = Node::with_tools().await;
+    let (name, other) = (unique("document-"), unique("other-"));
+    let data = node.base().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let spec = |denied: &str, more: &str| {
+        let text =
+            format!("profile {name} flags=(attach_disconnected) {{ file, network, capability, deny {denied}/** w, }}");
+        let head = "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {name: late}\nspec:\n";
+        let entry = format!("  - {{name: {name}, type: AppArmor, source: {{inline: '{text}{more}'}}}}\n");
+        node.document(
+            "60-late.yaml",
+            &format!("{head}  runtime: {{defaultProfiles: {{appArmor: {name}}}}}\n  profiles:\n{entry}"),
+        );
+    };
+    let sandbox = pod(&node, "documents");
+    let id = node.cri().run(&sandbox).await;
+    let asking = |container: &str, kind: ProfileType, reference: &str| {
+        let mut config = shell(&node, container, "sleep 1000");
+        config.mounts.push(bind(&data, "/data"));
+        security(&mut config).apparmor = structured(kind, reference);
+        config
+    };
+    spec("/data", "");
+    eventually("it is loaded", async || loaded(&name).then_some(())).await;
+    for (n, config) in
+        [asking("named", ProfileType::Localhost, &name), asking("default", ProfileType::RuntimeDefault, "")]
+            .iter()
+            .enumerate()
+    {
+        let container = node.cri().launch(&id, config, &sandbox).await;
+        assert_eq!(label(node.cri().pid(&container).await), format!("{name} (enforce)"), "{n}");
+        let (code, text) = node.cri().code(&container, "echo x > /data/file").await;
+        assert!(code != 0 && text.contains("Permission denied"), "{code} {text}");
+        // A changed text counts for what runs, too.
+        spec("/elsewhere", "");
+        eventually("the changed profile", async || {
+            (node.cri().code(&container, "echo x > /data/file").await.0 == 0).then_some(())
+        })
+        .await;
+        spec("/data", "");
+        eventually("the former profile", async || {
+            (node.cri().code(&container, "echo x > /data/file").await.0 != 0).then_some(())
+        })
+        .await;
+    }
+    // A text that brings another profile along could replace one of the node's.
+    spec("/data", &format!(" profile {other} {{ }}"));
+    let told = eventually("a problem", async || {
+        node.info().await.settings_problems.into_iter().find(|p| p.starts_with("spec.profiles:"))
+    })
+    .await;
+    assert!(told.contains(&other) && told.contains("entry of its own") && !loaded(&other), "{told}");
+    let answer = node.cri().try_create(&id, &asking("late", ProfileType::Localhost, &name), &sandbox).await;
+    refused(answer, Code::FailedPrecondition, &[&name, &other]);
     node.cri().try_remove_pod(&id).await.unwrap();
     unload(&name);
     node.finish().await;

@@ -1,5 +1,5 @@
 //! The engine's parts and where things lie. Wiring (the `berth` binary) makes the parts; use cases take them from here.
-use crate::apparmor::DefaultProfile;
+use crate::apparmor::AppArmorProfiles;
 use crate::container::layers::Layers;
 use crate::events::Events;
 use crate::inflight::Inflight;
@@ -86,7 +86,7 @@ pub struct Engine {
     pub(crate) network: Networks,
     pub(crate) launcher: Launcher,
     pub(crate) facts: NodeFacts,
-    pub(crate) default_profile: DefaultProfile,
+    pub(crate) apparmor: AppArmorProfiles,
     pub(crate) apart: OnceLock<Apart>,
     /// Held while a pod chooses its SELinux level.
     pub(crate) levels: Mutex<()>,
@@ -124,7 +124,7 @@ impl Engine {
             network: parts.network,
             launcher: parts.launcher,
             facts: parts.facts,
-            default_profile: DefaultProfile::default(),
+            apparmor: AppArmorProfiles::default(),
             apart: OnceLock::new(),
             levels: Mutex::default(),
             settings: parts.standing.live().current.clone(),

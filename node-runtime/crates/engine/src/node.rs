@@ -46,7 +46,7 @@ impl Engine {
 
     /// A condition of its own, which the kubelet does not judge by: RuntimeReady would keep off the very pods that may mend it.
     fn apparmor_condition(&self) -> Condition {
-        let problem = self.default_profile.problem();
+        let problem = self.apparmor.problem();
         let reason = if problem.is_none() { "" } else { "DefaultProfileNotLoaded" };
         Condition { kind: "AppArmorReady", ok: problem.is_none(), reason, message: problem.unwrap_or_default() }
     }

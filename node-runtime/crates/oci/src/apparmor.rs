@@ -1,13 +1,13 @@
 //! AppArmor on the node: which profiles the kernel has, and the runtime's default profile.
 //!
-//! Owns: the default profile's text, and loading it through `apparmor_parser(8)`, which is on the closed list of programs that
+//! Owns: the default profile's text, and loading profiles through `apparmor_parser(8)`, which is on the closed list of programs that
 //! the daemon executes, under a time limit. Must not: decide which profile a container gets (`spec::confine`).
 //!
 //! The default profile denies what the peers' default profiles deny (containerd contrib/apparmor/template.go, moby
 //! profiles/apparmor/template.go): mounts, writes to the kernel's knobs below /proc and /sys, signals to and traces of processes
 //! with another label. It is a profile on top of capabilities, seccomp and masked paths, not in their place.
 use crate::spec::DEFAULT_APPARMOR;
-use berth_model::{Error, ErrorKind, Result, ResultExt};
+use berth_model::{Error, ErrorKind, Result};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -44,35 +44,66 @@ fn lists(list: &str, name: &str) -> bool {
 /// Compiles the default profile and loads it, in the place of what has its name.
 /// Errors: `FailedPrecondition` with the parser's words, or saying that there is none.
 pub async fn load_default() -> Result<()> {
-    let Some(parser) = PARSERS.into_iter().find(|path| Path::new(path).exists()) else {
-        return refuse("apparmor_parser is not installed; install the package apparmor");
-    };
     let text = profile(own_label().as_deref(), Path::new(ABI).exists());
-    let mut command = tokio::process::Command::new(parser);
-    command.args(["--replace", "--skip-cache", "--quiet"]).env_clear().kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let run = async {
-        let mut child = command.spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A parser that ends early says why on stderr.
-            let _ = stdin.write_all(text.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    let output = match tokio::time::timeout(LOAD_LIMIT, run).await {
-        Ok(output) => output.context(|| parser)?,
-        Err(_) => return refuse(&format!("{parser} did not end within {} seconds", LOAD_LIMIT.as_secs())),
-    };
-    if output.status.success() {
-        return Ok(());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(MAX_COMPLAINT)]).trim().to_owned();
-    refuse(&format!("{parser} ended with {}: {complaint}", output.status))
+    parse(&LOAD, &text).await.map(drop).map_err(|e| cannot_load(DEFAULT_APPARMOR, &e))
 }
 
-fn refuse(problem: &str) -> Result<()> {
-    let problem = format!("AppArmor profile {DEFAULT_APPARMOR} cannot be loaded: {problem}");
-    Err(Error::new(ErrorKind::FailedPrecondition, problem))
+/// The same with a profile of a document. The text must declare the profile of that name and no other but its children, or it could
+/// replace profiles of the node.
+/// Errors: `FailedPrecondition` with the parser's words, the names that the text declares, or saying that there is no parser.
+pub async fn load(name: &str, text: &str) -> Result<()> {
+    let declared = parse(&["--names"], text).await.map_err(|e| cannot_load(name, &e))?;
+    if let Some(problem) = other_than(name, &declared) {
+        return Err(cannot_load(name, &problem));
+    }
+    parse(&LOAD, text).await.map(drop).map_err(|e| cannot_load(name, &e))
+}
+
+const LOAD: [&str; 3] = ["--replace", "--skip-cache", "--quiet"];
+
+/// Why the names that a text declares, one a line, are not those of one profile.
+fn other_than(name: &str, declared: &str) -> Option<String> {
+    let child = format!("{name}//");
+    let names: Vec<&str> = declared.lines().map(str::trim).filter(|n| !n.is_empty()).collect();
+    if !names.contains(&name) {
+        return Some(format!("its text declares {names:?}, not {name:?}"));
+    }
+    let other = names.iter().find(|n| **n != name && !n.starts_with(&child))?;
+    Some(format!("its text declares {other:?} as well; each profile needs an entry of its own"))
+}
+
+/// Runs the parser with a text, and gives what it says. Errors: why not, in words.
+async fn parse(arguments: &[&str], text: &str) -> std::result::Result<String, String> {
+    let parser = PARSERS.into_iter().find(|path| Path::new(path).exists());
+    let parser = parser.ok_or("apparmor_parser is not installed; install the package apparmor")?;
+    let mut command = tokio::process::Command::new(parser);
+    command.args(arguments).env_clear().kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = async {
+        let mut child = command.spawn()?;
+        let stdin = child.stdin.take();
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                // A parser that ends early says why on stderr.
+                let _ = stdin.write_all(text.as_bytes()).await;
+            }
+        };
+        let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+        output
+    };
+    let output = match tokio::time::timeout(LOAD_LIMIT, run).await {
+        Ok(output) => output.map_err(|e| format!("{parser}: {e}"))?,
+        Err(_) => return Err(format!("{parser} did not end within {} seconds", LOAD_LIMIT.as_secs())),
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(MAX_COMPLAINT)]).trim().to_owned();
+    Err(format!("{parser} ended with {}: {complaint}", output.status))
+}
+
+fn cannot_load(name: &str, problem: &str) -> Error {
+    Error::new(ErrorKind::FailedPrecondition, format!("AppArmor profile {name} cannot be loaded: {problem}"))
 }
 
 /// The daemon's own profile, if it is confined.
@@ -153,6 +184,16 @@ mod tests {
         let list = "/usr/bin/man (enforce)\nberth-default (complain)\nmy profile (enforce)\n";
         assert!(lists(list, "berth-default") && lists(list, "/usr/bin/man") && lists(list, "my profile"));
         assert!(!lists(list, "berth") && !lists(list, "profile") && !lists(list, ""));
+    }
+
+    #[test]
+    fn a_text_declares_one_profile_and_its_children() {
+        assert_eq!(other_than("a", "a\n"), None);
+        assert_eq!(other_than("a", "a\na//hat\n"), None);
+        assert!(other_than("a", "b\n").unwrap().contains("not \"a\""));
+        assert!(other_than("a", "").is_some());
+        assert!(other_than("a", "a\nberth-default\n").unwrap().contains("berth-default"));
+        assert!(other_than("a", "a\nab\n").is_some());
     }
 
     #[test]

@@ -13,8 +13,9 @@ mod standing;
 
 pub use berth_crds::{
     Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, IpFamily, Limits, LogLevel,
-    MAX_DOCUMENT, MirrorCredentials, NetworkMode, Preset, RegistryHost, RegistryMirror, RegistryTls, RuntimeConfigSpec,
-    bytes, descriptions, fields, parse_documents, parse_provider_config, redact, seconds,
+    MAX_DOCUMENT, MirrorCredentials, NetworkMode, Preset, ProfileType, RegistryHost, RegistryMirror, RegistryTls,
+    RuntimeConfigSpec, SecurityProfile, bytes, descriptions, fields, find_profile, parse_documents,
+    parse_provider_config, redact, seconds,
 };
 pub use diff::{Change, diff};
 pub use live::{Live, watch};

@@ -154,7 +154,7 @@ impl Engine {
 
     /// Refuses what a start would refuse: the specification is assembled once, for its errors alone.
     async fn check_container(&self, pod: &Pod, config: &ContainerConfig, image: &ImageRecord) -> Result<()> {
-        let record = pod.record();
+        let (record, config) = (pod.record(), &self.with_profiles(config));
         validate_container(config, &record.config, &image.config, &self.facts)?;
         self.cgroups.check(&self.with_default_limits(&config.resources))?;
         self.need_user(config, image).await?;

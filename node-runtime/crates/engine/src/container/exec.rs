@@ -304,7 +304,8 @@ impl Engine {
     /// The container's specification, for what a command inherits: user, capabilities, filter, environment.
     async fn specification_again(self: &Arc<Self>, task: &Task, id: &ContainerId) -> Result<ContainerSpec> {
         let pod = task.pod.record();
-        let container = &task.container;
+        let container =
+            &ContainerRecord { config: self.with_profiles(&task.container.config), ..task.container.clone() };
         let parts = SpecParts {
             rootfs: self.images.rootfs(id)?,
             seccomp: plan::seccomp(self, &pod.config, &container.config).await?,

@@ -1,6 +1,7 @@
 //! What create and start both need to decide, and the little reading of the node that deciding needs.
 use crate::context::{Engine, blocking};
 use crate::pod::Pod;
+use crate::profiles;
 use crate::record::{ContainerRecord, Life, PodRecord};
 use berth_cgroups::DevicePolicy;
 use berth_images::RootfsDirs;
@@ -60,17 +61,21 @@ pub(crate) fn joined_task(pod: &Pod, container: &ContainerRecord) -> Result<Opti
     }
 }
 
-/// The compiled filter, or none.
+/// The compiled filter, or none. `config` is of [`Engine::with_profiles`].
 pub(crate) async fn seccomp(
     engine: &Engine,
     pod: &PodConfig,
     config: &ContainerConfig,
 ) -> Result<Option<SeccompFilter>> {
-    let profile = config.security.seccomp.clone();
-    let bytes = match &profile {
+    let bytes = match &config.security.seccomp {
         Profile::Localhost(path) if !config.security.privileged => {
-            let path = PathBuf::from(path);
-            Some(blocking(move || berth_oci::profiles::read_localhost(&path)).await?)
+            Some(match profiles::seccomp_text(&engine.settings().spec, path) {
+                Some(text) => text,
+                None => {
+                    let path = PathBuf::from(path);
+                    blocking(move || berth_oci::profiles::read_localhost(&path)).await?
+                }
+            })
         }
         _ => None,
     };

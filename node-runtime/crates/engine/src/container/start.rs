@@ -105,6 +105,7 @@ impl Engine {
             c.way = way.unwrap_or_default();
         });
         walk.step("record", begin).await?;
+        let container = &ContainerRecord { config: self.with_profiles(&container.config), ..container.clone() };
         let parts = SpecParts {
             rootfs: walk.step("rootfs", async { self.images.rootfs(id) }).await?,
             seccomp: plan::seccomp(self, &pod.record().config, &container.config).await?,

@@ -1,9 +1,9 @@
 //! `berth config check`: the node's own rules, without a daemon.
 use super::files;
+use crate::accept;
 use crate::commands::output;
 use anyhow::{Result, bail};
 use berth_settings::{Source, from_sources, parse_documents};
-use berth_trust::PolicySet;
 use std::path::PathBuf;
 
 /// Which documents.
@@ -39,8 +39,8 @@ pub fn run(options: &Options) -> Result<u8> {
         bail!("there is no document of apiVersion berth.dev/v1alpha1 in what was given");
     }
     let titles: Vec<String> = sources.iter().map(Source::title).collect();
-    // As the daemon does: merged, with all policies compiled.
-    if let Err(e) = from_sources(sources).and_then(|settings| PolicySet::new(&settings.policies)) {
+    // As the daemon does.
+    if let Err(e) = from_sources(sources).and_then(|settings| accept::everywhere(&settings)) {
         output::error_bytes(format!("{}\n", e.message()).as_bytes())?;
         return Ok(1);
     }

@@ -19,16 +19,27 @@ pub fn build() -> Result<PathBuf> {
         place(&workspace::target_dir().join("debug").join(program), &dir)?;
     }
 
-    static_into(&dir)?;
+    static_into(&dir, &[])?;
+    Ok(dir)
+}
+
+/// Builds them once more as the next version (feature `next-version`), and returns that directory.
+pub fn build_next() -> Result<PathBuf> {
+    let dir = workspace::target_dir().join("berth-bin-next");
+    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let features = "--features=berth/failpoints,berth/next-version";
+    run::plain(workspace::cargo().args(["build", "--quiet", "--package=berth", features]))?;
+    place(&workspace::target_dir().join("debug").join("berth"), &dir)?;
+    static_into(&dir, &["--features=berth-monitor/next-version,berth-init/next-version"])?;
     Ok(dir)
 }
 
 /// Builds the static ones, and puts them into `dir`.
-pub fn static_into(dir: &Path) -> Result {
+pub fn static_into(dir: &Path, features: &[&str]) -> Result {
     let target = install::static_target()?;
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--quiet", "--release", "--target", &target.triple]);
-    cargo.args(STATIC.map(|package| format!("--package={package}")));
+    cargo.args(STATIC.map(|package| format!("--package={package}"))).args(features);
     if !target.rustflags.is_empty() {
         cargo.env("RUSTFLAGS", target.rustflags);
     }

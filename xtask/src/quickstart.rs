@@ -40,7 +40,7 @@ pub fn build() -> Result<PathBuf> {
     for program in ["berth", "berth-quickstart"] {
         programs::place(&workspace::target_dir().join("release").join(program), &dir)?;
     }
-    programs::static_into(&dir)?;
+    programs::static_into(&dir, &[])?;
     Ok(dir)
 }
 

@@ -22,6 +22,11 @@ pub fn programs() -> PathBuf {
     path_from_env("BERTH_BIN_DIR")
 }
 
+/// The same of a build that stands for the next version (feature `next-version`).
+pub fn next_programs() -> PathBuf {
+    path_from_env("BERTH_NEXT_BIN_DIR")
+}
+
 /// A name that no other test uses now: short enough for a network link (15 bytes) when `prefix` has at most 5.
 pub fn unique(prefix: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);

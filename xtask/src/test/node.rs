@@ -23,8 +23,8 @@ pub const CHOICE: [&str; 2] = ["--package", "berth-node-tests"];
 pub const GUEST_PREFIX: &str = "guest_";
 
 /// What the tests find out from their environment: BERTH_BIN_DIR has `berth`, `berth-monitor`, `berth-init` and
-/// `berth-web`; BERTH_CRICTL is crictl; BERTH_CNI has CNI plugins; BERTH_PROMETHEUS has `prometheus` and `promtool`; in the guest
-/// BERTH_KUBERNETES has `kubelet`.
+/// `berth-web`, BERTH_NEXT_BIN_DIR the first three of the next version; BERTH_CRICTL is crictl; BERTH_CNI has CNI plugins;
+/// BERTH_PROMETHEUS has `prometheus` and `promtool`; in the guest BERTH_KUBERNETES has `kubelet`.
 pub type Environment = Vec<(&'static str, PathBuf)>;
 
 pub fn tier(tier: &mut Tier) {
@@ -62,8 +62,11 @@ pub fn built() -> Result<(Vec<TestBinary>, Environment)> {
 
 /// The same for some of the test programs.
 pub fn built_of(choice: &[&str]) -> Result<(Vec<TestBinary>, Environment)> {
+    // The next version first: what is built last is what `target/debug` has.
+    let next = programs::build_next()?;
     let environment = vec![
         ("BERTH_BIN_DIR", programs::build()?),
+        ("BERTH_NEXT_BIN_DIR", next),
         ("BERTH_CRICTL", tools::crictl()?),
         ("BERTH_CNI", tools::cni()?),
         ("BERTH_PROMETHEUS", tools::prometheus()?),

@@ -46,6 +46,8 @@ pub struct Node {
     builtin: bool,
     /// File systems of the test's own below the directory; they go with the daemon.
     mounts: Vec<PathBuf>,
+    /// Where the programs of the next start lie.
+    programs: PathBuf,
     scope: Scope,
     before: Snapshot,
 }
@@ -95,6 +97,7 @@ impl Node {
             netns: setup.netns,
             builtin: setup.document.is_none(),
             mounts: Vec::new(),
+            programs: programs(),
             scope,
             before,
         };
@@ -167,7 +170,7 @@ impl Node {
     pub async fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let berth = programs().join("berth");
+        let berth = self.programs.join("berth");
         let mut command = match &self.netns {
             Some(netns) => {
                 let mut command = Command::new("nsenter");
@@ -222,6 +225,11 @@ impl Node {
     /// From the next start on, the daemon has this in its environment.
     pub fn env(&mut self, name: &str, value: String) {
         self.env.push((name.to_owned(), value));
+    }
+
+    /// From the next start on, the daemon is the one of this directory.
+    pub fn use_programs(&mut self, directory: PathBuf) {
+        self.programs = directory;
     }
 
     /// From the next start on, the daemon waits at `operation/step/edge` whenever [`Node::arm`] was called.

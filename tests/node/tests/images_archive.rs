@@ -69,7 +69,7 @@ async fn what_is_exported_is_the_same_everywhere_and_comes_in_again() {
     assert_eq!(imported.images.len(), 1);
     let (copy, names) = &imported.images[0];
     assert_eq!((&copy.id, &copy.manifest_digest, copy.size), (&image.id, &image.manifest_digest, image.size));
-    assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), [name.clone()]);
+    assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), std::slice::from_ref(&name));
     assert!(copy.evidence.sources.is_empty(), "a name in an archive proves nothing");
     for (ours, theirs) in bench.images.layers(&image.id).unwrap().iter().zip(other.images.layers(&copy.id).unwrap()) {
         assert_eq!(images::names(ours), images::names(&theirs));

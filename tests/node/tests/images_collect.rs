@@ -106,7 +106,7 @@ async fn a_prune_takes_what_nobody_uses_and_nothing_else() {
     bench.images.tag(plain.id.as_str(), &bench.reference("bare:v1")).await.unwrap();
     let ids = |pruned: &berth_images::Pruned| pruned.deleted.clone();
     let pruned = bench.images.prune(&Prune::default()).await.unwrap();
-    assert_eq!(ids(&pruned), [untagged.id.clone()]);
+    assert_eq!(ids(&pruned), std::slice::from_ref(&untagged.id));
     assert!(pruned.bytes > 2 << 20, "layer and blob: {}", pruned.bytes);
     // Built in 2024, as all of the test registry's images.
     let until = |until| Prune { all: true, until: Some(until), ..Prune::default() };
@@ -116,7 +116,7 @@ async fn a_prune_takes_what_nobody_uses_and_nothing_else() {
     assert!(ids(&bench.images.prune(&label("other")).await.unwrap()).is_empty());
     let spared = Prune { all: true, without_labels: vec![("name".into(), None)], ..Prune::default() };
     assert!(ids(&bench.images.prune(&spared).await.unwrap()).is_empty());
-    assert_eq!(ids(&bench.images.prune(&label("plain")).await.unwrap()), [plain.id.clone()]);
+    assert_eq!(ids(&bench.images.prune(&label("plain")).await.unwrap()), std::slice::from_ref(&plain.id));
     assert!(ids(&bench.images.prune(&until(1_900_000_000_000_000_000)).await.unwrap()).is_empty());
     assert_eq!(bench.images.list().len(), 2);
     // By name: what is used or pinned stays, unless it is forced.
@@ -127,7 +127,7 @@ async fn a_prune_takes_what_nobody_uses_and_nothing_else() {
     bench.images.set_pinned(&[]);
     bench.images.untag(pinned.id.as_str(), false).await.unwrap();
     let removed = bench.images.untag(used.id.as_str(), true).await.unwrap();
-    assert_eq!(removed.deleted, [used.id.clone()]);
+    assert_eq!(removed.deleted, std::slice::from_ref(&used.id));
     assert!(bench.images.rootfs(&owner).unwrap().lower[0].join("used").exists(), "the container keeps its layers");
     bench.images.remove_rootfs(&owner).await.unwrap();
     bench.images.collect().await.unwrap();

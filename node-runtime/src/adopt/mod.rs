@@ -21,6 +21,7 @@ use crate::node_files;
 use anyhow::{Context, Result, anyhow, bail};
 use berth_adopt::journal::{State, in_force};
 use berth_adopt::plan;
+use berth_cgroups::{Cgroups, Driver};
 use record::Lock;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -236,6 +237,7 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
             plan.id
         );
     }
+    leave_pods_groups(layout);
     let facts = gather::node(layout, options).await?;
     let plan = match plan::adopt(&facts) {
         Ok(plan) => gather::complete(plan)?,
@@ -256,6 +258,7 @@ async fn give_back(layout: &Layout, options: &Give) -> Result<u8> {
     let Some(adopted) = in_force(walk.records()) else {
         bail!("this node was not taken over; there is nothing to give back")
     };
+    leave_pods_groups(layout);
     let facts = gather::way_back(&adopted, &options.permit, options.deadline.as_secs()).await?;
     let plan = match plan::give_back(&adopted, &facts) {
         Ok(plan) => plan,
@@ -266,6 +269,20 @@ async fn give_back(layout: &Layout, options: &Give) -> Result<u8> {
     }
     let ended = walk.begin(plan, &mut interrupt).await;
     conclude(layout, walk, ended, options.output)
+}
+
+/// Whoever is started from a pod (in the node's namespaces) must not end when that pod does. Without a pod nothing is moved.
+fn leave_pods_groups(layout: &Layout) {
+    let moved = Cgroups::probe(Driver::Cgroupfs).and_then(|cgroups| {
+        let text = node_files::text("/proc/self/cgroup").unwrap_or_default();
+        if !text.contains("kubepods") {
+            return Ok(None);
+        }
+        cgroups.move_apart(&format!("{}-adopt", layout.name()), "adopter").map(Some)
+    });
+    if let Err(e) = moved {
+        Talk { quiet: false }.say(&format!("this process stays in a pod's control group, and may end with it: {e}"));
+    }
 }
 
 fn unfinished(walk: &Walk<'_>) -> Result<()> {

@@ -211,6 +211,15 @@ impl Peer {
         Ok(within(QUICK, "ImageStatus", self.images.image_status(request)).await?.image.is_some())
     }
 
+    /// The whole name of an image that it has. Errors: it has none.
+    pub(super) async fn image_name(&mut self, reference: &str) -> Result<String> {
+        let image = Some(cri::ImageSpec { image: reference.to_owned(), ..cri::ImageSpec::default() });
+        let request = cri::ImageStatusRequest { image, verbose: false };
+        let found = within(QUICK, "ImageStatus", self.images.image_status(request)).await?.image.unwrap_or_default();
+        let mut names = found.repo_tags.into_iter().chain(found.repo_digests);
+        names.next().ok_or_else(|| anyhow!("no name of {reference} is known"))
+    }
+
     /// Pulls the image from its registry.
     pub(super) async fn pull(&mut self, reference: &str) -> Result<()> {
         let image = Some(cri::ImageSpec { image: reference.to_owned(), ..cri::ImageSpec::default() });

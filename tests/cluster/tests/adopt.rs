@@ -8,20 +8,26 @@ mod cases;
 mod node;
 
 use berth_cluster_tests::suite::{self, Case};
-use node::Node;
+use node::Nodes;
 
-const CASES: &[Case<Node>] = &[
-    Case::alone("refusals", cases::refusals),
-    Case::alone("there_and_back_by_a_drop_in", cases::there_and_back_by_a_drop_in),
-    Case::alone("there_and_back_by_the_file", cases::there_and_back_by_the_file),
-    Case::alone("killed_at_each_step", cases::killed_at_each_step),
-    Case::alone("killed_on_the_way_back", cases::killed_on_the_way_back),
-    Case::alone("a_dead_daemon_walks_back", cases::a_dead_daemon_walks_back),
-    Case::alone("abandoned", cases::abandoned),
-    Case::alone("supervised", cases::supervised),
+/// Each has a node for itself; there are two.
+const CASES: &[Case<Nodes>] = &[
+    Case::new("killed_before_the_kubelet_is_touched", |nodes| {
+        cases::killed_before_the_kubelet_is_touched(&nodes.take())
+    }),
+    Case::new("killed_when_the_kubelet_is_stopped", |nodes| cases::killed_when_the_kubelet_is_stopped(&nodes.take())),
+    Case::new("killed_after_the_switch", |nodes| cases::killed_after_the_switch(&nodes.take())),
+    Case::new("killed_when_it_is_proven", |nodes| cases::killed_when_it_is_proven(&nodes.take())),
+    Case::new("killed_on_the_way_back", |nodes| cases::killed_on_the_way_back(&nodes.take())),
+    Case::new("there_and_back_by_the_file", |nodes| cases::there_and_back_by_the_file(&nodes.take())),
+    Case::new("a_dead_daemon_walks_back", |nodes| cases::a_dead_daemon_walks_back(&nodes.take())),
+    Case::new("supervised", |nodes| cases::supervised(&nodes.take())),
+    Case::new("abandoned", |nodes| cases::abandoned(&nodes.take())),
+    Case::new("refusals", |nodes| cases::refusals(&nodes.take())),
+    Case::alone("there_and_back_by_a_drop_in", |nodes| cases::there_and_back_by_a_drop_in(&nodes.take())),
 ];
 
 fn main() {
     berth_cluster_tests::dispatch();
-    suite::main(CASES, Node::start, Node::finish);
+    suite::main(CASES, Nodes::start, Nodes::finish);
 }

@@ -4,6 +4,7 @@
 mod command;
 mod daemon;
 mod files;
+mod images;
 mod kubelet;
 mod programs;
 mod verify;
@@ -34,7 +35,7 @@ pub(super) async fn perform(node: &Node<'_>, step: Step) -> Result<()> {
         Step::Arm => deadman::arm(node).await,
         Step::Stage => programs::stage(&plan.install),
         Step::Daemon => daemon::start(node).await,
-        Step::Images => images(node).await,
+        Step::Images => images::bring(node).await,
         Step::Canary => canary(node).await,
         Step::StopKubelet => kubelet::stop(node).await,
         Step::ClearPods => Peer::connect(&plan.from.socket).await?.clear().await,
@@ -91,16 +92,6 @@ async fn clear_other_side(node: &Node<'_>) {
     if let Err(e) = cleared {
         node.talk.say(&format!("pods may be left on {}: {e:#}", node.plan.to.name));
     }
-}
-
-async fn images(node: &Node<'_>) -> Result<()> {
-    let mut berth = Peer::connect(&node.plan.to.socket).await?;
-    for image in &node.plan.images {
-        if !berth.has_image(image).await.with_context(|| image.clone())? {
-            berth.pull(image).await.with_context(|| format!("image {image}, which the node's own pods need"))?;
-        }
-    }
-    Ok(())
 }
 
 /// Before anything of the kubelet's is touched: Berth must be what the plan took it for, and run a sandbox.

@@ -56,11 +56,21 @@ pub async fn import(layout: &Layout, options: &ImportOptions) -> Result<()> {
     };
     let name = options.name.clone().unwrap_or_default();
     let start = ImportImagesStart { name, namespace: options.namespace.clone() };
+    let shown = file.map_or_else(|| "standard input".to_owned(), |f| f.display().to_string());
+    let result = take_in(layout, reader, start, Progress::new(&shown, options.quiet)).await?;
+    show(&result, options.quiet)
+}
+
+/// Imports what the reader has. Errors: it cannot be read, or the daemon does not take it.
+pub(crate) async fn take_in(
+    layout: &Layout,
+    reader: Box<dyn Read + Send>,
+    start: ImportImagesStart,
+    mut progress: Progress,
+) -> Result<ImportImagesResult> {
     let mut node = connect::node(layout).await?;
     let (sender, inputs) = mpsc::channel(CHUNKS);
     let reading = tokio::task::spawn_blocking(move || send(reader, start, &sender));
-    let shown = file.map_or_else(|| "standard input".to_owned(), |f| f.display().to_string());
-    let mut progress = Progress::new(&shown, options.quiet);
     let mut events = node.import_images(ReceiverStream::new(inputs)).await.map_err(said)?.into_inner();
     let result = loop {
         match events.message().await.map_err(said)?.map(|e| e.event) {
@@ -72,7 +82,7 @@ pub async fn import(layout: &Layout, options: &ImportOptions) -> Result<()> {
     };
     progress.finish();
     reading.await??;
-    show(&result, options.quiet)
+    Ok(result)
 }
 
 fn show(result: &ImportImagesResult, quiet: bool) -> Result<()> {

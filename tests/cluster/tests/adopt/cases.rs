@@ -61,29 +61,37 @@ pub fn there_and_back_by_the_file(node: &Node) {
     node.is_on(Kind::Containerd);
 }
 
-/// SIGKILL at each step: the dead-man timer walks back, or finishes what was proven.
-pub fn killed_at_each_step(node: &Node) {
+/// SIGKILL at these steps: the dead-man timer walks back.
+fn killed_at(node: &Node, steps: &[&str]) {
     let words = node.start_words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let before = node.files();
-    for place in [
-        "arm",
-        "stage",
-        "daemon",
-        "images",
-        "canary",
-        "stop-kubelet",
-        "clear-pods",
-        "switch",
-        "start-kubelet",
-        "verify",
-    ] {
-        node.killed_at(&words, &format!("adopt/{place}/leave"));
-        assert_eq!(node.settled(), "not-adopted", "killed in {place}");
+    for step in steps {
+        node.killed_at(&words, &format!("adopt/{step}/leave"));
+        assert_eq!(node.settled(), "not-adopted", "killed in {step}");
         node.is_on(Kind::Containerd);
         node.is_untouched(&before);
     }
-    node.killed_at(&words, "adopt/commit/enter");
+}
+
+pub fn killed_before_the_kubelet_is_touched(node: &Node) {
+    killed_at(node, &["arm", "stage", "daemon", "images", "canary"]);
+}
+
+pub fn killed_when_the_kubelet_is_stopped(node: &Node) {
+    killed_at(node, &["stop-kubelet", "clear-pods"]);
+}
+
+pub fn killed_after_the_switch(node: &Node) {
+    killed_at(node, &["switch", "start-kubelet"]);
+}
+
+/// Killed right before the proof is recorded it walks back, right after it is finished.
+pub fn killed_when_it_is_proven(node: &Node) {
+    killed_at(node, &["verify"]);
+    let before = node.files();
+    let words = node.start_words();
+    node.killed_at(&words.iter().map(String::as_str).collect::<Vec<_>>(), "adopt/commit/enter");
     assert_eq!(node.settled(), "adopted");
     node.is_on(Kind::Berth);
     node.give_back();

@@ -13,6 +13,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 /// The node's own pods.
@@ -20,10 +21,59 @@ const PODS: [&str; 2] = ["web", "shell"];
 /// How long whoever walks back may take.
 const SETTLED: Duration = Duration::from_secs(120);
 
-/// The node.
+/// Two nodes. One has no registry any more when its pods run: what its pods need on Berth comes out of containerd's store.
+pub struct Nodes(Mutex<Vec<Node>>, Condvar);
+
+impl Nodes {
+    pub fn start() -> Self {
+        let nodes = std::thread::scope(|scope| {
+            [true, false].map(|registry| scope.spawn(move || Node::start(registry))).map(|node| node.join().unwrap())
+        });
+        Self(Mutex::new(nodes.into()), Condvar::new())
+    }
+
+    /// A node, as soon as one is free.
+    pub fn take(&self) -> Taken<'_> {
+        let mut free = self.0.lock().unwrap();
+        loop {
+            match free.pop() {
+                Some(node) => return Taken { nodes: self, node: Some(node) },
+                None => free = self.1.wait(free).unwrap(),
+            }
+        }
+    }
+
+    pub fn finish(self) {
+        let nodes = self.0.into_inner().unwrap();
+        std::thread::scope(|scope| nodes.into_iter().for_each(|node| drop(scope.spawn(move || node.finish()))));
+    }
+}
+
+/// A node, until it is dropped.
+pub struct Taken<'a> {
+    nodes: &'a Nodes,
+    node: Option<Node>,
+}
+
+impl std::ops::Deref for Taken<'_> {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        self.node.as_ref().unwrap()
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.nodes.0.lock().unwrap().extend(self.node.take());
+        self.nodes.1.notify_one();
+    }
+}
+
+/// A node.
 pub struct Node {
     space: Logged,
-    registry: Service,
+    registry: Option<Service>,
     containerd: Runtime,
 }
 
@@ -36,11 +86,11 @@ impl Diagnose for Logged {
 }
 
 impl Node {
-    pub fn start() -> Self {
+    fn start(with_registry: bool) -> Self {
         let space = Logged(NodeSpace::new());
         let registry = images::start(&space.0, &space);
         let containerd = Runtime::start(&space.0, &space, Kind::Containerd);
-        let node = Self { space, registry, containerd };
+        let mut node = Self { space, registry: Some(registry), containerd };
         let base = node.base();
         for (name, path) in [
             ("kubelet", "logs/kubelet.log"),
@@ -62,6 +112,9 @@ impl Node {
         }
         node.start_kubelet(true);
         node.is_on(Kind::Containerd);
+        if let Some(registry) = node.registry.take_if(|_| !with_registry) {
+            registry.kill();
+        }
         node
     }
 
@@ -292,7 +345,9 @@ impl Node {
         }
         self.script("stop-kubelet");
         self.containerd.finish(&self.space.0);
-        self.registry.kill();
+        if let Some(registry) = self.registry {
+            registry.kill();
+        }
         self.space.0.finish();
     }
 }

@@ -98,6 +98,7 @@ async fn run(args: Args) -> Result<(), String> {
         events: Events::new(client, identity),
         metrics,
         system_namespaces,
+        system_images: Default::default(),
         runtime_version: args.runtime_version,
     };
     let mut terminated = signal(SignalKind::terminate()).map_err(|e| told("signals", &e))?;

@@ -29,6 +29,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Namespaces whose images no policy may shut out: the operator's own, and the system's.
     pub system_namespaces: Vec<String>,
+    /// Images of these, as last seen.
+    pub system_images: image_policy::SystemImages,
     /// Version of the runtime that nodes get where no RuntimeConfig names one.
     pub runtime_version: String,
 }

@@ -3,20 +3,44 @@ use super::super::Context;
 use crate::cluster::World;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long what was found counts. A rollout makes several passes a second, and these images change with the cluster's own upgrades.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// An image, and the namespace that it runs in.
 pub(super) type SystemImage = (String, String);
 
+/// What was found last, and for which policies: new ones are judged by a fresh look.
+#[derive(Debug, Clone, Default)]
+pub struct SystemImages(Arc<Mutex<Option<Found>>>);
+
+#[derive(Debug, Clone)]
+struct Found {
+    at: Instant,
+    policies: Vec<(String, Option<i64>)>,
+    images: BTreeSet<SystemImage>,
+}
+
 /// Asked for only where there are policies: the list of pods is not watched.
 pub(super) async fn system_images(context: &Context, world: &World) -> Result<BTreeSet<SystemImage>, String> {
-    let mut images = BTreeSet::new();
     if world.policies.is_empty() {
-        return Ok(images);
+        return Ok(BTreeSet::new());
     }
+    let policies: Vec<_> = world.policies.iter().map(|(name, p)| (name.clone(), p.metadata.generation)).collect();
+    let cache = &context.system_images.0;
+    let before = cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(found) = before.filter(|found| found.at.elapsed() < FRESH && found.policies == policies) {
+        return Ok(found.images);
+    }
+    let mut images = BTreeSet::new();
     for namespace in &context.system_namespaces {
         let pods = context.writes.pods(Some(namespace), None).await?;
         images.extend(pods.iter().flat_map(of).map(|image| (namespace.clone(), image)));
     }
+    let found = Found { at: Instant::now(), policies, images: images.clone() };
+    *cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
     Ok(images)
 }
 

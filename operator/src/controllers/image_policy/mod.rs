@@ -7,6 +7,8 @@ mod dereference;
 mod report;
 mod validate;
 
+pub use dereference::SystemImages;
+
 use super::Context;
 use crate::cluster::World;
 

@@ -23,7 +23,9 @@ pub fn fleet(api: &Api) {
             let first = taken_over(api, &reporters);
             policies::reach_everybody(api, NODES);
             comes_back(api, &reporters, &first);
-            survives_its_leader(api, &reporters, &mut operators);
+            let second = survives_its_leader(api, &reporters, &mut operators);
+            is_taken_back(api, &second, &first);
+            waits_while_paused(api, &reporters);
         }));
         reporters.stop.store(true, Ordering::Relaxed);
         outcome
@@ -117,7 +119,7 @@ fn comes_back(api: &Api, reporters: &Reporters, good: &str) {
     }
 }
 
-fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Service>) {
+fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Service>) -> String {
     set(api, &json!({"runtime": {"pidsLimit": 200}}));
     let target = api.wait("some nodes have it, and some do not", || {
         let status = config(api)["status"].clone();
@@ -137,4 +139,38 @@ fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Ser
     assert_eq!(seen.tried[&target].len(), NODES);
     let twice: Vec<_> = seen.tried[&target].iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
+    target
+}
+
+/// By an annotation, though it had come through everywhere.
+fn is_taken_back(api: &Api, bad: &str, good: &str) {
+    let path = format!("{GROUP}/runtimeconfigs/fleet");
+    api.patch(&path, &json!({"metadata": {"annotations": {"berth.dev/undo": bad}}})).unwrap();
+    api.wait("every node is back", || {
+        let nodes = api.get(&format!("{GROUP}/runtimenodes"))?;
+        let back = nodes["items"].as_array().unwrap().iter().filter(|n| n["status"]["currentRevision"] == good).count();
+        if back == NODES { Ok(()) } else { Err(format!("{back} nodes")) }
+    });
+    let config = config(api);
+    assert!(config["metadata"]["annotations"]["berth.dev/undo"].is_null(), "a request is answered once");
+    assert_eq!(api.get(&format!("{GROUP}/runtimerevisions/{bad}")).unwrap()["status"]["verdict"], "Bad");
+}
+
+fn waits_while_paused(api: &Api, reporters: &Reporters) {
+    set(api, &json!({"runtime": {"pidsLimit": 300}, "rollout": {"paused": true}}));
+    let target = api.wait("the pause is told", || {
+        let config = config(api);
+        let paused = condition(&config, "Paused");
+        let told = paused["status"] == "True" && paused["observedGeneration"] == config["metadata"]["generation"];
+        if told {
+            Ok(config["status"]["targetRevision"].as_str().unwrap().to_owned())
+        } else {
+            Err(config["status"].to_string())
+        }
+    });
+    // Several passes long.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!reporters.seen.lock().unwrap().tried.contains_key(&target), "a node was told of it");
+    set(api, &json!({"rollout": {"paused": false}}));
+    assert_eq!(complete(api), target);
 }

@@ -77,10 +77,11 @@ fn checked(text: String, meant: &Map<String, Value>) -> Result<String, String> {
     }
 }
 
-/// As a YAML string whatever is in it.
+/// As a YAML string whatever is in it: what does not begin as an endpoint could be a number or a word of YAML's.
 fn quoted(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-".contains(&b);
-    if text.bytes().all(plain) && !text.ends_with(':') { text.to_owned() } else { Value::from(text).to_string() }
+    let is_plain = text.starts_with("unix:/") && text.bytes().all(plain) && !text.ends_with(':');
+    if is_plain { text.to_owned() } else { Value::from(text).to_string() }
 }
 
 /// Replaces the line of a top-level field, or adds it.
@@ -207,6 +208,14 @@ mod tests {
 
     fn wish() -> Wish {
         Wish { endpoint: Some("unix:///run/berth/berth.sock".into()), gate: Some(STATS_GATE) }
+    }
+
+    #[test]
+    fn whatever_is_written_is_read_as_text() {
+        for text in ["-0", "12", "true", "null", "~", "0x1f", "1e3", "a: b", "- x", "unix:///run/a.sock", "unix:/a:"] {
+            let written = drop_in(&Wish { endpoint: Some(text.to_owned()), gate: None });
+            assert_eq!(yaml::fields(&written).unwrap()[ENDPOINT], text, "{written}");
+        }
     }
 
     #[test]

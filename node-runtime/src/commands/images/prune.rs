@@ -101,7 +101,8 @@ mod tests {
         assert!(!ask(false, &[]).unwrap().all && ask(true, &[]).unwrap().all);
         assert!(ask(false, &["dangling=false"]).unwrap().all);
         assert!(!ask(true, &["dangling=true"]).unwrap().all);
-        let day = time::now() - ask(true, &["until=24h"]).unwrap().until;
+        let until = ask(true, &["until=24h"]).unwrap().until;
+        let day = time::now() - until;
         assert!((86_400_000_000_000..86_460_000_000_000).contains(&day), "{day}");
         assert_eq!(ask(true, &["until=1970-01-01T00:00:01Z"]).unwrap().until, 1_000_000_000);
         assert_eq!(ask(true, &["label=a=b", "label=c"]).unwrap().labels, ["a=b", "c"]);

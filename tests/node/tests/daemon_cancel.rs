@@ -53,7 +53,7 @@ async fn a_pull_ends_when_nobody_waits_for_it() {
     let arrives = |count: usize| {
         let (node, blob) = (&node, &blob);
         eventually("the layer arrives", async move || {
-            (node.registry().count(blob) == count && entries(node, "ingest") == 1).then_some(())
+            (node.registry().count(blob) == count && entries(node, "ingest") > 0).then_some(())
         })
     };
     // A kubelet's cancel.

@@ -4,7 +4,7 @@
 mod images;
 
 use berth_images::RootfsPlan;
-use berth_model::ContainerId;
+use berth_model::{ContainerId, ErrorKind};
 use berth_registry::Auth;
 use berth_test_registry::{Compression, Entry, Fault, ImageBuilder, Layer, When};
 use images::{Bench, Overlay, names};
@@ -156,6 +156,11 @@ async fn names_follow_their_pulls() {
     let by_digest = bench.pull(&format!("third@{digest}")).await.unwrap();
     assert!(by_digest.repo_tags.is_empty());
     assert_eq!(by_digest.repo_digests, [bench.reference(&format!("third@{digest}"))]);
+    // A repository that does not have it is asked all the same, and lends it no name.
+    let e = bench.pull(&format!("fourth@{digest}")).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
+    let here = bench.images.find(by_digest.id.as_str()).unwrap().unwrap();
+    assert_eq!((here.repo_digests.len(), here.evidence.sources.len()), (1, 1));
     // Removal takes all names.
     bench.images.remove(&bench.reference("other/app:x").to_string()).await.unwrap();
     for name in [first.id.as_str(), &bench.registry.reference("other/app:x"), &former.repo_digests[0].to_string()] {

@@ -91,7 +91,7 @@ struct Inner {
 impl Images {
     /// What a reference stands for on its registry now. Errors: the registry client's.
     pub async fn resolve(&self, reference: &Reference, auth: &Auth) -> Result<Resolved> {
-        self.client().resolve(reference, auth).await
+        self.client().resolve_remote(reference, auth).await
     }
 
     /// Takes another registry client: the settings have changed. Pulls use it from their next request on.

@@ -35,13 +35,15 @@ pub(crate) struct Key {
     path: String,
     who: [u8; 32],
     writes: bool,
+    /// Of the node's own credentials, where those count ([`crate::credentials::Keychain::edition`]).
+    edition: u64,
 }
 
 impl Key {
-    pub fn new(ask: &Ask<'_>, auth: &Auth) -> Self {
+    pub fn new(ask: &Ask<'_>, auth: &Auth, edition: u64) -> Self {
         // One URL may be a mirror of two registries, with other credentials for each.
         let site = format!("{} {}", ask.site.registry, ask.site.name());
-        Self { site, path: ask.repo.path().to_owned(), who: fingerprint(auth), writes: ask.writes() }
+        Self { site, path: ask.repo.path().to_owned(), who: fingerprint(auth), writes: ask.writes(), edition }
     }
 }
 

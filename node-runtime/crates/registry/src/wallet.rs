@@ -38,7 +38,8 @@ impl<'a> Wallet<'a> {
             (Some(_), MirrorCredentials::Own) => ask.auth.at(Some(&ask.site.authority)),
             (Some(_), MirrorCredentials::None) => Auth::Anonymous,
         };
-        let key = Key::new(ask, &own);
+        let edition = if own == Auth::Anonymous { exchange.transport.config.keychain.edition() } else { 0 };
+        let key = Key::new(ask, &own, edition);
         Self { exchange, ask, scheme: scheme.clone(), own, key, left: None, challenges: Vec::new(), shown: false }
     }
 

@@ -9,6 +9,7 @@ use berth_proto::node::import_images_input::Input;
 use berth_proto::node::{ExportImagesRequest, ImportImagesInput, ImportImagesResult, ImportImagesStart};
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -165,11 +166,15 @@ pub async fn export(layout: &Layout, options: &ExportOptions) -> Result<()> {
         }
         return output::flush();
     };
-    // Beside its place until it is whole, so that nobody takes half an archive for one.
+    if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        bail!("{} is no regular file; write an archive to a pipe or a device with > instead of -o", path.display());
+    }
+    // Beside its place until it is whole, so that nobody takes half an archive for one. Images may be private.
     let mut partial = path.to_owned().into_os_string();
-    partial.push(".partial");
+    partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
-    let mut file = File::create(&partial).with_context(|| partial.display().to_string())?;
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&partial);
+    let mut file = file.with_context(|| partial.display().to_string())?;
     let written = async {
         while let Some(chunk) = chunks.message().await.map_err(said)? {
             file.write_all(&chunk.data).with_context(|| partial.display().to_string())?;

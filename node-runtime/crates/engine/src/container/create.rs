@@ -107,12 +107,14 @@ impl Engine {
         walk.step("record", enter).await
     }
 
-    /// Most bytes that the container may write: its annotation's, its pod's, else the settings'. Errors: `InvalidArgument`.
+    /// Most bytes that the container may write: its annotation's or its pod's, which can lower the settings' limit and not raise it; else
+    /// the settings'. Errors: `InvalidArgument`.
     fn writable_limit(&self, pod: &PodConfig, config: &ContainerConfig) -> Result<Option<u64>> {
         let annotated = config.annotations.get(WRITABLE_LIMIT).or_else(|| pod.annotations.get(WRITABLE_LIMIT));
-        let Some(text) = annotated else { return Ok(self.settings().storage.writable_layer_limit) };
+        let most = self.settings().storage.writable_layer_limit;
+        let Some(text) = annotated else { return Ok(most) };
         match berth_settings::bytes(text) {
-            Some(bytes) if bytes >= LEAST_LIMIT => Ok(Some(bytes)),
+            Some(bytes) if bytes >= LEAST_LIMIT => Ok(Some(most.map_or(bytes, |most| most.min(bytes)))),
             _ => Err(Error::invalid(
                 format!("annotation {WRITABLE_LIMIT}"),
                 format!("{text:?} is not a quantity of at least 64Ki, such as 10Gi"),

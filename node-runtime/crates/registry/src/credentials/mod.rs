@@ -23,6 +23,8 @@ use crate::observe::{CredentialSource, Observation};
 use crate::transport::Transport;
 use berth_model::Result;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,6 +93,16 @@ impl Keychain {
     /// With these sources.
     pub fn new(providers: Vec<Provider>, files: Vec<PathBuf>) -> Self {
         Self { providers, files, kept: Kept::default() }
+    }
+
+    /// A value that changes with the files: what was proven with a login must not outlive the logout.
+    pub(crate) fn edition(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for file in &self.files {
+            let at = std::fs::metadata(file).map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec()));
+            at.ok().hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// What there is for an image (`host/path`, without tag), best first. A source that fails is left out and told.

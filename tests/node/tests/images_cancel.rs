@@ -3,6 +3,7 @@
 
 mod images;
 
+use berth_images::Prune;
 use berth_test_registry::{Fault, ImageBuilder, Layer, When};
 use images::{Bench, names};
 use std::time::{Duration, Instant};
@@ -87,11 +88,11 @@ async fn who_comes_when_a_pull_is_given_up_gets_the_image() {
         given_up.abort();
         let _ = given_up.await;
     }
-    // A collection takes what a pull that is not asked for again has left.
     eventually("what was half-done is gone", || names(&bench.root.join("ingest")).is_empty()).await;
     let end = Instant::now() + Duration::from_secs(20);
     loop {
-        // One that has just been given up holds what it has for a moment.
+        // One that has just been given up holds what it has for a moment; what it left for a next attempt goes with a prune.
+        bench.images.prune(&Prune::default()).await.unwrap();
         bench.images.collect().await.unwrap();
         if bench.tree() == empty_store {
             break;

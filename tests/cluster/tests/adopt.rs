@@ -22,7 +22,6 @@ const CASES: &[Case<Nodes>] = &[
     Case::new("there_and_back_by_the_file", |nodes| cases::there_and_back_by_the_file(&nodes.take())),
     Case::new("a_dead_daemon_walks_back", |nodes| cases::a_dead_daemon_walks_back(&nodes.take())),
     Case::new("supervised", |nodes| cases::supervised(&nodes.take())),
-    Case::new("abandoned", |nodes| cases::abandoned(&nodes.take())),
     Case::new("refusals", |nodes| cases::refusals(&nodes.take())),
     Case::alone("there_and_back_by_a_drop_in", |nodes| cases::there_and_back_by_a_drop_in(&nodes.take())),
 ];

@@ -132,23 +132,6 @@ pub fn a_dead_daemon_walks_back(node: &Node) {
     node.is_untouched(&before);
 }
 
-/// Somebody thinks better of it.
-pub fn abandoned(node: &Node) {
-    let before = node.files();
-    let words = node.start_words();
-    let (mut child, hold) = node.held_at(&words.iter().map(String::as_str).collect::<Vec<_>>(), "adopt/canary/leave");
-    let held = node.adopt(&["recover"]).output().unwrap();
-    assert!(told(&held).contains("another operation is under way"), "{}", told(&held));
-    let abandon = node.adopt(&["abandon"]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    fs::remove_file(hold).unwrap();
-    assert!(abandon.wait_with_output().unwrap().status.code().is_some_and(|code| code == 0 || code == 3));
-    assert_eq!(child.wait().unwrap().code(), Some(3));
-    assert_eq!(node.settled(), "not-adopted");
-    node.is_on(Kind::Containerd);
-    node.is_untouched(&before);
-}
-
 /// `berth supervise` starts a daemon that dies again, and takes over the one that a dead supervisor has left.
 pub fn supervised(node: &Node) {
     let before = node.files();

@@ -1,6 +1,6 @@
 //! ImportImages: an archive's bytes in, progress out, then the result. An input that ends without its `end` is a client that went
 //! away: nothing of it is taken in.
-use crate::pull::encode;
+use crate::progress::{BACKLOG, Tell, forward, stream};
 use berth_engine::{Engine, ImportSpec};
 use berth_model::{Error, ErrorKind};
 use berth_proto::node::import_images_event::Event;
@@ -9,12 +9,9 @@ use berth_proto::{node as wire, status};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
-/// Events that may wait for a slow reader.
-const BACKLOG: usize = 64;
 /// Chunks on their way to the store.
 const CHUNKS: usize = 8;
 
@@ -26,27 +23,21 @@ pub(crate) async fn call(
         Some(Input::Start(start)) => start,
         _ => return Err(Status::invalid_argument("start: must come first")),
     };
-    let (tell, events) = mpsc::channel(BACKLOG);
-    tokio::spawn(async move {
-        let (sender, archive) = mpsc::channel(CHUNKS);
-        let (progress, mut steps) = mpsc::channel(BACKLOG);
-        let spec = ImportSpec { archive, name: start.name, namespace: start.namespace, progress: Some(progress) };
-        let forward = async {
-            while let Some(step) = steps.recv().await {
-                let progress = wire::ImportImagesEvent { event: Some(Event::Progress(encode(step))) };
-                let _ = tell.send(Ok(progress)).await;
-            }
-        };
-        let work = async { tokio::join!(engine.import_images(spec), forward, feed(inputs, sender)).0 };
-        tokio::select! {
-            // The reader went away: nobody waits for this import any more.
-            () = tell.closed() => {}
-            done = work => {
-                let _ = tell.send(done.map(result).map_err(status)).await;
-            }
-        }
-    });
-    Ok(Box::pin(ReceiverStream::new(events)))
+    Ok(stream(|tell| run(engine, start, inputs, tell)))
+}
+
+async fn run(
+    engine: Arc<Engine>,
+    start: wire::ImportImagesStart,
+    inputs: Streaming<wire::ImportImagesInput>,
+    tell: Tell<wire::ImportImagesEvent>,
+) -> Result<wire::ImportImagesEvent, Status> {
+    let (sender, archive) = mpsc::channel(CHUNKS);
+    let (progress, steps) = mpsc::channel(BACKLOG);
+    let spec = ImportSpec { archive, name: start.name, namespace: start.namespace, progress: Some(progress) };
+    let forward = forward(steps, &tell, |step| wire::ImportImagesEvent { event: Some(Event::Progress(step)) });
+    let (imported, (), ()) = tokio::join!(engine.import_images(spec), forward, feed(inputs, sender));
+    imported.map(result).map_err(status)
 }
 
 /// Hands the archive's bytes on, until their end or until nobody takes them.

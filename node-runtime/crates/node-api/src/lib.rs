@@ -16,6 +16,7 @@ mod import_images;
 mod info;
 mod inspect;
 mod kill;
+mod progress;
 mod prune_images;
 mod pull;
 mod push_image;

@@ -1,46 +1,26 @@
 //! PushImage: progress as it goes, then the result.
-use crate::pull::encode;
+use crate::progress::{BACKLOG, Tell, auth, forward, stream};
 use berth_engine::{Engine, PushSpec};
 use berth_proto::node::push_image_event::Event;
 use berth_proto::{node as wire, status};
-use berth_registry::Auth;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::codegen::BoxStream;
 
-/// Events that may wait for a slow reader.
-const BACKLOG: usize = 64;
-
 pub(crate) fn call(engine: Arc<Engine>, request: wire::PushImageRequest) -> BoxStream<wire::PushImageEvent> {
-    let (tell, events) = mpsc::channel(BACKLOG);
-    tokio::spawn(async move {
-        tokio::select! {
-            // The reader went away: nobody waits for this push any more.
-            () = tell.closed() => {}
-            result = run(engine, request, &tell) => {
-                let _ = tell.send(result).await;
-            }
-        }
-    });
-    Box::pin(ReceiverStream::new(events))
+    stream(|tell| run(engine, request, tell))
 }
 
-type Item = Result<wire::PushImageEvent, Status>;
-
-async fn run(engine: Arc<Engine>, request: wire::PushImageRequest, tell: &mpsc::Sender<Item>) -> Item {
-    let (progress, mut steps) = mpsc::channel(BACKLOG);
-    let auth = match request.username.as_str() {
-        "" => Auth::Anonymous,
-        _ => Auth::Basic { username: request.username, password: request.password.into() },
-    };
+async fn run(
+    engine: Arc<Engine>,
+    request: wire::PushImageRequest,
+    tell: Tell<wire::PushImageEvent>,
+) -> Result<wire::PushImageEvent, Status> {
+    let (progress, steps) = mpsc::channel(BACKLOG);
+    let auth = auth(request.username, request.password);
     let spec = PushSpec { image: request.image, target: request.target, auth, progress: Some(progress) };
-    let forward = async {
-        while let Some(step) = steps.recv().await {
-            let _ = tell.send(Ok(event(Event::Progress(encode(step))))).await;
-        }
-    };
+    let forward = forward(steps, &tell, |step| event(Event::Progress(step)));
     let (pushed, ()) = tokio::join!(engine.push_image(spec), forward);
     let (target, outcome) = pushed.map_err(status)?;
     let [existed, mounted, uploaded] = outcome.blobs.map(|n| u32::try_from(n).unwrap_or(u32::MAX));

@@ -24,12 +24,8 @@ pub struct Options {
     /// Image to pull
     #[arg(value_name = "REFERENCE")]
     reference: String,
-    /// User of the registry; `-` reads USER:PASSWORD from standard input
-    #[arg(long, value_name = "USER")]
-    creds: Option<String>,
-    /// Read the password from standard input
-    #[arg(long, requires = "creds")]
-    password_stdin: bool,
+    #[command(flatten)]
+    login: Login,
     /// Namespace whose image policies apply; without one the strictest do
     #[arg(long, value_name = "NAMESPACE", default_value = "")]
     namespace: String,
@@ -38,12 +34,30 @@ pub struct Options {
     quiet: bool,
 }
 
+/// Who asks the registry.
+#[derive(clap::Args)]
+pub struct Login {
+    /// User of the registry; `-` reads USER:PASSWORD from standard input
+    #[arg(long, value_name = "USER")]
+    creds: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "creds")]
+    password_stdin: bool,
+}
+
+impl Login {
+    /// User and password; empty when none are given.
+    pub fn read(&self) -> Result<(String, String)> {
+        match &self.creds {
+            None => Ok((String::new(), String::new())),
+            Some(creds) => credentials(creds, self.password_stdin, &mut std::io::stdin().lock()),
+        }
+    }
+}
+
 /// Pulls it.
 pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
-    let (username, password) = match &options.creds {
-        None => (String::new(), String::new()),
-        Some(creds) => credentials(creds, options.password_stdin, &mut std::io::stdin().lock())?,
-    };
+    let (username, password) = options.login.read()?;
     let mut node = connect::node(layout).await?;
     let request = PullImageRequest {
         reference: options.reference.clone(),
@@ -84,7 +98,7 @@ async fn follow(node: &mut Node, request: PullImageRequest, progress: &mut Progr
 }
 
 /// User and password, as `--creds` and `--password-stdin` say.
-pub fn credentials(creds: &str, password_stdin: bool, stdin: &mut impl Read) -> Result<(String, String)> {
+fn credentials(creds: &str, password_stdin: bool, stdin: &mut impl Read) -> Result<(String, String)> {
     let mut line = || -> Result<String> {
         let mut text = String::new();
         stdin.take(MAX_CREDENTIALS).read_to_string(&mut text).context("credentials on standard input")?;

@@ -1,6 +1,6 @@
 //! `berth push`.
 use super::progress::Progress;
-use super::pull::credentials;
+use super::pull::Login;
 use crate::commands::connect::{self, Node, said};
 use crate::commands::output;
 use crate::commands::table::size;
@@ -25,12 +25,8 @@ pub struct Options {
     /// Where to; without it the image's own name
     #[arg(value_name = "TARGET")]
     target: Option<String>,
-    /// User of the registry; `-` reads USER:PASSWORD from standard input
-    #[arg(long, value_name = "USER")]
-    creds: Option<String>,
-    /// Read the password from standard input
-    #[arg(long, requires = "creds")]
-    password_stdin: bool,
+    #[command(flatten)]
+    login: Login,
     /// Show no progress, only the digest
     #[arg(short, long)]
     quiet: bool,
@@ -38,10 +34,7 @@ pub struct Options {
 
 /// Pushes it.
 pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
-    let (username, password) = match &options.creds {
-        None => (String::new(), String::new()),
-        Some(creds) => credentials(creds, options.password_stdin, &mut std::io::stdin().lock())?,
-    };
+    let (username, password) = options.login.read()?;
     let target = options.target.clone().unwrap_or_default();
     let mut node = connect::node(layout).await?;
     let mut progress = Progress::new(if target.is_empty() { &options.image } else { &target }, options.quiet);

@@ -5,6 +5,7 @@ use berth_operator::cluster::{Leadership, Stores, Writes};
 use berth_operator::controllers::{self, Context, Events};
 use berth_operator::observe::{self, Health, Metrics};
 use clap::{Parser, ValueEnum};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,7 +26,7 @@ struct Args {
     /// Version of the runtime that nodes get where no RuntimeConfig names one.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     runtime_version: String,
-    /// Who this is, unlike every other replica: the name of its pod.
+    /// Who this is, unlike every other replica: the name of its pod. Without one, the host's name and a random number.
     #[arg(long, env = "BERTH_POD_NAME")]
     identity: Option<String>,
     /// How long a lease lasts that is not renewed, in seconds; 5 to 600.
@@ -70,13 +71,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// A name that no other replica has: in containers all have process 1, and on the host's network all have its name.
+fn of_its_own() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let random = RandomState::new().build_hasher().finish();
+    format!("{}-{random:016x}", host.trim())
+}
+
 async fn run(args: Args) -> Result<(), String> {
     let told = |what: &str, e: &dyn std::fmt::Display| format!("{what}: {e}");
     // Bound first: a second process on the address must not begin to lead.
     let listener = TcpListener::bind(args.listen).await.map_err(|e| told(&args.listen.to_string(), &e))?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| told("metrics", &e))?;
     let client = kube::Client::try_default().await.map_err(|e| told("no way to the API server", &e))?;
-    let identity = args.identity.unwrap_or_else(|| format!("{}-{}", args.namespace, std::process::id()));
+    let identity = args.identity.unwrap_or_else(of_its_own);
     let leadership = Leadership::default();
     let stores = Stores::watch(&client, &metrics);
     tokio::spawn(observe::serve(listener, Health { stores: stores.clone(), metrics: metrics.clone() }));

@@ -149,3 +149,10 @@ pub struct Rollout {
     /// How.
     pub strategy: Strategy,
 }
+
+impl Rollout {
+    /// Whether the target came through already: it is what others would go back to.
+    pub(super) fn is_through(&self) -> bool {
+        self.last_known_good.as_ref() == Some(&self.target)
+    }
+}

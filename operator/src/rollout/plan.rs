@@ -114,7 +114,10 @@ pub struct Plan {
 pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
     let judged = judge::judge(rollout, nodes, now);
     let mut actions: Vec<Action> = nodes.iter().filter_map(advance::release).collect();
-    let breach = judge::too_many(rollout, &judged) && rollout.strategy.on_failure != OnFailure::Continue;
+    // What came through is not judged any more: a node that falls ill weeks later is no reason to take it back from all.
+    let breach = !rollout.is_through()
+        && judge::too_many(rollout, &judged)
+        && rollout.strategy.on_failure != OnFailure::Continue;
     let known_bad = rollout.bad.contains(&rollout.target);
     let wave = waves::stand(rollout, &judged, now);
     let stage = if known_bad || (breach && rollout.strategy.on_failure == OnFailure::Rollback) {
@@ -148,9 +151,8 @@ fn back(rollout: &Rollout, nodes: &[Node], now: u64, actions: &mut Vec<Action>) 
 
 fn forward_stage(rollout: &Rollout, judged: &Judged<'_>, wave: Wave, actions: &mut Vec<Action>) -> Stage {
     let total = rollout.strategy.waves.len();
-    let graduated = rollout.last_known_good.as_ref() == Some(&rollout.target);
     match wave {
-        Wave::Open { index, .. } if graduated => {
+        Wave::Open { index, .. } if rollout.is_through() => {
             if judged.count(Fate::Well) + judged.count(Fate::Failed) == judged.members {
                 Stage::Complete
             } else {

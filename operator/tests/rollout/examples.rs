@@ -36,6 +36,23 @@ fn a_canary_that_fails_is_the_only_one() {
 }
 
 #[test]
+fn a_node_that_falls_ill_after_the_rollout_takes_nothing_back() {
+    let mut fleet = fleet(10, Disruption::DaemonRestart);
+    fleet.run_until(3000, |s| *s == Stage::Complete);
+    fleet.tick();
+    let (since, day) = (fleet.now, 86_400);
+    fleet.touch(|f| f.node("n003").unready_since = Some(since));
+    fleet.touch(|f| f.node("n004").healthy = false);
+    let end = since + day;
+    while fleet.now < end {
+        fleet.touch(|_| ());
+        fleet.tick();
+    }
+    assert!(fleet.rollout.bad.is_empty(), "{:?}", fleet.stage);
+    assert_eq!((fleet.have("new"), fleet.stage.clone()), (10, Stage::Complete));
+}
+
+#[test]
 fn late_failures_up_to_the_threshold_are_reported_and_more_turn_back() {
     for (failing, stage) in [(2, Stage::Complete), (4, Stage::RolledBack)] {
         let mut fleet = fleet(40, Disruption::DaemonRestart);

@@ -86,6 +86,9 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
             metrics.follow(&wanted);
             // Before each container that needs one, too; here for the words.
             told(&standing, "spec.profiles", followers.engine.load_profiles(&wanted.spec.profiles).await);
+            let limit = followers.images.check_writable_limit(wanted.storage.writable_layer_limit);
+            told(&standing, "spec.runtime.storage.writableLayerLimit", limit);
+            tell_unused(&wanted);
             followers.apply(&standing, &in_force, &wanted).await;
             in_force = wanted;
             gauges.set(&standing);
@@ -113,6 +116,20 @@ impl Followers {
         {
             let address = new.metrics_address.clone().unwrap_or_else(|| fallback.clone());
             told(standing, "spec.metrics.address", http.rebind(&address).await);
+        }
+    }
+}
+
+/// Says what of the documents only a cluster follows: nobody shall wait for it.
+fn tell_unused(settings: &Settings) {
+    for source in settings.inputs.iter() {
+        let fields = source.for_the_cluster();
+        if !fields.is_empty() {
+            tracing::info!(
+                document = source.title(),
+                fields = fields.join(", "),
+                "a node alone does nothing of these fields"
+            );
         }
     }
 }

@@ -114,9 +114,10 @@ impl Images {
         self.inner.keep_blobs.store(keep, Ordering::Relaxed);
     }
 
-    /// Whether writable layers can be limited: the store's file system keeps project quota.
-    pub fn keeps_quota(&self) -> bool {
-        self.inner.quota.is_kept()
+    /// Whether a limit of writable layers can be kept to. Errors: `FailedPrecondition` for one that nothing would enforce; containers
+    /// are refused with the same words.
+    pub fn check_writable_limit(&self, limit: Option<u64>) -> Result<()> {
+        self.inner.quota.check(limit)
     }
 
     fn keeps_layer_blobs(&self) -> bool {

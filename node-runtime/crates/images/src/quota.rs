@@ -31,9 +31,12 @@ impl Quota {
         Ok(Self { root: root.to_owned(), fd: kept.then_some(fd), next: AtomicU32::new(0) })
     }
 
-    /// Whether the file system keeps project quota.
-    pub fn is_kept(&self) -> bool {
-        self.fd.is_some()
+    /// Errors: `FailedPrecondition` for a limit where the file system keeps no project quota.
+    pub fn check(&self, limit: Option<u64>) -> Result<()> {
+        match limit {
+            Some(_) if self.fd.is_none() => Err(self.refuse()),
+            _ => Ok(()),
+        }
     }
 
     /// A number that nobody has. `None` without quota, and when all are taken: such a layer is counted by a walk.
@@ -49,10 +52,8 @@ impl Quota {
     /// Makes an empty directory a project's, and limits it. Errors: `FailedPrecondition` for a limit without quota.
     pub fn begin(&self, project: Option<u32>, directory: &Path, limit: Option<u64>) -> Result<()> {
         let (Some(fd), Some(project)) = (&self.fd, project) else {
-            return match limit {
-                Some(_) => Err(self.refuse()),
-                None => Ok(()),
-            };
+            // Without a number (all are taken) nothing would enforce it either.
+            return limit.map_or(Ok(()), |_| Err(self.refuse()));
         };
         // What an earlier project of this number was allowed does not count.
         quota::set_limit(fd, project, limit.unwrap_or(0)).context(|| "project quota")?;

@@ -11,6 +11,7 @@ mod live;
 mod load;
 mod standing;
 
+use berth_crds::for_the_cluster;
 pub use berth_crds::{
     Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, IpFamily, Limits, LogLevel,
     MAX_DOCUMENT, MirrorCredentials, NetworkMode, Preset, ProfileType, RegistryHost, RegistryMirror, RegistryTls,
@@ -76,6 +77,14 @@ impl Source {
     pub fn title(&self) -> String {
         let name = self.file.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
         format!("{} ({name})", self.document.title())
+    }
+
+    /// Paths of what it says that only a cluster follows; a node does nothing of them.
+    pub fn for_the_cluster(&self) -> Vec<&'static str> {
+        match &self.document {
+            Document::RuntimeConfig(document) => for_the_cluster(&document.spec),
+            Document::ImagePolicy(_) => Vec::new(),
+        }
     }
 }
 

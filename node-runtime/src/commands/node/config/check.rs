@@ -38,14 +38,20 @@ pub fn run(options: &Options) -> Result<u8> {
     if sources.is_empty() {
         bail!("there is no document of apiVersion berth.dev/v1alpha1 in what was given");
     }
-    let titles: Vec<String> = sources.iter().map(Source::title).collect();
+    let titles: Vec<String> = sources.iter().map(goodness).collect();
     // As the daemon does.
     if let Err(e) = from_sources(sources).and_then(|settings| accept::everywhere(&settings)) {
         output::error_bytes(format!("{}\n", e.message()).as_bytes())?;
         return Ok(1);
     }
-    for title in titles {
-        output::line(format!("{title} is good"))?;
-    }
+    titles.into_iter().try_for_each(output::line)?;
     Ok(0)
+}
+
+/// What is said of a good document.
+fn goodness(source: &Source) -> String {
+    match source.for_the_cluster()[..] {
+        [] => format!("{} is good", source.title()),
+        ref fields => format!("{} is good; a node alone does nothing of {}", source.title(), fields.join(", ")),
+    }
 }

@@ -58,7 +58,8 @@ pub(crate) fn diff(engine: &Engine, request: wire::DiffConfigRequest) -> Result<
     Ok(wire::DiffConfigResponse { changes })
 }
 
-fn change(change: Change) -> wire::ConfigChange {
+/// With secrets redacted.
+pub(crate) fn change(change: Change) -> wire::ConfigChange {
     wire::ConfigChange {
         field: change.field,
         class: change.class.to_string(),

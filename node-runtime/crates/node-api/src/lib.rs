@@ -21,6 +21,7 @@ mod prune_images;
 mod pull;
 mod push_image;
 mod restart;
+mod revisions;
 mod service;
 mod stats;
 mod tag_image;

@@ -1,5 +1,5 @@
 //! The service: each call goes to its file.
-use crate::{attach, config, diagnose, events, exec, explain, info, inspect, kill, pull, restart, stats, wait};
+use crate::{attach, config, diagnose, events, exec, explain, info, inspect, kill, pull, restart, revisions, stats, wait};
 use crate::{
     disk_usage, export_images, image_history, import_images, prune_images, push_image, tag_image, untag_image,
 };
@@ -185,5 +185,33 @@ impl Node for NodeService {
         request: Request<wire::PushImageRequest>,
     ) -> Result<Response<Self::PushImageStream>, Status> {
         Ok(Response::new(push_image::call(self.engine.clone(), request.into_inner())))
+    }
+
+    async fn preflight_revision(
+        &self,
+        request: Request<wire::PreflightRevisionRequest>,
+    ) -> Result<Response<wire::PreflightRevisionResponse>, Status> {
+        revisions::preflight(&self.engine, &request.into_inner()).map(Response::new).map_err(status)
+    }
+
+    async fn apply_revision(
+        &self,
+        request: Request<wire::ApplyRevisionRequest>,
+    ) -> Result<Response<wire::ApplyRevisionResponse>, Status> {
+        revisions::apply(&self.engine, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn revisions(
+        &self,
+        _request: Request<wire::RevisionsRequest>,
+    ) -> Result<Response<wire::RevisionsResponse>, Status> {
+        Ok(Response::new(revisions::applied(&self.engine)))
+    }
+
+    async fn release_revisions(
+        &self,
+        _request: Request<wire::ReleaseRevisionsRequest>,
+    ) -> Result<Response<wire::ReleaseRevisionsResponse>, Status> {
+        revisions::release(&self.engine).await.map(Response::new).map_err(status)
     }
 }

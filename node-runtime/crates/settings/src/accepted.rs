@@ -81,7 +81,7 @@ impl Accepted {
 }
 
 /// A reader finds the former text or this one, also after a power cut. For root only: documents may hold credentials.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let draft = path.with_extension("new");
     // A draft of a daemon that was killed may have other rights.
     let _ = fs::remove_file(&draft);

@@ -9,6 +9,7 @@ mod accepted;
 mod diff;
 mod live;
 mod load;
+mod managed;
 mod standing;
 
 use berth_crds::for_the_cluster;
@@ -21,6 +22,7 @@ pub use berth_crds::{
 pub use diff::{Change, diff};
 pub use live::{Live, watch};
 pub use load::{document_files, from_sources, from_texts, load};
+pub use managed::{Revision, Revisions};
 pub use standing::Standing;
 
 use berth_model::Reference;

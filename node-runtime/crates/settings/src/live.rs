@@ -1,12 +1,13 @@
 //! Watches the documents and publishes what they say.
 use crate::accepted::{Accepted, Texts};
-use crate::load::{from_sources, from_texts, texts};
-use crate::{Settings, Source, diff};
+use crate::load::{from_sources, sources, texts};
+use crate::managed::{Applied, Revisions};
+use crate::{Change, Settings, Source, diff};
 use berth_model::{Error, Result, ResultExt};
 use futures_util::StreamExt;
 use inotify::{EventMask, Inotify, WatchMask};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -22,11 +23,61 @@ pub struct Live {
     pub current: watch::Receiver<Arc<Settings>>,
     /// Why the documents on disk are not the ones in force; empty when they are.
     pub refused: watch::Receiver<String>,
-    check: Check,
+    shared: Arc<Shared>,
 }
 
 /// A further check on settings, such as compiling the policies.
 pub type Check = Arc<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
+
+/// What the watch of the directory and the revisions of a cluster both change.
+struct Shared {
+    check: Check,
+    publish: watch::Sender<Arc<Settings>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The directory's documents that were accepted last.
+    directory: Vec<Source>,
+    applied: Applied,
+}
+
+/// Settings of a directory's documents under what is applied. Errors: those of documents that would be refused.
+fn settings(directory: &[Source], revisions: &Revisions, check: &Check) -> Result<Settings> {
+    let settings = from_sources(revisions.sources(directory)?)?;
+    check(&settings)?;
+    Ok(settings)
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes what differs; the changes.
+    fn publish(&self, new: Settings) -> Vec<Change> {
+        let old = self.publish.borrow().clone();
+        if *old == new {
+            return Vec::new();
+        }
+        let changes = diff(&old, &new);
+        for change in &changes {
+            tracing::info!(field = change.field, class = %change.class, "settings changed");
+        }
+        self.publish.send_replace(Arc::new(new));
+        changes
+    }
+
+    /// Reads the directory and, if its documents are accepted, publishes what they say. The files' texts.
+    fn read_directory(&self, directory: &Path) -> Result<Texts> {
+        let (sources, texts) = read(directory)?;
+        let mut state = self.state();
+        let settings = settings(&sources, &state.applied.revisions, &self.check).context(|| directory.display())?;
+        state.directory = sources;
+        self.publish(settings);
+        Ok(texts)
+    }
+}
 
 impl Live {
     /// What the settings would be with these documents too: those of a kind and name that is in force take its place.
@@ -37,54 +88,101 @@ impl Live {
         let mut all: Vec<Source> = current.inputs.iter().filter(replaced).cloned().collect();
         all.extend(documents);
         let settings = from_sources(all)?;
-        (self.check)(&settings)?;
+        (self.shared.check)(&settings)?;
         Ok(settings)
+    }
+
+    /// What is applied of a cluster's revisions.
+    pub fn applied(&self) -> Revisions {
+        self.shared.state().applied.revisions.clone()
+    }
+
+    /// What would change with these revisions in the place of those of their kind. Errors: those of revisions that would be refused.
+    pub fn preflight(&self, revisions: Revisions) -> Result<Vec<Change>> {
+        let state = self.shared.state();
+        let wanted = settings(&state.directory, &revisions.over(&state.applied.revisions), &self.shared.check)?;
+        Ok(diff(&self.current.borrow(), &wanted))
+    }
+
+    /// Puts these revisions in the place of those of their kind, for this daemon and for those that start later; what changed. It is on
+    /// disk before it is in force. Blocks on the disk. Errors: those of revisions that are refused, and of the disk; what was in force is
+    /// in force still.
+    pub fn apply(&self, revisions: Revisions) -> Result<Vec<Change>> {
+        let mut state = self.shared.state();
+        let revisions = revisions.over(&state.applied.revisions);
+        let wanted = settings(&state.directory, &revisions, &self.shared.check)?;
+        if revisions != state.applied.revisions {
+            state.applied.keep(revisions)?;
+        }
+        Ok(self.shared.publish(wanted))
+    }
+
+    /// Forgets all revisions: the directory's documents count again, as on a node without a cluster. Blocks on the disk. Errors: those of
+    /// a directory whose documents would be refused, and of the disk; what was in force is in force still.
+    pub fn release(&self) -> Result<Vec<Change>> {
+        let mut state = self.shared.state();
+        let wanted = settings(&state.directory, &Revisions::default(), &self.shared.check)?;
+        state.applied.forget()?;
+        Ok(self.shared.publish(wanted))
     }
 }
 
 /// Loads the directory, checks, and watches it from then on. What is accepted is kept in the file `accepted`; when the documents cannot
-/// be read at the start, those are in force, and `refused` says so. Errors: those of the first load, with nothing kept that helps.
+/// be read at the start, those are in force, and `refused` says so. The revisions that a cluster has had applied lie beside that file.
+/// Errors: those of the first load, with nothing kept that helps.
 pub fn watch(directory: PathBuf, accepted: PathBuf, check: Check) -> Result<Live> {
     // Listening starts before the first look, so that nothing falls in between.
     let events = listen(&directory);
+    let applied = Applied::open(accepted.with_file_name("applied-revisions.json"))?;
     let mut accepted = Accepted::new(accepted);
-    let (first, problem) = match read(&directory, &check) {
-        Ok((settings, texts)) => {
+    let first = read(&directory).and_then(|(sources, texts)| {
+        let settings = settings(&sources, &applied.revisions, &check).context(|| directory.display())?;
+        Ok((settings, sources, texts))
+    });
+    let (first, sources, problem) = match first {
+        Ok((settings, sources, texts)) => {
             keep(&mut accepted, &texts);
-            (settings, String::new())
+            (settings, sources, String::new())
         }
-        Err(e) => fall_back(&accepted, &check, &e)?,
+        Err(e) => fall_back(&accepted, &applied.revisions, &check, &e)?,
     };
     let (publish, current) = watch::channel(Arc::new(first));
     let (refuse, refused) = watch::channel(problem);
-    tokio::spawn(Follower { directory, accepted, check: check.clone(), publish, refuse }.run(events));
-    Ok(Live { current, refused, check })
+    let state = Mutex::new(State { directory: sources, applied });
+    let shared = Arc::new(Shared { check, publish, state });
+    tokio::spawn(Follower { directory, accepted, shared: shared.clone(), refuse }.run(events));
+    Ok(Live { current, refused, shared })
 }
 
-fn read(directory: &Path, check: &Check) -> Result<(Settings, Texts)> {
+fn read(directory: &Path) -> Result<(Vec<Source>, Texts)> {
     let texts = texts(directory)?;
-    let settings = from_texts(&texts)?;
-    check(&settings).context(|| directory.display())?;
-    Ok((settings, texts))
+    Ok((sources(&texts)?, texts))
 }
 
-/// The node's data path does not wait for somebody to mend a file.
-fn fall_back(accepted: &Accepted, check: &Check, problem: &Error) -> Result<(Settings, String)> {
+/// The node's data path does not wait for somebody to mend a file. Where all that counts comes from a cluster, no file of the node is needed.
+fn fall_back(
+    accepted: &Accepted,
+    revisions: &Revisions,
+    check: &Check,
+    problem: &Error,
+) -> Result<(Settings, Vec<Source>, String)> {
     let refuse = |why: String| {
         let kind = problem.kind();
         Error::new(kind, format!("{}{why}", problem.message()))
     };
-    let (texts, at) = match accepted.read() {
-        Ok(Some(kept)) => kept,
+    let complete = revisions.configuration.is_some() && revisions.policies.is_some();
+    let (kept, told) = match accepted.read() {
+        Ok(Some((texts, at))) => (sources(&texts), format!("the documents accepted at {at} (seconds since 1970) are in force")),
+        _ if complete => (Ok(Vec::new()), "the cluster's revisions are in force".to_owned()),
         Ok(None) => return Err(refuse(String::new())),
         Err(e) => return Err(refuse(format!("; and what was accepted last cannot be read: {}", e.message()))),
     };
-    let settings = from_texts(&texts).and_then(|settings| check(&settings).map(|()| settings));
-    let settings = settings
+    let accepted = kept.and_then(|sources| settings(&sources, revisions, check).map(|settings| (settings, sources)));
+    let (settings, sources) = accepted
         .map_err(|e| refuse(format!("; and what was accepted last is refused by this version: {}", e.message())))?;
-    let told = format!("{}; the documents accepted at {at} (seconds since 1970) are in force", problem.message());
+    let told = format!("{}; {told}", problem.message());
     tracing::error!(problem = told, "documents are refused at the start");
-    Ok((settings, told))
+    Ok((settings, sources, told))
 }
 
 fn keep(accepted: &mut Accepted, texts: &Texts) {
@@ -104,8 +202,7 @@ fn listen(directory: &Path) -> Option<inotify::EventStream<[u8; 4096]>> {
 struct Follower {
     directory: PathBuf,
     accepted: Accepted,
-    check: Check,
-    publish: watch::Sender<Arc<Settings>>,
+    shared: Arc<Shared>,
     refuse: watch::Sender<String>,
 }
 
@@ -115,7 +212,7 @@ impl Follower {
             if !self.next_change(&mut events).await {
                 events = listen(&self.directory);
             }
-            if self.publish.is_closed() {
+            if self.shared.publish.is_closed() {
                 return;
             }
             self.read_again().await;
@@ -138,26 +235,16 @@ impl Follower {
     }
 
     async fn read_again(&mut self) {
-        let (directory, check) = (self.directory.clone(), self.check.clone());
-        let loaded = tokio::task::spawn_blocking(move || read(&directory, &check)).await;
+        let (directory, shared) = (self.directory.clone(), self.shared.clone());
+        let loaded = tokio::task::spawn_blocking(move || shared.read_directory(&directory)).await;
         let loaded = loaded.unwrap_or_else(|e| Err(Error::internal(e.to_string())));
         match loaded {
-            Ok((new, texts)) => self.accept(new, &texts),
+            Ok(texts) => {
+                keep(&mut self.accepted, &texts);
+                self.refuse.send_if_modified(|r| !std::mem::take(r).is_empty());
+            }
             Err(e) => self.reject(e.message().to_owned()),
         }
-    }
-
-    fn accept(&mut self, new: Settings, texts: &Texts) {
-        keep(&mut self.accepted, texts);
-        self.refuse.send_if_modified(|r| !std::mem::take(r).is_empty());
-        let old = self.publish.borrow().clone();
-        if *old == new {
-            return;
-        }
-        for change in diff(&old, &new) {
-            tracing::info!(field = change.field, class = %change.class, "settings changed");
-        }
-        self.publish.send_replace(Arc::new(new));
     }
 
     fn reject(&self, problem: String) {
@@ -256,5 +343,52 @@ mod tests {
         assert_eq!(settings.sources["spec.runtime.pidsLimit"], "RuntimeConfig/node (new.yaml)");
         let changes: Vec<_> = diff(&live.current.borrow(), &settings).into_iter().map(|c| c.field).collect();
         assert_eq!(changes, ["spec.runtime.logLevel", "spec.runtime.pidsLimit"]);
+    }
+
+    fn revision(spec: serde_json::Value) -> crate::Revision {
+        let spec = serde_json::from_value(spec).unwrap();
+        let content = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &spec, Default::default());
+        crate::Revision { name: content.name(), content }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_boots_from_the_revision_that_was_applied_last() {
+        let (dir, file) = root(&document("{runtime: {pidsLimit: 50}}"));
+        let mut live = start(dir.path()).unwrap();
+        let wish = Revisions::of(revision(serde_json::json!({"runtime": {"pidsLimit": 70}})));
+        let fields: Vec<_> = live.preflight(wish.clone()).unwrap().into_iter().map(|c| c.field).collect();
+        assert_eq!(fields, ["spec.runtime.pidsLimit"]);
+        assert_eq!(live.current.borrow().pids_limit, Some(50), "a preflight changes nothing");
+        live.apply(wish.clone()).unwrap();
+        assert_eq!(live.current.borrow().pids_limit, Some(70));
+        std::fs::write(&file, document("{runtime: {pidsLimit: 60}}")).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(live.current.borrow_and_update().pids_limit, Some(70), "the directory does not count");
+        drop(live);
+        let mut live = start(dir.path()).unwrap();
+        assert_eq!((live.current.borrow().pids_limit, live.applied()), (Some(70), wish));
+        live.release().unwrap();
+        becomes(&mut live, |s| s.pids_limit == Some(60)).await;
+        assert_eq!(start(dir.path()).unwrap().current.borrow().pids_limit, Some(60));
+    }
+
+    #[tokio::test]
+    async fn a_revision_that_is_refused_leaves_the_former_in_force() {
+        let (dir, _) = root(&document("{runtime: {pidsLimit: 50}}"));
+        let check: Check = Arc::new(|settings| match settings.pids_limit {
+            Some(66) => Err(Error::invalid("spec.runtime.pidsLimit", "is impossible here")),
+            _ => Ok(()),
+        });
+        let live = watch(dir.path().join("etc"), dir.path().join("accepted.json"), check).unwrap();
+        let good = Revisions::of(revision(serde_json::json!({"runtime": {"pidsLimit": 70}})));
+        live.apply(good.clone()).unwrap();
+        let bad = Revisions::of(revision(serde_json::json!({"runtime": {"pidsLimit": 66}})));
+        let message = live.apply(bad).unwrap_err().to_string();
+        assert!(message.contains("impossible"), "{message}");
+        let mut unknown = revision(serde_json::json!({}));
+        unknown.content.runtime.as_mut().unwrap().config = serde_json::json!({"runtime": {"turbo": true}});
+        let message = live.apply(Revisions::of(unknown)).unwrap_err().to_string();
+        assert!(message.contains("turbo"), "{message}");
+        assert_eq!((live.current.borrow().pids_limit, live.applied()), (Some(70), good));
     }
 }

@@ -27,13 +27,18 @@ pub(crate) fn texts(directory: &Path) -> Result<Vec<(PathBuf, String)>> {
 
 /// Settings from files' texts. Errors: as [`load`].
 pub fn from_texts(texts: &[(PathBuf, String)]) -> Result<Settings> {
+    from_sources(sources(texts)?)
+}
+
+/// The documents of files' texts. Errors: as [`load`].
+pub(crate) fn sources(texts: &[(PathBuf, String)]) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for (file, text) in texts {
         for document in parse_documents(text).context(|| file.display())? {
             sources.push(Source { file: file.clone(), document });
         }
     }
-    from_sources(sources)
+    Ok(sources)
 }
 
 /// Settings from documents. Errors: two of one name, a merge that contradicts itself.

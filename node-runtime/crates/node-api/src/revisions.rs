@@ -1,0 +1,53 @@
+//! PreflightRevision, ApplyRevision, Revisions and ReleaseRevisions: what a cluster wants of this node.
+use crate::config::change;
+use berth_engine::Engine;
+use berth_model::{Error, Result};
+use berth_proto::node as wire;
+use berth_settings::{Change, Class, Revision, Revisions};
+
+pub(crate) fn preflight(
+    engine: &Engine,
+    request: &wire::PreflightRevisionRequest,
+) -> Result<wire::PreflightRevisionResponse> {
+    let wanted = Revisions::of(Revision::parse(&request.name, &request.content)?);
+    let changes = engine.standing().live().preflight(wanted)?;
+    let class = changes.iter().map(|change| change.class).max().unwrap_or(Class::Live).to_string();
+    Ok(wire::PreflightRevisionResponse { changes: encode(changes), class })
+}
+
+pub(crate) async fn apply(engine: &Engine, request: wire::ApplyRevisionRequest) -> Result<wire::ApplyRevisionResponse> {
+    let wanted = Revisions::of(Revision::parse(&request.name, &request.content)?);
+    let live = engine.standing().live().clone();
+    // It waits for the disk.
+    let changes = tokio::task::spawn_blocking(move || live.apply(wanted)).await;
+    let changes = changes.map_err(|e| Error::internal(e.to_string()))??;
+    tracing::info!(revision = request.name, changes = changes.len(), "a revision is applied");
+    Ok(wire::ApplyRevisionResponse { changes: encode(changes), pending_restart: pending(engine) })
+}
+
+pub(crate) fn applied(engine: &Engine) -> wire::RevisionsResponse {
+    let applied = engine.standing().live().applied();
+    let name = |revision: Option<Revision>| revision.map(|r| r.name).unwrap_or_default();
+    wire::RevisionsResponse {
+        configuration: name(applied.configuration),
+        policies: name(applied.policies),
+        pending_restart: pending(engine),
+        problems: engine.standing().problems().into_iter().collect(),
+    }
+}
+
+pub(crate) async fn release(engine: &Engine) -> Result<wire::ReleaseRevisionsResponse> {
+    let live = engine.standing().live().clone();
+    let changes = tokio::task::spawn_blocking(move || live.release()).await;
+    let changes = changes.map_err(|e| Error::internal(e.to_string()))??;
+    tracing::info!(changes = changes.len(), "the cluster's revisions are forgotten");
+    Ok(wire::ReleaseRevisionsResponse { changes: encode(changes) })
+}
+
+fn encode(changes: Vec<Change>) -> Vec<wire::ConfigChange> {
+    changes.into_iter().map(change).collect()
+}
+
+fn pending(engine: &Engine) -> Vec<String> {
+    engine.standing().pending().into_iter().map(|change| change.field).collect()
+}

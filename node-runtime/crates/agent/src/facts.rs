@@ -1,0 +1,72 @@
+//! What is found on a node. Plain values; who finds them is a [`crate::node::NodeSide`].
+use berth_crds::{Capabilities, Drift, PolicyDecisions};
+
+/// A look at the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Who runs the node's pods.
+    pub adoption: Adoption,
+    /// The daemon; `None`: it does not answer.
+    pub daemon: Option<Daemon>,
+    /// Whether a kubelet runs.
+    pub kubelet: bool,
+    /// What the node can do.
+    pub capabilities: Capabilities,
+}
+
+/// What `berth adopt status` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Adoption {
+    /// Where it is.
+    pub phase: AdoptPhase,
+    /// Why an operation walks or walked back, or is stuck, or why nothing is known.
+    pub message: Option<String>,
+    /// Files of others that the product has changed and somebody else has changed again.
+    pub drift: Vec<Drift>,
+}
+
+/// Where an adoption is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AdoptPhase {
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// The node has another runtime.
+    NotAdopted,
+    /// An operation goes on.
+    Underway,
+    /// An operation was left by whoever did it, or cannot go on.
+    Left,
+    /// The node is ours.
+    Adopted,
+    /// The node has another runtime again, after it was ours.
+    Returned,
+}
+
+impl AdoptPhase {
+    /// Whether the node has another runtime.
+    pub fn foreign(self) -> bool {
+        matches!(self, Self::NotAdopted | Self::Returned)
+    }
+}
+
+/// What the daemon says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Daemon {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The revision of a configuration that is applied.
+    pub configuration: Option<String>,
+    /// The revision of a set of policies in force.
+    pub policies: Option<String>,
+    /// Fields that wait for its next start.
+    pub pending: Vec<String>,
+    /// What is not well: conditions that are not true, fields that could not be applied.
+    pub troubles: Vec<String>,
+    /// Decisions by policy since it started.
+    pub decisions: Vec<PolicyDecisions>,
+}

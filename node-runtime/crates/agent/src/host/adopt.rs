@@ -1,0 +1,242 @@
+//! `berth adopt` on the host: its words, and what it answers (`node-runtime/src/adopt/report.rs`).
+//!
+//! What takes a node over is a process of the host, with a journal and a dead-man timer: it goes on if this agent ends. Must not: wait for
+//! it to the end.
+use super::Host;
+use super::enter_call::{Ended, call, spawn};
+use crate::facts::{AdoptPhase, Adoption};
+use crate::node::{Permit, Trouble};
+use crate::time;
+use berth_crds::{AdoptProfile, Disruption, Drift};
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long `status` may take.
+const STATUS_LIMIT: Duration = Duration::from_secs(10);
+/// How long a plan may take to be made.
+const PLAN_LIMIT: Duration = Duration::from_secs(60);
+/// How long walking back may take before it is looked at again.
+const RECOVER_LIMIT: Duration = Duration::from_secs(300);
+/// How long it may take until an operation is seen to go on.
+const BEGIN_LIMIT: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How a kubelet is stopped and started that no service manager runs: programs and words, no shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commands {
+    /// Stops it.
+    pub stop: String,
+    /// Starts it, and returns then.
+    pub start: String,
+    /// Files that have its flags.
+    pub flags_files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Status {
+    phase: String,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    stuck: Option<String>,
+    #[serde(default)]
+    holder: Option<u32>,
+    #[serde(default)]
+    files: Vec<File>,
+    #[serde(default)]
+    refusals: Vec<Refusal>,
+}
+
+#[derive(Debug, Deserialize)]
+struct File {
+    path: String,
+    after: Option<String>,
+    now: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    field: String,
+    found: String,
+    remedy: String,
+}
+
+/// What it says of the node. That it says nothing is a fact too.
+pub(super) async fn look(host: &Host) -> Adoption {
+    let unknown = |message: String| Adoption { message: Some(message), ..Adoption::default() };
+    let answer = match call(host, &host.version, &words(&["adopt", "status", "-o", "json"]), STATUS_LIMIT).await {
+        Ok(answer) => answer,
+        Err(e) => return unknown(e),
+    };
+    match serde_json::from_str::<Status>(&answer.out) {
+        Ok(status) => adoption(status),
+        Err(_) => unknown(answer.said()),
+    }
+}
+
+fn adoption(status: Status) -> Adoption {
+    let phase = match (status.phase.as_str(), status.holder) {
+        ("adopted", _) => AdoptPhase::Adopted,
+        ("not-adopted", _) => AdoptPhase::NotAdopted,
+        ("returned", _) => AdoptPhase::Returned,
+        ("adopting" | "returning" | "walking-back" | "stuck", Some(_)) => AdoptPhase::Underway,
+        ("adopting" | "returning" | "walking-back" | "stuck", None) => AdoptPhase::Left,
+        _ => AdoptPhase::Unknown,
+    };
+    // Before and after an operation, files are as somebody else has them.
+    let watched = phase == AdoptPhase::Adopted;
+    let drift = status.files.into_iter().filter(|file| watched && file.now != file.after).map(|file| {
+        let kind = match (&file.after, &file.now) {
+            (Some(_), None) => "Missing",
+            (None, Some(_)) => "Replaced",
+            _ => "Changed",
+        };
+        Drift { path: file.path, kind: kind.to_owned() }
+    });
+    Adoption { phase, message: status.stuck.or(status.reason), drift: drift.collect() }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// The words of `start`.
+fn start_words(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -> Vec<String> {
+    let mut all = words(&["adopt", "start", "-o", "json", "--grant", permit.grant]);
+    all.extend(["--grant-expires".to_owned(), time::text(permit.expires)]);
+    all.extend(["--prefix".to_owned(), host.prefix.display().to_string()]);
+    all.extend(["--version-name".to_owned(), host.version.clone()]);
+    let profile = match profile {
+        None | Some(AdoptProfile::Auto) => None,
+        Some(AdoptProfile::Kubeadm) => Some("kubeadm"),
+        Some(AdoptProfile::Systemd) => Some("systemd"),
+        Some(AdoptProfile::Command) => Some("command"),
+    };
+    for profile in profile {
+        all.extend(words(&["--profile", profile]));
+    }
+    if let Some(commands) = &host.commands {
+        all.extend(words(&["--kubelet-stop", &commands.stop, "--kubelet-start", &commands.start]));
+        for file in &commands.flags_files {
+            all.extend(["--kubelet-flags-file".to_owned(), file.display().to_string()]);
+        }
+    }
+    if let Ok(pid) = host.kubelet.find() {
+        all.extend(["--kubelet-pid".to_owned(), pid.to_string()]);
+    }
+    if host.control_plane {
+        all.push("--control-plane".to_owned());
+    }
+    all
+}
+
+/// Whether the node would be taken over. The grant of the question is not one to act by: with `--dry-run` nothing is changed.
+pub(super) async fn check(host: &Host, profile: Option<AdoptProfile>) -> Result<Disruption, Trouble> {
+    let permit = Permit { grant: "preflight", expires: time::now() + 3600 };
+    let mut words = start_words(host, profile, permit);
+    words.push("--dry-run".to_owned());
+    let answer = call(host, &host.version, &words, PLAN_LIMIT).await.map_err(Trouble::Later)?;
+    match refused(&answer) {
+        Some(why) => Err(Trouble::Refused(why)),
+        None if answer.code == Some(0) => Ok(Disruption::Drain),
+        None => Err(Trouble::Later(answer.said())),
+    }
+}
+
+/// Everything that speaks against it, if that is what was answered.
+fn refused(answer: &Ended) -> Option<String> {
+    let status: Status = serde_json::from_str(&answer.out).ok()?;
+    let told = |r: &Refusal| format!("{}: {}; {}", r.field, r.found, r.remedy);
+    (status.phase == "refused").then(|| status.refusals.iter().map(told).collect::<Vec<_>>().join(". "))
+}
+
+pub(super) async fn start(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -> Result<(), Trouble> {
+    begin(host, &start_words(host, profile, permit)).await
+}
+
+pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Trouble> {
+    let mut all = words(&["adopt", "return", "-o", "json", "--grant", permit.grant]);
+    all.extend(["--grant-expires".to_owned(), time::text(permit.expires)]);
+    begin(host, &all).await
+}
+
+/// Starts it, and waits until it goes on by itself or is over.
+async fn begin(host: &Host, words: &[String]) -> Result<(), Trouble> {
+    let mut running = spawn(host, &host.version, words).map_err(Trouble::Later)?;
+    let end = tokio::time::Instant::now() + BEGIN_LIMIT;
+    while tokio::time::Instant::now() < end {
+        tokio::select! {
+            ended = &mut running => {
+                let ended = ended.map_err(|e| Trouble::Later(e.to_string()))?.map_err(Trouble::Later)?;
+                return over(&ended);
+            }
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+        if look(host).await.phase == AdoptPhase::Underway {
+            return Ok(());
+        }
+    }
+    Err(Trouble::Later("berth adopt does not get to its first step".to_owned()))
+}
+
+/// It ended at once. Whether it went forth or back, a look says; what is refused was not begun (exit code 1).
+fn over(ended: &Ended) -> Result<(), Trouble> {
+    match (ended.code, refused(ended)) {
+        (_, Some(why)) => Err(Trouble::Refused(why)),
+        (Some(0 | 3 | 4), None) => Ok(()),
+        (Some(1), None) => Err(Trouble::Refused(ended.said())),
+        (_, None) => Err(Trouble::Later(ended.said())),
+    }
+}
+
+pub(super) async fn recover(host: &Host) -> Result<(), Trouble> {
+    let answer = call(host, &host.version, &words(&["adopt", "recover", "-o", "json"]), RECOVER_LIMIT).await;
+    let answer = answer.map_err(Trouble::Later)?;
+    if answer.code == Some(0) { Ok(()) } else { Err(Trouble::Later(answer.said())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(json: &str) -> Adoption {
+        adoption(serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn where_a_node_is() {
+        let cases = [
+            (r#"{"phase": "adopted", "holder": null}"#, AdoptPhase::Adopted),
+            (r#"{"phase": "not-adopted"}"#, AdoptPhase::NotAdopted),
+            (r#"{"phase": "returned"}"#, AdoptPhase::Returned),
+            (r#"{"phase": "adopting", "holder": 7}"#, AdoptPhase::Underway),
+            (r#"{"phase": "adopting", "holder": null}"#, AdoptPhase::Left),
+            (r#"{"phase": "stuck", "stuck": "stop-kubelet: it runs on"}"#, AdoptPhase::Left),
+            (r#"{"phase": "dreaming"}"#, AdoptPhase::Unknown),
+        ];
+        for (json, phase) in cases {
+            assert_eq!(of(json).phase, phase, "{json}");
+        }
+        let back = of(r#"{"phase": "not-adopted", "reason": "the test sandbox did not start"}"#);
+        assert_eq!(back.message.as_deref(), Some("the test sandbox did not start"));
+    }
+
+    #[test]
+    fn files_that_somebody_else_changed_are_drift() {
+        let found = of(r#"{"phase": "adopted", "files": [{"path": "/a", "before": "1", "after": "2", "now": "2"},
+            {"path": "/b", "before": "1", "after": "2", "now": "3"}, {"path": "/c", "before": null, "after": "2", "now": null}]}"#);
+        let found: Vec<_> = found.drift.iter().map(|d| (d.path.as_str(), d.kind.as_str())).collect();
+        assert_eq!(found, [("/b", "Changed"), ("/c", "Missing")]);
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let out = r#"{"phase": "refused", "refusals": [{"field": "--config", "found": "is a directory", "remedy": "name a file"}]}"#;
+        let ended = Ended { code: Some(1), out: out.to_owned(), err: String::new() };
+        assert_eq!(over(&ended), Err(Trouble::Refused("--config: is a directory; name a file".to_owned())));
+        let ended = |code| Ended { code: Some(code), out: "{\"phase\": \"not-adopted\"}".to_owned(), err: "x".to_owned() };
+        assert_eq!(over(&ended(3)), Ok(()), "it walked back, and the status says why");
+        assert!(matches!(over(&ended(1)), Err(Trouble::Refused(_))));
+    }
+}

@@ -1,0 +1,100 @@
+//! Calls of the host's `berth`, by way of `berth-agent enter`. Owns: processes, limits of time and size. Must not: know what is called.
+use super::Host;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+/// Most that is taken of what a program says. What is beyond it is read and thrown away, so that it does not wait for a reader.
+const MAX_OUTPUT: u64 = 4 << 20;
+
+/// How it ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    /// Exit code; `None`: by a signal.
+    pub(super) code: Option<i32>,
+    /// Standard output.
+    pub(super) out: String,
+    /// Standard error.
+    pub(super) err: String,
+}
+
+impl Ended {
+    /// The last line that says something.
+    pub(super) fn said(&self) -> String {
+        let lines = self.err.lines().chain(self.out.lines()).filter(|line| !line.trim().is_empty());
+        lines.last().map_or_else(|| format!("it ended with {:?} and said nothing", self.code), str::to_owned)
+    }
+}
+
+/// `berth` of that version on the host, with these words.
+pub(super) fn command(host: &Host, version: &str, words: &[String]) -> Result<Command, String> {
+    let (program, root) = host.berth(version);
+    let mut all = vec![program.display().to_string()];
+    all.extend(root);
+    all.extend(words.iter().cloned());
+    entered(host, &all)
+}
+
+/// A program of the host.
+pub(super) fn entered(host: &Host, program: &[String]) -> Result<Command, String> {
+    let kubelet = host.kubelet.find()?;
+    let own = std::env::current_exe().map_err(|e| format!("own program: {e}"))?;
+    let mut command = Command::new(own);
+    command.args(["enter", "--target", &kubelet.to_string(), "--"]).args(program);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    Ok(command)
+}
+
+/// Calls it, and waits for its end. Errors: it cannot be started, or takes too long (and is ended).
+pub(super) async fn call(host: &Host, version: &str, words: &[String], limit: Duration) -> Result<Ended, String> {
+    run(command(host, version, words)?, limit).await
+}
+
+/// Runs a command to its end. Errors: as [`call`].
+pub(super) async fn run(mut command: Command, limit: Duration) -> Result<Ended, String> {
+    let child = command.kill_on_drop(true).spawn().map_err(|e| e.to_string())?;
+    let ended = tokio::time::timeout(limit, finish(child)).await;
+    ended.unwrap_or_else(|_| Err(format!("it does not end within {} s", limit.as_secs())))
+}
+
+/// Starts it. It goes on when nobody waits for it, and when this process ends.
+pub(super) fn spawn(host: &Host, version: &str, words: &[String]) -> Result<JoinHandle<Result<Ended, String>>, String> {
+    let child = command(host, version, words)?.spawn().map_err(|e| e.to_string())?;
+    Ok(tokio::spawn(finish(child)))
+}
+
+async fn finish(mut child: Child) -> Result<Ended, String> {
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (out, err, status) = tokio::join!(text(out), text(err), child.wait());
+    let status = status.map_err(|e| e.to_string())?;
+    Ok(Ended { code: status.code(), out, err })
+}
+
+async fn text(stream: Option<impl AsyncRead + Unpin>) -> String {
+    let Some(mut stream) = stream else { return String::new() };
+    let mut bytes = Vec::new();
+    // What was read until an error counts.
+    let _ = (&mut stream).take(MAX_OUTPUT).read_to_end(&mut bytes).await;
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_does_not_end_is_ended_and_what_one_says_is_read() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+        };
+        let ended = run(shell("echo out; echo no such kubelet >&2; exit 3"), Duration::from_secs(20)).await.unwrap();
+        assert_eq!((ended.code, ended.out.as_str(), ended.said()), (Some(3), "out\n", "out".to_owned()));
+        let message = run(shell("exec sleep 60"), Duration::from_millis(200)).await.unwrap_err();
+        assert!(message.contains("does not end"), "{message}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Which process the node's kubelet is. Must not: guess where there are several.
+use std::path::Path;
+
+/// How it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kubelet {
+    /// It is the only one that can be seen; the pod shares the host's process ids.
+    Only,
+    /// The process whose id stands in this file.
+    PidFile(std::path::PathBuf),
+}
+
+impl Kubelet {
+    /// Its process id. Errors: there is none, or more than one, with the remedy.
+    pub fn find(&self) -> Result<u32, String> {
+        match self {
+            Self::Only => only(&all(Path::new("/proc"))),
+            Self::PidFile(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+                let pid = text.trim().parse().map_err(|_| format!("{}: has no process id", path.display()))?;
+                let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                if name.trim() != "kubelet" {
+                    return Err(format!("{}: process {pid} is no kubelet", path.display()));
+                }
+                Ok(pid)
+            }
+        }
+    }
+}
+
+fn all(proc: &Path) -> Vec<u32> {
+    let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let named = |pid: &u32| std::fs::read_to_string(proc.join(pid.to_string()).join("comm")).unwrap_or_default();
+    pids.filter(|pid| named(pid).trim() == "kubelet").collect()
+}
+
+fn only(found: &[u32]) -> Result<u32, String> {
+    match found {
+        [one] => Ok(*one),
+        [] => Err("no process named kubelet can be seen: the agent's pod needs hostPID, or the kubelet does not run".to_owned()),
+        several => Err(format!("processes {several:?} are kubelets: --kubelet-pid-file says which one is this node's")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_one_is_taken_and_nothing_is_guessed() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = |pid: &str, name: &str| {
+            std::fs::create_dir(dir.path().join(pid)).unwrap();
+            std::fs::write(dir.path().join(pid).join("comm"), format!("{name}\n")).unwrap();
+        };
+        process("1", "systemd");
+        process("self", "kubelet");
+        assert!(only(&all(dir.path())).unwrap_err().contains("hostPID"));
+        process("42", "kubelet");
+        assert_eq!(only(&all(dir.path())), Ok(42));
+        process("77", "kubelet");
+        assert!(only(&all(dir.path())).unwrap_err().contains("--kubelet-pid-file"));
+    }
+}

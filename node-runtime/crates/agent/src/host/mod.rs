@@ -1,0 +1,109 @@
+//! The node that the agent runs on: the daemon by node.sock, and `berth` of the host, started in the namespaces of the kubelet.
+//!
+//! Never in those of process 1: a node may be a namespace of its machine, and it is the kubelet that says where its node is.
+//! Owns: which program is called with which words. Must not: decide when.
+pub mod adopt;
+pub mod enter;
+mod enter_call;
+mod kubelet;
+mod restart;
+
+pub use kubelet::Kubelet;
+
+use crate::facts::Facts;
+use crate::node::{NodeSide, Permit, Trouble};
+use crate::node_sock::NodeSock;
+use crate::plan::Wanted;
+use berth_crds::{AdoptProfile, Capabilities, Disruption};
+use berth_proto::node::InfoResponse;
+use std::path::{Path, PathBuf};
+
+/// The node.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The daemon's socket.
+    pub sock: NodeSock,
+    /// Directory of the programs' versions on the host, and of `current`.
+    pub prefix: PathBuf,
+    /// Root directory of the daemon on the host; `None` is the system's own.
+    pub root: Option<PathBuf>,
+    /// The version whose `berth` takes the node over: the agent's own.
+    pub version: String,
+    /// Which process the kubelet is.
+    pub kubelet: Kubelet,
+    /// Commands that stop and start a kubelet that no service manager runs.
+    pub commands: Option<adopt::Commands>,
+    /// Whether nodes of the control plane may be taken over. The operator decides which ones are told; this is for its charts.
+    pub control_plane: bool,
+}
+
+impl Host {
+    /// `berth` of that version on the host, with the words that say which daemon is meant.
+    fn berth(&self, version: &str) -> (PathBuf, Vec<String>) {
+        let root = self.root.iter().flat_map(|root| ["--root".to_owned(), root.display().to_string()]).collect();
+        (self.prefix.join(version).join("berth"), root)
+    }
+}
+
+impl NodeSide for Host {
+    async fn look(&self) -> Facts {
+        let kubelet = self.kubelet.find();
+        let found = self.sock.look().await;
+        let adoption = adopt::look(self).await;
+        let (daemon, info) = found.unzip();
+        Facts {
+            boot_id: text("/proc/sys/kernel/random/boot_id"),
+            adoption,
+            daemon,
+            kubelet: kubelet.is_ok(),
+            capabilities: capabilities(info.as_ref()),
+        }
+    }
+
+    async fn check(&self, revision: &str, wanted: &Wanted, foreign: bool) -> Result<Disruption, Trouble> {
+        if foreign { adopt::check(self, wanted.profile).await } else { self.sock.preflight(revision, &wanted.json).await }
+    }
+
+    async fn apply(&self, revision: &str, json: &str) -> Result<(), Trouble> {
+        self.sock.apply(revision, json).await
+    }
+
+    async fn restart(&self, version: &str) -> Result<(), Trouble> {
+        restart::restart(self, version).await
+    }
+
+    async fn adopt(&self, profile: Option<AdoptProfile>, permit: Permit<'_>) -> Result<(), Trouble> {
+        adopt::start(self, profile, permit).await
+    }
+
+    async fn give_back(&self, permit: Permit<'_>) -> Result<(), Trouble> {
+        adopt::give_back(self, permit).await
+    }
+
+    async fn recover(&self) -> Result<(), Trouble> {
+        adopt::recover(self).await
+    }
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// Of the kernel; what only the daemon knows is missing while it does not answer.
+fn capabilities(info: Option<&InfoResponse>) -> Capabilities {
+    let modules = text("/sys/kernel/security/lsm");
+    let user_namespaces = text("/proc/sys/user/max_user_namespaces").parse::<u64>().is_ok_and(|most| most > 0);
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Capabilities {
+        kernel: text("/proc/sys/kernel/osrelease"),
+        architecture: architecture.to_owned(),
+        cgroups: info.map(|info| info.cgroup_layout.clone()).unwrap_or_default(),
+        security_modules: modules.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+        user_namespaces,
+        handlers: Vec::new(),
+    }
+}

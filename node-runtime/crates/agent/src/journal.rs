@@ -1,0 +1,236 @@
+//! What an agent remembers of a node over its own end, the daemon's and the node's: pure. Format: docs/formats/agent-journal.md.
+//!
+//! It is written before each step that changes the node. Where the node stands is looked at, never remembered; the journal says what was
+//! tried, how often and with which outcome, so that whoever goes on neither begins again for ever nor forgets what failed.
+//! Must not: do I/O; `store.rs` keeps it.
+use crate::facts::Facts;
+use serde::{Deserialize, Serialize};
+
+/// All of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Journal {
+    /// UID of the Node that it is about.
+    #[serde(rename = "nodeUID")]
+    pub node_uid: String,
+    /// The revision that was applied and verified last.
+    pub current: Option<Held>,
+    /// The one before that was verified.
+    pub previous: Option<String>,
+    /// What is tried.
+    pub attempt: Option<Attempt>,
+    /// The desired revision that was given up last.
+    pub failed: Option<Failure>,
+    /// The revision that the node was to go back to, and that failed as well.
+    pub failed_back: Option<Failure>,
+    /// The set of policies that was refused last.
+    pub refused_policies: Option<Failure>,
+    /// The daemon's ends.
+    pub crashes: Crashes,
+}
+
+/// A verified revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// Its name.
+    pub revision: String,
+    /// Since when, in Unix seconds.
+    pub since: u64,
+}
+
+/// An attempt at a revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Attempt {
+    /// At which.
+    pub revision: String,
+    /// How the node was told: another order for the same revision is another attempt.
+    pub order: String,
+    /// Steps that began.
+    pub tries: u32,
+    /// Whether taking the node over was begun, or giving it back.
+    pub adopted: bool,
+    /// Restarts of the daemon that were begun.
+    pub restarts: u32,
+    /// When the last step began, in Unix seconds.
+    pub acted: u64,
+    /// Crashes that had been counted when it began.
+    pub crashes: u32,
+}
+
+/// A revision that was given up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Failure {
+    /// Its name.
+    pub revision: String,
+    /// The order under which it failed.
+    pub order: String,
+    /// Why, as one word.
+    pub reason: String,
+    /// Why, as a sentence.
+    pub message: String,
+    /// When, in Unix seconds.
+    pub at: u64,
+}
+
+/// The daemon's ends that nobody asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Crashes {
+    /// How many.
+    pub count: u32,
+    /// The daemon that was seen last; 0 is none.
+    pub pid: u32,
+    /// The boot in which it was.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    /// Another one is expected, because a step asks for it.
+    pub expected: bool,
+}
+
+/// A step that changes the node, as far as the journal is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// A configuration is applied.
+    Apply,
+    /// The daemon is restarted, perhaps as another version.
+    Restart,
+    /// The node is taken over or given back.
+    Adopt,
+}
+
+impl Journal {
+    /// For the Node of that UID. What was tried on another one of the same name counts for nothing.
+    #[must_use]
+    pub fn of_node(self, uid: &str) -> Self {
+        if self.node_uid == uid || self.node_uid.is_empty() {
+            return Self { node_uid: uid.to_owned(), ..self };
+        }
+        Self { node_uid: uid.to_owned(), ..Self::default() }
+    }
+
+    /// The attempt at a revision under an order, if that is what is tried.
+    pub fn attempt_at(&self, revision: &str, order: &str) -> Option<&Attempt> {
+        self.attempt.as_ref().filter(|a| a.revision == revision && a.order == order)
+    }
+
+    /// Whether this order for a revision has failed.
+    pub fn gave_up(&self, revision: &str, order: &str) -> bool {
+        self.failed.as_ref().is_some_and(|f| f.revision == revision && f.order == order)
+    }
+
+    /// Takes in what is seen of the daemon.
+    pub fn observe(&mut self, facts: &Facts) {
+        let crashes = &mut self.crashes;
+        let Some(daemon) = &facts.daemon else { return };
+        if crashes.pid == daemon.pid && crashes.boot_id == facts.boot_id {
+            return;
+        }
+        if crashes.pid != 0 && crashes.boot_id == facts.boot_id && !crashes.expected {
+            crashes.count = crashes.count.saturating_add(1);
+        }
+        *crashes = Crashes { count: crashes.count, pid: daemon.pid, boot_id: facts.boot_id.clone(), expected: false };
+    }
+
+    /// A step begins.
+    pub fn begin(&mut self, revision: &str, order: &str, step: Begun, now: u64) {
+        let fresh = Attempt {
+            revision: revision.to_owned(),
+            order: order.to_owned(),
+            crashes: self.crashes.count,
+            ..Attempt::default()
+        };
+        let attempt = self.attempt_at(revision, order).cloned().unwrap_or(fresh);
+        self.crashes.expected |= step != Begun::Apply;
+        self.attempt = Some(Attempt {
+            tries: attempt.tries.saturating_add(1),
+            adopted: attempt.adopted || step == Begun::Adopt,
+            restarts: attempt.restarts.saturating_add(u32::from(step == Begun::Restart)),
+            acted: now,
+            ..attempt
+        });
+    }
+
+    /// A revision is applied and verified.
+    pub fn commit(&mut self, revision: &str, now: u64) {
+        let former = self.current.take().map(|held| held.revision).filter(|former| former != revision);
+        self.previous = former.or_else(|| self.previous.take());
+        self.current = Some(Held { revision: revision.to_owned(), since: now });
+        self.attempt = None;
+        self.failed_back = None;
+    }
+
+    /// A revision is given up: the desired one, or the one that the node was to go back to.
+    pub fn give_up(&mut self, failure: Failure, back: bool) {
+        self.attempt = None;
+        if back {
+            self.failed_back = Some(failure);
+        } else {
+            self.failed = Some(failure);
+            self.failed_back = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Daemon;
+
+    fn seen(pid: u32, boot: &str) -> Facts {
+        Facts { boot_id: boot.to_owned(), daemon: Some(Daemon { pid, ..Daemon::default() }), ..Facts::default() }
+    }
+
+    #[test]
+    fn only_ends_that_nobody_asked_for_are_crashes() {
+        let mut journal = Journal::default();
+        journal.observe(&seen(7, "a"));
+        journal.observe(&seen(7, "a"));
+        journal.observe(&Facts::default());
+        assert_eq!(journal.crashes.count, 0);
+        journal.observe(&seen(8, "a"));
+        assert_eq!(journal.crashes.count, 1);
+        journal.begin("r", "", Begun::Restart, 1);
+        journal.observe(&seen(8, "a"));
+        journal.observe(&seen(9, "a"));
+        assert_eq!(journal.crashes.count, 1, "it was asked for");
+        journal.observe(&seen(3, "b"));
+        assert_eq!(journal.crashes.count, 1, "the node was rebooted");
+        journal.observe(&seen(4, "b"));
+        assert_eq!(journal.crashes.count, 2);
+    }
+
+    #[test]
+    fn another_order_is_another_attempt() {
+        let mut journal = Journal::default();
+        journal.begin("r", "1", Begun::Apply, 1);
+        journal.begin("r", "1", Begun::Restart, 2);
+        let attempt = journal.attempt_at("r", "1").unwrap();
+        assert_eq!((attempt.tries, attempt.restarts, attempt.adopted, attempt.acted), (2, 1, false, 2));
+        let failure = Failure { revision: "r".to_owned(), order: "1".to_owned(), ..Failure::default() };
+        journal.give_up(failure, false);
+        assert!(journal.gave_up("r", "1") && !journal.gave_up("r", "2"));
+        journal.begin("r", "2", Begun::Apply, 3);
+        assert_eq!(journal.attempt_at("r", "2").map(|a| a.tries), Some(1));
+    }
+
+    #[test]
+    fn what_was_verified_before_is_known() {
+        let mut journal = Journal::default();
+        for revision in ["a", "b", "b"] {
+            journal.commit(revision, 5);
+        }
+        assert_eq!(journal.current.as_ref().map(|h| h.revision.as_str()), Some("b"));
+        assert_eq!(journal.previous.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn another_node_of_the_same_name_begins_anew() {
+        let mut journal = Journal::default().of_node("1");
+        journal.commit("a", 5);
+        assert!(journal.clone().of_node("1").current.is_some());
+        assert!(journal.of_node("2").current.is_none());
+    }
+}

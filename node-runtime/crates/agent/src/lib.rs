@@ -1,0 +1,21 @@
+//! What a cluster runs on each of its nodes. It is the only process of a node that talks to the API server: it watches the node's own
+//! RuntimeNode, has the daemon check and apply what stands there over node.sock, has `berth adopt` take the node over and give it back,
+//! and reports.
+//!
+//! `plan` decides (pure: no I/O, no clock), `journal` is what it remembers, `report` is what it says; `run` is the loop around them, over
+//! two interfaces: [`node::NodeSide`], what is done on a node, and [`cluster::ClusterSide`], what is asked of the API server.
+//! Must not: do anything to a node whose RuntimeNode is gone (it keeps what it has); cordon, drain or uncordon.
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod facts;
+pub mod host;
+pub mod journal;
+pub mod kubernetes;
+pub mod node;
+pub mod node_sock;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod store;
+pub mod time;

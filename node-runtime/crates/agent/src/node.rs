@@ -1,0 +1,58 @@
+//! What is done on a node. One implementation does it on the node that it runs on (`node_sock`, `host`); tests of the cluster half have
+//! others, and everything else is the same for them.
+use crate::facts::Facts;
+use crate::plan::Wanted;
+use berth_crds::{AdoptProfile, Disruption};
+use std::future::Future;
+
+/// Why a step did not come off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// The node refuses; trying again brings the same.
+    Refused(String),
+    /// Somebody does not answer now.
+    Later(String),
+}
+
+/// Leave to interrupt the node, as `berth adopt` wants it.
+#[derive(Debug, Clone, Copy)]
+pub struct Permit<'a> {
+    /// Its name.
+    pub grant: &'a str,
+    /// When it ends, in Unix seconds.
+    pub expires: u64,
+}
+
+/// A node. Each call may be made again after it was broken off.
+pub trait NodeSide: Send + Sync {
+    /// Looks at it. What does not answer is a fact too.
+    fn look(&self) -> impl Future<Output = Facts> + Send;
+
+    /// Asks the daemon what it takes to have a revision or, on a node with another runtime (`foreign`), `berth adopt` whether it would
+    /// take the node over.
+    fn check(
+        &self,
+        revision: &str,
+        wanted: &Wanted,
+        foreign: bool,
+    ) -> impl Future<Output = Result<Disruption, Trouble>> + Send;
+
+    /// Has the daemon apply a revision, whose content is that JSON.
+    fn apply(&self, revision: &str, json: &str) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Restarts the daemon as that version.
+    fn restart(&self, version: &str) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Begins to take the node over. It returns when that goes on by itself or is over; what became of it, a look says.
+    fn adopt(
+        &self,
+        profile: Option<AdoptProfile>,
+        permit: Permit<'_>,
+    ) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Begins to give the node back; as [`Self::adopt`].
+    fn give_back(&self, permit: Permit<'_>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Has an operation that was left walk back, or finishes it.
+    fn recover(&self) -> impl Future<Output = Result<(), Trouble>> + Send;
+}

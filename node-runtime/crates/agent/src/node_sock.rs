@@ -1,0 +1,143 @@
+//! The daemon's part of a node, over node.sock.
+//!
+//! Owns: these calls, their time limits, and which answers are refusals. Must not: interpret a revision.
+use crate::facts::Daemon;
+use crate::node::Trouble;
+use berth_crds::Disruption;
+use berth_proto::node as wire;
+use berth_proto::node::node_client::NodeClient;
+use std::path::PathBuf;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+/// How long a call may take.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long a look at the daemon may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// The socket.
+#[derive(Debug, Clone)]
+pub struct NodeSock {
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl NodeSock {
+    /// A connection of its own for each call: the daemon may be another one by now.
+    async fn connect(&self) -> Result<NodeClient<Channel>, Trouble> {
+        let later = |e: tonic::transport::Error| Trouble::Later(format!("{}: {e}", self.path.display()));
+        let endpoint = Endpoint::from_shared(format!("unix:{}", self.path.display())).map_err(later)?;
+        endpoint.connect_timeout(LOOK_LIMIT).connect().await.map(NodeClient::new).map_err(later)
+    }
+
+    /// What the daemon says of itself; `None`: it does not answer.
+    pub async fn look(&self) -> Option<(Daemon, wire::InfoResponse)> {
+        let looked = tokio::time::timeout(LOOK_LIMIT, self.try_look()).await;
+        match looked {
+            Ok(Ok(found)) => Some(found),
+            Ok(Err(e)) => {
+                tracing::debug!(error = ?e, "the daemon does not answer");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn try_look(&self) -> Result<(Daemon, wire::InfoResponse), Trouble> {
+        let mut node = self.connect().await?;
+        let info = node.info(wire::InfoRequest {}).await.map_err(trouble)?.into_inner();
+        let revisions = node.revisions(wire::RevisionsRequest {}).await.map_err(trouble)?.into_inner();
+        let diagnosis = node.diagnose(wire::DiagnoseRequest {}).await.map_err(trouble)?.into_inner();
+        let bad = diagnosis.conditions.into_iter().filter(|c| !c.ok);
+        let mut troubles: Vec<String> = bad.map(|c| format!("{}: {} {}", c.kind, c.reason, c.message)).collect();
+        let mut problems: Vec<_> = revisions.problems.into_iter().collect();
+        problems.sort();
+        troubles.extend(problems.into_iter().map(|(field, why)| format!("{field}: {why}")));
+        let named = |name: String| (!name.is_empty()).then_some(name);
+        let daemon = Daemon {
+            version: info.version.clone(),
+            pid: info.pid,
+            configuration: named(revisions.configuration),
+            policies: named(revisions.policies),
+            pending: revisions.pending_restart,
+            troubles,
+            decisions: Vec::new(),
+        };
+        Ok((daemon, info))
+    }
+
+    /// What a revision takes.
+    pub async fn preflight(&self, revision: &str, content: &str) -> Result<Disruption, Trouble> {
+        let request = wire::PreflightRevisionRequest { name: revision.to_owned(), content: content.to_owned() };
+        let answer = self.connect().await?.preflight_revision(limited(request)).await.map_err(trouble)?;
+        disruption(&answer.get_ref().class)
+    }
+
+    /// Has a revision applied.
+    pub async fn apply(&self, revision: &str, content: &str) -> Result<(), Trouble> {
+        let request = wire::ApplyRevisionRequest { name: revision.to_owned(), content: content.to_owned() };
+        self.connect().await?.apply_revision(limited(request)).await.map(drop).map_err(trouble)
+    }
+}
+
+fn limited<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(LIMIT);
+    request
+}
+
+/// Classes by the names that the daemon gives them (`crds/src/fields.rs`). One that is not known here is a refusal: it may be a heavy one.
+fn disruption(class: &str) -> Result<Disruption, Trouble> {
+    match class {
+        "live" => Ok(Disruption::Live),
+        "new containers" | "new pods" => Ok(Disruption::NewPods),
+        "daemon restart" => Ok(Disruption::DaemonRestart),
+        "kubelet restart" => Ok(Disruption::KubeletRestart),
+        "drain" => Ok(Disruption::Drain),
+        other => Err(Trouble::Refused(format!("the daemon says that it takes {other:?}, which this agent does not know"))),
+    }
+}
+
+/// What says that the same request will fail again is a refusal.
+fn trouble(status: Status) -> Trouble {
+    let message = match status.message() {
+        "" => format!("the daemon answered {}", status.code()),
+        message => message.to_owned(),
+    };
+    match status.code() {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented | Code::PermissionDenied => {
+            Trouble::Refused(message)
+        }
+        _ => Trouble::Later(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_crds::Class;
+
+    #[test]
+    fn every_class_has_its_disruption_and_an_unknown_one_is_refused() {
+        let classes = [
+            (Class::Live, Disruption::Live),
+            (Class::NewContainers, Disruption::NewPods),
+            (Class::NewPods, Disruption::NewPods),
+            (Class::DaemonRestart, Disruption::DaemonRestart),
+            (Class::KubeletRestart, Disruption::KubeletRestart),
+            (Class::Drain, Disruption::Drain),
+        ];
+        for (class, expected) in classes {
+            assert_eq!(disruption(&class.to_string()), Ok(expected));
+        }
+        assert!(matches!(disruption("reboot"), Err(Trouble::Refused(_))));
+    }
+
+    #[test]
+    fn what_would_fail_again_is_a_refusal() {
+        assert!(matches!(trouble(Status::invalid_argument("pidsLimit")), Trouble::Refused(_)));
+        assert!(matches!(trouble(Status::resource_exhausted("disk")), Trouble::Later(_)));
+        assert!(matches!(trouble(Status::unavailable("")), Trouble::Later(_)));
+    }
+}

@@ -1,0 +1,241 @@
+//! The configuration: taking the node over, the version, the settings, verifying; and, where `state: Absent`, giving the node back.
+use super::grant::{self, leave};
+use super::target::{Target, order, target};
+use super::{Content, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted, version};
+use crate::facts::AdoptPhase;
+use crate::journal::Attempt;
+use berth_crds::{Disruption, Phase};
+use std::cmp::Ordering;
+
+/// One way to one revision.
+struct Way<'a> {
+    view: &'a View<'a>,
+    revision: &'a str,
+    wanted: &'a Wanted,
+    /// Back to what was good: it was begun under the leave for what failed, and needs none of its own.
+    back: bool,
+    attempt: Option<&'a Attempt>,
+}
+
+/// The next step.
+pub(super) fn plan(view: &View<'_>) -> Plan {
+    let Some(desired) = view.wish.desired_revision.as_deref() else { return Plan::new(Step::Rest, Phase::Idle) };
+    match view.facts.adoption.phase {
+        AdoptPhase::Underway => return underway(view),
+        AdoptPhase::Left => {
+            let why = view.facts.adoption.message.clone().unwrap_or_default();
+            return Plan::new(Step::Recover, Phase::RollingBack).saying(why);
+        }
+        _ if view.wish.hold => {
+            return Plan::new(Step::Rest, Phase::Idle).saying("held: it keeps what it has until spec.hold is taken back");
+        }
+        AdoptPhase::Unknown => {
+            let why = view.facts.adoption.message.as_deref().unwrap_or("berth adopt does not answer");
+            return Plan::new(Step::Wait, Phase::Preparing).saying(why);
+        }
+        AdoptPhase::NotAdopted | AdoptPhase::Adopted | AdoptPhase::Returned => {}
+    }
+    match target(view, desired) {
+        Target::Desired(name) => towards(view, name, false),
+        Target::Back(name) => towards(view, name, true),
+        Target::Nowhere if view.facts.adoption.phase.foreign() => Plan::new(Step::Rest, Phase::Idle),
+        Target::Nowhere => give_up_the_node(view, desired),
+        Target::Exhausted(name) => Plan::new(Step::Rest, Phase::Quarantined)
+            .saying(format!("neither {desired} nor {name} came through; running containers go on, nothing is tried any more")),
+    }
+}
+
+fn underway(view: &View<'_>) -> Plan {
+    let back = view.facts.adoption.message.clone();
+    let phase = if back.is_some() { Phase::RollingBack } else { Phase::Applying };
+    Plan { step: Step::Wait, phase, message: back }
+}
+
+/// The first revision ever failed on a node that was taken over for it: the other runtime gets it back while the leave for the way there lasts.
+fn give_up_the_node(view: &View<'_>, desired: &str) -> Plan {
+    // Asked for once: what could not be given back is for people to look at.
+    let tried = view.journal.attempt_at(desired, &order(view.wish)).is_some_and(|a| a.adopted);
+    match leave(view, desired, Disruption::Drain) {
+        Some(leave) if !tried => {
+            let step = Step::GiveBack { revision: desired.to_owned(), grant: leave.id, expires: leave.expires };
+            Plan::new(step, Phase::RollingBack).saying("the other runtime gets the node back")
+        }
+        _ => Plan::new(Step::Rest, Phase::Quarantined)
+            .saying("there is no revision to go back to; running containers go on, nothing is tried any more"),
+    }
+}
+
+fn towards(view: &View<'_>, revision: &str, back: bool) -> Plan {
+    let preparing = |step| Plan::new(step, Phase::Preparing);
+    let wanted = match view.known.contents.get(revision) {
+        Some(Content::Configuration(wanted)) => wanted,
+        Some(Content::Unsupported(why)) => return Plan::new(Step::Rest, Phase::Unsupported).saying(why),
+        Some(Content::Broken(why)) => return give_up(revision, "BrokenRevision", why),
+        Some(Content::Policies(_)) => return give_up(revision, "BrokenRevision", "is a set of policies"),
+        None => {
+            return match view.known.away.get(revision) {
+                Some(why) => preparing(Step::Wait).saying(why),
+                None => preparing(Step::Fetch(revision.to_owned())),
+            };
+        }
+    };
+    let attempt = view.journal.attempt_at(revision, &order(view.wish));
+    let way = Way { view, revision, wanted, back, attempt };
+    let foreign = view.facts.adoption.phase.foreign();
+    match (wanted.absent, foreign) {
+        (true, true) => way.commit().unwrap_or_else(|| Plan::new(Step::Rest, Phase::Idle)),
+        (true, false) => way.give_back(),
+        (false, true) => way.take_over(),
+        (false, false) => way.settle(),
+    }
+}
+
+fn give_up(revision: &str, reason: &'static str, message: impl Into<String>) -> Plan {
+    let step = Step::GiveUp { revision: revision.to_owned(), reason, message: message.into() };
+    Plan::new(step, Phase::RollingBack)
+}
+
+impl Way<'_> {
+    fn phase(&self, phase: Phase) -> Phase {
+        if self.back { Phase::RollingBack } else { phase }
+    }
+
+    /// Remembers that it is there, if it does not yet.
+    fn commit(&self) -> Option<Plan> {
+        let is = self.view.journal.current.as_ref().is_some_and(|held| held.revision == self.revision);
+        (!is || self.attempt.is_some())
+            .then(|| Plan::new(Step::Commit(self.revision.to_owned()), self.phase(Phase::Verifying)))
+    }
+
+    fn awaiting(&self, disruption: Disruption) -> Plan {
+        Plan::new(Step::Rest, Phase::AwaitingGrant).saying(format!("{} needs leave for {disruption:?}", self.revision))
+    }
+
+    /// What the node says of the revision, or the step that asks it.
+    fn checked(&self) -> Result<Disruption, Plan> {
+        let daemon = self.view.facts.daemon.as_ref().filter(|_| !self.view.facts.adoption.phase.foreign());
+        let circumstances = daemon.map(|d| (d.version.clone(), d.configuration.clone()));
+        match self.view.known.checks.get(&(self.revision.to_owned(), circumstances)) {
+            None => Err(Plan::new(Step::Check(self.revision.to_owned()), self.phase(Phase::Preparing))),
+            Some(Ok(disruption)) => Ok(*disruption),
+            Some(Err(why)) => Err(give_up(self.revision, "Refused", why)),
+        }
+    }
+
+    fn take_over(&self) -> Plan {
+        if self.walked_back() {
+            let why = self.view.facts.adoption.message.as_deref().unwrap_or("the node could not be taken over");
+            return give_up(self.revision, "NotAdopted", why);
+        }
+        if let Err(plan) = self.checked() {
+            return plan;
+        }
+        let Some(leave) = leave(self.view, self.revision, Disruption::Drain) else {
+            return self.awaiting(Disruption::Drain);
+        };
+        let step = Step::Adopt {
+            revision: self.revision.to_owned(),
+            profile: self.wanted.profile,
+            grant: leave.id,
+            expires: leave.expires,
+        };
+        Plan::new(step, self.phase(Phase::Applying))
+    }
+
+    /// An operation of this attempt is over, and the node is where it was. One that nothing is said of may never have begun.
+    fn walked_back(&self) -> bool {
+        self.attempt.is_some_and(|a| a.adopted && (a.tries >= 2 || self.view.facts.adoption.message.is_some()))
+    }
+
+    fn give_back(&self) -> Plan {
+        if self.walked_back() {
+            let why = self.view.facts.adoption.message.as_deref().unwrap_or("the node could not be given back");
+            return give_up(self.revision, "NotReturned", why);
+        }
+        let Some(leave) = leave(self.view, self.revision, Disruption::Drain) else {
+            return self.awaiting(Disruption::Drain);
+        };
+        let step = Step::GiveBack { revision: self.revision.to_owned(), grant: leave.id, expires: leave.expires };
+        Plan::new(step, self.phase(Phase::Applying))
+    }
+
+    /// On a node that is ours: version and settings, then looking whether it is well.
+    fn settle(&self) -> Plan {
+        if let Some(plan) = self.worn_out() {
+            return plan;
+        }
+        let Some(daemon) = &self.view.facts.daemon else { return self.unwell("the daemon does not answer") };
+        // A newer daemon knows all that an older one knows: it comes before what it is for, and goes after it.
+        let newer = version::compare(&self.wanted.version, &daemon.version);
+        if newer == Ordering::Greater {
+            return self.restart();
+        }
+        if daemon.configuration.as_deref() != Some(self.revision) {
+            return self.apply();
+        }
+        if newer == Ordering::Less || !daemon.pending.is_empty() {
+            return self.restart();
+        }
+        match daemon.troubles.first() {
+            Some(trouble) => self.unwell(trouble),
+            None if !self.view.facts.kubelet => self.unwell("no kubelet runs"),
+            None => self.commit().unwrap_or_else(|| self.there()),
+        }
+    }
+
+    fn there(&self) -> Plan {
+        let rest = Plan::new(Step::Rest, Phase::Idle);
+        if self.back { rest.saying(format!("it went back to {}", self.revision)) } else { rest }
+    }
+
+    fn apply(&self) -> Plan {
+        let disruption = match self.checked() {
+            Ok(disruption) => disruption,
+            Err(plan) => return plan,
+        };
+        if !self.may(disruption) {
+            return self.awaiting(disruption);
+        }
+        Plan::new(Step::Apply(self.revision.to_owned()), self.phase(Phase::Applying))
+    }
+
+    fn restart(&self) -> Plan {
+        if !self.may(Disruption::DaemonRestart) {
+            return self.awaiting(Disruption::DaemonRestart);
+        }
+        if self.attempt.is_some_and(|a| a.restarts >= MAX_RESTARTS) {
+            let still = self.view.facts.daemon.as_ref().map(|d| d.pending.join(", ")).unwrap_or_default();
+            return give_up(self.revision, "NotRestarted", format!("restarts of the daemon did not help: {still}"));
+        }
+        let step = Step::Restart { revision: self.revision.to_owned(), version: self.wanted.version.clone() };
+        Plan::new(step, self.phase(Phase::Applying))
+    }
+
+    /// What has begun is finished, also when the leave ends meanwhile.
+    fn may(&self, disruption: Disruption) -> bool {
+        let begun = self.attempt.is_some();
+        !grant::needed(disruption) || self.back || begun || leave(self.view, self.revision, disruption).is_some()
+    }
+
+    /// Not well: during an attempt for a while only; else it is told, and not for an agent to mend.
+    fn unwell(&self, why: &str) -> Plan {
+        match self.attempt {
+            Some(attempt) if self.view.now > attempt.acted.saturating_add(PATIENCE) => {
+                give_up(self.revision, "NotWell", why)
+            }
+            Some(_) => Plan::new(Step::Wait, self.phase(Phase::Verifying)).saying(why),
+            None => Plan::new(Step::Wait, Phase::Verifying).saying(why),
+        }
+    }
+
+    /// What is tried too often is given up.
+    fn worn_out(&self) -> Option<Plan> {
+        let attempt = self.attempt?;
+        let crashes = self.view.journal.crashes.count.saturating_sub(attempt.crashes);
+        if crashes >= MAX_CRASHES {
+            return Some(give_up(self.revision, "DaemonCrashes", format!("the daemon ended {crashes} times by itself")));
+        }
+        let tries = format!("{MAX_TRIES} steps did not get there");
+        (attempt.tries > MAX_TRIES).then(|| give_up(self.revision, "TooManyAttempts", tries))
+    }
+}

@@ -1,0 +1,106 @@
+//! What was fetched and checked, and is not remembered over the agent's end: it can be had again.
+use berth_crds::{AdoptProfile, Disruption, RuntimeRevisionSpec, State};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// All of it.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Revisions by name. What cannot be used stays: it is content-addressed, so that fetching it again brings the same.
+    pub contents: BTreeMap<String, Content>,
+    /// Revisions that cannot be had now, and why. Emptied when it is time to try again.
+    pub away: BTreeMap<String, String>,
+    /// What the node said of a revision, and under which circumstances it was asked.
+    pub checks: BTreeMap<(String, Circumstances), Result<Disruption, String>>,
+    /// Sets of policies that cannot be applied now for reasons of the node. Emptied when it is time to try again.
+    pub postponed: BTreeSet<String>,
+}
+
+/// What an answer depends on: the daemon's version and configuration; `None` is a node with another runtime.
+pub type Circumstances = Option<(String, Option<String>)>;
+
+/// A revision as it was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A configuration.
+    Configuration(Wanted),
+    /// A set of policies, as JSON.
+    Policies(String),
+    /// It says something that this version does not know; what.
+    Unsupported(String),
+    /// It is not what its name says; why.
+    Broken(String),
+}
+
+/// What a configuration asks of the agent. The rest is the daemon's business.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Version of the runtime.
+    pub version: String,
+    /// Whether the node is to be given back.
+    pub absent: bool,
+    /// How the kubelet is run.
+    pub profile: Option<AdoptProfile>,
+    /// The whole content, as JSON.
+    pub json: String,
+}
+
+impl Content {
+    /// Of what the API server gave under that name.
+    pub fn of(name: &str, spec: &RuntimeRevisionSpec) -> Self {
+        if let Err(e) = spec.check(name) {
+            return Self::Broken(e.message().to_owned());
+        }
+        let json = serde_json::to_string(spec).unwrap_or_default();
+        let Some(runtime) = &spec.runtime else {
+            return match spec.policies() {
+                Ok(_) => Self::Policies(json),
+                Err(e) => Self::Unsupported(e.message().to_owned()),
+            };
+        };
+        match spec.config() {
+            Ok(config) => Self::Configuration(Wanted {
+                version: runtime.version.clone(),
+                absent: config.state == Some(State::Absent),
+                profile: config.adopt.profile,
+                json,
+            }),
+            Err(e) => Self::Unsupported(e.message().to_owned()),
+        }
+    }
+
+    /// Its JSON, if it can be used.
+    pub fn json(&self) -> Option<&str> {
+        match self {
+            Self::Configuration(wanted) => Some(&wanted.json),
+            Self::Policies(json) => Some(json),
+            Self::Unsupported(_) | Self::Broken(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn what_can_and_what_cannot_be_used() {
+        let config = serde_json::from_value(json!({"state": "Absent", "runtime": {"pidsLimit": 50}})).unwrap();
+        let mut spec = RuntimeRevisionSpec::of_runtime("0.1.0", &config, BTreeMap::new());
+        match Content::of(&spec.name(), &spec) {
+            Content::Configuration(wanted) => assert!(wanted.absent && wanted.version == "0.1.0"),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(Content::of("config-0", &spec), Content::Broken(_)));
+        if let Some(runtime) = &mut spec.runtime {
+            runtime.config = json!({"runtime": {"turbo": true}});
+        }
+        match Content::of(&spec.name(), &spec) {
+            Content::Unsupported(why) => assert!(why.contains("turbo"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        let policies = RuntimeRevisionSpec::of_policies([]);
+        assert!(matches!(Content::of(&policies.name(), &policies), Content::Policies(_)));
+    }
+}

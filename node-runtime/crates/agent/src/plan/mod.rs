@@ -1,0 +1,134 @@
+//! What to do next on a node: a pure function of what its RuntimeNode says, what the journal remembers and what was found. It is made
+//! again after each step, so that whoever plans after a crash plans the same.
+//!
+//! Must not: do I/O, read a clock. Policies come first: they wait for nobody (`policies`). Then the configuration (`configuration`), to
+//! which `target` says where the way goes: to the desired revision, or back.
+mod configuration;
+mod grant;
+mod known;
+mod policies;
+mod target;
+#[cfg(test)]
+mod tests;
+mod version;
+
+pub use known::{Content, Known, Wanted};
+pub use target::order;
+
+use crate::facts::Facts;
+use crate::journal::Journal;
+use berth_crds::{AdoptProfile, Phase, RuntimeNodeSpec};
+
+/// How long a node may be unwell after a step before the revision is given up, in seconds.
+pub const PATIENCE: u64 = 120;
+/// Most steps of one attempt.
+pub const MAX_TRIES: u32 = 8;
+/// Most restarts of the daemon of one attempt.
+pub const MAX_RESTARTS: u32 = 3;
+/// So many crashes of the daemon in one attempt, and it is given up.
+pub const MAX_CRASHES: u32 = 3;
+
+/// What a plan is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// What the node is to have.
+    pub wish: &'a RuntimeNodeSpec,
+    /// What was tried.
+    pub journal: &'a Journal,
+    /// What was found.
+    pub facts: &'a Facts,
+    /// What was fetched and checked.
+    pub known: &'a Known,
+    /// Unix seconds.
+    pub now: u64,
+}
+
+/// The next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, until something changes.
+    Rest,
+    /// Looking again soon: something goes on.
+    Wait,
+    /// Fetching a revision.
+    Fetch(String),
+    /// Asking the node whether it can have a revision, and what that takes.
+    Check(String),
+    /// Having a set of policies enforced.
+    ApplyPolicies(String),
+    /// Remembering that a set of policies was refused.
+    RefusePolicies {
+        /// Which.
+        revision: String,
+        /// Why.
+        message: String,
+    },
+    /// Having a configuration applied.
+    Apply(String),
+    /// Restarting the daemon, as that version.
+    Restart {
+        /// For which revision.
+        revision: String,
+        /// Which version.
+        version: String,
+    },
+    /// Taking the node over.
+    Adopt {
+        /// For which revision.
+        revision: String,
+        /// How the kubelet is run, if that was said.
+        profile: Option<AdoptProfile>,
+        /// Name of the grant.
+        grant: String,
+        /// When it ends, in Unix seconds.
+        expires: u64,
+    },
+    /// Giving the node back.
+    GiveBack {
+        /// For which revision.
+        revision: String,
+        /// Name of the grant.
+        grant: String,
+        /// When it ends, in Unix seconds.
+        expires: u64,
+    },
+    /// Having an operation that was left walk back.
+    Recover,
+    /// Remembering that a revision is applied and verified.
+    Commit(String),
+    /// Giving a revision up.
+    GiveUp {
+        /// Which.
+        revision: String,
+        /// Why, as one word.
+        reason: &'static str,
+        /// Why, as a sentence.
+        message: String,
+    },
+}
+
+/// What to do next, and what to say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The step.
+    pub step: Step,
+    /// What the agent is at.
+    pub phase: Phase,
+    /// What there is to say of it.
+    pub message: Option<String>,
+}
+
+impl Plan {
+    fn new(step: Step, phase: Phase) -> Self {
+        Self { step, phase, message: None }
+    }
+
+    fn saying(self, message: impl Into<String>) -> Self {
+        Self { message: Some(message.into()), ..self }
+    }
+}
+
+/// The next step.
+pub fn plan(view: &View<'_>) -> Plan {
+    policies::plan(view).unwrap_or_else(|| configuration::plan(view))
+}

@@ -1,0 +1,23 @@
+//! Image policies: at once, never paused, never rolled back; a set that the node refuses leaves the former in force.
+use super::{Content, Plan, Step, View};
+use berth_crds::Phase;
+
+/// The next step, if policies need one.
+pub(super) fn plan(view: &View<'_>) -> Option<Plan> {
+    let (wanted, daemon) = (view.wish.policy_revision.as_ref()?, view.facts.daemon.as_ref()?);
+    let refused = view.journal.refused_policies.as_ref().is_some_and(|f| f.revision == *wanted);
+    let postponed = view.known.postponed.contains(wanted) || view.known.away.contains_key(wanted);
+    if daemon.policies.as_ref() == Some(wanted) || refused || postponed {
+        return None;
+    }
+    let refuse =
+        |message: &str| Step::RefusePolicies { revision: wanted.clone(), message: message.to_owned() };
+    let step = match view.known.contents.get(wanted) {
+        None => Step::Fetch(wanted.clone()),
+        Some(Content::Policies(_)) => Step::ApplyPolicies(wanted.clone()),
+        Some(Content::Configuration(_)) => refuse("is a configuration, not a set of policies"),
+        Some(Content::Unsupported(why) | Content::Broken(why)) => refuse(why),
+    };
+    let phase = if matches!(step, Step::ApplyPolicies(_)) { Phase::Applying } else { Phase::Preparing };
+    Some(Plan::new(step, phase))
+}

@@ -1,0 +1,206 @@
+//! What is said of a node: a pure function of what was found, remembered and planned. It changes only when one of them does, so that
+//! nothing is written for nothing.
+use crate::facts::{AdoptPhase, Facts};
+use crate::journal::{Failure, Journal};
+use crate::plan::Plan;
+use crate::time;
+use berth_crds::{
+    Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, RuntimeNode, RuntimeNodeStatus,
+};
+
+/// Most entries of a list; an object stays below 4 KiB.
+const MAX_ENTRIES: usize = 16;
+/// Longest message, in characters.
+const MAX_MESSAGE: usize = 512;
+
+/// The status of that node.
+pub fn status(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Plan, now: u64) -> RuntimeNodeStatus {
+    let former = object.status.clone().unwrap_or_default();
+    let daemon = facts.daemon.as_ref();
+    let ours = facts.adoption.phase == AdoptPhase::Adopted;
+    let same_phase = former.phase == plan.phase && former.phase_since.is_some();
+    let held = journal.current.as_ref();
+    let mut status = RuntimeNodeStatus {
+        observed_generation: object.metadata.generation,
+        node_uid: object.spec.node_uid.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_version: daemon.map(|d| d.version.clone()),
+        boot_id: Some(facts.boot_id.clone()),
+        state: state(facts, &former),
+        phase: plan.phase,
+        phase_since: if same_phase { former.phase_since.clone() } else { Some(time::text(now)) },
+        message: plan.message.as_deref().map(short),
+        current_revision: held.map(|h| h.revision.clone()),
+        current_since: held.map(|h| time::text(h.since)),
+        loaded_revision: daemon.filter(|d| d.pending.is_empty()).and_then(|d| d.configuration.clone()),
+        last_known_good: journal.previous.clone(),
+        policy_revision: daemon.and_then(|d| d.policies.clone()),
+        failed: journal.failed.as_ref().map(failed),
+        healthy: healthy(facts, ours),
+        attempts: journal.attempt.as_ref().map_or(0, |a| a.tries),
+        crash_count: journal.crashes.count,
+        drift: facts.adoption.drift.iter().take(MAX_ENTRIES).cloned().collect::<Vec<Drift>>(),
+        capabilities: facts.capabilities.clone(),
+        enforcement: enforcement(object, journal, facts),
+        conditions: Vec::new(),
+    };
+    status.conditions = conditions(&former, &status, object.metadata.generation, now);
+    status
+}
+
+/// What cannot be found out now is what it was.
+fn state(facts: &Facts, former: &RuntimeNodeStatus) -> NodeState {
+    match facts.adoption.phase {
+        AdoptPhase::Adopted => NodeState::Managed,
+        AdoptPhase::NotAdopted => NodeState::Foreign,
+        AdoptPhase::Returned => NodeState::Absent,
+        AdoptPhase::Unknown | AdoptPhase::Underway | AdoptPhase::Left => former.state,
+    }
+}
+
+/// A node of another runtime is well if its kubelet runs: no more is ours to say.
+fn healthy(facts: &Facts, ours: bool) -> bool {
+    let daemon = facts.daemon.as_ref().is_some_and(|d| d.troubles.is_empty());
+    facts.kubelet && (facts.adoption.phase.foreign() || (ours && daemon))
+}
+
+fn short(text: &str) -> String {
+    if text.chars().count() <= MAX_MESSAGE {
+        return text.to_owned();
+    }
+    text.chars().take(MAX_MESSAGE - 1).chain(['…']).collect()
+}
+
+fn failed(failure: &Failure) -> FailedRevision {
+    FailedRevision {
+        revision: failure.revision.clone(),
+        reason: failure.reason.clone(),
+        message: short(&failure.message),
+        at: time::text(failure.at),
+    }
+}
+
+fn enforcement(object: &RuntimeNode, journal: &Journal, facts: &Facts) -> Enforcement {
+    let wanted = object.spec.policy_revision.as_ref();
+    let refused = journal.refused_policies.as_ref().filter(|f| Some(&f.revision) == wanted);
+    let (result, message) = match (&facts.daemon, refused) {
+        (_, Some(failure)) => ("Refused", Some(short(&failure.message))),
+        (Some(daemon), None) if daemon.policies.is_some() && daemon.policies.as_ref() == wanted => ("Enforcing", None),
+        _ => ("Unknown", None),
+    };
+    let decisions = facts.daemon.iter().flat_map(|d| d.decisions.iter().take(MAX_ENTRIES).cloned()).collect();
+    Enforcement { result: result.to_owned(), message, decisions }
+}
+
+fn conditions(
+    former: &RuntimeNodeStatus,
+    status: &RuntimeNodeStatus,
+    generation: Option<i64>,
+    now: u64,
+) -> Vec<Condition> {
+    let idle = status.phase == Phase::Idle;
+    let said = status.message.clone().unwrap_or_default();
+    let drifted = status.drift.iter().map(|d| format!("{} ({})", d.path, d.kind)).collect::<Vec<_>>().join(", ");
+    let enforcing = match status.enforcement.result.as_str() {
+        "Enforcing" => "True",
+        "Refused" => "False",
+        _ => "Unknown",
+    };
+    let word = |yes: bool| if yes { "True" } else { "False" };
+    let all = [
+        ("Ready", word(idle && status.healthy), format!("{:?}", status.phase), said.clone()),
+        ("Healthy", word(status.healthy), if status.healthy { "Well" } else { "Unwell" }.to_owned(), said),
+        (
+            "Enforcing",
+            enforcing,
+            status.enforcement.result.clone(),
+            status.enforcement.message.clone().unwrap_or_default(),
+        ),
+        (
+            "Drifted",
+            word(!status.drift.is_empty()),
+            if status.drift.is_empty() { "AsLeft" } else { "FilesChanged" }.to_owned(),
+            short(&drifted),
+        ),
+    ];
+    let condition = |(kind, value, reason, message): (&str, &str, String, String)| {
+        let same = former.conditions.iter().find(|c| c.kind == kind && c.status == value);
+        Condition {
+            kind: kind.to_owned(),
+            status: value.to_owned(),
+            observed_generation: generation,
+            last_transition_time: same.map_or_else(|| time::text(now), |c| c.last_transition_time.clone()),
+            reason,
+            message,
+        }
+    };
+    all.into_iter().map(condition).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Adoption, Daemon};
+    use crate::plan::Step;
+    use berth_crds::RuntimeNodeSpec;
+
+    fn idle() -> Plan {
+        Plan { step: Step::Rest, phase: Phase::Idle, message: None }
+    }
+
+    fn facts() -> Facts {
+        let daemon = Daemon {
+            version: "0.1.0".to_owned(),
+            configuration: Some("c".to_owned()),
+            policies: Some("p".to_owned()),
+            ..Daemon::default()
+        };
+        Facts {
+            boot_id: "b".to_owned(),
+            adoption: Adoption { phase: AdoptPhase::Adopted, ..Adoption::default() },
+            daemon: Some(daemon),
+            kubelet: true,
+            ..Facts::default()
+        }
+    }
+
+    fn object() -> RuntimeNode {
+        let spec = RuntimeNodeSpec { policy_revision: Some("p".to_owned()), ..RuntimeNodeSpec::default() };
+        RuntimeNode::new("node", spec)
+    }
+
+    #[test]
+    fn a_status_that_says_the_same_is_the_same() {
+        let mut journal = Journal::default();
+        journal.commit("c", 50);
+        let mut object = object();
+        let first = status(&object, &journal, &facts(), &idle(), 100);
+        assert!(first.healthy && first.state == NodeState::Managed && first.enforcement.result == "Enforcing");
+        assert_eq!(first.loaded_revision.as_deref(), Some("c"));
+        assert_eq!(first.current_since.as_deref(), Some("1970-01-01T00:00:50Z"));
+        object.status = Some(first.clone());
+        assert_eq!(status(&object, &journal, &facts(), &idle(), 200), first, "time alone changes nothing");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let mut journal = Journal::default();
+        let failure =
+            Failure { revision: "p".to_owned(), message: "x".repeat(2000), reason: "Refused".to_owned(), ..Failure::default() };
+        journal.refused_policies = Some(failure.clone());
+        journal.give_up(failure, false);
+        let mut facts = facts();
+        facts.adoption.drift = vec![Drift { path: "/etc/x".to_owned(), kind: "Changed".to_owned() }];
+        if let Some(daemon) = &mut facts.daemon {
+            daemon.policies = None;
+            daemon.pending = vec!["spec.network.mode".to_owned()];
+            daemon.troubles = vec!["NetworkReady".to_owned()];
+        }
+        let status = status(&object(), &journal, &facts, &idle(), 100);
+        assert!(!status.healthy && status.loaded_revision.is_none());
+        assert_eq!(status.enforcement.result, "Refused");
+        assert_eq!(status.failed.unwrap().message.chars().count(), MAX_MESSAGE);
+        let values: Vec<_> = status.conditions.iter().map(|c| (c.kind.as_str(), c.status.as_str())).collect();
+        assert_eq!(values, [("Ready", "False"), ("Healthy", "False"), ("Enforcing", "False"), ("Drifted", "True")]);
+    }
+}

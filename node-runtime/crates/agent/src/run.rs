@@ -1,0 +1,183 @@
+//! The loop: look, plan, report, do; until there is nothing to do. Owns: its order, and what an outcome means for the journal.
+//!
+//! The journal is on disk before a step that changes the node begins. An API server that is away stops nothing that goes on: the object
+//! that was seen last counts, and reports wait. Must not: decide what to do; `plan` does.
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use crate::cluster::{ClusterSide, Seen};
+use crate::facts::Facts;
+use crate::journal::Journal;
+use crate::node::NodeSide;
+use crate::plan::{Known, Plan, Step, View, order, plan};
+use crate::report;
+use crate::store::Store;
+use crate::time;
+use berth_crds::{RuntimeNode, RuntimeNodeStatus};
+use berth_model::Result;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Most steps of one pass; what needs more goes on in the next one.
+const MAX_STEPS: usize = 32;
+/// How soon it looks again while something goes on.
+const SOON: Duration = Duration::from_secs(2);
+/// How often it looks when nothing changes: for drift, crashes, and what was away.
+const SELDOM: Duration = Duration::from_secs(15);
+/// Longest pause between two reports that fail.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// An agent of one node.
+pub struct Agent<N, C> {
+    node: N,
+    cluster: C,
+    store: Store,
+    journal: Journal,
+    known: Known,
+    /// The status that the API server has, with the UID of its object.
+    reported: Option<(Option<String>, RuntimeNodeStatus)>,
+    /// How soon a report that failed is tried again; zero: it did not fail.
+    backoff: Duration,
+}
+
+impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
+    /// Over these, with what was kept in the store.
+    pub fn new(node: N, cluster: C, store: Store) -> Self {
+        let journal = store.journal();
+        Self { node, cluster, store, journal, known: Known::default(), reported: None, backoff: Duration::ZERO }
+    }
+
+    /// Works until it is told to stop. A step that goes on then is finished first.
+    pub async fn run(mut self, mut seen: watch::Receiver<Seen>, mut stop: watch::Receiver<bool>) {
+        loop {
+            let now = seen.borrow_and_update().clone();
+            let pause = match self.object(now) {
+                Some(object) => self.pass(object).await,
+                None => SELDOM,
+            };
+            tokio::select! {
+                changed = seen.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// The object that counts. Without one the node keeps what it has, but for an attempt that has begun: that is finished, or undone, also
+    /// while the API server is away.
+    fn object(&mut self, seen: Seen) -> Option<RuntimeNode> {
+        match seen {
+            Seen::There(object) => {
+                if let Err(e) = self.store.see(&object) {
+                    tracing::warn!(error = %e, "the RuntimeNode could not be kept");
+                }
+                Some(*object)
+            }
+            Seen::Nothing if self.journal.attempt.is_some() => self.store.last_seen(),
+            Seen::Nothing => None,
+            Seen::Gone => {
+                self.reported = None;
+                tracing::info!("there is no RuntimeNode: the node keeps what it has");
+                None
+            }
+            Seen::Unreadable(why) => {
+                tracing::error!(why, "the RuntimeNode cannot be read by this version: the node keeps what it has");
+                None
+            }
+        }
+    }
+
+    /// Steps until there is nothing to do; when to look again.
+    pub async fn pass(&mut self, object: RuntimeNode) -> Duration {
+        self.journal = std::mem::take(&mut self.journal).of_node(&object.spec.node_uid);
+        // What could not be had may be had now.
+        self.known.away.clear();
+        self.known.postponed.clear();
+        let mut pause = SELDOM;
+        for _ in 0..MAX_STEPS {
+            let facts = self.node.look().await;
+            let former = self.journal.clone();
+            self.journal.observe(&facts);
+            if self.journal != former && !self.keep() {
+                return SOON;
+            }
+            let now = time::now();
+            let view =
+                View { wish: &object.spec, journal: &self.journal, facts: &facts, known: &self.known, now };
+            let plan = plan(&view);
+            tracing::debug!(?plan, "plans");
+            self.report(&object, &facts, &plan, now).await;
+            match &plan.step {
+                Step::Rest if self.backoff.is_zero() => return pause,
+                Step::Rest => return pause.min(self.backoff),
+                Step::Wait => return SOON,
+                step => match self.take(&object, &facts, step, now).await {
+                    Ok(()) => {}
+                    Err(later) => {
+                        tracing::warn!(step = ?plan.step, why = later, "a step is tried again");
+                        pause = SOON;
+                        if !self.known.away.contains_key(step_revision(step).unwrap_or_default()) {
+                            return SOON;
+                        }
+                    }
+                },
+            }
+        }
+        SOON
+    }
+
+    /// Puts the journal on disk. Without it no step begins.
+    fn keep(&self) -> bool {
+        let kept: Result<()> = self.store.keep(&self.journal);
+        if let Err(e) = &kept {
+            tracing::error!(error = %e, "the journal cannot be written: nothing is begun");
+        }
+        kept.is_ok()
+    }
+
+    /// Only what changed is written.
+    async fn report(&mut self, object: &RuntimeNode, facts: &Facts, plan: &Plan, now: u64) {
+        let mut known = object.clone();
+        // The API server's object may be older than what was written last.
+        if let Some((_, reported)) = self.reported.as_ref().filter(|(uid, _)| *uid == object.metadata.uid) {
+            known.status = Some(reported.clone());
+        }
+        let status = report::status(&known, &self.journal, facts, plan, now);
+        if known.status.as_ref() == Some(&status) {
+            return;
+        }
+        let name = object.metadata.name.clone().unwrap_or_default();
+        match self.cluster.report(&name, &status).await {
+            Ok(()) => {
+                self.reported = Some((object.metadata.uid.clone(), status));
+                self.backoff = Duration::ZERO;
+            }
+            Err(e) => {
+                self.backoff = (self.backoff * 2).clamp(Duration::from_secs(1), MAX_BACKOFF);
+                tracing::warn!(error = e, "the status could not be written; it is tried again");
+            }
+        }
+    }
+
+    /// The order that the object is.
+    fn order(object: &RuntimeNode) -> String {
+        order(&object.spec)
+    }
+}
+
+/// The revision that a step is about.
+fn step_revision(step: &Step) -> Option<&str> {
+    match step {
+        Step::Rest | Step::Wait | Step::Recover => None,
+        Step::Fetch(revision) | Step::Check(revision) | Step::ApplyPolicies(revision) | Step::Apply(revision) => {
+            Some(revision)
+        }
+        Step::Commit(revision) => Some(revision),
+        Step::RefusePolicies { revision, .. }
+        | Step::Restart { revision, .. }
+        | Step::Adopt { revision, .. }
+        | Step::GiveBack { revision, .. }
+        | Step::GiveUp { revision, .. } => Some(revision),
+    }
+}

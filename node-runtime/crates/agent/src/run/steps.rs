@@ -1,0 +1,174 @@
+//! One step, carried out. Errors of its functions: what has to be tried again later, as a sentence.
+use super::{Agent, step_revision};
+use crate::cluster::ClusterSide;
+use crate::facts::Facts;
+use crate::journal::{Begun, Failure};
+use crate::node::{NodeSide, Permit, Trouble};
+use crate::plan::{Content, Step, Wanted};
+use berth_crds::RuntimeNode;
+
+impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
+    /// Takes a step. A refusal is an outcome, kept in the journal; an error is something that is tried again.
+    pub(super) async fn take(&mut self, object: &RuntimeNode, facts: &Facts, step: &Step, now: u64) -> Result<(), String> {
+        match step {
+            Step::Rest | Step::Wait => Ok(()),
+            Step::Fetch(name) => self.fetch(name).await,
+            Step::Check(name) => self.check(name, facts).await,
+            Step::ApplyPolicies(name) => self.apply_policies(object, name, now).await,
+            Step::RefusePolicies { revision, message } => self.refuse_policies(object, revision, message, now),
+            Step::Apply(name) => {
+                self.begin(object, step, Begun::Apply, now)?;
+                let json = self.json(name);
+                let done = self.node.apply(name, &json).await;
+                self.conclude(object, step, done, now)
+            }
+            Step::Restart { version, .. } => {
+                self.begin(object, step, Begun::Restart, now)?;
+                let done = self.node.restart(version).await;
+                self.conclude(object, step, done, now)
+            }
+            Step::Adopt { profile, grant, expires, .. } => {
+                self.begin(object, step, Begun::Adopt, now)?;
+                let done = self.node.adopt(*profile, Permit { grant, expires: *expires }).await;
+                self.conclude(object, step, done, now)
+            }
+            Step::GiveBack { grant, expires, .. } => {
+                self.begin(object, step, Begun::Adopt, now)?;
+                let done = self.node.give_back(Permit { grant, expires: *expires }).await;
+                self.conclude(object, step, done, now)
+            }
+            Step::Recover => self.node.recover().await.map_err(said),
+            Step::Commit(name) => {
+                tracing::info!(revision = name, "a revision is applied and verified");
+                self.journal.commit(name, now);
+                self.kept()
+            }
+            Step::GiveUp { reason, message, .. } => self.give_up(object, step, reason, message, now),
+        }
+    }
+
+    fn kept(&self) -> Result<(), String> {
+        if self.keep() { Ok(()) } else { Err("the journal cannot be written".to_owned()) }
+    }
+
+    /// From the disk, else from the API server. One that cannot be had now is not asked for again in this pass.
+    async fn fetch(&mut self, name: &str) -> Result<(), String> {
+        if let Some(spec) = self.store.revision(name) {
+            self.known.contents.insert(name.to_owned(), Content::of(name, &spec));
+            return Ok(());
+        }
+        match self.cluster.revision(name).await {
+            Ok(spec) => {
+                if let Err(e) = self.store.keep_revision(name, &spec) {
+                    tracing::warn!(error = %e, revision = name, "a revision could not be kept");
+                }
+                self.known.contents.insert(name.to_owned(), Content::of(name, &spec));
+                Ok(())
+            }
+            Err(e) => {
+                self.known.away.insert(name.to_owned(), e.clone());
+                Err(e)
+            }
+        }
+    }
+
+    async fn check(&mut self, name: &str, facts: &Facts) -> Result<(), String> {
+        let Some(Content::Configuration(wanted)) = self.known.contents.get(name) else { return Ok(()) };
+        let wanted: Wanted = wanted.clone();
+        let foreign = facts.adoption.phase.foreign();
+        let daemon = facts.daemon.as_ref().filter(|_| !foreign);
+        let circumstances = daemon.map(|d| (d.version.clone(), d.configuration.clone()));
+        let answer = match self.node.check(name, &wanted, foreign).await {
+            Ok(disruption) => Ok(disruption),
+            Err(Trouble::Refused(why)) => Err(why),
+            Err(Trouble::Later(why)) => return Err(why),
+        };
+        self.known.checks.insert((name.to_owned(), circumstances), answer);
+        Ok(())
+    }
+
+    fn json(&self, name: &str) -> String {
+        self.known.contents.get(name).and_then(Content::json).unwrap_or_default().to_owned()
+    }
+
+    async fn apply_policies(&mut self, object: &RuntimeNode, name: &str, now: u64) -> Result<(), String> {
+        let json = self.json(name);
+        match self.node.apply(name, &json).await {
+            Ok(()) => {
+                tracing::info!(revision = name, "policies are in force");
+                self.journal.refused_policies = None;
+                self.kept()
+            }
+            Err(Trouble::Refused(why)) => self.refuse_policies(object, name, &why, now),
+            Err(Trouble::Later(why)) => {
+                // The configuration does not wait for it.
+                self.known.postponed.insert(name.to_owned());
+                tracing::warn!(revision = name, why, "policies could not be applied yet");
+                Ok(())
+            }
+        }
+    }
+
+    fn refuse_policies(&mut self, object: &RuntimeNode, name: &str, message: &str, now: u64) -> Result<(), String> {
+        tracing::error!(revision = name, message, "policies are refused; those before stay in force");
+        self.journal.refused_policies = Some(failure(object, name, "Refused", message, now));
+        self.kept()
+    }
+
+    fn begin(&mut self, object: &RuntimeNode, step: &Step, begun: Begun, now: u64) -> Result<(), String> {
+        tracing::info!(?step, "begins");
+        self.journal.begin(step_revision(step).unwrap_or_default(), &Self::order(object), begun, now);
+        self.kept()
+    }
+
+    fn conclude(
+        &mut self,
+        object: &RuntimeNode,
+        step: &Step,
+        done: Result<(), Trouble>,
+        now: u64,
+    ) -> Result<(), String> {
+        match done {
+            Ok(()) => Ok(()),
+            Err(Trouble::Refused(why)) => self.give_up(object, step, "Refused", &why, now),
+            Err(Trouble::Later(why)) => Err(why),
+        }
+    }
+
+    fn give_up(
+        &mut self,
+        object: &RuntimeNode,
+        step: &Step,
+        reason: &str,
+        message: &str,
+        now: u64,
+    ) -> Result<(), String> {
+        let revision = step_revision(step).unwrap_or_default();
+        tracing::error!(revision, reason, message, "a revision is given up");
+        let desired = object.spec.desired_revision.as_deref();
+        let back = desired != Some(revision);
+        // The way back from the first revision ever is another attempt than the way there, and has no revision of its own.
+        let returning = matches!(step, Step::GiveBack { .. });
+        self.journal.give_up(failure(object, revision, reason, message, now), back);
+        if returning {
+            self.journal.begin(revision, &Self::order(object), Begun::Adopt, now);
+        }
+        self.kept()
+    }
+}
+
+fn failure(object: &RuntimeNode, revision: &str, reason: &str, message: &str, now: u64) -> Failure {
+    Failure {
+        revision: revision.to_owned(),
+        order: object.spec.desired_since.clone().unwrap_or_default(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        at: now,
+    }
+}
+
+fn said(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::Refused(why) | Trouble::Later(why) => why,
+    }
+}

@@ -34,6 +34,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-streaming", &["berth-model", "berth-sys", "berth-monitor-api", "berth-monitor-client"]),
     // Wiring may name everything.
     ("berth", NODE),
+    // The one process of a node that knows the API server. It reaches the daemon by its socket and `berth adopt` by its words.
+    ("berth-agent", &["berth-model", "berth-crds", "berth-proto"]),
     // The cluster half. Of the node half it links what decides about images, which is pure: it must know what nodes will say.
     ("berth-operator", &["berth-model", "berth-crds", "berth-trust"]),
     // Tests and tools. The leak counter and xtask share nothing with what they judge.
@@ -44,8 +46,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-test-images", &["berth-test-registry"]),
     ("berth-quickstart", &["berth-leaks", "berth-test-registry", "berth-model", "berth-proto", "berth-crds"]),
     ("berth-node-tests", TESTS),
-    // Knows the product by its programs and their clients only.
-    ("berth-cluster-tests", &["berth-leaks", "berth-test-registry"]),
+    // Knows the product by its programs and their clients only; of the agent it has nodes simulated, by its own code.
+    ("berth-cluster-tests", &["berth-leaks", "berth-test-registry", "berth-agent", "berth-crds"]),
 ];
 
 /// What capabilities may use.

@@ -3,8 +3,6 @@
 //! The journal is on disk before a step that changes the node begins. An API server that is away stops nothing that goes on: the object
 //! that was seen last counts, and reports wait. Must not: decide what to do; `plan` does.
 mod steps;
-#[cfg(test)]
-mod tests;
 
 use crate::cluster::{ClusterSide, Seen};
 use crate::facts::Facts;

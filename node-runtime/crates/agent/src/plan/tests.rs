@@ -1,0 +1,149 @@
+//! Ways of a node, step by step.
+use super::*;
+use crate::facts::{AdoptPhase, Daemon};
+use crate::journal::{Begun, Failure};
+use crate::time;
+use berth_crds::{Disruption, Grant};
+
+struct Node {
+    wish: RuntimeNodeSpec,
+    journal: Journal,
+    facts: Facts,
+    known: Known,
+    now: u64,
+}
+
+impl Node {
+    fn new(phase: AdoptPhase, current: Option<&str>) -> Self {
+        let mut node = Self {
+            wish: RuntimeNodeSpec { desired_revision: Some("new".to_owned()), ..RuntimeNodeSpec::default() },
+            journal: Journal::default(),
+            facts: Facts { kubelet: true, ..Facts::default() },
+            known: Known::default(),
+            now: 1000,
+        };
+        node.facts.adoption.phase = phase;
+        node.facts.daemon = Some(Daemon {
+            version: "0.1.0".to_owned(),
+            configuration: current.map(str::to_owned),
+            ..Daemon::default()
+        });
+        if let Some(current) = current {
+            node.journal.commit(current, 1);
+        }
+        for name in ["new", "old"] {
+            let wanted = Wanted { version: "0.1.0".to_owned(), ..Wanted::default() };
+            node.known.contents.insert(name.to_owned(), Content::Configuration(wanted));
+        }
+        node
+    }
+
+    fn plan(&self) -> Plan {
+        let Self { wish, journal, facts, known, now } = self;
+        plan(&View { wish, journal, facts, known, now: *now })
+    }
+
+    fn checked(&mut self, answer: Result<Disruption, String>) {
+        let daemon = self.facts.daemon.as_ref().filter(|_| !self.facts.adoption.phase.foreign());
+        let circumstances = daemon.map(|d| (d.version.clone(), d.configuration.clone()));
+        self.known.checks.insert(("new".to_owned(), circumstances), answer);
+    }
+
+    fn granted(&mut self, disruption: Disruption) {
+        self.wish.grant = Some(Grant { revision: "new".to_owned(), disruption, expires_at: time::text(2000) });
+    }
+}
+
+#[test]
+fn a_node_is_taken_over_with_leave_only() {
+    let mut node = Node::new(AdoptPhase::NotAdopted, None);
+    assert_eq!(node.plan().step, Step::Check("new".to_owned()));
+    node.checked(Ok(Disruption::Drain));
+    assert_eq!((node.plan().step, node.plan().phase), (Step::Rest, Phase::AwaitingGrant));
+    node.granted(Disruption::DaemonRestart);
+    assert_eq!(node.plan().phase, Phase::AwaitingGrant, "for less");
+    node.granted(Disruption::Drain);
+    assert!(matches!(node.plan().step, Step::Adopt { expires: 2000, .. }));
+    node.journal.begin("new", "", Begun::Adopt, 1000);
+    node.facts.adoption.phase = AdoptPhase::Underway;
+    assert_eq!(node.plan().step, Step::Wait);
+    node.facts.adoption.phase = AdoptPhase::Adopted;
+    node.checked(Ok(Disruption::Live));
+    assert_eq!(node.plan().step, Step::Apply("new".to_owned()));
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.configuration = Some("new".to_owned());
+    }
+    assert_eq!(node.plan().step, Step::Commit("new".to_owned()));
+    node.journal.commit("new", 1000);
+    assert_eq!((node.plan().step, node.plan().phase), (Step::Rest, Phase::Idle));
+}
+
+#[test]
+fn an_adoption_that_walked_back_is_given_up_with_its_reason() {
+    let mut node = Node::new(AdoptPhase::NotAdopted, None);
+    node.checked(Ok(Disruption::Drain));
+    node.granted(Disruption::Drain);
+    node.journal.begin("new", "", Begun::Adopt, 1000);
+    node.facts.adoption.message = Some("the test sandbox did not start".to_owned());
+    let Step::GiveUp { message, .. } = node.plan().step else { panic!("{:?}", node.plan()) };
+    assert!(message.contains("test sandbox"));
+}
+
+#[test]
+fn what_is_refused_leaves_the_old_one_and_is_tried_again_by_another_order_only() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.checked(Err("spec.runtime.pidsLimit: is impossible".to_owned()));
+    assert!(matches!(node.plan().step, Step::GiveUp { reason: "Refused", .. }));
+    let failure = Failure { revision: "new".to_owned(), ..Failure::default() };
+    node.journal.give_up(failure, false);
+    let plan = node.plan();
+    assert_eq!((plan.step, plan.phase), (Step::Rest, Phase::Idle), "it has what it goes back to");
+    node.known.checks.clear();
+    node.wish.desired_since = Some("later".to_owned());
+    assert_eq!(node.plan().step, Step::Check("new".to_owned()));
+}
+
+#[test]
+fn a_node_that_is_not_well_goes_back_and_then_rests() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.journal.begin("new", "", Begun::Apply, 1000);
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.configuration = Some("new".to_owned());
+        daemon.troubles = vec!["NetworkReady".to_owned()];
+    }
+    assert_eq!((node.plan().step, node.plan().phase), (Step::Wait, Phase::Verifying));
+    node.now += PATIENCE + 1;
+    assert!(matches!(node.plan().step, Step::GiveUp { reason: "NotWell", .. }));
+    let failure = |name: &str| Failure { revision: name.to_owned(), ..Failure::default() };
+    node.journal.give_up(failure("new"), false);
+    assert_eq!(node.plan().step, Step::Check("old".to_owned()), "back, without leave");
+    node.journal.give_up(failure("old"), true);
+    assert_eq!(node.plan().phase, Phase::Quarantined);
+}
+
+#[test]
+fn restarts_need_leave_and_end() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("new"));
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.pending = vec!["spec.network.mode".to_owned()];
+    }
+    assert_eq!(node.plan().phase, Phase::AwaitingGrant);
+    node.granted(Disruption::DaemonRestart);
+    assert!(matches!(node.plan().step, Step::Restart { .. }));
+    for _ in 0..MAX_RESTARTS {
+        node.journal.begin("new", "", Begun::Restart, 1000);
+    }
+    assert!(matches!(node.plan().step, Step::GiveUp { reason: "NotRestarted", .. }));
+}
+
+#[test]
+fn policies_wait_for_nobody_and_hold_up_nothing() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("new"));
+    node.wish.hold = true;
+    node.wish.policy_revision = Some("p".to_owned());
+    assert_eq!(node.plan().step, Step::Fetch("p".to_owned()));
+    node.known.contents.insert("p".to_owned(), Content::Policies("{}".to_owned()));
+    assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "a hold is none of theirs");
+    node.journal.refused_policies = Some(Failure { revision: "p".to_owned(), ..Failure::default() });
+    assert_eq!(node.plan().step, Step::Rest);
+}

@@ -95,7 +95,9 @@ fn disruption(class: &str) -> Result<Disruption, Trouble> {
         "daemon restart" => Ok(Disruption::DaemonRestart),
         "kubelet restart" => Ok(Disruption::KubeletRestart),
         "drain" => Ok(Disruption::Drain),
-        other => Err(Trouble::Refused(format!("the daemon says that it takes {other:?}, which this agent does not know"))),
+        other => {
+            Err(Trouble::Refused(format!("the daemon says that it takes {other:?}, which this agent does not know")))
+        }
     }
 }
 

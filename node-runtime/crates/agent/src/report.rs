@@ -4,9 +4,7 @@ use crate::facts::{AdoptPhase, Facts};
 use crate::journal::{Failure, Journal};
 use crate::plan::Plan;
 use crate::time;
-use berth_crds::{
-    Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, RuntimeNode, RuntimeNodeStatus,
-};
+use berth_crds::{Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, RuntimeNode, RuntimeNodeStatus};
 
 /// Most entries of a list; an object stays below 4 KiB.
 const MAX_ENTRIES: usize = 16;
@@ -185,8 +183,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told() {
         let mut journal = Journal::default();
-        let failure =
-            Failure { revision: "p".to_owned(), message: "x".repeat(2000), reason: "Refused".to_owned(), ..Failure::default() };
+        let failure = Failure {
+            revision: "p".to_owned(),
+            message: "x".repeat(2000),
+            reason: "Refused".to_owned(),
+            ..Failure::default()
+        };
         journal.refused_policies = Some(failure.clone());
         journal.give_up(failure, false);
         let mut facts = facts();

@@ -101,8 +101,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 return SOON;
             }
             let now = time::now();
-            let view =
-                View { wish: &object.spec, journal: &self.journal, facts: &facts, known: &self.known, now };
+            let view = View { wish: &object.spec, journal: &self.journal, facts: &facts, known: &self.known, now };
             let plan = plan(&view);
             tracing::debug!(?plan, "plans");
             self.report(&object, &facts, &plan, now).await;

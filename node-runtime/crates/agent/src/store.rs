@@ -105,7 +105,8 @@ impl Store {
 
     /// Names come from outside: one that is no plain word has no file.
     fn revision_path(&self, name: &str) -> Option<PathBuf> {
-        let plain = name.len() <= 253 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let plain =
+            name.len() <= 253 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         (plain && !name.is_empty()).then(|| self.directory.join("revisions").join(format!("{name}.json")))
     }
 }

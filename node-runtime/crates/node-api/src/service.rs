@@ -1,5 +1,7 @@
 //! The service: each call goes to its file.
-use crate::{attach, config, diagnose, events, exec, explain, info, inspect, kill, pull, restart, revisions, stats, wait};
+use crate::{
+    attach, config, diagnose, events, exec, explain, info, inspect, kill, pull, restart, revisions, stats, wait,
+};
 use crate::{
     disk_usage, export_images, image_history, import_images, prune_images, push_image, tag_image, untag_image,
 };

@@ -172,7 +172,9 @@ fn fall_back(
     };
     let complete = revisions.configuration.is_some() && revisions.policies.is_some();
     let (kept, told) = match accepted.read() {
-        Ok(Some((texts, at))) => (sources(&texts), format!("the documents accepted at {at} (seconds since 1970) are in force")),
+        Ok(Some((texts, at))) => {
+            (sources(&texts), format!("the documents accepted at {at} (seconds since 1970) are in force"))
+        }
         _ if complete => (Ok(Vec::new()), "the cluster's revisions are in force".to_owned()),
         Ok(None) => return Err(refuse(String::new())),
         Err(e) => return Err(refuse(format!("; and what was accepted last cannot be read: {}", e.message()))),

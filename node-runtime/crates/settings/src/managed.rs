@@ -134,7 +134,9 @@ impl Applied {
     /// is no way around it: without it a node would enforce other policies than its cluster was told.
     pub(crate) fn open(path: PathBuf) -> Result<Self> {
         let file = match File::open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { path, revisions: Revisions::default() }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self { path, revisions: Revisions::default() });
+            }
             other => other.context(|| path.display())?,
         };
         let mut bytes = Vec::new();
@@ -164,7 +166,9 @@ impl Applied {
     /// Forgets them: the directory's documents count again.
     pub(crate) fn forget(&mut self) -> Result<()> {
         match fs::remove_file(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::from(e).context(self.path.display())),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::from(e).context(self.path.display()));
+            }
             _ => {}
         }
         if let Some(parent) = self.path.parent() {

@@ -113,7 +113,7 @@ fn start_words(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -
         Some(AdoptProfile::Systemd) => Some("systemd"),
         Some(AdoptProfile::Command) => Some("command"),
     };
-    for profile in profile {
+    if let Some(profile) = profile {
         all.extend(words(&["--profile", profile]));
     }
     if let Some(commands) = &host.commands {
@@ -235,7 +235,8 @@ mod tests {
         let out = r#"{"phase": "refused", "refusals": [{"field": "--config", "found": "is a directory", "remedy": "name a file"}]}"#;
         let ended = Ended { code: Some(1), out: out.to_owned(), err: String::new() };
         assert_eq!(over(&ended), Err(Trouble::Refused("--config: is a directory; name a file".to_owned())));
-        let ended = |code| Ended { code: Some(code), out: "{\"phase\": \"not-adopted\"}".to_owned(), err: "x".to_owned() };
+        let ended =
+            |code| Ended { code: Some(code), out: "{\"phase\": \"not-adopted\"}".to_owned(), err: "x".to_owned() };
         assert_eq!(over(&ended(3)), Ok(()), "it walked back, and the status says why");
         assert!(matches!(over(&ended(1)), Err(Trouble::Refused(_))));
     }

@@ -38,7 +38,8 @@ fn all(proc: &Path) -> Vec<u32> {
 fn only(found: &[u32]) -> Result<u32, String> {
     match found {
         [one] => Ok(*one),
-        [] => Err("no process named kubelet can be seen: the agent's pod needs hostPID, or the kubelet does not run".to_owned()),
+        [] => Err("no process named kubelet can be seen: the agent's pod needs hostPID, or the kubelet does not run"
+            .to_owned()),
         several => Err(format!("processes {several:?} are kubelets: --kubelet-pid-file says which one is this node's")),
     }
 }

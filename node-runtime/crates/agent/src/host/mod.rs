@@ -61,7 +61,11 @@ impl NodeSide for Host {
     }
 
     async fn check(&self, revision: &str, wanted: &Wanted, foreign: bool) -> Result<Disruption, Trouble> {
-        if foreign { adopt::check(self, wanted.profile).await } else { self.sock.preflight(revision, &wanted.json).await }
+        if foreign {
+            adopt::check(self, wanted.profile).await
+        } else {
+            self.sock.preflight(revision, &wanted.json).await
+        }
     }
 
     async fn apply(&self, revision: &str, json: &str) -> Result<(), Trouble> {

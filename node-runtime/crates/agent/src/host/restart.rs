@@ -60,8 +60,10 @@ fn point(prefix: &Path, version: &str) -> Result<(), Trouble> {
     }
     if !prefix.join(version).join("berth").is_file() {
         let known = versions(prefix).join(", ");
-        let message = format!("version {version} is not staged on this node (there are: {known}): \
-            the DaemonSet's image must be of that version or a newer one that stages it");
+        let message = format!(
+            "version {version} is not staged on this node (there are: {known}): \
+            the DaemonSet's image must be of that version or a newer one that stages it"
+        );
         return Err(Trouble::Refused(message));
     }
     let (link, new) = (prefix.join("current"), prefix.join(".current.agent"));
@@ -76,7 +78,8 @@ fn point(prefix: &Path, version: &str) -> Result<(), Trouble> {
 
 fn versions(prefix: &Path) -> Vec<String> {
     let entries = fs::read_dir(prefix).into_iter().flatten().flatten();
-    let names = entries.filter(|e| e.path().join("berth").is_file()).map(|e| e.file_name().to_string_lossy().into_owned());
+    let names =
+        entries.filter(|e| e.path().join("berth").is_file()).map(|e| e.file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> = names.filter(|name| name != "current").collect();
     names.sort();
     names

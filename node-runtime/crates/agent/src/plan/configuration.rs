@@ -27,7 +27,8 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
             return Plan::new(Step::Recover, Phase::RollingBack).saying(why);
         }
         _ if view.wish.hold => {
-            return Plan::new(Step::Rest, Phase::Idle).saying("held: it keeps what it has until spec.hold is taken back");
+            return Plan::new(Step::Rest, Phase::Idle)
+                .saying("held: it keeps what it has until spec.hold is taken back");
         }
         AdoptPhase::Unknown => {
             let why = view.facts.adoption.message.as_deref().unwrap_or("berth adopt does not answer");
@@ -40,8 +41,9 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
         Target::Back(name) => towards(view, name, true),
         Target::Nowhere if view.facts.adoption.phase.foreign() => Plan::new(Step::Rest, Phase::Idle),
         Target::Nowhere => give_up_the_node(view, desired),
-        Target::Exhausted(name) => Plan::new(Step::Rest, Phase::Quarantined)
-            .saying(format!("neither {desired} nor {name} came through; running containers go on, nothing is tried any more")),
+        Target::Exhausted(name) => Plan::new(Step::Rest, Phase::Quarantined).saying(format!(
+            "neither {desired} nor {name} came through; running containers go on, nothing is tried any more"
+        )),
     }
 }
 
@@ -233,7 +235,11 @@ impl Way<'_> {
         let attempt = self.attempt?;
         let crashes = self.view.journal.crashes.count.saturating_sub(attempt.crashes);
         if crashes >= MAX_CRASHES {
-            return Some(give_up(self.revision, "DaemonCrashes", format!("the daemon ended {crashes} times by itself")));
+            return Some(give_up(
+                self.revision,
+                "DaemonCrashes",
+                format!("the daemon ended {crashes} times by itself"),
+            ));
         }
         let tries = format!("{MAX_TRIES} steps did not get there");
         (attempt.tries > MAX_TRIES).then(|| give_up(self.revision, "TooManyAttempts", tries))

@@ -10,8 +10,7 @@ pub(super) fn plan(view: &View<'_>) -> Option<Plan> {
     if daemon.policies.as_ref() == Some(wanted) || refused || postponed {
         return None;
     }
-    let refuse =
-        |message: &str| Step::RefusePolicies { revision: wanted.clone(), message: message.to_owned() };
+    let refuse = |message: &str| Step::RefusePolicies { revision: wanted.clone(), message: message.to_owned() };
     let step = match view.known.contents.get(wanted) {
         None => Step::Fetch(wanted.clone()),
         Some(Content::Policies(_)) => Step::ApplyPolicies(wanted.clone()),

@@ -41,7 +41,9 @@ mod tests {
 
     #[test]
     fn older_and_newer() {
-        for (older, newer) in [("0.1.0", "0.2.0"), ("0.9.0", "0.10.0"), ("1.0.0-rc.2", "1.0.0"), ("1.0.0-rc.2", "1.0.0-rc.10")] {
+        for (older, newer) in
+            [("0.1.0", "0.2.0"), ("0.9.0", "0.10.0"), ("1.0.0-rc.2", "1.0.0"), ("1.0.0-rc.2", "1.0.0-rc.10")]
+        {
             assert_eq!(compare(older, newer), Ordering::Less, "{older} {newer}");
             assert_eq!(compare(newer, older), Ordering::Greater);
         }

@@ -9,7 +9,13 @@ use berth_crds::RuntimeNode;
 
 impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     /// Takes a step. A refusal is an outcome, kept in the journal; an error is something that is tried again.
-    pub(super) async fn take(&mut self, object: &RuntimeNode, facts: &Facts, step: &Step, now: u64) -> Result<(), String> {
+    pub(super) async fn take(
+        &mut self,
+        object: &RuntimeNode,
+        facts: &Facts,
+        step: &Step,
+        now: u64,
+    ) -> Result<(), String> {
         match step {
             Step::Rest | Step::Wait => Ok(()),
             Step::Fetch(name) => self.fetch(name).await,

@@ -1,0 +1,142 @@
+{{/* Names, labels, images and what operator and agent have in common. */}}
+
+{{- define "berth.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "berth.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "berth.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "berth.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What selects pods: never changes in the life of a release. Argument: the root, the component. */}}
+{{- define "berth.selector" -}}
+app.kubernetes.io/name: {{ include "berth.name" (index . 0) }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* Labels of an object. Argument: the root, the component. */}}
+{{- define "berth.labels" -}}
+{{- $root := index . 0 -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "berth.selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: berth
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Reference of an image. Argument: the root, the image's values. */}}
+{{- define "berth.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- $name := printf "%s/%s" ($root.Values.global.imageRegistry | default $image.registry) $image.repository -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $name $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name ($image.tag | default $root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "berth.operator.serviceAccount" -}}
+{{- if .Values.operator.serviceAccount.create -}}
+{{- .Values.operator.serviceAccount.name | default (printf "%s-operator" (include "berth.fullname" .)) -}}
+{{- else -}}
+{{- .Values.operator.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "berth.agent.serviceAccount" -}}
+{{- if .Values.agent.serviceAccount.create -}}
+{{- .Values.agent.serviceAccount.name | default (printf "%s-agent" (include "berth.fullname" .)) -}}
+{{- else -}}
+{{- required "agent.serviceAccount.name must name an account where agent.serviceAccount.create is false: the default account is everybody's" .Values.agent.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Priority class of a component. Argument: the root, the component, the system's class. */}}
+{{- define "berth.priorityClass" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $own := (get $root.Values $component).priorityClassName -}}
+{{- if $own -}}
+{{- $own -}}
+{{- else if $root.Values.priorityClasses.create -}}
+{{- printf "%s-%s" (include "berth.fullname" $root) $component -}}
+{{- else -}}
+{{- index . 2 -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The pod's way to the API server. Mounted by hand: the token that is mounted automatically is good for a year to whoever steals it
+(kube-apiserver's --service-account-extend-token-expiration), this one for as long as the value says. Argument: seconds.
+*/}}
+{{- define "berth.token" -}}
+- name: api
+  projected:
+    sources:
+      - serviceAccountToken:
+          path: token
+          expirationSeconds: {{ . }}
+      - configMap:
+          name: kube-root-ca.crt
+          items:
+            - key: ca.crt
+              path: ca.crt
+      - downwardAPI:
+          items:
+            - path: namespace
+              fieldRef:
+                fieldPath: metadata.namespace
+{{- end -}}
+
+{{- define "berth.tokenMount" -}}
+- name: api
+  mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+  readOnly: true
+{{- end -}}
+
+{{/* Egress of a NetworkPolicy to names and to the API server. */}}
+{{- define "berth.egress" -}}
+- to:
+    - namespaceSelector: {}
+      podSelector:
+        matchLabels:
+          k8s-app: kube-dns
+  ports:
+    - port: 53
+      protocol: UDP
+    - port: 53
+      protocol: TCP
+- ports:
+    {{- range .Values.networkPolicy.apiServerPorts }}
+    - port: {{ . }}
+      protocol: TCP
+    {{- end }}
+  {{- with .Values.networkPolicy.apiServer }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Ingress of a NetworkPolicy to metrics and probes, for those that the values name and for `helm test`. */}}
+{{- define "berth.ingress" -}}
+- ports:
+    - port: metrics
+  {{- with .Values.networkPolicy.metricsFrom }}
+  from:
+    {{- toYaml . | nindent 4 }}
+    - podSelector:
+        matchLabels:
+          {{- include "berth.selector" (list $ "test") | nindent 10 }}
+  {{- end }}
+{{- end -}}

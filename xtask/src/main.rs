@@ -5,6 +5,7 @@
 
 mod bench;
 mod cache;
+mod chart;
 mod generate;
 mod install;
 mod package;
@@ -30,7 +31,8 @@ cargo xtask COMMAND
   bench [PODS]    a release build beside containerd: memory and processor time for so many pods (10; needs root)
   tools [NAME…]   build programs and images of others that the tests use, by default all (crictl etcd helm peers kubernetes
                   images), and print where they are, as environment for a test that you run by hand
-  generate        write the definitions of our kinds for the API server (crds/generated) anew; --check only compares
+  generate        write what is generated and committed anew: the definitions of our kinds for the API server (crds/generated), what
+                  the chart carries of other directories, manifests/install.yaml; --check only compares
   tidy            check the rules that no compiler checks: crate edges, unsafe, headers, sizes, formats
   help            this text
 

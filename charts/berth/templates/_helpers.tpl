@@ -34,6 +34,15 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/* Labels of pods, beside what selects them: nothing that changes with each version of the chart, or every node's agent would start anew for nothing. */}}
+{{- define "berth.podLabels" -}}
+{{ include "berth.selector" . }}
+app.kubernetes.io/part-of: berth
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* Reference of an image. Argument: the root, the image's values. */}}
 {{- define "berth.image" -}}
 {{- $root := index . 0 -}}

@@ -1,6 +1,6 @@
 //! Tier `static`: what can be said of the source without running it.
 use super::Tier;
-use crate::{generate, install, run, tidy, tools, workspace};
+use crate::{chart, generate, install, run, tidy, tools, workspace};
 use std::process::Command;
 
 pub fn tier(tier: &mut Tier) {
@@ -10,6 +10,8 @@ pub fn tier(tier: &mut Tier) {
     });
     tier.check("tidy", tidy::main);
     tier.check("generated files", generate::check);
+    tier.check("chart", chart::lint);
+    tier.check("alert rules", chart::alerts);
     tier.check("cargo-deny", || {
         let program = tools::cargo_deny()?;
         // Advisories need their database from outside the registry; CONTRIBUTING.md says when to run them by hand.

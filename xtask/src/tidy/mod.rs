@@ -3,6 +3,7 @@
 mod edges;
 mod formats;
 mod fuzzing;
+mod metrics;
 mod sources;
 
 use crate::{Result, workspace};
@@ -16,6 +17,7 @@ pub fn main() -> Result {
     problems.extend(sources::check_unsafe(&packages, &files));
     problems.extend(formats::check(&files));
     problems.extend(fuzzing::check(&files));
+    problems.extend(metrics::check(&files));
     for warning in sources::warnings(&files) {
         println!("   warning: {warning}");
     }

@@ -46,7 +46,10 @@ fn every_sample_of_ours_is_accepted_and_says_what_the_quickstart_relies_on() {
 #[test]
 fn samples_of_a_cluster_are_accepted_and_touch_no_node_that_nobody_labelled() {
     let documents = documents("cluster");
-    assert_eq!(documents.iter().map(Document::title).collect::<Vec<_>>(), ["ImagePolicy/no-moving-tags", "RuntimeConfig/workers"]);
+    assert_eq!(
+        documents.iter().map(Document::title).collect::<Vec<_>>(),
+        ["ImagePolicy/no-moving-tags", "RuntimeConfig/workers"]
+    );
     for document in documents {
         match document {
             Document::RuntimeConfig(d) => assert!(d.spec.node_selector.is_some_and(|s| !s.match_labels.is_empty())),

@@ -28,7 +28,8 @@ pub fn rendered() -> Result<String> {
 pub fn lint() -> Result {
     version()?;
     let mut values: Vec<Vec<PathBuf>> = vec![Vec::new()];
-    values.extend(yaml(&workspace::root().join(CHART).join("ci"))?.into_iter().map(|file| vec!["--values".into(), file]));
+    values
+        .extend(yaml(&workspace::root().join(CHART).join("ci"))?.into_iter().map(|file| vec!["--values".into(), file]));
     for values in &values {
         run::plain(helm("lint")?.args(["--quiet", "--strict", CHART]).args(values))?;
         run::captured(helm("template")?.args(RELEASE).arg(CHART).args(values))?;
@@ -40,7 +41,12 @@ pub fn lint() -> Result {
 pub fn alerts() -> Result {
     let promtool = tools::prometheus()?.join("promtool");
     let root = workspace::root();
-    run::captured(Command::new(&promtool).current_dir(&root).args(["check", "rules"]).arg(root.join(CHART).join("files/alerts.yaml")))?;
+    run::captured(
+        Command::new(&promtool)
+            .current_dir(&root)
+            .args(["check", "rules"])
+            .arg(root.join(CHART).join("files/alerts.yaml")),
+    )?;
     let tests = yaml(&root.join(ALERT_TESTS))?;
     run::captured(Command::new(&promtool).current_dir(&root).args(["test", "rules"]).args(tests)).map(drop)
 }

@@ -19,12 +19,15 @@ pub fn check(files: &[(String, String)]) -> Vec<String> {
         SOURCES.into_iter().flat_map(|prefix| of(prefix, ".rs")).flat_map(|(_, text)| quoted(text)).collect();
     let mut problems = Vec::new();
     for (path, text) in of(DASHBOARDS, ".json").chain(of(RULES, "")) {
-        let missing: BTreeSet<&str> = named(text).filter(|name| !registered.contains(plain(name)) && !registered.contains(name)).collect();
+        let missing: BTreeSet<&str> =
+            named(text).filter(|name| !registered.contains(plain(name)) && !registered.contains(name)).collect();
         problems.extend(missing.into_iter().map(|name| format!("{path}: no source registers the metric {name}")));
     }
     let tests: String = of(TESTS, ".yaml").map(|(_, text)| text.as_str()).collect();
     let runbook: String = of(RUNBOOK, "").map(|(_, text)| text.as_str()).collect();
-    for alert in of(RULES, "").flat_map(|(_, text)| text.lines()).filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+    for alert in
+        of(RULES, "").flat_map(|(_, text)| text.lines()).filter_map(|line| line.trim().strip_prefix("- alert: "))
+    {
         if !runbook.lines().any(|line| line.strip_prefix("### ") == Some(alert)) {
             problems.push(format!("{RUNBOOK}: no section ### {alert}"));
         }

@@ -93,8 +93,8 @@ mod tests {
         let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
         let (a, b) = (file("a.yaml", "1"), file("b.yaml", "1"));
         assert_eq!(same("d", &[a.clone(), b.clone()], &[b.clone(), a.clone()]), Ok(()));
-        assert!(same("d", &[a.clone(), b.clone()], &[a.clone()]).unwrap_err().contains("d/b.yaml"));
-        assert!(same("d", &[a.clone()], &[a.clone(), b]).unwrap_err().contains("d/b.yaml"));
+        assert!(same("d", &[a.clone(), b.clone()], std::slice::from_ref(&a)).unwrap_err().contains("d/b.yaml"));
+        assert!(same("d", std::slice::from_ref(&a), &[a.clone(), b]).unwrap_err().contains("d/b.yaml"));
         assert!(same("d", &[a], &[file("a.yaml", "2")]).unwrap_err().contains("d/a.yaml"));
     }
 }

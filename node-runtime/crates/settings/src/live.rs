@@ -68,12 +68,14 @@ impl Shared {
         changes
     }
 
-    /// Reads the directory and, if its documents are accepted, publishes what they say. The files' texts.
-    fn read_directory(&self, directory: &Path) -> Result<Texts> {
+    /// Reads the directory and, if its documents are accepted, publishes what they say; whoever sees it sees no refusal any more. The
+    /// files' texts.
+    fn read_directory(&self, directory: &Path, refuse: &watch::Sender<String>) -> Result<Texts> {
         let (sources, texts) = read(directory)?;
         let mut state = self.state();
         let settings = settings(&sources, &state.applied.revisions, &self.check).context(|| directory.display())?;
         state.directory = sources;
+        refuse.send_if_modified(|r| !std::mem::take(r).is_empty());
         self.publish(settings);
         Ok(texts)
     }
@@ -237,14 +239,11 @@ impl Follower {
     }
 
     async fn read_again(&mut self) {
-        let (directory, shared) = (self.directory.clone(), self.shared.clone());
-        let loaded = tokio::task::spawn_blocking(move || shared.read_directory(&directory)).await;
+        let (directory, shared, refuse) = (self.directory.clone(), self.shared.clone(), self.refuse.clone());
+        let loaded = tokio::task::spawn_blocking(move || shared.read_directory(&directory, &refuse)).await;
         let loaded = loaded.unwrap_or_else(|e| Err(Error::internal(e.to_string())));
         match loaded {
-            Ok(texts) => {
-                keep(&mut self.accepted, &texts);
-                self.refuse.send_if_modified(|r| !std::mem::take(r).is_empty());
-            }
+            Ok(texts) => keep(&mut self.accepted, &texts),
             Err(e) => self.reject(e.message().to_owned()),
         }
     }

@@ -23,8 +23,8 @@ pub(super) struct Ended {
 impl Ended {
     /// The last line that says something.
     pub(super) fn said(&self) -> String {
-        let lines = self.err.lines().chain(self.out.lines()).filter(|line| !line.trim().is_empty());
-        lines.last().map_or_else(|| format!("it ended with {:?} and said nothing", self.code), str::to_owned)
+        let mut lines = self.err.lines().chain(self.out.lines()).filter(|line| !line.trim().is_empty());
+        lines.next_back().map_or_else(|| format!("it ended with {:?} and said nothing", self.code), str::to_owned)
     }
 }
 

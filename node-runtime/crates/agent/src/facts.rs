@@ -14,6 +14,8 @@ pub struct Facts {
     pub kubelet: bool,
     /// What the node can do.
     pub capabilities: Capabilities,
+    /// Why the programs of the agent's image are not on the node: one word, and a sentence. `None`: they are.
+    pub staging: Option<(&'static str, String)>,
 }
 
 /// What `berth adopt status` says.

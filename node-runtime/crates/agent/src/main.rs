@@ -4,10 +4,12 @@ use berth_agent::host::{Host, Kubelet, adopt::Commands, enter};
 use berth_agent::kubernetes::Kubernetes;
 use berth_agent::node_sock::NodeSock;
 use berth_agent::run::Agent;
+use berth_agent::stage::{Stager, Staging};
 use berth_agent::store::Store;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -41,6 +43,9 @@ struct Run {
     /// Directory on the host of the programs' versions, and of `current`.
     #[arg(long, default_value = "/opt/berth")]
     prefix: PathBuf,
+    /// Directory of the versions that this image carries and that are put there; one that is not there is no error.
+    #[arg(long, default_value = "/runtime")]
+    programs: PathBuf,
     /// Version of the programs that take the node over; that of the agent.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     runtime_version: String,
@@ -120,7 +125,13 @@ async fn run(args: Run) -> Result<(), String> {
 
 fn host(args: &Run) -> Host {
     let commands = args.kubelet_stop.clone().zip(args.kubelet_start.clone());
+    // Outside of the image, whoever starts the agent has put the programs there.
+    let stager = args.programs.is_dir().then(|| {
+        let staging = Staging { from: args.programs.clone(), prefix: args.prefix.clone() };
+        Arc::new(Stager::new(staging))
+    });
     Host {
+        stager,
         sock: NodeSock { path: args.node_socket.clone() },
         prefix: args.prefix.clone(),
         root: args.root.clone(),

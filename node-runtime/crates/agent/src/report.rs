@@ -42,7 +42,7 @@ pub fn status(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Pla
         enforcement: enforcement(object, journal, facts),
         conditions: Vec::new(),
     };
-    status.conditions = conditions(&former, &status, object.metadata.generation, now);
+    status.conditions = conditions(&former, &status, facts, object.metadata.generation, now);
     status
 }
 
@@ -93,9 +93,11 @@ fn enforcement(object: &RuntimeNode, journal: &Journal, facts: &Facts) -> Enforc
 fn conditions(
     former: &RuntimeNodeStatus,
     status: &RuntimeNodeStatus,
+    facts: &Facts,
     generation: Option<i64>,
     now: u64,
 ) -> Vec<Condition> {
+    let (not_staged, why) = facts.staging.clone().unzip();
     let idle = status.phase == Phase::Idle;
     let said = status.message.clone().unwrap_or_default();
     let drifted = status.drift.iter().map(|d| format!("{} ({})", d.path, d.kind)).collect::<Vec<_>>().join(", ");
@@ -119,6 +121,12 @@ fn conditions(
             word(!status.drift.is_empty()),
             if status.drift.is_empty() { "AsLeft" } else { "FilesChanged" }.to_owned(),
             short(&drifted),
+        ),
+        (
+            "Staged",
+            word(not_staged.is_none()),
+            not_staged.unwrap_or("Staged").to_owned(),
+            short(&why.unwrap_or_default()),
         ),
     ];
     let condition = |(kind, value, reason, message): (&str, &str, String, String)| {
@@ -193,6 +201,7 @@ mod tests {
         journal.give_up(failure, false);
         let mut facts = facts();
         facts.adoption.drift = vec![Drift { path: "/etc/x".to_owned(), kind: "Changed".to_owned() }];
+        facts.staging = Some(("InsufficientDisk", "make room".to_owned()));
         if let Some(daemon) = &mut facts.daemon {
             daemon.policies = None;
             daemon.pending = vec!["spec.network.mode".to_owned()];
@@ -203,6 +212,14 @@ mod tests {
         assert_eq!(status.enforcement.result, "Refused");
         assert_eq!(status.failed.unwrap().message.chars().count(), MAX_MESSAGE);
         let values: Vec<_> = status.conditions.iter().map(|c| (c.kind.as_str(), c.status.as_str())).collect();
-        assert_eq!(values, [("Ready", "False"), ("Healthy", "False"), ("Enforcing", "False"), ("Drifted", "True")]);
+        let wanted = [
+            ("Ready", "False"),
+            ("Healthy", "False"),
+            ("Enforcing", "False"),
+            ("Drifted", "True"),
+            ("Staged", "False"),
+        ];
+        assert_eq!(values, wanted);
+        assert_eq!(status.conditions[4].reason, "InsufficientDisk");
     }
 }

@@ -62,10 +62,10 @@ struct Refusal {
     remedy: String,
 }
 
-/// What it says of the node. That it says nothing is a fact too.
-pub(super) async fn look(host: &Host) -> Adoption {
+/// What that version says of the node. That it says nothing is a fact too.
+pub(super) async fn look(host: &Host, version: &str) -> Adoption {
     let unknown = |message: String| Adoption { message: Some(message), ..Adoption::default() };
-    let answer = match call(host, &host.version, &words(&["adopt", "status", "-o", "json"]), STATUS_LIMIT).await {
+    let answer = match call(host, version, &words(&["adopt", "status", "-o", "json"]), STATUS_LIMIT).await {
         Ok(answer) => answer,
         Err(e) => return unknown(e),
     };
@@ -173,7 +173,7 @@ async fn begin(host: &Host, words: &[String]) -> Result<(), Trouble> {
             }
             () = tokio::time::sleep(PAUSE) => {}
         }
-        if look(host).await.phase == AdoptPhase::Underway {
+        if look(host, &host.version).await.phase == AdoptPhase::Underway {
             return Ok(());
         }
     }

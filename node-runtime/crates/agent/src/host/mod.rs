@@ -10,13 +10,15 @@ mod restart;
 
 pub use kubelet::Kubelet;
 
-use crate::facts::Facts;
+use crate::facts::{AdoptPhase, Facts};
 use crate::node::{NodeSide, Permit, Trouble};
 use crate::node_sock::NodeSock;
 use crate::plan::Wanted;
+use crate::stage::{Problem, Stager};
 use berth_crds::{AdoptProfile, Capabilities, Disruption};
 use berth_proto::node::InfoResponse;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The node.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub struct Host {
     pub kubelet: Kubelet,
     /// Commands that stop and start a kubelet that no service manager runs.
     pub commands: Option<adopt::Commands>,
+    /// The programs that the image carries; `None`: somebody else puts them there.
+    pub stager: Option<Arc<Stager>>,
     /// Whether nodes of the control plane may be taken over. The operator decides which ones are told; this is for its charts.
     pub control_plane: bool,
 }
@@ -43,13 +47,25 @@ impl Host {
         let root = self.root.iter().flat_map(|root| ["--root".to_owned(), root.display().to_string()]).collect();
         (self.prefix.join(version).join("berth"), root)
     }
+
+    /// Whose `berth` is asked how things are: the one that the node runs, where the agent's own could not be staged.
+    fn asked(&self, staging: Option<&Problem>) -> String {
+        if staging.is_some() { "current".to_owned() } else { self.version.clone() }
+    }
 }
 
 impl NodeSide for Host {
     async fn look(&self) -> Facts {
         let kubelet = self.kubelet.find();
         let found = self.sock.look().await;
-        let adoption = adopt::look(self).await;
+        let staging = match &self.stager {
+            Some(stager) => stager.ensure().await,
+            None => None,
+        };
+        let mut adoption = adopt::look(self, &self.asked(staging.as_ref())).await;
+        if let (Some(problem), AdoptPhase::Unknown) = (&staging, adoption.phase) {
+            adoption.message = Some(problem.to_string());
+        }
         let (daemon, info) = found.unzip();
         Facts {
             boot_id: text("/proc/sys/kernel/random/boot_id"),
@@ -57,6 +73,7 @@ impl NodeSide for Host {
             daemon,
             kubelet: kubelet.is_ok(),
             capabilities: capabilities(info.as_ref()),
+            staging: staging.map(|problem| (problem.reason(), problem.to_string())),
         }
     }
 

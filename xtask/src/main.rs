@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask quickstart|test|guest|package|bench|tools|generate|tidy|help`. Owns: what a checkout can do
+//! The project's own commands: `cargo xtask quickstart|test|guest|package|images|bench|tools|generate|tidy|help`. Owns: what a checkout can do
 //! with itself.
 //! Must not: be linked by, or link, anything of the product; it sees the product as files, crates and programs.
 #![forbid(unsafe_code)]
@@ -7,6 +7,7 @@ mod bench;
 mod cache;
 mod chart;
 mod generate;
+mod images;
 mod install;
 mod package;
 mod programs;
@@ -28,6 +29,7 @@ cargo xtask COMMAND
                   cluster (the last three need root)
   guest TEST…     the tests of some programs of tests/node in the guest, such as guest_guide (needs root)
   package [KIND…] a deb and an rpm of the node half, in target/package; --help says more
+  images          the images of operator and agent as OCI layouts, in target/images; --help says more
   bench [PODS]    a release build beside containerd: memory and processor time for so many pods (10; needs root)
   tools [NAME…]   build programs and images of others that the tests use, by default all (crictl etcd helm peers kubernetes
                   images), and print where they are, as environment for a test that you run by hand
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Some((command, tiers)) if command == "test" => test::main(tiers),
         Some((command, names)) if command == "guest" && !names.is_empty() => test::guest_only(names),
         Some((command, args)) if command == "package" => package::main(args),
+        Some((command, args)) if command == "images" => images::main(args),
         Some((command, [])) if command == "bench" => bench::main(None),
         Some((command, [pods])) if command == "bench" => bench::main(Some(pods)),
         Some((command, names)) if command == "tools" => tools::main(names),

@@ -34,6 +34,47 @@ pub fn build_next() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// What the images of operator and agent have.
+const IN_IMAGES: [&str; 3] = ["berth", "berth-agent", "berth-operator"];
+
+/// Builds them static and of release quality, and returns the directory.
+pub fn release_static() -> Result<PathBuf> {
+    let target = install::static_target()?;
+    // Libraries in C, which are linked in.
+    install::packages(&[("gcc", "gcc"), ("libc6-dev", "/usr/include/features.h"), ("musl-tools", "musl-gcc")])?;
+    let dir = workspace::target_dir().join("images-bin");
+    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--release", "--target", &target.triple]);
+    cargo.args(IN_IMAGES.map(|package| format!("--package={package}")));
+    if !target.rustflags.is_empty() {
+        cargo.env("RUSTFLAGS", target.rustflags);
+    }
+    run::plain(&mut cargo)?;
+    for program in IN_IMAGES {
+        place(&workspace::target_dir().join(&target.triple).join("release").join(program), &dir)?;
+    }
+    static_into(&dir, &[])?;
+    Ok(dir)
+}
+
+/// Builds them static, from the crates that the tests are compiled with: only the last step, linking, differs (static glibc). `features`
+/// are those of `berth`, as the tests' programs have them.
+pub fn test_static(dir: &Path, features: &str) -> Result {
+    fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    install::packages(&[("libc6-dev", "/usr/include/features.h")])?;
+    for program in IN_IMAGES {
+        let mut cargo = workspace::cargo();
+        cargo.args(["rustc", "--quiet", "--package", program, "--bin", program]);
+        if program == "berth" {
+            cargo.arg(features);
+        }
+        run::plain(cargo.args(["--", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"]))?;
+        place(&workspace::target_dir().join("debug").join(program), dir)?;
+    }
+    static_into(dir, &[])
+}
+
 /// Builds the static ones, and puts them into `dir`.
 pub fn static_into(dir: &Path, features: &[&str]) -> Result {
     let target = install::static_target()?;

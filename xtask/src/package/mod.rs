@@ -144,7 +144,8 @@ pub fn same_again(dir: &Path, bin: &Path) -> Result {
     std::fs::remove_dir_all(&again).map_err(|e| format!("{}: {e}", again.display()))
 }
 
-fn version() -> Result<String> {
+/// The workspace's version.
+pub fn version() -> Result<String> {
     let path = workspace::root().join("Cargo.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let section = text.split("[workspace.package]").nth(1).unwrap_or_default();
@@ -153,7 +154,7 @@ fn version() -> Result<String> {
 }
 
 /// As <https://reproducible-builds.org/specs/source-date-epoch/> has it: from the environment, else the commit's.
-fn commit_time() -> Result<u64> {
+pub fn commit_time() -> Result<u64> {
     let text = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text,
         Err(_) => {

@@ -283,8 +283,10 @@ rows! { all of Soak, [canary wave] }
 rows! { for Operator, DRAIN at "spec.rollout.drain" = [rollout.drain];
     scalar timeout "timeout" Live Is("\"30m\"");
     scalar retry_after "retryAfter" Live Is("\"15m\"");
+    scalar force "force" Live Is("false");
+    scalar delete_empty_dir "deleteEmptyDir" Live Is("false");
 }
-rows! { all of Drain, [timeout retry_after] }
+rows! { all of Drain, [timeout retry_after force delete_empty_dir] }
 
 /// What only a cluster follows.
 static CLUSTER: [&[Field]; 6] = [STATE, VERSION, ADOPT, ROLLOUT, SOAK, DRAIN];

@@ -11,6 +11,8 @@ use std::borrow::Cow;
 const MAX_WAVES: usize = 10;
 /// Longest duration here: a day.
 const MAX_SECONDS: u64 = 86_400;
+/// Most nodes that a field can name.
+const MAX_NODES: u32 = 1_000_000;
 
 /// How changes reach the nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -70,6 +72,12 @@ pub struct Drain {
     /// How long such a node is left alone, 1s to 1440m; default `15m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<String>,
+    /// Evict pods that no controller makes anew, too: they are gone then. Otherwise such a pod keeps its node from being drained; default `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+    /// Evict pods with emptyDir volumes, too, whose data is gone then. Otherwise such a pod keeps its node from being drained; default `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_empty_dir: Option<bool>,
 }
 
 /// What happens when too many nodes fail.
@@ -186,6 +194,14 @@ pub(crate) fn check(rollout: &Rollout) -> Result<()> {
         if share == Some(IntOrPercent::Int(0)) {
             let remedy = "must be at least 1, or no node could ever be changed; spec.rollout.paused stops a rollout";
             return Err(Error::invalid(format!("spec.rollout.{name}"), remedy));
+        }
+    }
+    let waves = rollout.waves.iter().flatten().copied().enumerate().map(|(i, wave)| (format!("waves[{i}]"), wave));
+    let failures = rollout.max_failures.map(|share| ("maxFailures".to_owned(), share));
+    let set = shares.into_iter().filter_map(|(name, share)| Some((name.to_owned(), share?)));
+    for (name, share) in waves.chain(failures).chain(set) {
+        if matches!(share, IntOrPercent::Int(nodes) if nodes > MAX_NODES) {
+            return Err(Error::invalid(format!("spec.rollout.{name}"), format!("must be at most {MAX_NODES} nodes")));
         }
     }
     let durations = [

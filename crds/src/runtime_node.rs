@@ -59,12 +59,12 @@ pub struct RuntimeNodeSpec {
     /// Leave this node alone: an administrator sets it. Policies reach it all the same.
     #[serde(default)]
     pub hold: bool,
-    /// Since when the operator has the node cordoned; it uncordons no node without this mark.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cordoned_since: Option<String>,
-    /// Not before that time, because the node's pods could not be evicted.
+    /// Its next turn is not before that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postponed_until: Option<String>,
+    /// Why, for people: the pods that could not be evicted, or that would have been lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postponed_because: Option<String>,
 }
 
 /// Leave to interrupt a node: for one revision, for one kind of interruption, for a while.
@@ -199,6 +199,9 @@ pub struct FailedRevision {
     pub message: String,
     /// When.
     pub at: String,
+    /// `spec.desiredSince` of the attempt: an attempt from before somebody asked to try the revision again counts for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_since: Option<String>,
 }
 
 /// A file of the product on the host that somebody else changed.

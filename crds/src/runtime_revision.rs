@@ -90,6 +90,9 @@ pub struct RuntimeRevisionStatus {
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// When somebody asked to try it again: whatever nodes said of attempts before that counts for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried_at: Option<String>,
     /// Why, for people; of a bad one with the first node that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -157,7 +157,7 @@ pub struct ImagePolicyStatus {
     /// The generation of the spec that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, `Ready`, `Degraded`.
+    /// `Accepted`, `Ready`, `Degraded`, `Conflicted`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The set of policies that holds it.

@@ -1,12 +1,12 @@
 //! `berth-operator`: wiring. Owns: the command line, logs, the order of start and end. Must not: decide anything.
 #![forbid(unsafe_code)]
 use berth_operator::cluster::lease::{self, Candidate};
-use berth_operator::cluster::{Leadership, Stores, Writes};
+use berth_operator::cluster::{self, Leadership, Stores, Writes};
 use berth_operator::controllers::{self, Context, Events};
 use berth_operator::observe::{self, Health, Metrics};
 use clap::{Parser, ValueEnum};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -32,9 +32,9 @@ struct Args {
     /// How long a lease lasts that is not renewed, in seconds; 5 to 600.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(5..=600))]
     lease_seconds: u64,
-    /// Where probes and metrics are served.
-    #[arg(long, default_value = "0.0.0.0:8080")]
-    listen: SocketAddr,
+    /// Where probes and metrics are served; by default on port 8080 of all addresses of both families.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
     /// How much is logged, as of `RUST_LOG`: `info`, or `berth_operator=debug,kube=warn`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     log: String,
@@ -78,12 +78,20 @@ fn of_its_own() -> String {
     format!("{}-{random:016x}", host.trim())
 }
 
+/// Of both families, unless the kernel has no IPv6.
+async fn listen(asked: Option<SocketAddr>) -> Result<TcpListener, String> {
+    let all = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))];
+    let addresses = asked.map_or(all.to_vec(), |address| vec![address]);
+    TcpListener::bind(&addresses[..]).await.map_err(|e| format!("{addresses:?}: {e}"))
+}
+
 async fn run(args: Args) -> Result<(), String> {
     let told = |what: &str, e: &dyn std::fmt::Display| format!("{what}: {e}");
     // Bound first: a second process on the address must not begin to lead.
-    let listener = TcpListener::bind(args.listen).await.map_err(|e| told(&args.listen.to_string(), &e))?;
+    let listener = listen(args.listen).await?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| told("metrics", &e))?;
-    let client = kube::Client::try_default().await.map_err(|e| told("no way to the API server", &e))?;
+    let config = kube::Config::infer().await.map_err(|e| told("no way to the API server", &e))?;
+    let client = cluster::client::of(config).map_err(|e| told("no way to the API server", &e))?;
     let identity = args.identity.unwrap_or_else(of_its_own);
     let leadership = Leadership::default();
     let stores = Stores::watch(&client, &metrics);
@@ -103,7 +111,7 @@ async fn run(args: Args) -> Result<(), String> {
     system_namespaces.dedup();
     let context = Context {
         writes: Writes::new(client.clone(), leadership.clone(), metrics.clone()),
-        events: Events::new(client, identity),
+        events: Events::new(client, identity, leadership.clone()),
         metrics,
         system_namespaces,
         system_images: Default::default(),

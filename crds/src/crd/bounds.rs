@@ -190,6 +190,7 @@ fn image_policy() -> Vec<Bound> {
 fn runtime_revision() -> Vec<Bound> {
     let mut bounds = [keyed("spec.policies", "name"), entries(200, &["spec.policies"])].concat();
     bounds.push(("status.since", "format", json!("date-time")));
+    bounds.push(("status.retriedAt", "format", json!("date-time")));
     bounds
 }
 
@@ -197,11 +198,11 @@ fn runtime_node() -> Vec<Bound> {
     let times = [
         "spec.desiredSince",
         "spec.grant.expiresAt",
-        "spec.cordonedSince",
         "spec.postponedUntil",
         "status.phaseSince",
         "status.currentSince",
         "status.failed.at",
+        "status.failed.desiredSince",
     ];
     let mut bounds: Vec<Bound> = times.iter().map(|path| (*path, "format", json!("date-time"))).collect();
     bounds.push(("spec.hold", "default", json!(false)));
@@ -209,6 +210,9 @@ fn runtime_node() -> Vec<Bound> {
     bounds.extend(entries(200, &["status.enforcement.decisions"]));
     bounds
         .extend(entries(16, &["status.drift", "status.capabilities.securityModules", "status.capabilities.handlers"]));
-    bounds.extend(lengths(1024, &["status.message", "status.failed.message", "status.enforcement.message"]));
+    bounds.extend(lengths(
+        1024,
+        &["spec.postponedBecause", "status.message", "status.failed.message", "status.enforcement.message"],
+    ));
     bounds
 }

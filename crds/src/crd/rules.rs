@@ -245,10 +245,10 @@ const REGISTRIES: &[Rule] = &[
 /// A number or a percentage. What is written as text must be a percentage.
 macro_rules! share {
     ($least:literal) => {
-        concat!("type(self) == int ? self >= ", $least, " : self.matches('^0*([1-9][0-9]?|100)%$')")
+        concat!("type(self) == int ? self >= ", $least, " && self <= 1000000 : self.matches('^0*([1-9][0-9]?|100)%$')")
     };
 }
-const NOT_NONE: &str = "must be at least 1 or a percentage from 1% to 100%; or no node could ever be changed; spec.rollout.paused stops a rollout";
+const NOT_NONE: &str = "must be at least 1 and at most 1000000, or a percentage from 1% to 100%; with none no node could ever be changed; spec.rollout.paused stops a rollout";
 
 const ROLLOUT: &[Rule] = &[
     rule(
@@ -257,10 +257,14 @@ const ROLLOUT: &[Rule] = &[
         "In and NotIn need 1 to 64 values, Exists and DoesNotExist take none",
     ),
     rule("spec.rollout.waves", "size(self) >= 1", "must have 1 to 10 entries"),
-    rule("spec.rollout.waves[]", share!("1"), "must be at least 1 node or a percentage from 1% to 100%"),
+    rule(
+        "spec.rollout.waves[]",
+        share!("1"),
+        "must be at least 1 and at most 1000000 nodes, or a percentage from 1% to 100%",
+    ),
     rule("spec.rollout.maxUnavailable", share!("1"), NOT_NONE),
     rule("spec.rollout.maxInFlight", share!("1"), NOT_NONE),
-    rule("spec.rollout.maxFailures", share!("0"), "must be a number of nodes or a percentage from 1% to 100%"),
+    rule("spec.rollout.maxFailures", share!("0"), "must be at most 1000000 nodes, or a percentage from 1% to 100%"),
     rule("spec.rollout.nodeTimeout", TO_A_DAY, TO_A_DAY_WORDS),
     rule("spec.rollout.soak.canary", NONE_TO_A_DAY, NONE_TO_A_DAY_WORDS),
     rule("spec.rollout.soak.wave", NONE_TO_A_DAY, NONE_TO_A_DAY_WORDS),

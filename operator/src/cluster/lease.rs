@@ -22,6 +22,12 @@ impl Leadership {
         self.until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
     }
 
+    /// How long writes are allowed yet; `None`: they are not.
+    pub fn rest(&self) -> Option<Duration> {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until?.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero())
+    }
+
     fn set(&self, until: Option<Instant>) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
@@ -65,16 +71,24 @@ pub async fn hold(client: Client, candidate: Candidate, leadership: Leadership, 
     }
     let led = leadership.held();
     leadership.set(None);
-    if led && let Ok(Some(mut lease)) = api.get_opt(&candidate.name).await {
+    if led {
+        let given = tokio::time::timeout(candidate.duration / 3, give_back(&api, &candidate)).await;
+        if !matches!(given, Ok(Ok(()))) {
+            tracing::warn!(?given, "the lease could not be given back; it expires");
+        }
+    }
+}
+
+async fn give_back(api: &Api<Lease>, candidate: &Candidate) -> kube::Result<()> {
+    if let Some(mut lease) = api.get_opt(&candidate.name).await? {
         if let Some(spec) =
             lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&candidate.identity))
         {
             spec.holder_identity = None;
         }
-        if let Err(e) = api.replace(&candidate.name, &PostParams::default(), &lease).await {
-            tracing::warn!(error = %e, "the lease could not be given back; it expires");
-        }
+        api.replace(&candidate.name, &PostParams::default(), &lease).await?;
     }
+    Ok(())
 }
 
 async fn attempt(

@@ -2,6 +2,7 @@
 //!
 //! Owns: the watched objects ([`store`]), one consistent look at them ([`world`]), writes ([`writes`]), the lease ([`lease`]).
 //! Must not: decide anything.
+pub mod client;
 pub mod lease;
 pub mod store;
 pub mod world;

@@ -11,8 +11,10 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// The objects of one kind.
@@ -23,9 +25,9 @@ pub struct Store<T> {
 
 #[derive(Debug)]
 struct Inner<T> {
-    objects: BTreeMap<String, Result<T, Broken>>,
+    objects: BTreeMap<String, Result<Arc<T>, Broken>>,
     /// What a list that is not complete yet has brought.
-    coming: BTreeMap<String, Result<T, Broken>>,
+    coming: BTreeMap<String, Result<Arc<T>, Broken>>,
     synced: bool,
 }
 
@@ -35,7 +37,7 @@ impl<T> Default for Store<T> {
     }
 }
 
-impl<T: DeserializeOwned + Clone> Store<T> {
+impl<T: DeserializeOwned> Store<T> {
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,12 +63,12 @@ impl<T: DeserializeOwned + Clone> Store<T> {
     }
 
     /// Those that could be parsed, and those that could not.
-    pub fn split(&self) -> (BTreeMap<String, T>, Vec<Broken>) {
+    pub fn split(&self) -> (BTreeMap<String, Arc<T>>, Vec<Broken>) {
         let inner = self.lock();
         let (mut good, mut broken) = (BTreeMap::new(), Vec::new());
         for (name, object) in &inner.objects {
             match object {
-                Ok(object) => drop(good.insert(name.clone(), object.clone())),
+                Ok(object) => drop(good.insert(name.clone(), Arc::clone(object))),
                 Err(e) => broken.push(e.clone()),
             }
         }
@@ -74,15 +76,67 @@ impl<T: DeserializeOwned + Clone> Store<T> {
     }
 }
 
-fn parse<T: DeserializeOwned>(mut object: DynamicObject) -> Result<T, Broken> {
+fn parse<T: DeserializeOwned>(mut object: DynamicObject) -> Result<Arc<T>, Broken> {
     object.metadata.managed_fields = None;
+    let node = object.types.as_ref().is_some_and(|t| t.kind == "Node" && t.api_version == "v1");
+    if node {
+        object = what_counts(object);
+    }
     let value = serde_json::to_value(&object).unwrap_or_default();
-    T::deserialize(&value).map_err(|e| Broken { name: object.name_any(), error: e.to_string(), object: value })
+    T::deserialize(&value).map(Arc::new).map_err(|e| Broken {
+        name: object.name_any(),
+        error: e.to_string(),
+        object: value,
+    })
+}
+
+/// Of a Node: labels, our annotation, whether it is schedulable and Ready. The rest, its images above all, is many times that.
+fn what_counts(mut node: DynamicObject) -> DynamicObject {
+    if let Some(annotations) = &mut node.metadata.annotations {
+        annotations.retain(|name, _| name.starts_with("berth.dev/"));
+    }
+    let conditions = node.data["status"]["conditions"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    let ready: Vec<_> = conditions.into_iter().filter(|c| c["type"] == "Ready").collect();
+    let unschedulable = node.data["spec"]["unschedulable"].take();
+    node.data = json!({"spec": {"unschedulable": unschedulable}, "status": {"conditions": ready}});
+    node
+}
+
+/// How long a watch may fail before what it knows counts as old.
+const OLD_AFTER: Duration = Duration::from_secs(60);
+/// A watch that has not failed for so long works: longer than the longest pause between two attempts, and an attempt's own limit.
+const WORKS_AFTER: Duration = Duration::from_secs(60);
+
+/// How the watches fare.
+#[derive(Debug, Default)]
+struct Troubles {
+    /// By kind: when it began to fail, and when it last failed.
+    failing: BTreeMap<String, (Instant, Instant)>,
+    /// A watch has ended, which none ever does by itself.
+    ended: bool,
+}
+
+impl Troubles {
+    fn failed(&mut self, kind: &str, now: Instant) {
+        let (since, last) = self.failing.entry(kind.to_owned()).or_insert((now, now));
+        if now.duration_since(*last) > WORKS_AFTER {
+            *since = now;
+        }
+        *last = now;
+    }
+
+    fn fresh(&self, now: Instant) -> bool {
+        let old = |(since, last): &(Instant, Instant)| {
+            now.duration_since(*since) > OLD_AFTER && now.duration_since(*last) <= WORKS_AFTER
+        };
+        !self.ended && !self.failing.values().any(old)
+    }
 }
 
 /// All that is watched.
 #[derive(Debug, Default)]
 pub struct Stores {
+    troubles: Mutex<Troubles>,
     nodes: Store<Node>,
     runtime_nodes: Store<RuntimeNode>,
     configs: Store<RuntimeConfigObject>,
@@ -100,7 +154,8 @@ impl Stores {
             ($($field:ident: $kind:ty),*) => { $(
                 let api = Api::all_with(client.clone(), &ApiResource::erase::<$kind>(&()));
                 let kind = <$kind as Resource>::kind(&()).into_owned();
-                tokio::spawn(follow(api, kind, Arc::clone(&stores), |s| &s.$field, metrics.clone()));
+                let following = tokio::spawn(follow(api, kind, Arc::clone(&stores), |s| &s.$field, metrics.clone()));
+                tokio::spawn(ended(following, Arc::clone(&stores)));
             )* };
         }
         follow!(nodes: Node, runtime_nodes: RuntimeNode, configs: RuntimeConfigObject, policies: ImagePolicyObject, revisions: RuntimeRevision);
@@ -116,6 +171,16 @@ impl Stores {
             && self.revisions.synced()
     }
 
+    /// Whether what is known is what there is, as far as anybody can know.
+    pub fn fresh(&self) -> bool {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).fresh(Instant::now())
+    }
+
+    /// Whether all watches go on: one that has ended never begins again.
+    pub fn alive(&self) -> bool {
+        !self.troubles.lock().unwrap_or_else(PoisonError::into_inner).ended
+    }
+
     /// What is known now.
     pub fn world(&self) -> World {
         let (nodes, broken_nodes) = self.nodes.split();
@@ -128,7 +193,13 @@ impl Stores {
     }
 }
 
-async fn follow<T: DeserializeOwned + Clone + Send + 'static>(
+async fn ended(following: tokio::task::JoinHandle<()>, stores: Arc<Stores>) {
+    let end = following.await;
+    tracing::error!(?end, "a watch has ended");
+    stores.troubles.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+}
+
+async fn follow<T: DeserializeOwned + Send + Sync + 'static>(
     api: Api<DynamicObject>,
     kind: String,
     stores: Arc<Stores>,
@@ -140,11 +211,13 @@ async fn follow<T: DeserializeOwned + Clone + Send + 'static>(
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
+                stores.troubles.lock().unwrap_or_else(PoisonError::into_inner).failing.remove(&kind);
                 store(&stores).apply(event);
                 stores.changed.notify_one();
             }
             Err(e) => {
                 metrics.watch_failed(&kind);
+                stores.troubles.lock().unwrap_or_else(PoisonError::into_inner).failed(&kind, Instant::now());
                 tracing::warn!(kind, error = %e, "a watch failed and is begun again");
             }
         }
@@ -154,7 +227,6 @@ async fn follow<T: DeserializeOwned + Clone + Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn object(name: &str, spec: serde_json::Value) -> DynamicObject {
         let json = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": {"name": name}, "spec": spec});
@@ -176,5 +248,36 @@ mod tests {
         assert!(store.split().1.is_empty(), "mended");
         store.apply(Event::Delete(object("good", json!({}))));
         assert_eq!(store.split().0.len(), 1);
+    }
+
+    #[test]
+    fn of_a_node_only_what_counts_is_kept() {
+        let store = Store::<Node>::default();
+        let json = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "uid": "1", "labels": {"a": "b"},
+            "annotations": {"berth.dev/cordoned-since": "x", "volumes.kubernetes.io/y": "z"}},
+            "spec": {"unschedulable": true, "podCIDR": "10.0.0.0/24"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "False"}],
+                "images": [{"names": ["i"], "sizeBytes": 1}]}});
+        store.apply(Event::Apply(serde_json::from_value(json).unwrap()));
+        let node = store.split().0.remove("n").unwrap();
+        let status = node.status.as_ref().unwrap();
+        assert!(status.images.is_none() && status.conditions.as_ref().unwrap().len() == 1, "{node:?}");
+        assert!(node.annotations().len() == 1 && node.labels()["a"] == "b");
+        assert_eq!(node.spec.as_ref().unwrap().unschedulable, Some(true));
+    }
+
+    #[test]
+    fn a_watch_that_fails_for_long_makes_what_is_known_old() {
+        let (mut troubles, start) = (Troubles::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        troubles.failed("Node", at(0));
+        assert!(troubles.fresh(at(50)), "once is nothing");
+        (1..=3).for_each(|n| troubles.failed("Node", at(25 * n)));
+        assert!(!troubles.fresh(at(80)));
+        assert!(troubles.fresh(at(140)), "it has not failed since");
+        troubles.failed("Node", at(300));
+        assert!(troubles.fresh(at(301)), "that is another time");
+        troubles.ended = true;
+        assert!(!troubles.fresh(at(301)));
     }
 }

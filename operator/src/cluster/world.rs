@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// An object that this version cannot parse.
 #[derive(Debug, Clone)]
@@ -16,19 +17,26 @@ pub struct Broken {
     pub object: Value,
 }
 
+impl Broken {
+    /// The version of it that was seen.
+    pub fn version(&self) -> Value {
+        self.object["metadata"]["resourceVersion"].clone()
+    }
+}
+
 /// Everything that is watched, by name.
 #[derive(Debug, Clone, Default)]
 pub struct World {
     /// Nodes.
-    pub nodes: BTreeMap<String, Node>,
+    pub nodes: BTreeMap<String, Arc<Node>>,
     /// RuntimeNodes.
-    pub runtime_nodes: BTreeMap<String, RuntimeNode>,
+    pub runtime_nodes: BTreeMap<String, Arc<RuntimeNode>>,
     /// RuntimeConfigs.
-    pub configs: BTreeMap<String, RuntimeConfigObject>,
+    pub configs: BTreeMap<String, Arc<RuntimeConfigObject>>,
     /// ImagePolicies.
-    pub policies: BTreeMap<String, ImagePolicyObject>,
+    pub policies: BTreeMap<String, Arc<ImagePolicyObject>>,
     /// RuntimeRevisions.
-    pub revisions: BTreeMap<String, RuntimeRevision>,
+    pub revisions: BTreeMap<String, Arc<RuntimeRevision>>,
     /// Names of nodes whose Node or RuntimeNode cannot be parsed; they are left as they are.
     pub broken_nodes: BTreeSet<String>,
     /// RuntimeConfigs that cannot be parsed.
@@ -41,7 +49,7 @@ impl World {
     /// The nodes that are looked after: each Node with the RuntimeNode that was made for it.
     pub fn pairs(&self) -> impl Iterator<Item = (&Node, &RuntimeNode)> {
         self.runtime_nodes.iter().filter_map(|(name, runtime_node)| {
-            let node = self.nodes.get(name)?;
+            let (node, runtime_node) = (self.nodes.get(name)?.as_ref(), runtime_node.as_ref());
             (node.uid().as_deref() == Some(&runtime_node.spec.node_uid)).then_some((node, runtime_node))
         })
     }

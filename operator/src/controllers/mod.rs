@@ -58,12 +58,16 @@ pub async fn run(context: Context, stores: Arc<Stores>, leads: impl Fn() -> bool
             _ = stop.wait_for(|stop| *stop) => return,
         }
         tokio::time::sleep(GATHER).await;
-        let leading = leads() && stores.synced();
-        context.metrics.leads(leading);
-        if !leading {
+        let (leader, fresh) = (leads(), stores.fresh());
+        context.metrics.leads(leader);
+        if leader && !fresh {
+            tracing::warn!("watches fail: nothing is decided on what may be long over");
+        }
+        if !(leader && fresh && stores.synced()) {
             again = Duration::from_secs(1);
             continue;
         }
+        context.writes.begin();
         match pass(&context, &stores.world(), crate::time::now()).await {
             Ok(next) => (failures, again) = (0, next.unwrap_or(AT_LEAST_EVERY)),
             Err(e) => {
@@ -74,15 +78,21 @@ pub async fn run(context: Context, stores: Arc<Stores>, leads: impl Fn() -> bool
     }
 }
 
-/// One pass. Returns when to make the next one though nothing has changed. Errors: the first one; the other controllers had their turn.
+/// One pass. Returns when to make the next one though nothing has changed. Errors: the first one; whatever else there was to do had its turn.
 pub async fn pass(context: &Context, world: &World, now: u64) -> Result<Option<Duration>, String> {
     let nodes = timed(context, "runtimenode", runtime_node::reconcile(context, world)).await;
     let policies = timed(context, "imagepolicy", image_policy::reconcile(context, world, now)).await;
-    let configs = timed(context, "runtimeconfig", runtime_config::reconcile(context, world)).await;
-    let rendered = configs?;
-    let rollouts = timed(context, "rollout", rollout::reconcile(context, world, &rendered.pools, now)).await?;
-    timed(context, "status", runtime_config::report(context, world, &rendered, &rollouts, now)).await?;
-    nodes.and(policies)?;
+    let mut rendered = runtime_config::render(context, world);
+    let configs = timed(context, "runtimeconfig", runtime_config::reconcile(context, world, &mut rendered)).await;
+    let mut rollouts = rollout::Rollouts::default();
+    let rolled = timed(context, "rollout", async {
+        let (made, result) = rollout::reconcile(context, world, &rendered.pools, now).await;
+        rollouts = made;
+        result
+    });
+    let rolled = rolled.await;
+    let told = timed(context, "status", runtime_config::report(context, world, &rendered, &rollouts, now)).await;
+    [nodes, policies, configs, rolled, told].into_iter().collect::<Result<(), String>>()?;
     Ok(rollouts.again)
 }
 

@@ -1,15 +1,21 @@
-//! Events of objects (events.k8s.io/v1). Told on transitions only; what cannot be told is logged and holds up nothing.
+//! Events of objects (events.k8s.io/v1). Told on transitions only, by whoever leads; what cannot be told is logged and holds up nothing.
+use crate::cluster::Leadership;
+use crate::cluster::client::REQUEST_LIMIT;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
 /// Tells events.
 #[derive(Clone)]
-pub struct Events(Recorder);
+pub struct Events {
+    recorder: Recorder,
+    leadership: Leadership,
+}
 
 impl Events {
-    /// In the name of the operator, from that instance.
-    pub fn new(client: Client, instance: String) -> Self {
-        Self(Recorder::new(client, Reporter { controller: "berth.dev/operator".to_owned(), instance: Some(instance) }))
+    /// In the name of the operator, from that instance, under that lease.
+    pub fn new(client: Client, instance: String, leadership: Leadership) -> Self {
+        let reporter = Reporter { controller: "berth.dev/operator".to_owned(), instance: Some(instance) };
+        Self { recorder: Recorder::new(client, reporter), leadership }
     }
 
     /// Something that somebody should look at.
@@ -23,6 +29,7 @@ impl Events {
     }
 
     async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: &str, mut note: String) {
+        let Some(rest) = self.leadership.rest() else { return };
         // The API server's limit is 1 KiB.
         let end = (0..=note.len().min(1000)).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
         note.truncate(end);
@@ -33,8 +40,11 @@ impl Events {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(e) = self.0.publish(&event, &object.object_ref(&())).await {
-            tracing::warn!(reason, error = %e, "an event could not be told");
+        let reference = object.object_ref(&());
+        match tokio::time::timeout(REQUEST_LIMIT.min(rest), self.recorder.publish(&event, &reference)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::warn!(reason, error = %e, "an event could not be told"),
+            Err(_) => tracing::warn!(reason, "the API server does not answer about an event"),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Conditions: what is true of an object, since when. Must not: change the time of one whose status stays.
+use super::Context;
+use crate::cluster::Broken;
+use crate::cluster::writes::Kind;
 use crate::time;
 use berth_crds::Condition;
+use serde_json::json;
 
 /// Longest message.
 const MAX_MESSAGE: usize = 1000;
@@ -46,6 +50,32 @@ impl<'a> Conditions<'a> {
 /// Whether a condition holds.
 pub fn holds(conditions: &[Condition], kind: &str) -> bool {
     conditions.iter().any(|c| c.kind == kind && c.status == "True")
+}
+
+/// Says of an object that cannot be parsed that it is not accepted, and why: no more can be said. True if it was not said before.
+pub async fn not_understood<K: Kind>(
+    context: &Context,
+    broken: &Broken,
+    (reason, message): (&str, &str),
+    now: u64,
+) -> Result<bool, String> {
+    let before: Vec<Condition> =
+        serde_json::from_value(broken.object["status"]["conditions"].clone()).unwrap_or_default();
+    let mut conditions = Conditions::after(&before, broken.object["metadata"]["generation"].as_i64(), now);
+    conditions.set("Accepted", false, reason, message);
+    conditions.set("Ready", false, reason, message);
+    let conditions = conditions.finish();
+    if conditions == before {
+        return Ok(false);
+    }
+    let status = json!({ "conditions": conditions });
+    context.writes.patch_status_at::<K>(&broken.name, broken.version(), status).await?;
+    Ok(true)
+}
+
+/// As statuses count.
+pub fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

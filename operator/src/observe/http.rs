@@ -15,6 +15,8 @@ use tokio::sync::Semaphore;
 
 /// How long a client may take for its request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a connection may take in all: a client that does not read must not take the place of a probe.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
 /// Most connections at a time.
 const CONNECTIONS: usize = 64;
 
@@ -46,7 +48,8 @@ pub async fn serve(listener: TcpListener, health: Health) {
             let answer = service_fn(move |request| std::future::ready(answer(&health, &request)));
             let mut builder = hyper::server::conn::http1::Builder::new();
             let connection = builder.timer(TokioTimer::new()).header_read_timeout(REQUEST_LIMIT);
-            if let Err(e) = connection.serve_connection(TokioIo::new(stream), answer).await {
+            let served = connection.serve_connection(TokioIo::new(stream), answer);
+            if let Ok(Err(e)) = tokio::time::timeout(CONNECTION_LIMIT, served).await {
                 tracing::debug!(error = %e, "a connection ended");
             }
         });
@@ -55,7 +58,8 @@ pub async fn serve(listener: TcpListener, health: Health) {
 
 fn answer(health: &Health, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (status, body) = match request.uri().path() {
-        "/healthz" | "/livez" => (StatusCode::OK, b"ok\n".to_vec()),
+        "/healthz" | "/livez" if health.stores.alive() => (StatusCode::OK, b"ok\n".to_vec()),
+        "/healthz" | "/livez" => (StatusCode::INTERNAL_SERVER_ERROR, b"a watch has ended\n".to_vec()),
         "/readyz" if health.stores.synced() => (StatusCode::OK, b"ok\n".to_vec()),
         "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, b"not everything has been listed yet\n".to_vec()),
         "/metrics" => (StatusCode::OK, health.metrics.text()),

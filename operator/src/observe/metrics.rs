@@ -93,6 +93,12 @@ impl Metrics {
     /// Whether this process leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+        if !leads {
+            // What another replica counts now must not be counted twice.
+            self.nodes.reset();
+            self.frozen.reset();
+            self.bad.set(0);
+        }
     }
 
     /// How many objects of a kind are frozen.

@@ -1,42 +1,109 @@
-//! One node on its way: cordon, evict, grant, and make schedulable again.
-use super::fleet::{Cordon, Disruption, Grant, Node, Rollout};
-use super::plan::Action;
+//! One node on its way: cordon, evict, grant, and make schedulable again; or not go on for now.
+use super::fleet::{Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
+use super::plan::{Action, Why};
+
+/// How long an agent may take to say that it asks for nothing any more, in seconds.
+const ASKED_BEFORE: u64 = 60;
 
 /// What a node needs next to get what it is told to have.
 pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action> {
     let (desired, told) = node.desired.as_ref()?;
-    if !node.interrupted() || node.grant.as_ref().is_some_and(|grant| grant.revision == *desired) {
+    let forward = *desired == rollout.target;
+    if node.has(desired) {
+        return finish(rollout, node, desired, *told, now);
+    }
+    if node.gave_up() || node.postponed_until > now || !node.way_on().needs_grant() {
         return None;
     }
-    let name = node.name.clone();
-    if node.disruption == Disruption::Drain {
+    if let Some(grant) = node.grant_on() {
+        // Towards the target it has failed. On its way back it gets another grant; others have their turn before that.
+        let over = grant.expires <= now && !forward;
+        return over.then(|| postpone(rollout, node, now, Why::GrantExpired));
+    }
+    if node.hold || (forward && node.cordon == Cordon::Foreign) {
+        return forward.then(|| recall(node, now, Why::Held));
+    }
+    // Nothing is done to a node whose agent has not looked whether it could have the revision at all.
+    if !node.asks {
+        return None;
+    }
+    if node.way_on() == Disruption::Drain {
+        if node.pods == Pods::Blocking {
+            return Some(postpone(rollout, node, now, Why::PodsBlock));
+        }
         let since = match node.cordon {
-            Cordon::None => return Some(Action::Cordon { node: name }),
+            Cordon::None => return Some(Action::Cordon { node: node.name.clone() }),
             Cordon::Ours(since) => since,
             Cordon::Foreign => *told,
         };
-        if node.occupied {
+        if node.pods == Pods::Evictable {
             let over = now >= since.saturating_add(rollout.strategy.drain_timeout);
-            return Some(if over { postpone(rollout, node, now) } else { Action::Evict { node: name } });
+            let evict = || Action::Evict { node: node.name.clone() };
+            return Some(if over { postpone(rollout, node, now, Why::DrainTimedOut) } else { evict() });
         }
     }
-    let expires = now.saturating_add(rollout.strategy.node_timeout);
-    let grant = Grant { revision: desired.clone(), disruption: node.disruption, expires };
-    Some(Action::Grant { node: name, grant })
+    Some(grant(rollout, node, desired, node.way_on(), now))
 }
 
-/// Pods that cannot be evicted say nothing about the revision: the node keeps what it has, and gets another turn.
-fn postpone(rollout: &Rollout, node: &Node, now: u64) -> Action {
+fn grant(rollout: &Rollout, node: &Node, revision: &Revision, disruption: Disruption, now: u64) -> Action {
+    let expires = now.saturating_add(rollout.strategy.node_timeout);
+    Action::Grant { node: node.name.clone(), grant: Grant { revision: revision.clone(), disruption, expires } }
+}
+
+/// A node that was told to stay with what it has may be in the middle of something else, and need leave to undo that.
+fn finish(rollout: &Rollout, node: &Node, desired: &Revision, told: u64, now: u64) -> Option<Action> {
+    let needs = node.asks && !node.hold && !node.granted(now) && now >= told.saturating_add(ASKED_BEFORE);
+    needs.then(|| grant(rollout, node, desired, Disruption::KubeletRestart, now))
+}
+
+/// Puts a node off that says nothing about the revision: forward it keeps what it has until its next turn; on its way back it stays
+/// told, because what it has may be bad.
+fn postpone(rollout: &Rollout, node: &Node, now: u64, why: Why) -> Action {
+    let forward = node.wants(&rollout.target);
+    let stays = if forward { &node.current } else { &node.desired };
     Action::Postpone {
         node: node.name.clone(),
-        back_to: node.current.as_ref().map(|(current, _)| current.clone()),
+        back_to: stays.as_ref().map(|(revision, _)| revision.clone()),
         until: now.saturating_add(rollout.strategy.drain_backoff),
+        why,
     }
 }
 
-/// Makes a node schedulable again that this operator had cordoned, once it is through or has given up, and is there.
-pub(super) fn release(node: &Node) -> Option<Action> {
+/// Takes back what a node was told, before anything was begun: it keeps what it has, and may be told again at once.
+fn recall(node: &Node, now: u64, why: Why) -> Action {
+    let back_to = node.current.as_ref().map(|(current, _)| current.clone());
+    Action::Postpone { node: node.name.clone(), back_to, until: now, why }
+}
+
+/// Where nothing is to go on: what a node needs that was told, perhaps is being drained, and has no leave yet. One whose time is over has
+/// failed, and is remembered by what it was told.
+pub(super) fn halt(rollout: &Rollout, node: &Node, now: u64) -> Option<Action> {
+    if node.settled() || node.granted(now) {
+        return None;
+    }
+    let bad = node.desired.as_ref().is_some_and(|(desired, _)| rollout.bad.contains(desired));
+    let failed = node.gave_up() || node.lapsed(rollout.strategy.node_timeout, now);
+    let waits = node.way_on().needs_grant() && !(failed && node.wants(&rollout.target));
+    (bad || waits).then(|| recall(node, now, Why::Stopped))
+}
+
+/// Makes a node schedulable again that this operator had cordoned, once it is through, has given up or is put off, and is there.
+pub(super) fn release(rollout: &Rollout, node: &Node, now: u64) -> Option<Action> {
     let ours = matches!(node.cordon, Cordon::Ours(_));
-    let through = node.settled() || node.gave_up();
-    (ours && through && node.unready_since.is_none()).then(|| Action::Uncordon { node: node.name.clone() })
+    let over = node.settled() || node.gave_up() || node.lapsed(rollout.strategy.node_timeout, now);
+    let waits = (node.hold || node.postponed_until > now) && !node.granted(now);
+    let release = ours && (over || waits) && node.unready_since.is_none();
+    release.then(|| Action::Uncordon { node: node.name.clone() })
+}
+
+/// What a node needs that no rollout is about any more, and that this operator had cordoned for one: to keep what it has, and to be
+/// schedulable again.
+pub fn leave(node: &Node, now: u64) -> Option<Action> {
+    if !matches!(node.cordon, Cordon::Ours(_)) || node.granted(now) {
+        return None;
+    }
+    if !node.settled() && !node.gave_up() {
+        return Some(recall(node, now, Why::Stopped));
+    }
+    node.unready_since.is_none().then(|| Action::Uncordon { node: node.name.clone() })
 }

@@ -1,6 +1,6 @@
 //! What the planner is told: the rollout, and each node as the API server's objects show it. Times are Unix seconds.
 use super::strategy::Strategy;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Name of a RuntimeRevision: the hash of its content.
@@ -58,6 +58,18 @@ pub enum Cordon {
     Foreign,
 }
 
+/// What is known of the pods that a drain would have to move.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pods {
+    /// There are none.
+    #[default]
+    Gone,
+    /// They can be asked to go.
+    Evictable,
+    /// One of them would be lost, and nobody said that it may be.
+    Blocking,
+}
+
 /// One node: its Node and RuntimeNode, and what depends on both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -71,12 +83,12 @@ pub struct Node {
     pub created: u64,
     /// Since when it is not Ready, if it is not.
     pub unready_since: Option<u64>,
-    /// Runtime probe, kubelet and enforcement checks as the agent reports them.
-    pub healthy: bool,
+    /// Since when its agent reports that runtime, kubelet or enforcement are not well, if it does.
+    pub unhealthy_since: Option<u64>,
     /// Unschedulable, and by whom.
     pub cordon: Cordon,
-    /// Pods are there that a drain would evict.
-    pub occupied: bool,
+    /// Pods that a drain would have to move.
+    pub pods: Pods,
     /// What it is told to have, and since when.
     pub desired: Option<(Revision, u64)>,
     /// What it has applied and verified, and since when.
@@ -85,14 +97,16 @@ pub struct Node {
     pub failed: Option<Revision>,
     /// Crashes of its runtime that the agent has counted; such nodes come last.
     pub crashes: u32,
+    /// Its agent has checked what the node is told to have, and waits for leave.
+    pub asks: bool,
     /// Its grant.
     pub grant: Option<Grant>,
     /// An administrator has asked to leave it alone.
     pub hold: bool,
     /// Not before that time, because its pods could not be evicted.
     pub postponed_until: u64,
-    /// What the way from its current revision to the target takes; the same for the way back.
-    pub disruption: Disruption,
+    /// What the ways from its current revision to others take: to the desired one, the target, the last known good one.
+    pub ways: BTreeMap<Revision, Disruption>,
 }
 
 impl Node {
@@ -116,6 +130,16 @@ impl Node {
         matches!((&self.desired, &self.failed), (Some((desired, _)), Some(failed)) if desired == failed)
     }
 
+    /// What it takes to have a revision. Of one that nothing is known of, the most.
+    pub fn way(&self, to: &Revision) -> Disruption {
+        if self.has(to) { Disruption::None } else { self.ways.get(to).copied().unwrap_or(Disruption::Drain) }
+    }
+
+    /// What it takes to have what it is told to have.
+    pub fn way_on(&self) -> Disruption {
+        self.desired.as_ref().map_or(Disruption::None, |(desired, _)| self.way(desired))
+    }
+
     /// Whether it could be told of a revision now: nobody asked to leave it alone, it is there, and it has not tried before.
     pub fn within_reach(&self, revision: &Revision) -> bool {
         !self.hold
@@ -124,9 +148,42 @@ impl Node {
             && self.failed.as_ref() != Some(revision)
     }
 
-    /// Whether it is on its way to what it is told to have, and is interrupted by that.
-    pub fn interrupted(&self) -> bool {
-        self.disruption.needs_grant() && !self.settled() && !self.gave_up()
+    /// The grant for what it is told to have, over or not.
+    pub(super) fn grant_on(&self) -> Option<&Grant> {
+        let (desired, _) = self.desired.as_ref()?;
+        self.grant.as_ref().filter(|grant| grant.revision == *desired)
+    }
+
+    /// Whether its agent may interrupt it now.
+    pub fn granted(&self, now: u64) -> bool {
+        self.grant_on().is_some_and(|grant| grant.expires > now)
+    }
+
+    /// When its time is over to get what it is told to have. `None`: its agent waits for leave, and before that perhaps for
+    /// pods to go, which has a limit of its own.
+    pub(super) fn deadline(&self, timeout: u64) -> Option<u64> {
+        let (_, told) = self.desired.as_ref()?;
+        let ends = told.saturating_add(timeout);
+        match self.grant_on() {
+            _ if !self.way_on().needs_grant() => Some(ends),
+            Some(grant) => Some(grant.expires),
+            None => (!self.asks).then_some(ends),
+        }
+    }
+
+    /// Whether its time was over before it had what it is told to have: nothing is begun any more, and nobody waits for it.
+    pub fn lapsed(&self, timeout: u64, now: u64) -> bool {
+        !self.settled() && !self.gave_up() && self.deadline(timeout).is_some_and(|end| now >= end)
+    }
+
+    /// Whether it is on its way to what it is told to have.
+    pub fn under_way(&self, timeout: u64, now: u64) -> bool {
+        !self.settled() && !self.gave_up() && self.postponed_until <= now && !self.lapsed(timeout, now)
+    }
+
+    /// Whether it is on its way, and is interrupted by that.
+    pub fn interrupted(&self, timeout: u64, now: u64) -> bool {
+        self.under_way(timeout, now) && self.way_on().needs_grant()
     }
 
     /// Whether pods can neither run nor be scheduled there for sure.

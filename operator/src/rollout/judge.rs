@@ -54,7 +54,7 @@ pub(super) fn judge<'a>(rollout: &Rollout, nodes: &'a [Node], now: u64) -> Judge
 }
 
 fn well(rollout: &Rollout, node: &Node) -> bool {
-    node.has(&rollout.target) && node.healthy && node.unready_since.is_none()
+    node.has(&rollout.target) && node.unhealthy_since.is_none() && node.unready_since.is_none()
 }
 
 /// Whether the target did a node no good: its agent gave up, its time is over, or it has been ill for too long.
@@ -63,26 +63,11 @@ fn failed(rollout: &Rollout, node: &Node, now: u64) -> bool {
     if node.failed.as_ref() == Some(&rollout.target) {
         return true;
     }
-    let end = match &node.current {
-        Some((current, since)) if *current == rollout.target => {
-            let ill_since = node.unready_since.or((!node.healthy).then_some(*since));
-            ill_since.map(|since| since.saturating_add(timeout))
-        }
-        _ => node.deadline(timeout),
-    };
-    end.is_some_and(|end| now >= end)
-}
-
-impl Node {
-    /// When its time is over to get what it is told to have. `None`: it has not begun, as it waits for its grant and before
-    /// that perhaps for its pods to go, which has a limit of its own.
-    pub(super) fn deadline(&self, timeout: u64) -> Option<u64> {
-        let (desired, told) = self.desired.as_ref()?;
-        if !self.disruption.needs_grant() {
-            return Some(told.saturating_add(timeout));
-        }
-        self.grant.as_ref().filter(|grant| grant.revision == *desired).map(|grant| grant.expires)
+    if node.has(&rollout.target) {
+        let ill_since = node.unready_since.or(node.unhealthy_since);
+        return ill_since.is_some_and(|since| now >= since.saturating_add(timeout));
     }
+    node.lapsed(timeout, now)
 }
 
 /// Whether so many failed that the rollout must not go on.

@@ -14,6 +14,7 @@ mod start;
 mod strategy;
 mod waves;
 
-pub use fleet::{Cordon, Disruption, Grant, Node, Revision, Rollout};
-pub use plan::{Action, Plan, Stage, plan};
+pub use advance::leave;
+pub use fleet::{Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
+pub use plan::{Action, Plan, Stage, Why, plan};
 pub use strategy::{ControlPlane, OnFailure, Share, Strategy};

@@ -38,19 +38,36 @@ pub enum Action {
         /// Which node.
         node: String,
     },
-    /// A node whose pods could not be evicted keeps what it has until later.
+    /// A node is put off.
     Postpone {
         /// Which node.
         node: String,
-        /// What it has; `None` is nothing yet.
+        /// What it is told to have meanwhile: what it has (`None` is nothing yet) or, on its way back, what it goes back to.
         back_to: Option<Revision>,
         /// When it may have its next turn.
         until: u64,
+        /// Why.
+        why: Why,
     },
     /// A revision is remembered as bad.
     MarkBad(Revision),
     /// A revision is what everybody goes back to from now on.
     Graduate(Revision),
+}
+
+/// Why a node is put off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Its pods could not be evicted in time.
+    DrainTimedOut,
+    /// A pod of it would be lost, and nobody said that it may be.
+    PodsBlock,
+    /// Its leave to be interrupted was over before it was used.
+    GrantExpired,
+    /// Somebody asked to leave it alone, or works on it.
+    Held,
+    /// The rollout does not go on.
+    Stopped,
 }
 
 impl Action {
@@ -65,6 +82,11 @@ impl Action {
             | Self::Postpone { node, .. } => Some(node),
             Self::MarkBad(_) | Self::Graduate(_) => None,
         }
+    }
+
+    /// The node that it tells to have something.
+    fn told(&self) -> Option<&str> {
+        if let Self::Tell { node, .. } = self { Some(node) } else { None }
     }
 }
 
@@ -113,7 +135,7 @@ pub struct Plan {
 /// Plans. Pure: the same arguments give the same plan.
 pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
     let judged = judge::judge(rollout, nodes, now);
-    let mut actions: Vec<Action> = nodes.iter().filter_map(advance::release).collect();
+    let mut actions: Vec<Action> = nodes.iter().filter_map(|node| advance::release(rollout, node, now)).collect();
     // What came through is not judged any more: a node that falls ill weeks later is no reason to take it back from all.
     let breach = !rollout.is_through()
         && judge::too_many(rollout, &judged)
@@ -126,26 +148,50 @@ pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
         }
         back(rollout, nodes, now, &mut actions)
     } else if breach {
+        actions.extend(nodes.iter().filter_map(|node| stopped(rollout, node, now)));
         Stage::Halted
     } else if judged.group == 0 {
         Stage::NoNodes
     } else if rollout.paused {
+        actions.extend(nodes.iter().filter_map(|node| stopped(rollout, node, now)));
         Stage::Paused
     } else {
         start::forward(rollout, nodes, &judged, wave, now, &mut actions);
-        actions.extend(nodes.iter().filter_map(|node| advance::advance(rollout, node, now)));
+        let told: Vec<_> = actions.iter().filter_map(Action::told).map(str::to_owned).collect();
+        let others = nodes.iter().filter(|node| !told.contains(&node.name));
+        actions.extend(others.filter_map(|node| onward(rollout, node, now)));
         forward_stage(rollout, &judged, wave, &mut actions)
     };
     Plan { actions, stage, look_again: look_again(rollout, nodes, wave, now) }
 }
 
+/// Goes on. What was begun for a former target is not carried on: it was in a budget of another kind, or of none.
+fn onward(rollout: &Rollout, node: &Node, now: u64) -> Option<Action> {
+    let of_now = node.wants(&rollout.target) || returns(rollout, node);
+    if of_now { advance::advance(rollout, node, now) } else { advance::halt(rollout, node, now) }
+}
+
+/// Begins nothing; what heals goes on.
+fn stopped(rollout: &Rollout, node: &Node, now: u64) -> Option<Action> {
+    if returns(rollout, node) { advance::advance(rollout, node, now) } else { advance::halt(rollout, node, now) }
+}
+
+/// Whether a node is told to have what others go back to.
+fn returns(rollout: &Rollout, node: &Node) -> bool {
+    rollout.last_known_good.as_ref().is_some_and(|good| node.wants(good) && *good != rollout.target)
+}
+
 /// Goes back. A pause does not hold that up: it stops what is new, not what heals.
 fn back(rollout: &Rollout, nodes: &[Node], now: u64, actions: &mut Vec<Action>) -> Stage {
     let good = rollout.last_known_good.as_ref().filter(|good| !rollout.bad.contains(good) && **good != rollout.target);
-    let Some(good) = good else { return Stage::NothingToGoBackTo };
-    let left = start::backward(rollout, good, nodes, actions);
-    let returning = nodes.iter().filter(|n| n.wants(good));
-    actions.extend(returning.filter_map(|node| advance::advance(rollout, node, now)));
+    let Some(good) = good else {
+        actions.extend(nodes.iter().filter_map(|node| advance::halt(rollout, node, now)));
+        return Stage::NothingToGoBackTo;
+    };
+    let left = start::backward(rollout, good, nodes, now, actions);
+    // Those that want the target wait for their turn to be told.
+    let others = nodes.iter().filter(|n| !n.wants(&rollout.target));
+    actions.extend(others.filter_map(|node| onward(rollout, node, now)));
     if left == 0 { Stage::RolledBack } else { Stage::RollingBack { left } }
 }
 
@@ -183,7 +229,7 @@ fn look_again(rollout: &Rollout, nodes: &[Node], wave: Wave, now: u64) -> Option
             _ => None,
         };
         let ill = node.unready_since.map(|since| since.saturating_add(strategy.node_timeout));
-        let unwell = node.current.as_ref().filter(|_| !node.healthy).map(|(_, since)| since + strategy.node_timeout);
+        let unwell = node.unhealthy_since.map(|since| since.saturating_add(strategy.node_timeout));
         let deadline = if node.settled() { None } else { node.deadline(strategy.node_timeout) };
         [drain, ill, unwell, deadline, Some(node.postponed_until)]
     });

@@ -18,13 +18,13 @@ pub(super) fn forward(
     actions: &mut Vec<Action>,
 ) {
     let group = waves::group(rollout, nodes);
-    let mut budget = Budget::left(rollout, &group);
+    let mut budget = Budget::left(rollout, &group, now);
     if let Wave::Open { size, .. } = wave {
         let room = size.saturating_sub(judged.told.len());
         let due = due(rollout, &group, judged, size, now);
         actions.extend(take(&due, &rollout.target, room, &mut budget, judged));
     }
-    newcomers(rollout, &group, &mut budget, actions);
+    newcomers(rollout, &group, &mut budget, now, actions);
 }
 
 /// The nodes that may be told now, in their order.
@@ -48,7 +48,10 @@ fn take(due: &[&Node], target: &Revision, room: usize, budget: &mut Budget, judg
     let mut control_plane_at_work = judged.of(Fate::Underway).any(|n| n.control_plane);
     let mut actions = Vec::new();
     for node in due {
-        if actions.len() == room || (node.control_plane && control_plane_at_work) || !budget.take(node) {
+        if actions.len() == room
+            || (node.control_plane && control_plane_at_work)
+            || !budget.take(node, node.way(target))
+        {
             break;
         }
         control_plane_at_work |= node.control_plane;
@@ -58,25 +61,32 @@ fn take(due: &[&Node], target: &Revision, room: usize, budget: &mut Budget, judg
 }
 
 /// A node that has never been told anything, while a rollout is under way, gets what all others had before: it is no canary.
-fn newcomers(rollout: &Rollout, group: &[&Node], budget: &mut Budget, actions: &mut Vec<Action>) {
+fn newcomers(rollout: &Rollout, group: &[&Node], budget: &mut Budget, now: u64, actions: &mut Vec<Action>) {
     let Some(good) = rollout.last_known_good.as_ref().filter(|good| **good != rollout.target) else { return };
     let told: Vec<_> = actions.iter().filter_map(Action::node).map(str::to_owned).collect();
-    let new = group.iter().filter(|n| n.desired.is_none() && n.within_reach(good) && !told.contains(&n.name));
-    for node in new.take_while(|n| budget.take(n)) {
+    let open = |n: &&&Node| n.desired.is_none() && n.within_reach(good) && n.postponed_until <= now;
+    let new = group.iter().filter(open).filter(|n| !told.contains(&n.name));
+    for node in new.take_while(|n| budget.take(n, n.way(good))) {
         actions.push(Action::Tell { node: node.name.clone(), revision: good.clone() });
     }
 }
 
 /// Tells the nodes that were told of the target to go back, those that came last first. A node that has not begun, or whose
 /// agent went back by itself, loses nothing and goes at once. Returns how many are not back yet.
-pub(super) fn backward(rollout: &Rollout, good: &Revision, nodes: &[Node], actions: &mut Vec<Action>) -> usize {
+pub(super) fn backward(
+    rollout: &Rollout,
+    good: &Revision,
+    nodes: &[Node],
+    now: u64,
+    actions: &mut Vec<Action>,
+) -> usize {
     let group = waves::group(rollout, nodes);
-    let mut budget = Budget::left(rollout, &group);
+    let mut budget = Budget::left(rollout, &group, now);
     let mut back: Vec<_> = group.iter().copied().filter(|n| n.wants(&rollout.target)).collect();
     back.sort_by_key(|n| std::cmp::Reverse(n.desired.as_ref().map(|(_, since)| *since)));
     for node in &back {
         let free = node.has(good) && (node.gave_up() || node.grant.is_none());
-        if free || budget.take(node) {
+        if free || budget.take(node, node.way(good)) {
             actions.push(Action::Tell { node: node.name.clone(), revision: good.clone() });
         }
     }

@@ -16,10 +16,17 @@ pub(super) enum Wave {
     Done,
 }
 
-/// Nodes that belong to the rollout at all.
+impl Rollout {
+    /// Nodes that belong to it at all: not those of the control plane, unless they were asked for.
+    pub fn group<'a>(&self, nodes: &'a [Node]) -> impl Iterator<Item = &'a Node> + use<'a> {
+        let exclude = self.strategy.control_plane == ControlPlane::Exclude;
+        nodes.iter().filter(move |n| !(n.control_plane && exclude))
+    }
+}
+
+/// The same as a list.
 pub(super) fn group<'a>(rollout: &Rollout, nodes: &'a [Node]) -> Vec<&'a Node> {
-    let excluded = |n: &Node| n.control_plane && rollout.strategy.control_plane == ControlPlane::Exclude;
-    nodes.iter().filter(|n| !excluded(n)).collect()
+    rollout.group(nodes).collect()
 }
 
 /// The order in which nodes have their turn: the control plane last, zone by zone, those that crashed last of their zone.

@@ -1,6 +1,8 @@
 //! Single cases, as an administrator would tell them.
 use crate::fleet::{Agent, Fleet, node, revision, strategy};
-use berth_operator::rollout::{Action, ControlPlane, Cordon, Disruption, OnFailure, Share, Stage, Strategy, plan};
+use berth_operator::rollout::{
+    Action, ControlPlane, Cordon, Disruption, OnFailure, Pods, Share, Stage, Strategy, leave, plan,
+};
 
 fn fleet(count: usize, disruption: Disruption) -> Fleet {
     Fleet::new((0..count).map(|n| node(n, 3, disruption)).collect(), strategy())
@@ -42,7 +44,7 @@ fn a_node_that_falls_ill_after_the_rollout_takes_nothing_back() {
     fleet.tick();
     let (since, day) = (fleet.now, 86_400);
     fleet.touch(|f| f.node("n003").unready_since = Some(since));
-    fleet.touch(|f| f.node("n004").healthy = false);
+    fleet.touch(|f| f.node("n004").unhealthy_since = Some(since));
     let end = since + day;
     while fleet.now < end {
         fleet.touch(|_| ());
@@ -66,12 +68,194 @@ fn late_failures_up_to_the_threshold_are_reported_and_more_turn_back() {
 }
 
 #[test]
-fn without_anything_to_go_back_to_it_says_so() {
-    let mut fleet = fleet(4, Disruption::None);
-    fleet.rollout.last_known_good = None;
-    fleet.agents = fleet.nodes.iter().map(|n| (n.name.clone(), Agent::GivesUp(10))).collect();
-    fleet.run_until(100, |s| *s == Stage::NothingToGoBackTo);
-    assert_eq!(told(&fleet), 1);
+fn without_anything_to_go_back_to_it_says_so_and_leaves_no_node_cordoned() {
+    for agent in [Agent::GivesUp(10), Agent::Hangs, Agent::Absent] {
+        for disruption in [Disruption::None, Disruption::DaemonRestart, Disruption::Drain] {
+            let mut fleet = fleet(4, disruption);
+            fleet.rollout.last_known_good = None;
+            fleet.nodes.iter_mut().for_each(|n| (n.desired, n.current) = (None, None));
+            fleet.agents = fleet.nodes.iter().map(|n| (n.name.clone(), agent)).collect();
+            fleet.run_until(200, |s| *s == Stage::NothingToGoBackTo);
+            fleet.run_until(3, |_| true);
+            assert_eq!(told(&fleet), 1);
+            let left = |n: &&berth_operator::rollout::Node| n.cordon != Cordon::None || n.wants(&revision("new"));
+            assert!(!fleet.nodes.iter().any(|n| left(&n)), "{agent:?} {disruption:?}: {}", fleet.log.join("\n"));
+            if agent == Agent::Absent {
+                assert!(!fleet.log.iter().any(|l| l.contains("Cordon")), "an agent that is not there drains nobody");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_that_hangs_late_is_put_aside_and_the_others_go_on() {
+    let mut fleet = fleet(25, Disruption::Drain);
+    fleet.rollout.strategy.max_unavailable = Share::Nodes(1);
+    // The last but one of the last zone: 5 % of 24 that were told may fail.
+    fleet.agents.insert("n020".into(), Agent::Hangs);
+    fleet.run_until(4000, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("new"), 24);
+    fleet.run_until(3, |_| true);
+    assert!(fleet.nodes.iter().all(|n| n.cordon == Cordon::None), "{}", fleet.log.join("\n"));
+}
+
+#[test]
+fn an_agent_that_was_away_on_the_way_back_gets_another_grant() {
+    let mut fleet = fleet(3, Disruption::Drain);
+    for n in &mut fleet.nodes {
+        (n.current, n.desired) = (Some((revision("new"), 0)), Some((revision("new"), 0)));
+    }
+    fleet.rollout.bad.insert(revision("new"));
+    // Its only grant is over before its agent looks.
+    fleet.run_until(200, |_| true);
+    while !fleet.log.iter().any(|l| l.contains("Grant")) {
+        fleet.tick();
+    }
+    let away = fleet.nodes.iter().find(|n| n.grant.is_some()).unwrap().name.clone();
+    let over = fleet.now;
+    fleet.touch(|f| f.node(&away).grant.as_mut().unwrap().expires = over);
+    fleet.run_until(2000, |s| *s == Stage::RolledBack);
+    fleet.run_until(3, |_| true);
+    assert_eq!(fleet.have("old"), 3);
+    assert!(fleet.nodes.iter().all(|n| n.cordon == Cordon::None));
+}
+
+/// Stops a rollout when a node is cordoned, has pods and no grant yet; the node.
+fn in_mid_drain(fleet: &mut Fleet) -> String {
+    fleet.stuck_until = fleet.nodes.iter().map(|n| (n.name.clone(), u64::MAX)).collect();
+    for _ in 0..100 {
+        fleet.tick();
+        let drained = fleet.nodes.iter().find(|n| matches!(n.cordon, Cordon::Ours(_)) && n.grant.is_none());
+        if let Some(node) = drained {
+            return node.name.clone();
+        }
+    }
+    panic!("{}", fleet.log.join("\n"));
+}
+
+#[test]
+fn whatever_stops_a_rollout_in_mid_drain_makes_the_node_schedulable_again() {
+    type Stop = fn(&mut Fleet, &str);
+    let stops: [(Stop, Stage); 4] = [
+        (|f, _| f.rollout.paused = true, Stage::Paused),
+        (
+            |f, other| {
+                f.rollout.strategy.on_failure = OnFailure::Halt;
+                let new = (revision("new"), 1000);
+                (f.node(other).failed, f.node(other).desired) = (Some(new.0.clone()), Some(new));
+            },
+            Stage::Halted,
+        ),
+        (
+            |f, _| {
+                f.rollout.bad.insert(revision("new"));
+                f.rollout.last_known_good = None;
+            },
+            Stage::NothingToGoBackTo,
+        ),
+        (|f, _| f.nodes.iter_mut().for_each(|n| n.hold = true), Stage::Wave { index: 0, total: 4, soak_until: None }),
+    ];
+    for (stop, stage) in stops {
+        let mut fleet = fleet(6, Disruption::Drain);
+        let drained = in_mid_drain(&mut fleet);
+        let other = if drained == "n005" { "n004" } else { "n005" };
+        fleet.touch(|f| stop(f, other));
+        for _ in 0..3 {
+            fleet.tick();
+        }
+        assert_eq!(fleet.stage, stage);
+        let node = fleet.node(&drained);
+        assert!(node.cordon == Cordon::None && node.settled(), "{stage:?}: {node:?}");
+    }
+}
+
+#[test]
+fn a_node_that_no_rollout_is_about_any_more_is_left_schedulable() {
+    let mut fleet = fleet(3, Disruption::Drain);
+    let drained = in_mid_drain(&mut fleet);
+    let now = fleet.now;
+    let mut node = fleet.node(&drained).clone();
+    let first = leave(&node, now).unwrap();
+    assert!(matches!(&first, Action::Postpone { back_to: Some(old), .. } if *old == revision("old")), "{first:?}");
+    node.desired = node.current.clone();
+    assert_eq!(leave(&node, now), Some(Action::Uncordon { node: drained }));
+    node.cordon = Cordon::Foreign;
+    assert_eq!(leave(&node, now), None, "that of somebody else is theirs");
+}
+
+#[test]
+fn an_agent_that_works_under_a_grant_is_left_to_it() {
+    for paused in [true, false] {
+        let mut fleet = fleet(3, Disruption::Drain);
+        fleet.agents = fleet.nodes.iter().map(|n| (n.name.clone(), Agent::Good(200))).collect();
+        while fleet.nodes.iter().all(|n| n.grant.is_none()) {
+            fleet.tick();
+        }
+        let granted = fleet.nodes.iter().find(|n| n.grant.is_some()).unwrap().name.clone();
+        fleet.touch(|f| {
+            f.rollout.paused = paused;
+            f.node(&granted).hold = !paused;
+        });
+        (0..30).for_each(|_| fleet.tick());
+        assert!(fleet.node(&granted).has(&revision("new")) && fleet.node(&granted).cordon == Cordon::None);
+    }
+}
+
+#[test]
+fn what_was_begun_without_a_budget_is_not_carried_on_with_another_disruption() {
+    // From old to new is live, everything else drains.
+    let between = |from: &str, to: &str| match (from, to) {
+        ("old", "new") => Disruption::None,
+        _ => Disruption::Drain,
+    };
+    let mut fleet = fleet(50, Disruption::None);
+    fleet.between = Some(Box::new(between));
+    fleet.rollout.strategy.max_unavailable = Share::Nodes(1);
+    fleet.rollout.strategy.soak_canary = 0;
+    fleet.rollout.strategy.soak_wave = 0;
+    fleet.agents = fleet.nodes.iter().skip(1).map(|n| (n.name.clone(), Agent::Hangs)).collect();
+    fleet.rollout.strategy.waves = vec![Share::Percent(100)];
+    (0..3).for_each(|_| fleet.tick());
+    let live = fleet.nodes.iter().filter(|n| !n.settled()).count();
+    assert!(live > 10, "{live} nodes are on their way at once, as it interrupts nobody");
+    fleet.touch(|f| {
+        f.rollout.target = revision("newer");
+        f.agents.clear();
+    });
+    // The fleet looks at each plan: never more than one node is cordoned.
+    fleet.run_until(20_000, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("newer"), 50);
+    assert!(fleet.nodes.iter().all(|n| n.cordon == Cordon::None));
+}
+
+#[test]
+fn the_way_back_is_granted_for_what_it_takes() {
+    // There it is live, back it takes a drain: the fleet looks whether each grant is for enough.
+    let between = |from: &str, to: &str| match (from, to) {
+        ("new", "old") => Disruption::Drain,
+        _ => Disruption::None,
+    };
+    let mut fleet = fleet(10, Disruption::None);
+    fleet.between = Some(Box::new(between));
+    fleet.agents = fleet.nodes.iter().map(|n| (n.name.clone(), Agent::Breaks(10))).collect();
+    fleet.run_until(2000, |s| *s == Stage::RolledBack);
+    assert_eq!(fleet.have("old"), 10);
+}
+
+#[test]
+fn pods_that_would_be_lost_put_a_node_off_before_anything_happens_to_it() {
+    let mut fleet = fleet(3, Disruption::Drain);
+    fleet.node("n000").pods = Pods::Blocking;
+    while fleet.have("new") < 2 {
+        fleet.tick();
+    }
+    (0..300).for_each(|_| fleet.tick());
+    assert!(!fleet.log.iter().any(|l| l.contains("Cordon { node: \"n000\" }")), "{}", fleet.log.join("\n"));
+    assert_eq!(fleet.have("new"), 2);
+    let touched = |f: &mut Fleet| f.node("n000").pods = Pods::Evictable;
+    fleet.touch(touched);
+    fleet.run_until(2000, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("new"), 3);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A fleet of simulated agents around the planner. It plans only when something changed or when the plan said so: a plan that
 //! forgets to ask to be woken shows as a rollout that never ends.
 use berth_operator::rollout::{
-    Action, Cordon, Disruption, Node, Plan, Revision, Rollout, Share, Stage, Strategy, plan,
+    Action, Cordon, Disruption, Node, Plan, Pods, Revision, Rollout, Share, Stage, Strategy, plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,8 @@ pub enum Agent {
     GivesUp(u64),
     /// Never comes to an end.
     Hangs,
+    /// Is not there: it never asks for anything.
+    Absent,
     /// Applies it in that time, and the node is not Ready from then on until it has something else.
     Breaks(u64),
 }
@@ -24,7 +26,10 @@ pub fn revision(name: &str) -> Revision {
     Revision(name.to_owned())
 }
 
-/// A node that has `old`, ready and empty.
+/// What the ways between revisions take.
+pub type Between = Box<dyn Fn(&str, &str) -> Disruption>;
+
+/// A node that has `old`, ready, with pods. Every way takes the same, unless the fleet is told otherwise.
 pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
     Node {
         name: format!("n{number:03}"),
@@ -32,17 +37,18 @@ pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
         control_plane: false,
         created: 0,
         unready_since: None,
-        healthy: true,
+        unhealthy_since: None,
         cordon: Cordon::None,
-        occupied: true,
+        pods: Pods::Evictable,
         desired: Some((revision("old"), 0)),
         current: Some((revision("old"), 0)),
         failed: None,
         crashes: 0,
+        asks: false,
         grant: None,
         hold: false,
         postponed_until: 0,
-        disruption,
+        ways: ["old", "new", "newer"].map(|name| (revision(name), disruption)).into(),
     }
 }
 
@@ -50,6 +56,8 @@ pub struct Fleet {
     pub rollout: Rollout,
     pub nodes: Vec<Node>,
     pub agents: BTreeMap<String, Agent>,
+    /// What the ways take, where they do not all take the same.
+    pub between: Option<Between>,
     /// Nodes whose pods cannot be evicted before that time.
     pub stuck_until: BTreeMap<String, u64>,
     /// When each agent began what it is doing.
@@ -75,6 +83,7 @@ impl Fleet {
             rollout,
             nodes,
             agents: BTreeMap::new(),
+            between: None,
             stuck_until: BTreeMap::new(),
             began: BTreeMap::new(),
             now: 1000,
@@ -116,6 +125,12 @@ impl Fleet {
         for at in 0..self.nodes.len() {
             self.work(at);
         }
+        if let Some(between) = &self.between {
+            for node in &mut self.nodes {
+                let from = node.current.as_ref().map_or("", |(current, _)| &current.0).to_owned();
+                node.ways.iter_mut().for_each(|(to, way)| *way = between(&from, &to.0));
+            }
+        }
         if self.dirty || self.look_again.is_some_and(|at| self.now >= at) {
             self.dirty = false;
             let before = self.away();
@@ -127,39 +142,54 @@ impl Fleet {
         }
     }
 
+    /// Nodes that are away, or at once may be: their agents hold grants.
     fn away(&self) -> usize {
-        self.nodes.iter().filter(|n| n.unavailable() || n.interrupted()).count()
+        self.nodes.iter().filter(|n| n.unavailable() || n.granted(self.now) && !n.settled() && !n.gave_up()).count()
     }
 
     /// What this plan took must have been there to be taken.
     fn check_budgets(&self, before: usize) {
         let strategy = &self.rollout.strategy;
         let (after, most) = (self.away(), strategy.max_unavailable.at_least(self.nodes.len()));
-        assert!(after <= most || after <= before, "{before} away before, {after} after, at most {most}");
-        let at_work = self.nodes.iter().filter(|n| !n.settled() && !n.gave_up() && !n.disruption.needs_grant()).count();
+        assert!(
+            after <= most || after <= before,
+            "{before} away before, {after} after, at most {most}\n{}",
+            self.log.join("\n")
+        );
+        let gentle = |n: &&Node| n.under_way(strategy.node_timeout, self.now) && !n.way_on().needs_grant();
+        let at_work = self.nodes.iter().filter(gentle).count();
         assert!(at_work <= strategy.max_in_flight.at_least(self.nodes.len()), "{at_work} at work");
     }
 
     /// One agent's part of a tick.
     fn work(&mut self, at: usize) {
         let node = &mut self.nodes[at];
-        let Some((desired, _)) = node.desired.clone() else { return };
+        let Some((desired, told)) = node.desired.clone() else { return };
         if node.settled() || node.gave_up() {
             self.began.remove(&node.name);
-            return;
-        }
-        let granted = node.grant.as_ref().is_some_and(|g| g.revision == desired && g.expires > self.now);
-        let (doing, since) = self.began.entry(node.name.clone()).or_insert((desired.clone(), self.now)).clone();
-        if doing != desired || (node.disruption.needs_grant() && !granted) {
-            self.began.remove(&node.name);
+            node.asks = false;
             return;
         }
         let target = desired == self.rollout.target;
         let agent = self.agents.get(&node.name).copied().filter(|_| target).unwrap_or(Agent::Good(30));
+        if agent == Agent::Absent {
+            return;
+        }
+        let granted = node.granted(self.now);
+        let (doing, since) = self.began.entry(node.name.clone()).or_insert((desired.clone(), self.now)).clone();
+        if doing != desired || (node.way_on().needs_grant() && !granted) {
+            self.began.remove(&node.name);
+            // It looks at the revision first, for which it may take a while.
+            let asks = node.way_on().needs_grant() && self.now > told;
+            self.dirty |= asks != node.asks;
+            node.asks = asks;
+            return;
+        }
+        node.asks = false;
         let (time, good) = match agent {
             Agent::Good(time) | Agent::Breaks(time) => (time, true),
             Agent::GivesUp(time) => (time, false),
-            Agent::Hangs => return,
+            Agent::Hangs | Agent::Absent => return,
         };
         if self.now < since + time {
             return;
@@ -198,13 +228,15 @@ impl Fleet {
                 assert!(!bad.contains(revision), "{name} is told of a revision that is known to be bad");
                 assert!(!node.hold && node.cordon != Cordon::Foreign || *revision != target, "{name} is left alone");
                 node.desired = Some((revision.clone(), now));
+                node.grant = None;
                 if *revision == target {
                     self.ever_told_target.insert(name);
                 }
             }
             Action::Grant { grant, .. } => {
                 assert!(node.wants(&grant.revision), "a grant is for what the node is told to have");
-                assert!(grant.disruption < Disruption::Drain || !node.occupied, "{name} still has pods");
+                assert!(grant.disruption < Disruption::Drain || node.pods == Pods::Gone, "{name} still has pods");
+                assert!(grant.disruption >= node.way_on(), "{name} needs more");
                 node.grant = Some(grant.clone());
             }
             Action::Cordon { .. } => {
@@ -213,14 +245,18 @@ impl Fleet {
             }
             Action::Uncordon { .. } => {
                 assert!(matches!(node.cordon, Cordon::Ours(_)), "{name} was cordoned by somebody else");
-                (node.cordon, node.occupied) = (Cordon::None, true);
+                node.cordon = Cordon::None;
+                node.pods = if node.pods == Pods::Blocking { Pods::Blocking } else { Pods::Evictable };
             }
             Action::Evict { .. } => {
                 assert_ne!(node.cordon, Cordon::None, "{name}: evicted pods would come back");
-                node.occupied = stuck;
+                assert_eq!(node.pods, Pods::Evictable, "{name}");
+                node.pods = if stuck { Pods::Evictable } else { Pods::Gone };
             }
             Action::Postpone { back_to, until, .. } => {
-                node.desired = back_to.clone().map(|r| (r, now));
+                if node.desired.as_ref().map(|(desired, _)| desired) != back_to.as_ref() {
+                    node.desired = back_to.clone().map(|r| (r, now));
+                }
                 node.postponed_until = *until;
                 node.grant = None;
             }

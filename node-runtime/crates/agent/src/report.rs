@@ -75,6 +75,7 @@ fn failed(failure: &Failure) -> FailedRevision {
         reason: failure.reason.clone(),
         message: short(&failure.message),
         at: time::text(failure.at),
+        desired_since: (!failure.order.is_empty()).then(|| failure.order.clone()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The set is written, then every node is told of it.
 use super::super::Context;
 use crate::cluster::World;
-use berth_crds::RuntimeRevision;
+use berth_crds::{RuntimeNode, RuntimeRevision};
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -11,7 +11,12 @@ pub(super) async fn apply(context: &Context, world: &World, set: &RuntimeRevisio
         context.writes.create(set).await?;
     }
     let mut failed = Ok(());
-    for node in world.runtime_nodes.values().filter(|n| n.spec.policy_revision.as_ref() != Some(&name)) {
+    for node in world
+        .runtime_nodes
+        .values()
+        .map(AsRef::as_ref)
+        .filter(|n: &&RuntimeNode| n.spec.policy_revision.as_ref() != Some(&name))
+    {
         if let Err(e) = context.writes.patch(node, json!({"spec": {"policyRevision": name}})).await {
             failed = Err(e);
         }

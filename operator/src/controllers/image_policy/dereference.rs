@@ -36,16 +36,18 @@ pub(super) async fn system_images(context: &Context, world: &World) -> Result<BT
     }
     let mut images = BTreeSet::new();
     for namespace in &context.system_namespaces {
-        let pods = context.writes.pods(Some(namespace), None).await?;
-        images.extend(pods.iter().flat_map(of).map(|image| (namespace.clone(), image)));
+        context
+            .writes
+            .pods(Some(namespace), None, |pod| images.extend(of(&pod).map(|image| (namespace.clone(), image))))
+            .await?;
     }
     let found = Found { at: Instant::now(), policies, images: images.clone() };
     *cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
     Ok(images)
 }
 
-fn of(pod: &Pod) -> Vec<String> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    containers.filter_map(|container| container.image.clone()).collect()
+fn of(pod: &Pod) -> impl Iterator<Item = String> {
+    let containers =
+        pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    containers.filter_map(|container| container.image.clone())
 }

@@ -3,6 +3,7 @@
 //! A policy that is bad, or would shut out the cluster's own images, is refused with a condition, and what was in force of it stays.
 mod apply;
 mod build;
+mod conflicts;
 mod dereference;
 mod report;
 mod validate;
@@ -17,6 +18,11 @@ pub async fn reconcile(context: &Context, world: &World, now: u64) -> Result<(),
     let images = dereference::system_images(context, world).await?;
     let judged = validate::judge(world, &images);
     let set = build::set(world, &judged);
-    apply::apply(context, world, &set).await?;
-    report::report(context, world, &judged, &set, now).await
+    let applied = match &set {
+        Ok(set) => apply::apply(context, world, set).await,
+        // Said of each of them: nodes keep the set that they have.
+        Err(_) => Ok(()),
+    };
+    let reported = report::report(context, world, &judged, &set, now).await;
+    applied.and(reported)
 }

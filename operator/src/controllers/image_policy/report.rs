@@ -1,72 +1,86 @@
 //! Status of each policy: whether it is accepted, on how many nodes it is in force, what it denied.
 use super::super::Context;
-use super::super::status::{Conditions, holds};
+use super::super::status::{Conditions, count, holds, not_understood};
+use super::conflicts::conflicts;
 use super::validate::Refusal;
 use crate::cluster::World;
-use berth_crds::{Condition, ImagePolicy, ImagePolicyObject, ImagePolicyStatus, RuntimeNode, RuntimeRevision};
+use berth_crds::{ImagePolicy, ImagePolicyObject, ImagePolicyStatus, NodeState, RuntimeNode, RuntimeRevision};
 use kube::ResourceExt;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What statuses are made of.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    world: &'a World,
+    set: &'a Result<RuntimeRevision, Refusal>,
+    conflicts: &'a BTreeMap<String, BTreeSet<String>>,
+}
 
 pub(super) async fn report(
     context: &Context,
     world: &World,
     judged: &BTreeMap<String, Result<ImagePolicy, Refusal>>,
-    set: &RuntimeRevision,
+    set: &Result<RuntimeRevision, Refusal>,
     now: u64,
 ) -> Result<(), String> {
     context.metrics.frozen("ImagePolicy", judged.values().filter(|j| j.is_err()).count());
+    let mut result = Ok(());
+    let conflicts = conflicts(judged);
+    let view = View { world, set, conflicts: &conflicts };
     for (name, judgement) in judged {
         let refusal = judgement.as_ref().err();
-        let Some(object) = world.policies.get(name) else {
-            not_understood(context, world, name, refusal, now).await?;
-            continue;
+        let told = match (world.policies.get(name), refusal) {
+            (Some(object), _) => one(context, object, refusal, view, now).await,
+            (None, Some(refusal)) => {
+                let Some(broken) = world.broken_policies.iter().find(|b| b.name == *name) else { continue };
+                let why = (refusal.reason, refusal.message.as_str());
+                not_understood::<ImagePolicyObject>(context, broken, why, now).await.map(drop)
+            }
+            (None, None) => Ok(()),
         };
-        let status = of(object, refusal, world, set, now);
-        if object.status.as_ref() == Some(&status) {
-            continue;
-        }
-        let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-        if let Some(refusal) = refusal.filter(|_| before.is_empty() || holds(before, "Accepted")) {
-            context.events.warning(object, refusal.reason, refusal.message.clone()).await;
-        }
-        context.writes.patch_status::<ImagePolicyObject>(name, json!(status)).await?;
+        result = result.and(told);
     }
-    Ok(())
+    result
 }
 
-/// Of an object that cannot be parsed only this can be said.
-async fn not_understood(
+async fn one(
     context: &Context,
-    world: &World,
-    name: &str,
+    object: &ImagePolicyObject,
     refusal: Option<&Refusal>,
+    view: View<'_>,
     now: u64,
 ) -> Result<(), String> {
-    let Some(broken) = world.broken_policies.iter().find(|b| b.name == name) else { return Ok(()) };
-    let before: Vec<Condition> =
-        serde_json::from_value(broken.object["status"]["conditions"].clone()).unwrap_or_default();
-    let mut conditions = Conditions::after(&before, broken.object["metadata"]["generation"].as_i64(), now);
-    let (reason, message) = refusal.map_or(("NotUnderstood", String::new()), |r| (r.reason, r.message.clone()));
-    conditions.set("Accepted", false, reason, message.clone());
-    conditions.set("Ready", false, reason, message);
-    let conditions = conditions.finish();
-    if conditions == before {
+    let status = of(object, refusal, view, now);
+    if object.status.as_ref() == Some(&status) {
         return Ok(());
     }
-    context.writes.patch_status::<ImagePolicyObject>(name, json!({ "conditions": conditions })).await.map(drop)
+    let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    if let Some(refusal) = refusal.filter(|_| before.is_empty() || holds(before, "Accepted")) {
+        context.events.warning(object, refusal.reason, refusal.message.clone()).await;
+    }
+    let conflicted = status.conditions.iter().find(|c| c.kind == "Conflicted" && c.status == "True");
+    if let Some(condition) = conflicted.filter(|_| !holds(before, "Conflicted")) {
+        context.events.warning(object, &condition.reason, condition.message.clone()).await;
+    }
+    context.writes.patch_status(object, json!(status)).await.map(drop)
 }
 
 fn of(
     object: &ImagePolicyObject,
     refusal: Option<&Refusal>,
-    world: &World,
-    set: &RuntimeRevision,
+    View { world, set, conflicts }: View<'_>,
     now: u64,
 ) -> ImagePolicyStatus {
-    let (name, revision) = (object.name_any(), set.name_any());
-    let nodes: Vec<&RuntimeNode> = world.pairs().map(|(_, node)| node).collect();
-    let enforce = |n: &&&RuntimeNode| n.status.as_ref().and_then(|s| s.policy_revision.as_ref()) == Some(&revision);
+    let name = object.name_any();
+    let former = || object.status.as_ref().and_then(|s| s.policy_revision.clone());
+    let revision = set.as_ref().map_or_else(|_| former(), |set| Some(set.name_any()));
+    // On a node of another runtime nothing is enforced, and nobody waits for it.
+    let managed = |n: &&RuntimeNode| n.status.as_ref().is_some_and(|s| s.state == NodeState::Managed);
+    let nodes: Vec<&RuntimeNode> = world.pairs().map(|(_, node)| node).filter(managed).collect();
+    let enforce = |n: &&&RuntimeNode| {
+        n.status.as_ref().is_some_and(|s| s.policy_revision.is_some() && s.policy_revision == revision)
+    };
     let enforced = count(nodes.iter().filter(enforce).count());
     let decisions = || {
         let all = nodes.iter().filter_map(|n| n.status.as_ref()).flat_map(|s| &s.enforcement.decisions);
@@ -75,8 +89,8 @@ fn of(
     let target = count(nodes.len());
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let mut conditions = Conditions::after(before, object.metadata.generation, now);
-    match refusal {
-        Some(refusal) => {
+    match (refusal, set) {
+        (Some(refusal), _) => {
             conditions.set("Accepted", false, refusal.reason, refusal.message.clone());
             conditions.set(
                 "Ready",
@@ -85,7 +99,11 @@ fn of(
                 "it was refused; what was in force of it before stays in force",
             );
         }
-        None => {
+        (None, Err(problem)) => {
+            conditions.set("Accepted", true, "Valid", "");
+            conditions.set("Ready", false, problem.reason, problem.message.clone());
+        }
+        (None, Ok(_)) => {
             conditions.set("Accepted", true, "Valid", "");
             let message = format!("{enforced} of {target} nodes enforce it");
             let reason = if enforced == target { "InForce" } else { "Spreading" };
@@ -111,18 +129,22 @@ fn of(
         if refused.is_empty() { "AsExpected" } else { "NodesRefused" },
         message,
     );
+    let with = conflicts.get(&name).map(|names| names.iter().cloned().collect::<Vec<_>>().join(", "));
+    let reason = if with.is_some() { "NothingLeft" } else { "AsExpected" };
+    let message = with.map(|names| {
+        format!(
+            "together with {names} it allows nothing of what one of them allows; a node denies what any policy denies"
+        )
+    });
+    conditions.set("Conflicted", message.is_some(), reason, message.unwrap_or_default());
     ImagePolicyStatus {
         observed_generation: object.metadata.generation,
         conditions: conditions.finish(),
-        policy_revision: Some(revision),
+        policy_revision: revision,
         target_nodes: target,
         enforced_nodes: enforced,
         summary: format!("{enforced}/{target}"),
         denied: decisions().map(|d| d.denied).sum(),
         warned: decisions().map(|d| d.warned).sum(),
     }
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

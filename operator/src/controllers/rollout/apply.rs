@@ -1,172 +1,192 @@
-//! A plan's actions, carried out: each is one change of one object or two, and can be done again.
+//! A plan's actions, carried out: each is one change of one object, and can be done again.
 //!
-//! A node is marked as cordoned by us before it is, and the mark goes after it is schedulable again: whatever happens in between, no cordon of
-//! ours is forgotten, and none of somebody else's is undone.
+//! A node is cordoned and marked as cordoned by us in one change, and made schedulable and unmarked in one: whatever happens in between, no
+//! cordon of ours is forgotten, and none of somebody else's is undone.
 use super::super::Context;
-use super::build::to_crd;
-use super::{Occupied, Running};
+use super::Running;
+use super::build::CORDONED;
+use super::changes::to_crd;
+use super::drain::Drains;
 use crate::cluster::World;
-use crate::cluster::writes::Done;
-use crate::rollout::{Action, Cordon, Node, Revision};
+use crate::rollout::{Action, Grant, Node, Revision, Why};
 use crate::time;
 use berth_crds::{RuntimeNode, RuntimeRevision, Verdict};
+use k8s_openapi::api::core::v1::Node as ClusterNode;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// How long a mark may stand on a node that is schedulable: then somebody else has made it so.
-const STALE_MARK: u64 = 30;
-
-pub(super) async fn apply(
-    context: &Context,
-    world: &World,
-    running: &Running,
-    occupied: &Occupied,
-    now: u64,
-) -> Result<(), String> {
-    let mut failed = Ok(());
-    for action in &running.plan.actions {
-        // One node's trouble is no other's.
-        if let Err(e) = one(context, world, running, occupied, action, now).await {
-            failed = Err(e);
-        }
-    }
-    for node in running.nodes.iter().filter(|n| n.cordon == Cordon::None) {
-        let Some(object) = world.runtime_nodes.get(&node.name) else { continue };
-        if time::of(object.spec.cordoned_since.as_ref()).is_some_and(|since| since + STALE_MARK < now) {
-            context.writes.patch(object, json!({"spec": {"cordonedSince": null}})).await?;
-        }
-    }
-    failed
+/// What actions are carried out with.
+pub(super) struct Step<'a> {
+    pub context: &'a Context,
+    pub world: &'a World,
+    pub drains: &'a Drains,
+    pub now: u64,
 }
 
-async fn one(
-    context: &Context,
-    world: &World,
-    running: &Running,
-    occupied: &Occupied,
-    action: &Action,
-    now: u64,
-) -> Result<(), String> {
-    tracing::info!(?action, "acts");
-    let target = |name: &str| world.runtime_nodes.get(name).ok_or_else(|| format!("RuntimeNode {name} is gone"));
-    match action {
-        Action::Tell { node, revision } => tell(context, running, target(node)?, revision, now).await,
-        Action::Grant { node, grant } => {
-            let expires = time::text(grant.expires);
-            let grant =
-                json!({"revision": grant.revision.0, "disruption": to_crd(grant.disruption), "expiresAt": expires});
-            spec(context, target(node)?, json!({ "grant": grant })).await
+impl Step<'_> {
+    /// All of a plan. Errors: the first one; one node's trouble is no other's.
+    pub(super) async fn carry_out(&self, running: &Running) -> Result<(), String> {
+        let mut result = Ok(());
+        for action in &running.plan.actions {
+            tracing::info!(?action, "acts");
+            let done = match action {
+                Action::Tell { node, revision } => self.tell(running, node, revision).await,
+                Action::MarkBad(revision) => self.mark_bad(running, revision).await,
+                Action::Graduate(revision) => self.graduate(running, revision).await,
+                on_node => self.on_node(on_node).await,
+            };
+            result = result.and(done);
         }
-        Action::Cordon { node } => cordon(context, world, target(node)?, now).await,
-        Action::Uncordon { node } => uncordon(context, world, target(node)?).await,
-        Action::Evict { node } => {
-            for pod in occupied.get(node).into_iter().flatten().filter(|p| p.metadata.deletion_timestamp.is_none()) {
-                context.writes.evict(pod).await?;
+        result
+    }
+
+    /// What needs no rollout to be done.
+    pub(super) async fn on_node(&self, action: &Action) -> Result<(), String> {
+        match action {
+            Action::Grant { node, grant } => self.grant(node, grant).await,
+            Action::Cordon { node } => {
+                let mark = json!({"metadata": {"annotations": {CORDONED: time::text(self.now)}}, "spec": {"unschedulable": true}});
+                self.schedule(node, mark).await
             }
-            Ok(())
-        }
-        Action::Postpone { node, back_to, until } => {
-            let node = target(node)?;
-            let note = format!("its pods could not be evicted; it gets another turn at {}", time::text(*until));
-            context.events.warning(node, "DrainTimedOut", note).await;
-            let back_to = back_to.as_ref().map(|r| &r.0);
-            let fields = json!({"desiredRevision": back_to, "desiredSince": time::text(now), "grant": null,
-                "postponedUntil": time::text(*until)});
-            spec(context, node, fields).await
-        }
-        Action::MarkBad(revision) => mark_bad(context, world, running, revision, now).await,
-        Action::Graduate(revision) => {
-            let Some(object) = world.revisions.get(&revision.0) else { return Ok(()) };
-            let message =
-                format!("{} nodes have come through", running.nodes.iter().filter(|n| n.has(revision)).count());
-            for config in running.pool.configs.iter().filter_map(|name| world.configs.get(name)) {
-                context.events.normal(config, "RolloutComplete", format!("{revision}: {message}")).await;
+            Action::Uncordon { node } => {
+                self.schedule(
+                    node,
+                    json!({"metadata": {"annotations": {CORDONED: null}}, "spec": {"unschedulable": null}}),
+                )
+                .await
             }
-            verdict(context, object, Some(Verdict::Good), message, now).await
+            Action::Evict { node } => self.evict(node).await,
+            Action::Postpone { node, back_to, until, why } => self.postpone(node, back_to.as_ref(), *until, *why).await,
+            Action::Tell { .. } | Action::MarkBad(_) | Action::Graduate(_) => Ok(()),
         }
     }
-}
 
-async fn spec(context: &Context, node: &RuntimeNode, fields: Value) -> Result<(), String> {
-    context.writes.patch(node, json!({ "spec": fields })).await.map(drop)
-}
-
-async fn tell(
-    context: &Context,
-    running: &Running,
-    node: &RuntimeNode,
-    revision: &Revision,
-    now: u64,
-) -> Result<(), String> {
-    let fallback = running.rollout.last_known_good.as_ref().filter(|good| *good != revision).map(|good| good.0.clone());
-    // What it goes back to stays known while it has nothing better.
-    let fallback = fallback.or_else(|| node.spec.fallback_revision.clone().filter(|name| *name != revision.0));
-    let fields = json!({"desiredRevision": revision.0, "desiredSince": time::text(now), "fallbackRevision": fallback,
-        "grant": null, "postponedUntil": null});
-    spec(context, node, fields).await
-}
-
-async fn cordon(context: &Context, world: &World, node: &RuntimeNode, now: u64) -> Result<(), String> {
-    let Some(object) = world.nodes.get(&node.spec.node_name) else { return Ok(()) };
-    if context.writes.patch(node, json!({"spec": {"cordonedSince": time::text(now)}})).await? == Done::Yes {
-        // Of that version it was schedulable: a cordon of somebody else makes this fail, and the mark is taken back below as a stale one.
-        let done = context.writes.patch(object, json!({"spec": {"unschedulable": true}})).await?;
-        if done == Done::Stale {
-            unmark(context, node).await?;
+    /// Marks of ours on nodes that somebody else made schedulable: the next cordon is theirs.
+    pub(super) async fn unmark(&self) -> Result<(), String> {
+        let mut result = Ok(());
+        let stale = |node: &&ClusterNode| {
+            let cordoned = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
+            !cordoned && node.annotations().contains_key(CORDONED)
+        };
+        for node in self.world.nodes.values().map(AsRef::as_ref).filter(stale) {
+            let fields = json!({"metadata": {"annotations": {CORDONED: null}}});
+            result = result.and(self.context.writes.patch(node, fields).await.map(drop));
         }
+        result
     }
-    Ok(())
-}
 
-/// Takes back a mark without the condition on the version, which the mark itself has changed.
-async fn unmark(context: &Context, node: &RuntimeNode) -> Result<(), String> {
-    let mut any = node.clone();
-    any.metadata.resource_version = None;
-    spec(context, &any, json!({"cordonedSince": null})).await
-}
-
-async fn uncordon(context: &Context, world: &World, node: &RuntimeNode) -> Result<(), String> {
-    let Some(object) = world.nodes.get(&node.spec.node_name) else { return Ok(()) };
-    if context.writes.patch(object, json!({"spec": {"unschedulable": null}})).await? == Done::Yes {
-        spec(context, node, json!({"cordonedSince": null})).await?;
+    fn object(&self, name: &str) -> Result<&RuntimeNode, String> {
+        self.world.runtime_nodes.get(name).map(AsRef::as_ref).ok_or_else(|| format!("RuntimeNode {name} is gone"))
     }
-    Ok(())
-}
 
-async fn mark_bad(
-    context: &Context,
-    world: &World,
-    running: &Running,
-    revision: &Revision,
-    now: u64,
-) -> Result<(), String> {
-    let Some(object) = world.revisions.get(&revision.0) else { return Ok(()) };
-    let failed = running.nodes.iter().filter(|n| n.failed.as_ref() == Some(revision)).min_by_key(|n| n.desired.clone());
-    let message = match failed.map(|n: &Node| (&n.name, world.runtime_nodes.get(&n.name))) {
-        Some((name, Some(node))) => {
-            let why =
-                node.status.as_ref().and_then(|s| s.failed.as_ref()).map(|f| f.message.clone()).unwrap_or_default();
-            format!("node {name} gave it up: {why}")
+    async fn spec(&self, node: &RuntimeNode, fields: Value) -> Result<(), String> {
+        self.context.writes.patch(node, json!({ "spec": fields })).await.map(drop)
+    }
+
+    /// Of the version that was seen: a cordon that somebody else makes or takes back meanwhile makes this fail, and it is looked at again.
+    async fn schedule(&self, name: &str, fields: Value) -> Result<(), String> {
+        let Some(node) = self.world.nodes.get(name) else { return Ok(()) };
+        self.context.writes.patch(node.as_ref(), fields).await.map(drop)
+    }
+
+    async fn grant(&self, node: &str, grant: &Grant) -> Result<(), String> {
+        let expires = time::text(grant.expires);
+        let grant = json!({"revision": grant.revision.0, "disruption": to_crd(grant.disruption), "expiresAt": expires});
+        self.spec(self.object(node)?, json!({ "grant": grant })).await
+    }
+
+    async fn evict(&self, node: &str) -> Result<(), String> {
+        let mut result = Ok(());
+        let pods = self.drains.get(node).into_iter().flat_map(|drain| &drain.evict);
+        for pod in pods.filter(|p| p.metadata.deletion_timestamp.is_none()) {
+            result = result.and(self.context.writes.evict(pod).await.map(drop));
         }
-        _ => "nodes that were told to have it took too long, or were not well".to_owned(),
-    };
-    for config in running.pool.configs.iter().filter_map(|name| world.configs.get(name)) {
-        context.events.warning(config, "RolledBack", format!("{revision}: {message}")).await;
+        result
     }
-    verdict(context, object, Some(Verdict::Bad), message, now).await
-}
 
-/// Writes what is known of a revision.
-pub(super) async fn verdict(
-    context: &Context,
-    object: &RuntimeRevision,
-    verdict: Option<Verdict>,
-    message: String,
-    now: u64,
-) -> Result<(), String> {
-    let name = object.metadata.name.clone().unwrap_or_default();
-    let status = json!({"verdict": verdict, "since": time::text(now), "message": message});
-    context.writes.patch_status::<RuntimeRevision>(&name, status).await.map(drop)
+    async fn postpone(&self, name: &str, back_to: Option<&Revision>, until: u64, why: Why) -> Result<(), String> {
+        let node = self.object(name)?;
+        let drain = self.drains.get(name);
+        let (reason, because) = match why {
+            Why::DrainTimedOut => (
+                "DrainTimedOut",
+                format!("could not be evicted in time: {}", drain.map(|d| d.rest()).unwrap_or_default()),
+            ),
+            Why::PodsBlock => ("DrainBlocked", drain.map(|d| d.blocks.join("; ")).unwrap_or_default()),
+            Why::GrantExpired => ("GrantExpired", "its agent did not use its leave to be interrupted".to_owned()),
+            Why::Held => ("Held", "somebody asked to leave it alone, or works on it".to_owned()),
+            Why::Stopped => ("Stopped", "the rollout does not go on; it keeps what it has".to_owned()),
+        };
+        let later = until > self.now;
+        let because: String = because.chars().take(900).collect();
+        let mut fields = json!({"grant": null, "postponedUntil": later.then(|| time::text(until)),
+            "postponedBecause": later.then_some(&because)});
+        if node.spec.desired_revision.as_ref() != back_to.map(|r| &r.0) {
+            fields["desiredRevision"] = json!(back_to.map(|r| &r.0));
+            fields["desiredSince"] = json!(time::text(self.now));
+        }
+        self.spec(node, fields).await?;
+        let note = if later { format!("{because}; it gets another turn at {}", time::text(until)) } else { because };
+        let events = &self.context.events;
+        if later {
+            events.warning(node, reason, note).await
+        } else {
+            events.normal(node, reason, note).await
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, running: &Running, name: &str, revision: &Revision) -> Result<(), String> {
+        let node = self.object(name)?;
+        let good = running.rollout.last_known_good.as_ref().filter(|good| *good != revision);
+        // What it goes back to stays known while it has nothing better.
+        let before = || node.spec.fallback_revision.clone().filter(|name| *name != revision.0);
+        let fallback = good.map(|good| good.0.clone()).or_else(before);
+        let fields = json!({"desiredRevision": revision.0, "desiredSince": time::text(self.now), "fallbackRevision": fallback,
+            "grant": null, "postponedUntil": null, "postponedBecause": null});
+        self.spec(node, fields).await
+    }
+
+    async fn graduate(&self, running: &Running, revision: &Revision) -> Result<(), String> {
+        let have = running.nodes.iter().filter(|n| n.has(revision)).count();
+        self.verdict(running, revision, Verdict::Good, format!("{have} nodes have come through")).await
+    }
+
+    async fn mark_bad(&self, running: &Running, revision: &Revision) -> Result<(), String> {
+        let failed = running.nodes.iter().filter(|n| n.failed.as_ref() == Some(revision));
+        let first = failed.min_by_key(|n: &&Node| n.desired.clone());
+        let message = match first.map(|n| (&n.name, self.world.runtime_nodes.get(&n.name))) {
+            Some((name, Some(node))) => {
+                let failed = node.status.as_ref().and_then(|s| s.failed.as_ref());
+                format!("node {name} gave it up: {}", failed.map(|f| f.message.as_str()).unwrap_or_default())
+            }
+            _ => "nodes that were told to have it took too long, or were not well".to_owned(),
+        };
+        self.verdict(running, revision, Verdict::Bad, message).await
+    }
+
+    /// Writes what is known of a revision, and says so of the RuntimeConfigs that it is of.
+    async fn verdict(
+        &self,
+        running: &Running,
+        revision: &Revision,
+        verdict: Verdict,
+        message: String,
+    ) -> Result<(), String> {
+        let Some(object) = self.world.revisions.get(&revision.0) else { return Ok(()) };
+        let status = json!({"verdict": verdict, "since": time::text(self.now), "message": message});
+        self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await?;
+        for config in running.pool.configs.iter().filter_map(|name| self.world.configs.get(name)) {
+            let (config, note) = (config.as_ref(), format!("{revision}: {message}"));
+            match verdict {
+                Verdict::Good => self.context.events.normal(config, "RolloutComplete", note).await,
+                Verdict::Bad => self.context.events.warning(config, "RolledBack", note).await,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How many nodes are told to have each revision, in its status.
@@ -177,13 +197,15 @@ pub(super) async fn counts(context: &Context, world: &World) -> Result<(), Strin
             *counts.entry(name).or_default() += 1;
         }
     }
-    let bad = |r: &&RuntimeRevision| r.status.as_ref().and_then(|s| s.verdict) == Some(Verdict::Bad);
+    let bad = |r: &&Arc<RuntimeRevision>| r.status.as_ref().and_then(|s| s.verdict) == Some(Verdict::Bad);
     context.metrics.bad_revisions(world.revisions.values().filter(bad).count());
+    let mut result = Ok(());
     for (name, revision) in &world.revisions {
         let count = counts.get(name.as_str()).copied().unwrap_or(0);
         if revision.status.as_ref().map_or(0, |s| s.nodes) != count {
-            context.writes.patch_status::<RuntimeRevision>(name, json!({ "nodes": count })).await?;
+            result =
+                result.and(context.writes.patch_status(revision.as_ref(), json!({ "nodes": count })).await.map(drop));
         }
     }
-    Ok(())
+    result
 }

@@ -1,32 +1,44 @@
 //! From objects to what the planner is told. Pure.
 use super::super::runtime_config::Pool;
-use super::Occupied;
+use super::changes;
+use super::drain::Drains;
 use crate::cluster::World;
-use crate::rollout::{ControlPlane, Cordon, Disruption, Grant, Node, OnFailure, Revision, Rollout, Share, Strategy};
+use crate::rollout::{ControlPlane, Cordon, Grant, Node, OnFailure, Pods, Revision, Rollout, Share, Strategy};
 use crate::time;
-use berth_crds::{
-    self as crds, Class, FieldChange, IntOrPercent, NodeState, RuntimeConfigSpec, RuntimeNode, RuntimeNodeStatus,
-    Verdict,
-};
+use berth_crds::{self as crds, IntOrPercent, Phase, RuntimeNode, RuntimeNodeStatus, Verdict};
 use k8s_openapi::api::core::v1::Node as ClusterNode;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Labels of nodes that run a part of the control plane.
 const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// On a Node: since when this operator has it cordoned. It is set and removed in one change with the cordon, so that a cordon is ours if and
+/// only if it is there.
+pub const CORDONED: &str = "berth.dev/cordoned-since";
+
 /// A pool's rollout and nodes.
-pub(super) fn rollout(world: &World, pool: &Pool, occupied: &Occupied) -> (Rollout, Vec<Node>) {
+pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> (Rollout, Vec<Node>) {
     let pairs: Vec<_> = world.pairs().filter(|(node, _)| pool.nodes.contains(&node.name_any())).collect();
-    let nodes = pairs.iter().map(|(node, runtime_node)| node_of(world, pool, node, runtime_node, occupied)).collect();
     let verdicts = |verdict| {
-        let of = move |r: &&crds::RuntimeRevision| r.status.as_ref().and_then(|s| s.verdict) == Some(verdict);
+        let of = move |r: &&Arc<crds::RuntimeRevision>| r.status.as_ref().and_then(|s| s.verdict) == Some(verdict);
         world.revisions.values().filter(of).map(|r| Revision(r.name_any())).collect::<BTreeSet<_>>()
     };
     let (good, bad) = (verdicts(Verdict::Good), verdicts(Verdict::Bad));
     let target = Revision(pool.target());
     let last_known_good = last_known_good(&target, &good, pairs.iter().map(|(_, r)| *r));
+    let goals: Vec<_> = [Some(&target), last_known_good.as_ref()].into_iter().flatten().map(|r| r.0.clone()).collect();
+    let nodes = pairs.iter().map(|(node, runtime_node)| {
+        let mut made = one(world, node, runtime_node, now);
+        made.pods = drains.get(&made.name).map_or(Pods::Gone, |drain| drain.pods());
+        let desired = made.desired.as_ref().map(|(desired, _)| desired.0.clone());
+        let ends = goals.iter().cloned().chain(desired);
+        made.ways = ends.map(|to| (Revision(to.clone()), changes::way(world, runtime_node, pool, &to))).collect();
+        made
+    });
+    let nodes = nodes.collect();
     let paused = pool.rollout.paused.unwrap_or(false);
     (Rollout { target, last_known_good, bad, paused, strategy: strategy(&pool.rollout) }, nodes)
 }
@@ -51,39 +63,66 @@ fn last_known_good<'a>(
     counts.into_iter().max_by(|(a, x), (b, y)| (x, b).cmp(&(y, a))).map(|(name, _)| name)
 }
 
-fn node_of(world: &World, pool: &Pool, node: &ClusterNode, runtime_node: &RuntimeNode, occupied: &Occupied) -> Node {
-    let (name, spec) = (node.name_any(), &runtime_node.spec);
-    let absent = RuntimeNodeStatus::default();
-    // What was said on another machine of that name counts for nothing.
-    let status = runtime_node
-        .status
-        .as_ref()
-        .filter(|s| s.node_uid.is_empty() || s.node_uid == spec.node_uid)
-        .unwrap_or(&absent);
+/// What the agent says. What was said on another machine of that name counts for nothing.
+pub(super) fn said(runtime_node: &RuntimeNode) -> RuntimeNodeStatus {
+    let uid = &runtime_node.spec.node_uid;
+    let of_it = |s: &&RuntimeNodeStatus| s.node_uid.is_empty() || s.node_uid == *uid;
+    runtime_node.status.as_ref().filter(of_it).cloned().unwrap_or_default()
+}
+
+/// A node, without the ways that it may go and its pods.
+pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode, now: u64) -> Node {
+    let (name, spec, status) = (node.name_any(), &runtime_node.spec, said(runtime_node));
     let since = |text: Option<&String>| time::of(text).unwrap_or(0);
     let revision = |name: &Option<String>, since: u64| name.clone().map(|name| (Revision(name), since));
-    let unschedulable = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
+    let told = revision(&spec.desired_revision, since(spec.desired_since.as_ref()));
+    // Its clock is the agent's: what it says is no earlier than it was told, and no later than now.
+    let earliest =
+        if spec.desired_revision == status.current_revision { since(spec.desired_since.as_ref()) } else { 0 };
+    let clamped = |at: u64| at.max(earliest).min(now);
+    let current = revision(&status.current_revision, clamped(since(status.current_since.as_ref())));
+    let retried = |name: &str| world.revisions.get(name)?.status.as_ref().and_then(|s| time::of(s.retried_at.as_ref()));
+    let failed = status.failed.as_ref().filter(|failed| {
+        let tried = time::of(failed.desired_since.as_ref()).or_else(|| time::seconds(&failed.at)).unwrap_or(0);
+        retried(&failed.revision).is_none_or(|again| tried >= again)
+    });
+    let grant = spec.grant.as_ref().map(grant);
+    let leave = grant.as_ref().is_some_and(|grant| grant.expires > now);
+    // Told before somebody asked to try again, and nothing came of it: as if it had not been told yet.
+    let again = |(name, at): &(Revision, u64)| {
+        status.current_revision.as_ref() != Some(&name.0) && !leave && retried(&name.0).is_some_and(|again| *at < again)
+    };
+    let unhealthy = current.as_ref().filter(|_| !status.healthy).map(|(_, since)| {
+        let said = status.conditions.iter().find(|c| c.kind == "Healthy" && c.status == "False");
+        said.and_then(|c| time::seconds(&c.last_transition_time)).map_or(*since, clamped)
+    });
     Node {
         zone: node.labels().get(ZONE).cloned().unwrap_or_default(),
         control_plane: CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label)),
         created: node.creation_timestamp().and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0),
         unready_since: unready_since(node),
-        healthy: status.healthy,
-        cordon: match time::of(spec.cordoned_since.as_ref()) {
-            _ if !unschedulable => Cordon::None,
-            Some(since) => Cordon::Ours(since),
-            None => Cordon::Foreign,
-        },
-        occupied: occupied.contains_key(&name),
-        desired: revision(&spec.desired_revision, since(spec.desired_since.as_ref())),
-        current: revision(&status.current_revision, since(status.current_since.as_ref())),
-        failed: status.failed.as_ref().map(|failed| Revision(failed.revision.clone())),
+        unhealthy_since: unhealthy,
+        cordon: cordon(node),
+        pods: Pods::Gone,
+        desired: if told.as_ref().is_some_and(again) { current.clone() } else { told },
+        current,
+        failed: failed.map(|failed| Revision(failed.revision.clone())),
         crashes: status.crash_count,
-        grant: spec.grant.as_ref().map(grant),
+        asks: status.phase == Phase::AwaitingGrant,
+        grant,
         hold: spec.hold,
         postponed_until: since(spec.postponed_until.as_ref()),
-        disruption: disruption(world, pool, runtime_node, status),
+        ways: BTreeMap::new(),
         name,
+    }
+}
+
+fn cordon(node: &ClusterNode) -> Cordon {
+    let unschedulable = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
+    match node.annotations().get(CORDONED) {
+        _ if !unschedulable => Cordon::None,
+        Some(since) => Cordon::Ours(time::seconds(since).unwrap_or(0)),
+        None => Cordon::Foreign,
     }
 }
 
@@ -104,70 +143,8 @@ fn unready_since(node: &ClusterNode) -> Option<u64> {
 fn grant(grant: &crds::Grant) -> Grant {
     Grant {
         revision: Revision(grant.revision.clone()),
-        disruption: from_crd(grant.disruption),
+        disruption: changes::from_crd(grant.disruption),
         expires: time::seconds(&grant.expires_at).unwrap_or(0),
-    }
-}
-
-/// What the way to the target takes; of a node that has it already, the way back.
-fn disruption(world: &World, pool: &Pool, node: &RuntimeNode, status: &RuntimeNodeStatus) -> Disruption {
-    let target = pool.target();
-    let absent = pool.config.state == Some(crds::State::Absent);
-    let other = match &status.current_revision {
-        Some(current) if *current != target => Some(current),
-        Some(_) => node.spec.fallback_revision.as_ref(),
-        // Taking a node over, or giving it back, moves all of its pods.
-        None if status.state == NodeState::Foreign && absent => return Disruption::None,
-        None => return Disruption::Drain,
-    };
-    match other.map(|name| change_between(world, name, pool)) {
-        Some(Some((class, _))) => class,
-        // Not known any more: the heaviest that leaves pods in place is not enough.
-        Some(None) => Disruption::Drain,
-        None => Disruption::DaemonRestart,
-    }
-}
-
-/// What the way from a revision to a pool's target takes, and the fields of it. `None`: that revision is not known any more.
-pub fn change_between(world: &World, from: &str, pool: &Pool) -> Option<(Disruption, Vec<FieldChange>)> {
-    let revision = &world.revisions.get(from)?.spec;
-    let old: RuntimeConfigSpec = revision.config().ok()?;
-    let changes = crds::changes(&old, &pool.config);
-    let heaviest = changes.iter().map(|change| from_class(change.class)).max().unwrap_or(Disruption::None);
-    let same_version =
-        revision.runtime.as_ref().map(|r| &r.version) == pool.target.spec.runtime.as_ref().map(|r| &r.version);
-    let class = if same_version { heaviest } else { heaviest.max(Disruption::DaemonRestart) };
-    Some((class, changes))
-}
-
-fn from_class(class: Class) -> Disruption {
-    match class {
-        Class::Live => Disruption::None,
-        Class::NewContainers | Class::NewPods => Disruption::NewPods,
-        Class::DaemonRestart => Disruption::DaemonRestart,
-        Class::KubeletRestart => Disruption::KubeletRestart,
-        Class::Drain => Disruption::Drain,
-    }
-}
-
-fn from_crd(disruption: crds::Disruption) -> Disruption {
-    match disruption {
-        crds::Disruption::Live => Disruption::None,
-        crds::Disruption::NewPods => Disruption::NewPods,
-        crds::Disruption::DaemonRestart => Disruption::DaemonRestart,
-        crds::Disruption::KubeletRestart => Disruption::KubeletRestart,
-        crds::Disruption::Drain => Disruption::Drain,
-    }
-}
-
-/// As objects have it.
-pub fn to_crd(disruption: Disruption) -> crds::Disruption {
-    match disruption {
-        Disruption::None => crds::Disruption::Live,
-        Disruption::NewPods => crds::Disruption::NewPods,
-        Disruption::DaemonRestart => crds::Disruption::DaemonRestart,
-        Disruption::KubeletRestart => crds::Disruption::KubeletRestart,
-        Disruption::Drain => crds::Disruption::Drain,
     }
 }
 
@@ -221,8 +198,88 @@ mod tests {
             }
             *at = serde_json::from_str(json).unwrap();
         }
-        let spec: RuntimeConfigSpec = serde_json::from_value(spec).unwrap();
+        let spec: crds::RuntimeConfigSpec = serde_json::from_value(spec).unwrap();
         assert_eq!(strategy(&spec.rollout), Strategy::default());
+    }
+
+    #[test]
+    fn what_drains_may_lose_is_nothing_by_default() {
+        let drain = |json: serde_json::Value| {
+            crate::controllers::rollout::drain::MayGo::of(&serde_json::from_value(json).unwrap())
+        };
+        assert_eq!(drain(serde_json::json!({})), Default::default());
+    }
+
+    fn revision(name: &str, status: serde_json::Value) -> crds::RuntimeRevision {
+        let mut object = crds::RuntimeRevision::new(name, Default::default());
+        object.status = serde_json::from_value(status).unwrap();
+        object
+    }
+
+    fn made(revisions: &[crds::RuntimeRevision], spec: serde_json::Value, status: serde_json::Value) -> Node {
+        let mut world = World::default();
+        world.revisions.extend(revisions.iter().map(|r| (r.name_any(), Arc::new(r.clone()))));
+        let node = serde_json::from_value(serde_json::json!({"metadata": {"name": "n", "uid": "1"}})).unwrap();
+        let mut runtime_node = RuntimeNode::default();
+        runtime_node.spec = serde_json::from_value(spec).unwrap();
+        runtime_node.status = serde_json::from_value(status).unwrap();
+        one(&world, &node, &runtime_node, 10_000)
+    }
+
+    #[test]
+    fn a_retry_makes_failures_from_before_it_count_for_nothing() {
+        let told = |at: u64, tried: u64| {
+            let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(at)});
+            // A clock that is ahead by hours says nothing about the order.
+            let failed = serde_json::json!({"revision": "r", "reason": "", "message": "", "at": time::text(90_000),
+                "desiredSince": time::text(tried)});
+            (spec, serde_json::json!({"nodeUID": "1", "currentRevision": "old", "failed": failed}))
+        };
+        let retried = [revision("r", serde_json::json!({"retriedAt": time::text(5000)}))];
+        let (spec, status) = told(4000, 4000);
+        let node = made(&[revision("r", serde_json::json!({}))], spec.clone(), status.clone());
+        assert!(node.gave_up(), "without a retry it has failed: {node:?}");
+        let node = made(&retried, spec, status);
+        assert!(
+            node.failed.is_none() && node.settled() && node.has(&Revision("old".into())),
+            "it can be told anew: {node:?}"
+        );
+        let (spec, status) = told(6000, 4000);
+        let node = made(&retried, spec, status);
+        assert!(!node.gave_up() && node.wants(&Revision("r".into())), "it is on its way: {node:?}");
+        let (spec, status) = told(6000, 6000);
+        assert!(made(&retried, spec, status).gave_up(), "it failed again");
+    }
+
+    #[test]
+    fn no_clock_of_a_node_makes_a_soak_shorter() {
+        let at = |current: u64, healthy: bool| {
+            let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(4000)});
+            let conditions = serde_json::json!([{"type": "Healthy", "status": "False", "reason": "", "message": "",
+                "lastTransitionTime": time::text(current)}]);
+            let status = serde_json::json!({"nodeUID": "1", "currentRevision": "r", "currentSince": time::text(current),
+                "healthy": healthy, "conditions": conditions});
+            made(&[], spec, status)
+        };
+        let since = |node: &Node| node.current.as_ref().unwrap().1;
+        assert_eq!(since(&at(1000, true)), 4000, "a clock that is behind: not before it was told");
+        assert_eq!(since(&at(4100, true)), 4100);
+        assert_eq!(since(&at(90_000, true)), 10_000, "a clock that is ahead: not in the future");
+        assert_eq!(at(1000, false).unhealthy_since, Some(4000));
+        assert_eq!(at(9000, true).unhealthy_since, None);
+    }
+
+    #[test]
+    fn a_cordon_is_ours_if_and_only_if_its_node_says_so() {
+        let node = |json: serde_json::Value| cordon(&serde_json::from_value(json).unwrap());
+        let annotations = serde_json::json!({CORDONED: time::text(77)});
+        assert_eq!(node(serde_json::json!({"metadata": {"annotations": annotations}})), Cordon::None);
+        let cordoned = serde_json::json!({"unschedulable": true});
+        assert_eq!(node(serde_json::json!({"metadata": {}, "spec": cordoned})), Cordon::Foreign);
+        assert_eq!(
+            node(serde_json::json!({"metadata": {"annotations": annotations}, "spec": cordoned})),
+            Cordon::Ours(77)
+        );
     }
 
     #[test]

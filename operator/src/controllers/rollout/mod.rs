@@ -3,16 +3,20 @@
 //! Everything that a plan needs is read from the objects, and everything that it does is written to them; nothing is remembered here.
 mod apply;
 mod build;
-mod dereference;
+mod changes;
+mod drain;
 mod requests;
 
-pub use build::{change_between, to_crd};
+pub use build::CORDONED;
+pub use changes::{change_between, to_crd};
 
 use super::Context;
 use super::runtime_config::Pool;
 use crate::cluster::World;
-use crate::rollout::{Node, Plan, Rollout, plan};
-use std::collections::BTreeMap;
+use crate::rollout::{Node, Plan, Rollout, leave, plan};
+use apply::Step;
+use kube::ResourceExt;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How soon a node that is being drained is looked at again: its pods are not watched.
@@ -40,27 +44,37 @@ pub struct Rollouts {
     pub again: Option<Duration>,
 }
 
-/// One pass.
-pub async fn reconcile(context: &Context, world: &World, pools: &[Pool], now: u64) -> Result<Rollouts, String> {
-    requests::answer(context, world, pools, now).await?;
-    let occupied = dereference::occupied(context, world, pools).await?;
+/// One pass. Errors: the first one; everything else had its turn.
+pub async fn reconcile(context: &Context, world: &World, pools: &[Pool], now: u64) -> (Rollouts, Result<(), String>) {
+    let mut result = requests::answer(context, world, pools, now).await;
+    let drains = drain::of_pools(context, world, pools, now).await;
+    let step = Step { context, world, drains: &drains, now };
     let mut rollouts = Rollouts::default();
-    let mut failed = Ok(());
     for pool in pools {
-        let (rollout, nodes) = build::rollout(world, pool, &occupied);
+        let (rollout, nodes) = build::rollout(world, pool, &drains, now);
         let plan = plan(&rollout, &nodes, now);
         let running = Running { pool: pool.clone(), rollout, nodes, plan };
-        if let Err(e) = apply::apply(context, world, &running, &occupied, now).await {
-            failed = Err(e);
-        }
+        result = result.and(step.carry_out(&running).await);
         rollouts.all.push(running);
     }
-    failed.and(apply::counts(context, world).await)?;
+    result = result.and(leave_others(&step, pools).await);
+    result = result.and(step.unmark().await);
+    result = result.and(apply::counts(context, world).await);
     let times = rollouts.all.iter().filter_map(|running| running.plan.look_again);
     let again = times.min().map(|at| Duration::from_secs(at.saturating_sub(now)));
-    rollouts.again = if occupied.is_empty() { again } else { Some(again.unwrap_or(DRAINING).min(DRAINING)) };
-    Ok(rollouts)
+    rollouts.again = if drains.is_empty() { again } else { Some(again.unwrap_or(DRAINING).min(DRAINING)) };
+    (rollouts, result)
 }
 
-/// Pods to evict, by node. A node is in it if there is at least one.
-type Occupied = BTreeMap<String, Vec<k8s_openapi::api::core::v1::Pod>>;
+/// Nodes that nothing selects any more, or that are frozen, are left as they were found: none of them cordoned by us.
+async fn leave_others(step: &Step<'_>, pools: &[Pool]) -> Result<(), String> {
+    let in_pools: BTreeSet<_> = pools.iter().flat_map(|pool| &pool.nodes).collect();
+    let mut result = Ok(());
+    for (node, runtime_node) in step.world.pairs().filter(|(node, _)| !in_pools.contains(&node.name_any())) {
+        let seen = build::one(step.world, node, runtime_node, step.now);
+        if let Some(action) = leave(&seen, step.now) {
+            result = result.and(step.on_node(&action).await);
+        }
+    }
+    result
+}

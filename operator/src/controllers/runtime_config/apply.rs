@@ -9,15 +9,22 @@ use std::collections::BTreeSet;
 /// Revisions that are kept though nothing refers to them: what a user may want to go back to or look at.
 const HISTORY: usize = 10;
 
-pub(super) async fn apply(context: &Context, world: &World, rendered: &Rendered) -> Result<(), String> {
-    let missing: Vec<_> = rendered.pools.iter().filter(|pool| !world.revisions.contains_key(&pool.target())).collect();
-    for pool in missing {
-        context.writes.create(&pool.target).await?;
+pub(super) async fn apply(context: &Context, world: &World, rendered: &mut Rendered) -> Result<(), String> {
+    let mut result = Ok(());
+    for pool in std::mem::take(&mut rendered.pools) {
+        if !world.revisions.contains_key(&pool.target())
+            && let Err(e) = context.writes.create(&pool.target).await
+        {
+            rendered.leave_out(&pool, "RevisionNotTaken", &format!("the API server does not take its revision: {e}"));
+            result = Err(e);
+        } else {
+            rendered.pools.push(pool);
+        }
     }
     for revision in unused(world, rendered) {
-        context.writes.delete(revision).await?;
+        result = result.and(context.writes.delete(revision).await.map(drop));
     }
-    Ok(())
+    result
 }
 
 /// Revisions to remove, of configurations and of policies. While something is frozen nothing is: what its nodes need is not known.
@@ -37,7 +44,7 @@ fn unused<'a>(world: &'a World, rendered: &Rendered) -> Vec<&'a RuntimeRevision>
         used.extend(names.into_iter().flatten().cloned());
     }
     let mut idle: Vec<&RuntimeRevision> =
-        world.revisions.iter().filter(|(name, _)| !used.contains(*name)).map(|(_, r)| r).collect();
+        world.revisions.iter().filter(|(name, _)| !used.contains(*name)).map(|(_, r)| r.as_ref()).collect();
     // The youngest are kept, and those that are known to be bad before others: forgetting one would hand it out again.
     let bad = |r: &RuntimeRevision| r.status.as_ref().and_then(|s| s.verdict) == Some(Verdict::Bad);
     idle.sort_by_key(|r| std::cmp::Reverse((bad(r), r.creation_timestamp().map(|t| t.0))));

@@ -2,7 +2,8 @@
 use super::validate::Judgement;
 use crate::cluster::World;
 use berth_crds::{
-    Effective, Merged, Rollout, RuntimeConfig, RuntimeConfigSpec, RuntimeRevision, RuntimeRevisionSpec, merge_keeping,
+    Effective, Merged, Rollout, RuntimeConfig, RuntimeConfigSpec, RuntimeNode, RuntimeRevision, RuntimeRevisionSpec,
+    merge_keeping,
 };
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,16 @@ pub struct Rendered {
     pub selected: BTreeMap<String, BTreeSet<String>>,
     /// Nodes that are left as they are, because something about them cannot be understood.
     pub frozen: BTreeSet<String>,
+    /// RuntimeConfigs whose nodes cannot be told what they come to: why, as one word and as a sentence.
+    pub left_out: BTreeMap<String, (&'static str, String)>,
+}
+
+impl Rendered {
+    /// The nodes of a pool keep what they have.
+    pub(super) fn leave_out(&mut self, pool: &Pool, reason: &'static str, message: &str) {
+        self.frozen.extend(pool.nodes.iter().cloned());
+        self.left_out.extend(pool.configs.iter().map(|config| (config.clone(), (reason, message.to_owned()))));
+    }
 }
 
 /// Renders. `version` is that of the runtime where no RuntimeConfig names one.
@@ -58,7 +69,10 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
                 {
                     configs.push(document.as_ref().clone());
                 }
-                Judgement::Frozen { selector, .. } if selector.as_ref().is_none_or(|s| s.matches(labels)) => {
+                // Whom it selects is not known: those that have something of it keep it.
+                Judgement::Frozen { selector, .. }
+                    if selector.as_ref().map_or_else(|| has_of(world, runtime_node, config), |s| s.matches(labels)) =>
+                {
                     rendered.frozen.insert(name.clone());
                 }
                 _ => continue,
@@ -77,8 +91,20 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
         let pool = pool(&configs, merged, version);
         pools.entry((pool.configs.clone(), pool.target())).or_insert(pool).nodes.insert(name);
     }
-    rendered.pools = pools.into_values().collect();
+    for pool in pools.into_values() {
+        match pool.target.spec.check(&pool.target()) {
+            Ok(()) => rendered.pools.push(pool),
+            Err(e) => rendered.leave_out(&pool, "TooLarge", e.message()),
+        }
+    }
     rendered
+}
+
+/// Whether something that a node was told to have came from that RuntimeConfig.
+fn has_of(world: &World, node: &RuntimeNode, config: &str) -> bool {
+    let told = [&node.spec.desired_revision, &node.spec.fallback_revision].into_iter().flatten();
+    let runtimes = told.filter_map(|name| world.revisions.get(name)?.spec.runtime.as_ref());
+    runtimes.into_iter().any(|runtime| runtime.sources.values().any(|source| source == config))
 }
 
 /// What a node was last told to have.
@@ -107,20 +133,21 @@ fn pool(configs: &[RuntimeConfig], merged: Merged, version: &str) -> Pool {
 mod tests {
     use super::*;
     use crate::cluster::Broken;
-    use berth_crds::{RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec};
+    use berth_crds::{RuntimeConfigObject, RuntimeNodeSpec};
     use serde_json::json;
+    use std::sync::Arc;
 
     fn world(configs: serde_json::Value) -> World {
         let mut world = World::default();
         for (name, pool) in [("a", "blue"), ("b", "blue"), ("c", "green")] {
             let node = json!({"metadata": {"name": name, "uid": name, "labels": {"pool": pool}}});
-            world.nodes.insert(name.to_owned(), serde_json::from_value(node).unwrap());
+            world.nodes.insert(name.to_owned(), Arc::new(serde_json::from_value(node).unwrap()));
             let spec = RuntimeNodeSpec { node_name: name.to_owned(), node_uid: name.to_owned(), ..Default::default() };
-            world.runtime_nodes.insert(name.to_owned(), RuntimeNode::new(name, spec));
+            world.runtime_nodes.insert(name.to_owned(), Arc::new(RuntimeNode::new(name, spec)));
         }
         for (name, spec) in configs.as_object().unwrap() {
             let object = RuntimeConfigObject::new(name, serde_json::from_value(spec.clone()).unwrap());
-            world.configs.insert(name.clone(), object);
+            world.configs.insert(name.clone(), Arc::new(object));
         }
         world
     }
@@ -157,7 +184,34 @@ mod tests {
         assert_eq!(found.frozen, BTreeSet::from(["c".to_owned()]));
         assert_eq!(found.pools[0].nodes.len(), 2);
         world.broken_configs[0].object = json!({"spec": {"nodeSelector": 5}});
-        assert!(rendered(&world).pools.is_empty(), "it may be about anybody");
+        assert_eq!(
+            rendered(&world).frozen,
+            BTreeSet::new(),
+            "whom it is about is not known, and nobody has anything of it"
+        );
+        let spec = RuntimeConfigSpec { priority: Some(1), ..Default::default() };
+        let sources = [("spec.runtime.turbo".to_owned(), "newer".to_owned())].into();
+        let revision = RuntimeRevisionSpec::of_runtime("1", &spec, sources);
+        let revision = RuntimeRevision::new(&revision.name(), revision);
+        Arc::make_mut(world.runtime_nodes.get_mut("b").unwrap()).spec.desired_revision = Some(revision.name_any());
+        world.revisions.insert(revision.name_any(), Arc::new(revision));
+        assert_eq!(rendered(&world).frozen, BTreeSet::from(["b".to_owned()]), "who has something of it keeps it");
+    }
+
+    #[test]
+    fn what_is_too_large_for_an_object_freezes_its_pool_alone() {
+        let long = "x".repeat(200_000);
+        let profiles: Vec<_> =
+            (0..6).map(|n| json!({"name": format!("p{n}"), "type": "AppArmor", "source": {"inline": long}})).collect();
+        let world = world(json!({
+            "large": {"nodeSelector": {"matchLabels": {"pool": "blue"}}, "profiles": profiles},
+            "small": {"nodeSelector": {"matchLabels": {"pool": "green"}}},
+        }));
+        let found = rendered(&world);
+        assert_eq!(found.frozen.len(), 2);
+        assert_eq!(found.pools.iter().flat_map(|p| &p.nodes).collect::<Vec<_>>(), ["c"]);
+        let (reason, message) = &found.left_out["large"];
+        assert!(*reason == "TooLarge" && message.contains("1048576"), "{message}");
     }
 
     #[test]
@@ -168,8 +222,8 @@ mod tests {
             "x": {"nodeSelector": {}, "runtime": {"pidsLimit": 100}},
             "y": {"nodeSelector": {}, "runtime": {"pidsLimit": 200}},
         }));
-        two.revisions.insert(target.name_any(), target.clone());
-        two.runtime_nodes.get_mut("a").unwrap().spec.desired_revision = Some(target.name_any());
+        two.revisions.insert(target.name_any(), Arc::new(target.clone()));
+        Arc::make_mut(two.runtime_nodes.get_mut("a").unwrap()).spec.desired_revision = Some(target.name_any());
         let found = rendered(&two);
         assert_eq!(found.conflicts["spec.runtime.pidsLimit"].len(), 2);
         let of = |node: &str| found.pools.iter().find(|p| p.nodes.contains(node)).unwrap().config.runtime.pids_limit;

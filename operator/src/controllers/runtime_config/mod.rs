@@ -10,12 +10,15 @@ use super::Context;
 use super::rollout::Rollouts;
 use crate::cluster::World;
 
-/// Renders: every distinct effective configuration has its revision afterwards.
-pub async fn reconcile(context: &Context, world: &World) -> Result<Rendered, String> {
-    let judged = validate::judge(world);
-    let rendered = build::render(world, &judged, &context.runtime_version);
-    apply::apply(context, world, &rendered).await?;
-    Ok(rendered)
+/// What RuntimeConfigs come to.
+pub fn render(context: &Context, world: &World) -> Rendered {
+    build::render(world, &validate::judge(world), &context.runtime_version)
+}
+
+/// Every distinct effective configuration has its revision afterwards. A pool whose revision the API server does not take is left out: its nodes
+/// keep what they have.
+pub async fn reconcile(context: &Context, world: &World, rendered: &mut Rendered) -> Result<(), String> {
+    apply::apply(context, world, rendered).await
 }
 
 /// Says what became of each.

@@ -1,7 +1,7 @@
 //! Status of each RuntimeConfig: its nodes counted, where its rollout stands, what is wrong. Counts and a few samples, never lists of nodes.
 use super::super::Context;
 use super::super::rollout::{Rollouts, Running, change_between};
-use super::super::status::{Conditions, holds};
+use super::super::status::{Conditions, count, holds, not_understood};
 use super::build::Rendered;
 use super::validate::Judgement;
 use crate::cluster::World;
@@ -28,26 +28,34 @@ pub(super) async fn report(
 ) -> Result<(), String> {
     let frozen = rendered.judged.values().filter(|j| matches!(j, Judgement::Frozen { .. })).count();
     context.metrics.frozen("RuntimeConfig", frozen);
-    gauges(context, rollouts);
+    gauges(context, rollouts, now);
+    let mut result = Ok(());
     for (name, judgement) in &rendered.judged {
-        let Some(object) = world.configs.get(name) else {
-            not_understood(context, world, name, judgement, now).await?;
-            continue;
-        };
-        let status = of(object, judgement, world, rendered, rollouts, now);
-        if object.status.as_ref() == Some(&status) {
-            continue;
-        }
-        let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-        for (kind, wrong) in [("Accepted", false), ("Conflicted", true)] {
-            let now_wrong = status.conditions.iter().find(|c| c.kind == kind && (c.status == "True") == wrong);
-            if let Some(condition) = now_wrong.filter(|_| holds(before, kind) != wrong || before.is_empty()) {
-                context.events.warning(object, &condition.reason, condition.message.clone()).await;
+        let told = match (world.configs.get(name), judgement) {
+            (Some(object), _) => one(context, object, of(object, judgement, world, rendered, rollouts, now)).await,
+            (None, Judgement::Frozen { reason, message, .. }) => {
+                let Some(broken) = world.broken_configs.iter().find(|b| b.name == *name) else { continue };
+                not_understood::<RuntimeConfigObject>(context, broken, (reason, message), now).await.map(drop)
             }
-        }
-        context.writes.patch_status::<RuntimeConfigObject>(name, cleared(&status)).await?;
+            (None, Judgement::Good(_)) => Ok(()),
+        };
+        result = result.and(told);
     }
-    Ok(())
+    result
+}
+
+async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeConfigStatus) -> Result<(), String> {
+    if object.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    for (kind, wrong) in [("Accepted", false), ("Conflicted", true)] {
+        let now_wrong = status.conditions.iter().find(|c| c.kind == kind && (c.status == "True") == wrong);
+        if let Some(condition) = now_wrong.filter(|_| holds(before, kind) != wrong || before.is_empty()) {
+            context.events.warning(object, &condition.reason, condition.message.clone()).await;
+        }
+    }
+    context.writes.patch_status(object, cleared(&status)).await.map(drop)
 }
 
 /// As a merge patch: what is unset is removed.
@@ -67,27 +75,6 @@ fn cleared(status: &RuntimeConfigStatus) -> Value {
     value
 }
 
-async fn not_understood(
-    context: &Context,
-    world: &World,
-    name: &str,
-    judgement: &Judgement,
-    now: u64,
-) -> Result<(), String> {
-    let Some(broken) = world.broken_configs.iter().find(|b| b.name == name) else { return Ok(()) };
-    let Judgement::Frozen { reason, message, .. } = judgement else { return Ok(()) };
-    let before: Vec<Condition> =
-        serde_json::from_value(broken.object["status"]["conditions"].clone()).unwrap_or_default();
-    let mut conditions = Conditions::after(&before, broken.object["metadata"]["generation"].as_i64(), now);
-    conditions.set("Accepted", false, reason, message.clone());
-    conditions.set("Ready", false, reason, message.clone());
-    let conditions = conditions.finish();
-    if conditions == before {
-        return Ok(());
-    }
-    context.writes.patch_status::<RuntimeConfigObject>(name, json!({ "conditions": conditions })).await.map(drop)
-}
-
 fn of(
     object: &RuntimeConfigObject,
     judgement: &Judgement,
@@ -100,12 +87,15 @@ fn of(
     let mine: Vec<&Running> = rollouts.all.iter().filter(|r| r.pool.configs.contains(&name)).collect();
     // Where it has several pools, the largest speaks for it.
     let main = mine.iter().max_by_key(|r| r.nodes.len()).copied();
-    let mut nodes =
-        NodeCounts { matched: count(rendered.selected.get(&name).map_or(0, |s| s.len())), ..Default::default() };
+    // Nodes that its rollout leaves alone, as of the control plane, are not waited for.
+    let apart: usize = mine.iter().map(|r| r.nodes.len() - r.rollout.group(&r.nodes).count()).sum();
+    let selected = rendered.selected.get(&name).map_or(0, |s| s.len());
+    let mut nodes = NodeCounts { matched: count(selected.saturating_sub(apart)), ..Default::default() };
     let mut failing_nodes = Vec::new();
     for running in &mine {
-        running.nodes.iter().for_each(|node| add(&mut nodes, node, &running.rollout.target));
-        failing_nodes.extend(running.nodes.iter().filter_map(|node| failing(world, node, &running.rollout.target)));
+        let group = || running.rollout.group(&running.nodes);
+        group().for_each(|node| add(&mut nodes, node, running, now));
+        failing_nodes.extend(group().filter_map(|node| failing(world, node, &running.rollout.target)));
     }
     failing_nodes.truncate(SAMPLES);
     let conflicts =
@@ -127,17 +117,21 @@ fn of(
     };
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let made = Conditions::after(before, object.metadata.generation, now);
-    status.conditions = conditions(made, judgement, &status, &mine);
+    let left_out = rendered.left_out.get(&name);
+    status.conditions = conditions(made, judgement, left_out, &status, &mine);
     status
 }
 
-fn add(counts: &mut NodeCounts, node: &Node, target: &Revision) {
+fn add(counts: &mut NodeCounts, node: &Node, running: &Running, now: u64) {
+    let (target, timeout) = (&running.rollout.target, running.rollout.strategy.node_timeout);
+    let lapsed = node.wants(target) && node.lapsed(timeout, now);
+    let well = node.unhealthy_since.is_none();
     let has = node.has(target);
     let gave_up = node.failed.as_ref() == Some(target);
     counts.updated += u32::from(has);
-    counts.updating += u32::from(!node.settled() && !node.gave_up());
-    counts.ready += u32::from(has && node.healthy && node.unready_since.is_none());
-    counts.degraded += u32::from(gave_up || (node.current.is_some() && !node.healthy));
+    counts.updating += u32::from(!node.settled() && !node.gave_up() && !lapsed);
+    counts.ready += u32::from(has && well && node.unready_since.is_none());
+    counts.degraded += u32::from(gave_up || lapsed || !well);
     counts.rolled_back += u32::from(gave_up && !has && node.current.is_some());
     counts.unreachable += u32::from(node.unready_since.is_some());
     counts.held += u32::from(node.hold);
@@ -146,8 +140,7 @@ fn add(counts: &mut NodeCounts, node: &Node, target: &Revision) {
 fn failing(world: &World, node: &Node, target: &Revision) -> Option<FailingNode> {
     let status = world.runtime_nodes.get(&node.name)?.status.as_ref()?;
     let failed = status.failed.as_ref().filter(|failed| failed.revision == target.0);
-    let ill = (node.current.is_some() && !node.healthy)
-        .then(|| status.message.clone().unwrap_or_else(|| "not well".to_owned()));
+    let ill = node.unhealthy_since.is_some().then(|| status.message.clone().unwrap_or_else(|| "not well".to_owned()));
     let reason = failed.map(|f| format!("{}: {}", f.reason, f.message)).or(ill)?;
     Some(FailingNode { name: node.name.clone(), reason: reason.chars().take(500).collect() })
 }
@@ -162,22 +155,27 @@ fn wave(stage: &Stage) -> Option<WaveStatus> {
 fn disruption(world: &World, running: &Running) -> Option<DisruptionStatus> {
     let good = running.rollout.last_known_good.as_ref().filter(|good| **good != running.rollout.target)?;
     let (class, changes) = change_between(world, &good.0, &running.pool)?;
-    let fields = changes.iter().take(FIELDS).map(|change| format!("{} ({})", change.path, change.class)).collect();
+    let fields = changes.into_iter().take(FIELDS).collect();
     Some(DisruptionStatus { class: super::super::rollout::to_crd(class), fields })
 }
 
 fn conditions(
     mut made: Conditions<'_>,
     judgement: &Judgement,
+    left_out: Option<&(&'static str, String)>,
     status: &RuntimeConfigStatus,
     mine: &[&Running],
 ) -> Vec<Condition> {
-    let accepted = match judgement {
-        Judgement::Good(_) => {
+    let accepted = match (judgement, left_out) {
+        (Judgement::Good(_), Some((reason, message))) => {
+            made.set("Accepted", false, reason, format!("{message}; its nodes keep what they have"));
+            false
+        }
+        (Judgement::Good(_), None) => {
             made.set("Accepted", true, "Valid", "");
             true
         }
-        Judgement::Frozen { reason, message, .. } => {
+        (Judgement::Frozen { reason, message, .. }, _) => {
             made.set("Accepted", false, reason, format!("{message}; its nodes keep what they have"));
             false
         }
@@ -229,11 +227,11 @@ fn failure(status: &RuntimeConfigStatus) -> String {
 }
 
 /// Nodes of all rollouts by state.
-fn gauges(context: &Context, rollouts: &Rollouts) {
+fn gauges(context: &Context, rollouts: &Rollouts, now: u64) {
     let mut counts = NodeCounts::default();
     for running in &rollouts.all {
-        counts.matched += count(running.nodes.len());
-        running.nodes.iter().for_each(|node| add(&mut counts, node, &running.rollout.target));
+        counts.matched += count(running.rollout.group(&running.nodes).count());
+        running.rollout.group(&running.nodes).for_each(|node| add(&mut counts, node, running, now));
     }
     let states = [
         ("selected", counts.matched),
@@ -244,8 +242,4 @@ fn gauges(context: &Context, rollouts: &Rollouts) {
         ("unreachable", counts.unreachable),
     ];
     states.into_iter().for_each(|(state, count)| context.metrics.nodes(state, count));
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

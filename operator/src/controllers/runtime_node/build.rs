@@ -24,7 +24,7 @@ pub(super) fn changes(world: &World) -> Vec<Change> {
         Some(node) => node.uid().is_some_and(|uid| uid != object.spec.node_uid),
         None => !world.broken_nodes.contains(*name),
     });
-    delete.map(|(_, object)| Change::Delete(Box::new(object.clone()))).chain(create).collect()
+    delete.map(|(_, object)| Change::Delete(Box::new(object.as_ref().clone()))).chain(create).collect()
 }
 
 fn runs_linux(node: &Node) -> bool {
@@ -45,6 +45,7 @@ fn of(node: &Node) -> RuntimeNode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn node(name: &str, uid: &str, os: &str) -> Node {
         let json = serde_json::json!({"metadata": {"name": name, "uid": uid, "labels": {"kubernetes.io/os": os}}});
@@ -60,10 +61,10 @@ mod tests {
             node("w", "3", "windows"),
             node("kept", "4", "linux"),
         ] {
-            world.nodes.insert(node.name_any(), node);
+            world.nodes.insert(node.name_any(), Arc::new(node));
         }
         for old in [node("replaced", "old", "linux"), node("gone", "5", "linux"), node("kept", "4", "linux")] {
-            world.runtime_nodes.insert(old.name_any(), of(&old));
+            world.runtime_nodes.insert(old.name_any(), Arc::new(of(&old)));
         }
         let told: Vec<_> = changes(&world)
             .iter()

@@ -1,0 +1,117 @@
+//! Whole passes: one object's trouble is no other's.
+use crate::server::{Answer, Server, lead, lease, status, until};
+use berth_crds::{ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec};
+use berth_operator::cluster::{World, Writes};
+use berth_operator::controllers::{Context, Events, pass};
+use berth_operator::observe::Metrics;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Two nodes, each selected by the RuntimeConfig of its name.
+fn world() -> World {
+    let mut world = World::default();
+    for (name, limit) in [("a", 100), ("b", 200)] {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let node = json!({"metadata": {"name": name, "uid": name, "resourceVersion": "1", "labels": {"pool": name}},
+            "status": {"conditions": ready}});
+        world.nodes.insert(name.to_owned(), Arc::new(serde_json::from_value(node).unwrap()));
+        let spec = RuntimeNodeSpec { node_name: name.to_owned(), node_uid: name.to_owned(), ..Default::default() };
+        world.runtime_nodes.insert(name.to_owned(), Arc::new(versioned(RuntimeNode::new(name, spec))));
+        let spec = json!({"nodeSelector": {"matchLabels": {"pool": name}}, "runtime": {"pidsLimit": limit}});
+        let config = RuntimeConfigObject::new(name, serde_json::from_value(spec).unwrap());
+        world.configs.insert(name.to_owned(), Arc::new(versioned(config)));
+    }
+    world
+}
+
+fn versioned<K: ResourceExt>(mut object: K) -> K {
+    object.meta_mut().resource_version = Some("1".to_owned());
+    object
+}
+
+async fn run(server: &Server, world: &World) -> Result<(), String> {
+    let (leadership, _release) = lead(server.client(), 15).await;
+    until("it leads", Duration::from_secs(5), || leadership.held()).await;
+    let metrics = Metrics::new("0").unwrap();
+    let context = Context {
+        writes: Writes::new(server.client(), leadership.clone(), metrics.clone()),
+        events: Events::new(server.client(), "me".to_owned(), leadership),
+        metrics,
+        system_namespaces: vec!["kube-system".to_owned()],
+        system_images: Default::default(),
+        runtime_version: "1.0.0".to_owned(),
+    };
+    pass(&context, world, 2_000_000_000).await.map(drop)
+}
+
+/// Takes everything, but what `refuses` says.
+fn server(refuses: impl Fn(&str, &Value) -> bool + Send + Sync + 'static) -> Server {
+    Server::start(move |request| match lease(request) {
+        Some(answer) => answer,
+        None if refuses(&request.line, &request.body) => status(403, "Forbidden"),
+        None if request.line.starts_with("GET") && request.line.contains("/pods") => {
+            Answer::Json(200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}))
+        }
+        None => {
+            let mut body = request.body.clone();
+            // What comes back of a patch is read as the whole object.
+            body["metadata"] = json!({"name": "x"});
+            body["status"] = Value::Null;
+            if request.line.contains("/imagepolicies") {
+                body["spec"]["mode"] = json!("Audit");
+            } else if request.line.contains("/runtimenodes") {
+                body["spec"]["nodeName"] = json!("x");
+            } else if !body["spec"].is_object() {
+                body["spec"] = json!({});
+            }
+            Answer::Json(200, body)
+        }
+    })
+}
+
+fn told(server: &Server, node: &str) -> bool {
+    let of = format!("/runtimenodes/{node}?");
+    server.asked(&of).iter().any(|r| r.body["spec"]["desiredRevision"].is_string())
+}
+
+#[tokio::test]
+async fn a_revision_that_is_not_taken_leaves_out_its_nodes_alone() {
+    let limit = |body: &Value| body["spec"]["runtime"]["config"]["runtime"]["pidsLimit"].clone();
+    let server =
+        server(move |line, body| line.starts_with("POST") && line.contains("/runtimerevisions") && limit(body) == 100);
+    let failed = run(&server, &world()).await.unwrap_err();
+    assert!(failed.contains("Forbidden"), "{failed}");
+    assert!(!told(&server, "a") && told(&server, "b"), "{:?}", server.asked("PATCH"));
+    let of_a = server.asked("/runtimeconfigs/a/status").pop().unwrap();
+    let accepted =
+        of_a.body["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Accepted").cloned();
+    assert_eq!(accepted.unwrap()["reason"], "RevisionNotTaken", "{of_a:?}");
+    assert_eq!(server.asked("/runtimeconfigs/b/status").len(), 1, "the others have their status");
+}
+
+#[tokio::test]
+async fn a_request_by_annotation_that_fails_holds_up_no_rollout() {
+    let mut world = world();
+    let config = Arc::make_mut(world.configs.get_mut("a").unwrap());
+    config.annotations_mut().insert("berth.dev/retry".to_owned(), "config-0".to_owned());
+    let server = server(|line, _| line.contains("/runtimeconfigs/a?"));
+    run(&server, &world).await.unwrap_err();
+    assert!(told(&server, "a") && told(&server, "b"));
+}
+
+#[tokio::test]
+async fn a_policy_set_that_is_too_large_is_said_of_each_and_told_to_nobody() {
+    let mut world = world();
+    for n in 0..=200 {
+        let policy =
+            ImagePolicyObject::new(&format!("p{n}"), serde_json::from_value(json!({"mode": "Audit"})).unwrap());
+        world.policies.insert(format!("p{n}"), Arc::new(versioned(policy)));
+    }
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    assert!(server.asked("/runtimenodes").iter().all(|r| r.body["spec"]["policyRevision"].is_null()));
+    let status = server.asked("/imagepolicies/p200/status").pop().unwrap();
+    assert!(status.body.to_string().contains("SetTooLarge"), "{status:?}");
+}

@@ -1,0 +1,123 @@
+//! Single writes.
+use crate::server::{Answer, Server, lead, lease, status, until};
+use berth_crds::{RuntimeNode, RuntimeNodeSpec};
+use berth_operator::cluster::Writes;
+use berth_operator::cluster::writes::Done;
+use berth_operator::observe::Metrics;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+async fn writes(server: &Server, seconds: u64) -> (Writes, watch::Sender<bool>) {
+    let (leadership, release) = lead(server.client(), seconds).await;
+    until("it leads", Duration::from_secs(5), || leadership.held()).await;
+    (Writes::new(server.client(), leadership, Metrics::new("0").unwrap()), release)
+}
+
+fn node() -> RuntimeNode {
+    let mut node = RuntimeNode::new("n", RuntimeNodeSpec { node_name: "n".to_owned(), ..Default::default() });
+    node.metadata.resource_version = Some("7".to_owned());
+    node
+}
+
+fn pod() -> Pod {
+    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "x", "uid": "u-1"}})).unwrap()
+}
+
+#[tokio::test]
+async fn a_budget_that_says_no_is_asked_once_and_at_once() {
+    let server = Server::start(|request| lease(request).unwrap_or_else(|| status(429, "TooManyRequests")));
+    let (writes, _release) = writes(&server, 15).await;
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(writes.evict(&pod()).await, Ok(Done::Stale));
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let asked = server.asked("/eviction");
+    assert_eq!(asked.len(), 20, "each once");
+    // Another pod of that name is not the one that was seen.
+    assert_eq!(asked[0].body["deleteOptions"]["preconditions"]["uid"], "u-1", "{:?}", asked[0]);
+}
+
+#[tokio::test]
+async fn a_request_without_an_answer_ends_and_holds_up_no_other_of_its_pass() {
+    let server = Server::start(|request| lease(request).unwrap_or(Answer::Nothing));
+    let (writes, _release) = writes(&server, 15).await;
+    let writes = writes.limited(Duration::from_millis(300));
+    let began = Instant::now();
+    let why = writes.patch(&node(), json!({"spec": {"hold": true}})).await.unwrap_err();
+    assert!(why.contains("did not answer within"), "{why}");
+    for _ in 0..50 {
+        writes.patch(&node(), json!({"spec": {"hold": true}})).await.unwrap_err();
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(server.asked("/runtimenodes").len(), 1);
+    writes.begin();
+    writes.patch(&node(), json!({"spec": {"hold": true}})).await.unwrap_err();
+    assert_eq!(server.asked("/runtimenodes").len(), 2, "the next pass asks again");
+}
+
+#[tokio::test]
+async fn a_request_ends_with_the_lease_and_none_is_made_after_it() {
+    // A lease of a second, once.
+    let server = Server::start(|request| match request.line.starts_with("PUT") {
+        true => status(500, "InternalError"),
+        false => lease(request).unwrap_or(Answer::Nothing),
+    });
+    let (leadership, release) = lead(server.client(), 1).await;
+    until("it leads", Duration::from_secs(5), || leadership.held()).await;
+    let writes = Writes::new(server.client(), leadership.clone(), Metrics::new("0").unwrap());
+    let began = Instant::now();
+    writes.patch_status(&node(), json!({"healthy": true})).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_millis(950), "{:?}", began.elapsed());
+    drop(release);
+    until("it leads no more", Duration::from_secs(5), || !leadership.held()).await;
+    let before = server.asked("/runtimenodes").len();
+    writes.begin();
+    let why = writes.patch(&node(), json!({})).await.unwrap_err();
+    assert!(why.contains("lease is lost"), "{why}");
+    assert_eq!(server.asked("/runtimenodes").len(), before);
+}
+
+#[tokio::test]
+async fn bad_answers_fail_the_write_and_are_not_asked_for_again() {
+    for bad in [|| status(500, "InternalError"), || Answer::Html(500), || Answer::Html(200), || Answer::Html(429)] {
+        let server = Server::start(move |request| lease(request).unwrap_or_else(bad));
+        let (writes, _release) = writes(&server, 15).await;
+        writes.create(&node()).await.unwrap_err();
+        writes.patch(&node(), json!({})).await.unwrap_err();
+        writes.patch_status(&node(), json!({})).await.unwrap_err();
+        writes.pods(None, Some("n"), |pod| pod).await.unwrap_err();
+        assert_eq!((server.asked("/runtimenodes").len(), server.asked("/pods").len()), (3, 1));
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_written_names_the_version_that_it_was_decided_for() {
+    let server = Server::start(|request| lease(request).unwrap_or_else(|| status(409, "Conflict")));
+    let (writes, _release) = writes(&server, 15).await;
+    assert_eq!(writes.patch(&node(), json!({"spec": {}})).await, Ok(Done::Stale));
+    assert_eq!(writes.patch_status(&node(), json!({})).await, Ok(Done::Stale));
+    for request in server.asked("PATCH") {
+        assert_eq!(request.body["metadata"]["resourceVersion"], "7", "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn pods_come_page_by_page() {
+    let server = Server::start(|request| {
+        lease(request).unwrap_or_else(|| {
+            let (name, token) = if request.line.contains("continue=more") { ("b", "") } else { ("a", "more") };
+            let item = json!({"metadata": {"name": name}});
+            Answer::Json(
+                200,
+                json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"continue": token}, "items": [item]}),
+            )
+        })
+    });
+    let (writes, _release) = writes(&server, 15).await;
+    let names = writes.pods(None, Some("n"), |pod| pod.metadata.name.unwrap()).await.unwrap();
+    assert_eq!(names, ["a", "b"]);
+    assert!(server.asked("/pods").iter().all(|r| r.line.contains("limit=500")));
+}

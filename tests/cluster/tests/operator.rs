@@ -14,6 +14,8 @@ mod policies;
 mod reporters;
 #[path = "operator/rollouts.rs"]
 mod rollouts;
+#[path = "operator/trouble.rs"]
+mod trouble;
 
 use api::Api;
 use berth_cluster_tests::suite::{self, Case};
@@ -22,7 +24,7 @@ const CASES: &[Case<Api>] = &[
     Case::new("corpus", documents::corpus),
     Case::new("defaults", definitions::defaults),
     Case::new("revisions_never_change", definitions::revisions),
-    Case::new("one_runtime_node_for_a_node", definitions::nodes),
+    Case::new("a_runtime_node_has_the_name_of_its_node", definitions::nodes),
     Case::alone("fifty_nodes_in_waves_a_way_back_and_a_dead_leader", rollouts::fleet),
 ];
 

@@ -1,7 +1,7 @@
 //! ImagePolicies reach all nodes at once, whatever rollouts do; one that would shut out the cluster's own images is refused.
 use crate::api::{Api, GROUP};
 use crate::documents::object;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub fn reach_everybody(api: &Api, nodes: usize) {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "dns"}, "spec": {"automountServiceAccountToken": false,
@@ -29,4 +29,27 @@ pub fn reach_everybody(api: &Api, nodes: usize) {
     });
     assert_eq!(refused["reason"], "WouldLockOut");
     assert!(refused["message"].as_str().unwrap().contains("coredns"), "{refused}");
+    contradict(api);
+}
+
+/// Both are accepted, because any policy may tighten, and each says that nothing is left of what it allows.
+fn contradict(api: &Api) {
+    let path = format!("{GROUP}/imagepolicies");
+    let spec = |registries: Value| json!({"mode": "Enforce", "match": {"images": [{"pattern": "c.example/*"}]}, "registries": registries});
+    api.post(&path, &object("ImagePolicy", "allows", &spec(json!({"allow": ["c.example/team"]})))).unwrap();
+    api.post(&path, &object("ImagePolicy", "denies", &spec(json!({"deny": ["c.example"]})))).unwrap();
+    for (name, other) in [("allows", "denies"), ("denies", "allows")] {
+        let conflicted = api.wait("the contradiction is said", || {
+            let status = api.get(&format!("{path}/{name}"))?["status"].clone();
+            let all = status["conditions"].as_array().cloned().unwrap_or_default();
+            let of = |kind: &str| all.iter().find(|c| c["type"] == kind).cloned().unwrap_or_default();
+            let done = of("Accepted")["status"] == "True"
+                && of("Ready")["status"] == "True"
+                && of("Conflicted")["status"] == "True";
+            if done { Ok(of("Conflicted")) } else { Err(status.to_string()) }
+        });
+        assert!(conflicted["message"].as_str().unwrap().contains(other), "{conflicted}");
+        api.kubectl().run(&["get", "imagepolicy", name]);
+    }
+    api.kubectl().run(&["delete", "imagepolicy", "allows", "denies"]);
 }

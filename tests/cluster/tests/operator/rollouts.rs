@@ -4,12 +4,13 @@ use crate::api::{Api, GROUP};
 use crate::documents::object;
 use crate::policies;
 use crate::reporters::{IMPOSSIBLE, Reporters, timestamp};
+use crate::trouble;
 use berth_cluster_tests::service::Service;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-const NODES: usize = 50;
+pub const NODES: usize = 50;
 const BUDGET: usize = 10;
 
 pub fn fleet(api: &Api) {
@@ -22,10 +23,13 @@ pub fn fleet(api: &Api) {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let first = taken_over(api, &reporters);
             policies::reach_everybody(api, NODES);
-            comes_back(api, &reporters, &first);
+            let bad = comes_back(api, &reporters, &first);
+            is_tried_again(api, &reporters, &bad, &first);
             let second = survives_its_leader(api, &reporters, &mut operators);
             is_taken_back(api, &second, &first);
             waits_while_paused(api, &reporters);
+            trouble::replaced(api, &reporters);
+            trouble::not_understood(api);
         }));
         reporters.stop.store(true, Ordering::Relaxed);
         outcome
@@ -41,7 +45,7 @@ pub fn fleet(api: &Api) {
     assert!(lease["spec"]["holderIdentity"].as_str().is_none_or(str::is_empty), "it was given back: {lease}");
 }
 
-fn node(api: &Api, name: &str) {
+pub fn node(api: &Api, name: &str) {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/os": "linux"}}});
     api.post("/api/v1/nodes", &node).unwrap();
     let ready = json!({"type": "Ready", "status": "True", "reason": "Simulated", "message": "", "lastTransitionTime": timestamp(),
@@ -49,20 +53,20 @@ fn node(api: &Api, name: &str) {
     api.patch(&format!("/api/v1/nodes/{name}/status"), &json!({"status": {"conditions": [ready]}})).unwrap();
 }
 
-fn config(api: &Api) -> Value {
+pub fn config(api: &Api) -> Value {
     api.get(&format!("{GROUP}/runtimeconfigs/fleet")).unwrap()
 }
 
-fn set(api: &Api, spec: &Value) {
+pub fn set(api: &Api, spec: &Value) {
     api.patch(&format!("{GROUP}/runtimeconfigs/fleet"), &json!({ "spec": spec })).unwrap();
 }
 
-fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     object["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind).unwrap_or(&Value::Null)
 }
 
 /// Waits until the present generation is on all nodes; its revision.
-fn complete(api: &Api) -> String {
+pub fn complete(api: &Api) -> String {
     api.wait("the rollout is complete", || {
         let config = config(api);
         let ready = condition(&config, "Ready");
@@ -84,7 +88,7 @@ fn taken_over(api: &Api, reporters: &Reporters) -> String {
     let revision = complete(api);
     let seen = reporters.seen.lock().unwrap();
     assert!(seen.cordoned > 1 && seen.cordoned <= BUDGET, "{} nodes were cordoned at once", seen.cordoned);
-    assert!(seen.without_grant.is_empty(), "granted before they were cordoned: {:?}", seen.without_grant);
+    assert!(seen.without_cordon.is_empty(), "granted before they were cordoned: {:?}", seen.without_cordon);
     assert_eq!(seen.tried[&revision].len(), NODES);
     drop(seen);
     api.wait("every node is schedulable again", || {
@@ -95,7 +99,7 @@ fn taken_over(api: &Api, reporters: &Reporters) -> String {
     revision
 }
 
-fn comes_back(api: &Api, reporters: &Reporters, good: &str) {
+fn comes_back(api: &Api, reporters: &Reporters, good: &str) -> String {
     set(api, &json!({"runtime": {"pidsLimit": IMPOSSIBLE}}));
     let config = api.wait("the rollout came back", || {
         let config = config(api);
@@ -117,6 +121,20 @@ fn comes_back(api: &Api, reporters: &Reporters, good: &str) {
             (&json!(good), &json!(good))
         );
     }
+    bad.to_owned()
+}
+
+/// Of a bad revision, once the nodes are mended: what they said of it before counts for nothing. Then back to the first one.
+fn is_tried_again(api: &Api, reporters: &Reporters, bad: &str, first: &str) {
+    reporters.mended.store(true, Ordering::Relaxed);
+    let retry = json!({"metadata": {"annotations": {"berth.dev/retry": bad}}});
+    api.patch(&format!("{GROUP}/runtimeconfigs/fleet"), &retry).unwrap();
+    assert_eq!(complete(api), bad);
+    let revision = api.get(&format!("{GROUP}/runtimerevisions/{bad}")).unwrap();
+    assert_eq!(revision["status"]["verdict"], "Good");
+    assert!(config(api)["metadata"]["annotations"]["berth.dev/retry"].is_null(), "a request is answered once");
+    set(api, &json!({"runtime": {"pidsLimit": 100}}));
+    assert_eq!(complete(api), first);
 }
 
 fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Service>) -> String {

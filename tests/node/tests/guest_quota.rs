@@ -108,8 +108,66 @@ async fn guest_xfs_limits_and_counts_writable_layers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guest_a_limit_that_nothing_enforces_is_refused() {
+    nothing_enforces(&["mkfs.ext4", "-q", "-F"], "rw", false).await;
+}
+
+/// The kernel counts for each project and lets everybody write on: setting a limit succeeds there.
+#[tokio::test(flavor = "multi_thread")]
+async fn guest_ext4_that_only_counts_enforces_no_limit() {
+    nothing_enforces(EXT4, "rw", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guest_xfs_that_only_counts_enforces_no_limit() {
+    nothing_enforces(XFS, "pqnoenforce", true).await;
+}
+
+/// Two stores on one file system, one of them opened again: each container's number is its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn guest_project_numbers_are_nobody_elses() {
     let directory = tempfile::tempdir().unwrap();
-    let disk = Disk::mount(directory.path(), &["mkfs.ext4", "-q", "-F"], "rw");
+    let disk = Disk::mount(directory.path(), EXT4, "prjquota");
+    {
+        let store = async |name: &str| {
+            let root = disk.0.join(name).join("images");
+            Bench::at(tempfile::tempdir().unwrap(), root, |config| config.limits.min_free = 0).await
+        };
+        let (mut one, other) = (store("one").await, store("other").await);
+        let image = ImageBuilder::new("app", "v1").layer(Layer::new().file("f", 0o644, "f"));
+        let id = one.push_and_pull(&image, "app:v1").await.id.clone();
+        other.push_and_pull(&image, "app:v1").await;
+        let owner = |n: u8| ContainerId::from_random([n; 32]);
+        let plan = |limit| RootfsPlan { limit, ..RootfsPlan::new(id.clone()) };
+        let usage =
+            async |bench: &Bench, n| bench.images.rootfs_usage(&owner(n), Duration::ZERO).await.unwrap().usage.bytes;
+        for n in 1..6 {
+            let limited = one.images.prepare_rootfs(&owner(n), plan(Some(4 << 20))).await.unwrap();
+            let free = other.images.prepare_rootfs(&owner(n), plan(None)).await.unwrap();
+            fill(&free.upper, 8 << 20).expect("the other store's limit is not this one's");
+            fill(&limited.upper, 2 << 20).expect("what the other store has written counts here");
+            fill(&limited.upper, 8 << 20).expect_err("its own limit holds");
+            assert!(usage(&one, n).await <= 4 << 20 && (8 << 20..9 << 20).contains(&usage(&other, n).await));
+        }
+        // What a removed layer has open still belongs to its number: the next start gives it to nobody.
+        let removed = one.images.prepare_rootfs(&owner(9), plan(None)).await.unwrap();
+        fill(&removed.upper, 8 << 20).unwrap();
+        let _open = std::fs::File::open(removed.upper.join("deep/er/file")).unwrap();
+        for n in (1..6).chain([9]) {
+            one.images.remove_rootfs(&owner(n)).await.unwrap();
+        }
+        one.images.collect().await.unwrap();
+        one.reopen();
+        for n in 11..18 {
+            one.images.prepare_rootfs(&owner(n), plan(Some(4 << 20))).await.unwrap();
+            assert!(usage(&one, n).await < 1 << 20, "container {n} pays for a removed one");
+        }
+    }
+    drop(disk);
+}
+
+async fn nothing_enforces(mkfs: &[&str], options: &str, counts: bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::mount(directory.path(), mkfs, options);
     let root = disk.0.join("images");
     {
         let bench = Bench::at(directory, root, |config| config.limits.min_free = 0).await;
@@ -124,7 +182,12 @@ async fn guest_a_limit_that_nothing_enforces_is_refused() {
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
         assert!(error.message().contains("writableLayerLimit") && error.message().contains("prjquota"), "{error}");
         assert!(bench.images.rootfs_owners().is_empty());
-        bench.images.prepare_rootfs(&owner, RootfsPlan::new(image.id.clone())).await.unwrap();
+        let free = bench.images.prepare_rootfs(&owner, RootfsPlan::new(image.id.clone())).await.unwrap();
+        fill(&free.upper, 8 << 20).unwrap();
+        let usage = bench.images.rootfs_usage(&owner, Duration::ZERO).await.unwrap().usage;
+        assert!((8 << 20..9 << 20).contains(&usage.bytes), "{usage:?}");
+        // The work directory is in the kernel's count, not in a walk of the upper one.
+        assert_eq!(usage.inodes > 4, counts, "{usage:?}");
     }
     drop(disk);
 }

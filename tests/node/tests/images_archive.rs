@@ -165,6 +165,8 @@ async fn archives_that_lie_leave_nothing() {
         ("a torn archive", torn, "ends within"),
         ("too large", with(good("l"), Entry::zeros("l", 3 << 20)), "max_archive"),
         ("too many files", tar((0..200).map(|n| Entry::file(format!("f{n}"), "x"))), "max_archive_files"),
+        ("too many directories", tar((0..200).map(|n| Entry::dir(format!("d{n}")))), "max_archive_files"),
+        ("more behind its end", [tar(good("l")), vec![0; 17 << 20]].concat(), "behind its end"),
         ("no archive of images", tar([Entry::file("readme", "hello")]), "neither"),
         ("no archive at all", b"hello world, this is text".repeat(100), "archive"),
         (

@@ -4,8 +4,9 @@
 
 mod images;
 
-use berth_images::{Prune, RootfsPlan, StoreLimits};
+use berth_images::{ImportRequest, Prune, PushRequest, RootfsPlan, StoreLimits};
 use berth_model::{ContainerId, ErrorKind, Reference};
+use berth_registry::Auth;
 use berth_test_registry::{Compression, Entry, ImageBuilder, Layer};
 use images::{Bench, Overlay, names, noise};
 use std::collections::HashSet;
@@ -102,6 +103,10 @@ async fn a_prune_takes_what_nobody_uses_and_nothing_else() {
     bench.images.prepare_rootfs(&owner, RootfsPlan::new(used.id.clone())).await.unwrap();
     bench.images.set_pinned(&[bench.reference("pinned:v1")]);
     assert!(bench.images.find(pinned.id.as_str()).unwrap().unwrap().pinned);
+    // As people write them: with a tag and a digest, which pins what has that digest.
+    let both = format!("{}@{}", bench.reference("pinned:v1"), pinned.manifest_digest);
+    bench.images.set_pinned(&[Reference::parse(&both).unwrap()]);
+    assert!(bench.images.find(pinned.id.as_str()).unwrap().unwrap().pinned, "{both}");
     // Another image takes the name over.
     bench.images.tag(plain.id.as_str(), &bench.reference("bare:v1")).await.unwrap();
     let ids = |pruned: &berth_images::Pruned| pruned.deleted.clone();
@@ -142,6 +147,14 @@ async fn a_name_goes_and_the_image_with_its_last() {
     bench.images.tag(&own.to_string(), &other).await.unwrap();
     let error = bench.images.untag(image.id.as_str(), false).await.unwrap_err();
     assert!(error.message().contains("2 repositories"), "{error}");
+    // A digest is a name: it goes alone, and the tags of its repository stay.
+    let by_digest = own.with_digest_only(image.manifest_digest.clone());
+    let removed = bench.images.untag(&by_digest.to_string(), false).await.unwrap();
+    assert!(removed.deleted.is_empty() && removed.untagged == [by_digest.to_string()], "{removed:?}");
+    let left = bench.images.find(&own.to_string()).unwrap().unwrap();
+    assert_eq!((left.repo_tags.len(), left.repo_digests.len()), (2, 0));
+    assert_eq!(bench.images.untag(&by_digest.to_string(), false).await.unwrap_err().kind(), ErrorKind::NotFound);
+    bench.pull("app:v1").await.unwrap();
     let removed = bench.images.untag(&own.to_string(), false).await.unwrap();
     assert!(removed.deleted.is_empty() && removed.untagged.contains(&own.to_string()), "{removed:?}");
     let left = bench.images.find(&other.to_string()).unwrap().unwrap();
@@ -154,6 +167,12 @@ async fn a_name_goes_and_the_image_with_its_last() {
         (&[image.id.clone()][..], &[other.to_string()][..])
     );
     assert!(bench.images.list().is_empty());
+    // With nothing else that names it the image goes with its digest.
+    let request = bench.request(&format!("app@{}", image.manifest_digest)).await.unwrap();
+    bench.images.fetch(request).await.unwrap();
+    let removed = bench.images.untag(&by_digest.to_string(), false).await.unwrap();
+    assert_eq!(removed.deleted, std::slice::from_ref(&image.id));
+    assert!(bench.images.list().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,19 +183,21 @@ async fn limits_take_the_image_that_was_of_no_use_for_longest() {
         ids.push(small(&bench, name).await.id.clone());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // The first is used now, then the second and the third were of no use for longest.
+    // The first is used now, as a volume, then the second and the third were of no use for longest.
     let owner = ContainerId::from_random([3; 32]);
-    bench.images.prepare_rootfs(&owner, RootfsPlan::new(ids[0].clone())).await.unwrap();
+    let plan = RootfsPlan { image_volumes: vec![ids[0].clone()], ..RootfsPlan::new(ids[3].clone()) };
+    bench.images.prepare_rootfs(&owner, plan).await.unwrap();
     bench.images.remove_rootfs(&owner).await.unwrap();
     let all = bench.images.fs_usage().unwrap().images.bytes;
     let each = bench.images.store_usage().unwrap().images[0].size;
     let limits = |max_bytes, min_age| StoreLimits { max_bytes: Some(max_bytes), min_age, ..StoreLimits::default() };
     let young = bench.images.keep_within(&limits(each, Duration::from_secs(3600))).await.unwrap();
     assert!(young.deleted.is_empty(), "too young to go");
+    assert!(young.over > 0 && young.over < all, "and it is said by how much: {}", young.over);
     let enough = bench.images.keep_within(&limits(all, Duration::ZERO)).await.unwrap();
     assert!(enough.deleted.is_empty(), "within the limit");
     let pruned = bench.images.keep_within(&limits(all - each - each / 2, Duration::ZERO)).await.unwrap();
-    assert_eq!(pruned.deleted, ids[1..3].to_vec());
+    assert_eq!((pruned.deleted, pruned.over), (ids[1..3].to_vec(), 0));
     assert!(bench.images.fs_usage().unwrap().images.bytes <= all - each - each / 2);
     // By how full the disk is: one percent is always in use.
     let full = StoreLimits { high: Some(0), low: 0, ..StoreLimits::default() };
@@ -188,7 +209,33 @@ async fn limits_take_the_image_that_was_of_no_use_for_longest() {
     assert!(bench.images.keep_within(&empty).await.unwrap().deleted.is_empty());
 }
 
-/// Pulls, removals, containers and collections at the same time; then everything that should be there is whole, and nothing else is.
+/// Pushes an image, exports it and takes the archive in again. It may go meanwhile, and what has begun is whole all the same.
+async fn hand_on(bench: &Bench, name: &str) {
+    let image = bench.reference(name).to_string();
+    let target = bench.reference(&format!("copy/{name}"));
+    let request = PushRequest { image: image.clone(), target, auth: Auth::Anonymous, progress: None };
+    match bench.images.push(request).await {
+        Ok(pushed) => assert_eq!(pushed.blobs.iter().sum::<usize>(), 4),
+        Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "{e}"),
+    }
+    let mut chunks = match bench.images.export(&[image]).await {
+        Ok(chunks) => chunks,
+        Err(e) => return assert_eq!(e.kind(), ErrorKind::NotFound, "{e}"),
+    };
+    let mut archive = Vec::new();
+    while let Some(chunk) = chunks.recv().await {
+        archive.push(chunk);
+    }
+    assert!(archive.iter().all(Result::is_ok), "an export that has begun ends: {:?}", archive.last());
+    let (sender, archive_bytes) = tokio::sync::mpsc::channel(archive.len());
+    archive.into_iter().for_each(|chunk| sender.try_send(chunk).unwrap());
+    drop(sender);
+    let approve = Box::new(|_: &Reference| Ok(Vec::new()));
+    let request = ImportRequest { archive: archive_bytes, name: None, approve, progress: None };
+    bench.images.import(request).await.unwrap();
+}
+
+/// Pulls, pushes, exports, imports, removals, containers and collections at the same time; then everything that should be there is whole, and nothing else is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn collections_disturb_nobody() {
     let bench = Arc::new(Bench::new().await);
@@ -226,6 +273,9 @@ async fn collections_disturb_nobody() {
                     }
                     // Removed by another worker between the pull and this.
                     Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "{e}"),
+                }
+                if round % 3 == worker % 3 {
+                    hand_on(&bench, &name).await;
                 }
                 if round % 2 == 0 {
                     bench.images.remove(&bench.reference(&name).to_string()).await.unwrap();

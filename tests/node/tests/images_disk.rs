@@ -62,6 +62,87 @@ async fn a_full_disk_fails_the_pull_and_nothing_else() {
     outer.close().unwrap();
 }
 
+/// An ext4 of its own that ends with its test.
+struct Ext4(PathBuf);
+
+impl Ext4 {
+    fn mount(directory: &Path) -> Self {
+        let (image, at) = (directory.join("disk.img"), directory.join("disk"));
+        std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+        std::fs::create_dir(&at).unwrap();
+        host(&["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-N", "60000", image.to_str().unwrap()]);
+        host(&["mount", "-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()]);
+        Self(at)
+    }
+}
+
+impl Drop for Ext4 {
+    fn drop(&mut self) {
+        host(&["umount", self.0.to_str().unwrap()]);
+    }
+}
+
+fn host(command: &[&str]) {
+    let output = std::process::Command::new(command[0]).args(&command[1..]).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Where not even the trash has room for a name, a tree goes where it is. Lists and statuses do not wait for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_collection_on_a_full_disk_holds_nobody_up() {
+    let outer = tempfile::tempdir().unwrap();
+    let disk = Ext4::mount(outer.path());
+    let root = disk.0.join("images");
+    {
+        let bench = Bench::at(tempfile::tempdir().unwrap(), root.clone(), |config| config.limits.min_free = 0).await;
+        let files = (0..20_000).map(|n| Entry::file(format!("d{}/f{n}", n / 500), "x"));
+        let dirs = (0..40).map(|n| Entry::dir(format!("d{n}")));
+        let image = ImageBuilder::new("many", "v1")
+            .layer(Layer::with_compression(Compression::Gzip).entries(dirs.chain(files)));
+        let image = bench.push_and_pull(&image, "many:v1").await;
+        bench
+            .push_and_pull(&ImageBuilder::new("kept", "v1").layer(Layer::new().file("k", 0o644, "k")), "kept:v1")
+            .await;
+        let owner = ContainerId::from_random([7; 32]);
+        bench.images.prepare_rootfs(&owner, RootfsPlan::new(image.id.clone())).await.unwrap();
+        bench.images.remove(image.id.as_str()).await.unwrap();
+        bench.images.collect().await.unwrap();
+        // The disk is full, and so is the one block of the trash's directory.
+        let filler = disk.0.join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
+        for n in 0.. {
+            let name = format!("{n:0>250}");
+            if std::fs::hard_link(&filler, root.join("trash").join(name)).is_err() {
+                break;
+            }
+        }
+        let removing = {
+            let images = bench.images.clone();
+            tokio::spawn(async move {
+                let begun = std::time::Instant::now();
+                images.remove_rootfs(&owner).await.unwrap();
+                images.collect().await.unwrap();
+                begun.elapsed()
+            })
+        };
+        let mut longest = Duration::ZERO;
+        while !removing.is_finished() {
+            let begun = std::time::Instant::now();
+            assert_eq!(bench.images.list().len(), 1);
+            bench.images.fs_usage().unwrap();
+            longest = longest.max(begun.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let took = removing.await.unwrap();
+        assert!(took > Duration::from_millis(100), "{took:?} say nothing of who waits");
+        assert!(longest < took / 4, "a list waited {longest:?} of the {took:?} that a collection took");
+        assert_eq!(names(&root.join("snapshots")).len(), 1, "and it is gone");
+    }
+    drop(disk);
+    outer.close().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn some_disk_is_left_for_others() {
     let bench = Bench::with(|config| config.limits.min_free = u64::MAX).await;

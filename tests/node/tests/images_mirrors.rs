@@ -7,6 +7,7 @@ use berth_model::ErrorKind;
 use berth_registry::{Client, ClientConfig, HostConfig, Mirror};
 use berth_test_registry::{Compression, Fault, ImageBuilder, Layer, Options, Registry, When};
 use images::{Bench, names, noise};
+use std::time::Duration;
 
 fn image() -> ImageBuilder {
     ImageBuilder::new("app", "v1")
@@ -52,6 +53,37 @@ async fn a_wrong_layer_is_its_mirrors_fault_and_comes_from_the_next_site() {
         }
         bench.images.remove(pulled.id.as_str()).await.unwrap();
         bench.images.collect().await.unwrap();
+    }
+}
+
+/// Layers come side by side: the first lie that is found out must not be the end of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_mirror_whose_layers_are_all_wrong_costs_no_pull() {
+    let bench = Bench::new().await;
+    let built = image().build().unwrap();
+    bench.registry.push_image(&image()).unwrap();
+    for honest in [true, false] {
+        let (liar, other) = (mirror().await, mirror().await);
+        for layer in &built.layers {
+            liar.inject(When::blob(&layer.digest), Fault::Corrupt);
+            // All of them are under way before the first one is whole.
+            liar.inject(When::blob(&layer.digest), Fault::DelayHeaders(Duration::from_millis(300)));
+        }
+        // With an honest mirror behind it, and with the registry alone.
+        let mirrors = if honest { vec![&liar, &other] } else { vec![&liar] };
+        with_mirrors(&bench, &mirrors, false);
+        let pulled = bench.pull("app:v1").await.unwrap();
+        let asked = |site: &Registry| -> Vec<usize> {
+            built.layers.iter().map(|layer| site.count(&When::blob(&layer.digest))).collect()
+        };
+        assert_eq!(asked(&liar), [1, 1, 1], "each layer was asked for once, side by side");
+        assert_eq!(asked(if honest { &other } else { &bench.registry }), [1, 1, 1]);
+        for (layer, name) in bench.images.layers(&pulled.id).unwrap().iter().rev().zip(["plain", "gzip", "zstd"]) {
+            assert_eq!(std::fs::read(layer.join(name)).unwrap(), noise(300_000));
+        }
+        bench.images.remove(pulled.id.as_str()).await.unwrap();
+        bench.images.collect().await.unwrap();
+        bench.registry.clear_requests();
     }
 }
 

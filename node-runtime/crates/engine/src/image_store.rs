@@ -104,16 +104,35 @@ impl Engine {
     /// Pushes an image. Returns where to, and what that is now. Errors: the store's and the registry client's.
     pub async fn push_image(&self, spec: PushSpec) -> Result<(Reference, PushOutcome)> {
         let PushSpec { image, target, auth, progress } = spec;
-        let target = Reference::parse(if target.is_empty() { &image } else { &target })?;
+        let target = if target.is_empty() { self.own_name(&image)? } else { Reference::parse(&target)? };
         let request = PushRequest { image, target: target.clone(), auth, progress };
         let outcome = self.images.push(request).await?;
         tracing::info!(target = %target, digest = %outcome.digest, sent = outcome.sent, "image is pushed");
         Ok((target, outcome))
     }
 
+    /// A text as the place to push to: it must be a name of its image. An id would be read as a repository of the default registry.
+    fn own_name(&self, text: &str) -> Result<Reference> {
+        let image = self.images.find(text)?.ok_or_else(|| Error::not_found("image", text))?;
+        let name = Reference::parse(text).ok().map(|name| match name.digest() {
+            Some(digest) => name.with_digest_only(digest.clone()),
+            None => name,
+        });
+        let name = name.filter(|name| image.repo_tags.contains(name) || image.repo_digests.contains(name));
+        name.ok_or_else(|| {
+            Error::invalid(
+                "target",
+                format!(
+                    "{text} is no name of the image: say where to push it, as in `berth push {text} REGISTRY/NAME:TAG`"
+                ),
+            )
+        })
+    }
+
     /// Keeps the image store to its settings, live, until the settings end.
     pub async fn follow_storage(self: Arc<Self>) {
         let mut settings = self.settings.clone();
+        let mut told_over = false;
         loop {
             let storage = settings.borrow_and_update().storage.clone();
             self.images.keep_layer_blobs(storage.keep_compressed_layers);
@@ -125,18 +144,30 @@ impl Engine {
                 min_age: Duration::from_secs(storage.min_age_seconds),
             };
             if limits.high.is_some() || limits.max_bytes.is_some() {
-                match self.images.keep_within(&limits).await {
-                    Ok(pruned) if pruned.deleted.is_empty() => {}
-                    Ok(pruned) => {
-                        tracing::info!(images = ?pruned.untagged, bytes = pruned.bytes, "images are removed to keep the store's limits");
-                    }
-                    Err(e) => tracing::warn!(error = %e, "the image store cannot be kept within its limits"),
-                }
+                told_over = self.keep_storage(&limits, told_over).await;
             }
             tokio::select! {
                 changed = settings.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
+    }
+
+    /// One look at the limits. Whether the store is over them is told when it begins, not at each look; returns it.
+    async fn keep_storage(&self, limits: &StoreLimits, told_over: bool) -> bool {
+        let pruned = match self.images.keep_within(limits).await {
+            Ok(pruned) => pruned,
+            Err(e) => {
+                tracing::warn!(error = %e, "the image store cannot be kept within its limits");
+                return told_over;
+            }
+        };
+        if !pruned.deleted.is_empty() {
+            tracing::info!(images = ?pruned.untagged, bytes = pruned.bytes, "images are removed to keep the store's limits");
+        }
+        if pruned.over > 0 && !told_over {
+            tracing::warn!(bytes = pruned.over, "the image store is over its limit, and nothing more may be removed");
+        }
+        pruned.over > 0
     }
 }

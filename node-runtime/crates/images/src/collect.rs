@@ -1,10 +1,12 @@
 //! Garbage collection: what no image, container or running pull needs goes.
 //!
-//! Owns: the sweep. Must not: stop pulls. What a pull needs it has leased before it looked whether it is here, and the sweep
-//! takes things out of the table under the same lock.
+//! Owns: the sweep. Must not: stop pulls, or hold the table's lock while it waits for the disk. What a pull needs it has leased before it
+//! looked whether it is here, and the sweep asks for leases under the lock under which it takes things out of the table.
 use crate::Images;
+use crate::state::{Kind, State};
 use crate::tree::DiskUsage;
-use berth_model::{Observation, Result};
+use berth_model::{Digest, Observation, Result};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -83,29 +85,55 @@ impl Images {
         collected
     }
 
-    /// Takes what is not needed out of the table and out of its place. Quick: renames only.
+    /// Takes what is not needed out of the table and out of its place, one thing after the other: nobody who looks at the table waits for
+    /// the disk, and whoever makes the same thing again waits for that one thing alone.
     fn sweep(&self) -> Result<Collected> {
+        let (snapshots, blobs) = {
+            let mut state = self.state();
+            let (chains, digests) = (state.needed(Kind::Snapshot), state.needed(Kind::Blob));
+            let snapshots: Vec<Digest> = state.snapshots.keys().filter(|id| !chains.contains(*id)).cloned().collect();
+            let blobs: Vec<Digest> = state.blobs.keys().filter(|id| !digests.contains(*id)).cloned().collect();
+            (snapshots, blobs)
+        };
         let layout = &self.inner.layout;
-        let mut state = self.state();
-        let needed = state.needed();
         let mut collected = Collected::default();
-        let snapshots: Vec<_> = state.snapshots.keys().filter(|id| !needed.contains(*id)).cloned().collect();
         for id in snapshots {
-            layout.discard(&layout.snapshot(&id))?;
-            if let Some(snapshot) = state.snapshots.remove(&id) {
+            let row = |s: &mut State| if s.is_needed(Kind::Snapshot, &id) { None } else { s.snapshots.remove(&id) };
+            let taken = self.take(&layout.snapshot(&id), row)?;
+            if let Some(snapshot) = taken {
                 collected.snapshots += 1;
                 collected.usage += snapshot.usage;
             }
         }
-        let blobs: Vec<_> = state.blobs.keys().filter(|digest| !needed.contains(*digest)).cloned().collect();
         for digest in blobs {
-            layout.discard(&layout.blob(&digest))?;
-            if let Some(blob) = state.blobs.remove(&digest) {
+            let row = |state: &mut State| {
+                if state.is_needed(Kind::Blob, &digest) {
+                    return None;
+                }
+                state.passing.remove(&digest);
+                state.blobs.remove(&digest)
+            };
+            let taken = self.take(&layout.blob(&digest), row)?;
+            if let Some(blob) = taken {
                 collected.blobs += 1;
                 collected.usage += blob.usage;
             }
         }
         Ok(collected)
+    }
+
+    /// Takes one thing out of the table, unless somebody needs it by now, and out of its place. Errors: the disk's; the next start removes
+    /// what stays there then.
+    fn take<T>(&self, path: &Path, from: impl FnOnce(&mut State) -> Option<T>) -> Result<Option<T>> {
+        let placing = self.placing();
+        let taken = from(&mut self.state());
+        if taken.is_none() {
+            return Ok(None);
+        }
+        let aside = self.inner.layout.set_aside(path)?;
+        drop(placing);
+        aside.map_or(Ok(()), |path| self.inner.layout.remove(&path))?;
+        Ok(taken)
     }
 
     /// Collects without making the caller wait. Outside of a runtime the next collection does it.

@@ -3,12 +3,53 @@
 //! Owns: the order of that, and what a pull's result looks like as a record. Must not: fetch anything.
 use crate::pull::PullRequest;
 use crate::record::{Evidence, ImageRecord};
+use crate::state::State;
 use crate::unpack::io;
 use crate::{Images, now};
 use berth_model::{ImageId, Reference, Result, ResultExt};
 use berth_store::ImageChanges;
 use rustix::fs::{self, Mode, OFlags};
 use std::sync::Arc;
+
+/// An image that is to be made visible.
+pub(crate) struct Entry {
+    pub id: ImageId,
+    /// Further names.
+    pub names: Vec<String>,
+    /// What is found out about it.
+    pub evidence: Evidence,
+    /// As it was put together; `None` where it was here.
+    pub fresh: Option<ImageRecord>,
+    /// One that is here keeps its manifest: this one brings names alone. An archive's bytes are no better than those that came from a
+    /// registry, by whose digest people know the image.
+    pub yields: bool,
+}
+
+impl Entry {
+    /// What is to be written. `whole` says whether the existing one has its documents.
+    fn record(&mut self, existing: Option<ImageRecord>, whole: bool) -> Result<ImageRecord> {
+        let mut record = match (existing, self.fresh.take()) {
+            (Some(existing), Some(fresh)) => {
+                // An index names manifests by their digests: it belongs to no other one.
+                let same = existing.manifest_digest == fresh.manifest_digest;
+                if self.yields && whole {
+                    let bundle = existing.bundle.or(fresh.bundle.filter(|_| same));
+                    ImageRecord { bundle, ..existing }
+                } else {
+                    // The layers' blobs are those of the manifest that came now.
+                    let bundle = fresh.bundle.or(existing.bundle.filter(|_| same));
+                    ImageRecord { bundle, pulled_at: existing.pulled_at, evidence: existing.evidence, ..fresh }
+                }
+            }
+            (Some(existing), None) => existing,
+            (None, Some(fresh)) => ImageRecord { pulled_at: now(), ..fresh },
+            // Removed while it was pulled: the caller starts over.
+            (None, None) => return Err(berth_model::Error::not_found("image", &self.id)),
+        };
+        record.evidence.merge(&self.evidence);
+        Ok(record)
+    }
+}
 
 impl Images {
     /// Makes a pulled image visible under the names of the request. `fresh` is the image as it was put together, `None` when it
@@ -19,46 +60,48 @@ impl Images {
         id: &ImageId,
         fresh: Option<ImageRecord>,
     ) -> Result<Arc<ImageRecord>> {
-        self.commit_as(names(request), &request.evidence, id, fresh).await
+        let (id, names, evidence) = (id.clone(), names(request), request.evidence.clone());
+        let mut all = self.commit_all(vec![Entry { id, names, evidence, fresh, yields: false }]).await?;
+        all.pop().ok_or_else(|| berth_model::Error::internal("a commit without an image"))
     }
 
-    /// The same under these names, with this evidence.
-    pub(crate) async fn commit_as(
-        &self,
-        names: Vec<String>,
-        evidence: &Evidence,
-        id: &ImageId,
-        fresh: Option<ImageRecord>,
-    ) -> Result<Arc<ImageRecord>> {
+    /// Makes images visible: all of them, or none. Returns them in the same order.
+    pub(crate) async fn commit_all(&self, mut entries: Vec<Entry>) -> Result<Vec<Arc<ImageRecord>>> {
         let _guard = self.inner.committing.lock().await;
-        let existing = self.state().image(id).cloned();
-        let mut record = match (existing, fresh) {
-            // The layers' blobs are those of the manifest that was pulled now.
-            (Some(existing), Some(fresh)) => ImageRecord {
-                pulled_at: existing.pulled_at,
-                evidence: existing.evidence.clone(),
-                bundle: fresh.bundle.or_else(|| existing.bundle.clone()),
-                ..fresh
-            },
-            (Some(existing), None) => (*existing).clone(),
-            (None, Some(fresh)) => ImageRecord { pulled_at: now(), ..fresh },
-            // Removed while it was pulled: the caller starts over.
-            (None, None) => return Err(berth_model::Error::not_found("image", id)),
-        };
-        record.evidence.merge(evidence);
-        let changes = ImageChanges {
-            put_images: vec![(id.to_string(), record.encode()?)],
-            put_references: names.iter().map(|n| (n.clone(), id.to_string())).collect(),
-            ..ImageChanges::default()
-        };
+        // One image may come twice, by two manifests.
+        let mut records: Vec<ImageRecord> = Vec::new();
+        let mut changes = ImageChanges::default();
+        for entry in &mut entries {
+            let earlier = records.iter().position(|record| record.id == entry.id).map(|at| records.remove(at));
+            let (existing, whole) = {
+                let state = self.state();
+                let existing = earlier.or_else(|| state.image(&entry.id).map(|image| (**image).clone()));
+                let whole = existing.as_ref().is_some_and(|image| state.has_documents(image));
+                (existing, whole)
+            };
+            records.push(entry.record(existing, whole)?);
+            changes.put_references.extend(entry.names.iter().map(|n| (n.clone(), entry.id.to_string())));
+        }
+        for record in &records {
+            changes.put_images.push((record.id.to_string(), record.encode()?));
+        }
         let images = self.clone();
-        let chains: Vec<_> = record.chain_ids().cloned().collect();
+        let chains: Vec<_> = records.iter().flat_map(|record| record.chain_ids().cloned()).collect();
         self.blocking(move || {
             images.sync(&chains)?;
             images.inner.database.change_images(&changes)
         })
         .await?;
-        Ok(self.state().put_image(record, names))
+        let mut state = self.state();
+        for record in records {
+            state.touch(&record.id, now());
+            state.put_image(record, Vec::new());
+        }
+        let put = |entry: Entry| state.name_image(&entry.id, entry.names);
+        let all: Vec<_> = entries.into_iter().map(put).collect();
+        all.into_iter()
+            .map(|image| image.ok_or_else(|| berth_model::Error::internal("an image without a record")))
+            .collect()
     }
 
     /// Makes snapshots and the names of blobs durable: one sync for all of a pull, before its record.
@@ -83,17 +126,21 @@ impl Images {
             Some(image) => image.id.clone(),
             None => return Ok(()),
         };
-        self.remove_records(&[id]).await?;
+        self.remove_records(&[id], |_, _| true).await?;
         self.sweep_later();
         Ok(())
     }
 
-    /// Forgets images with all their names; `committing` is held. They are out of sight at once, so that no container begins on them, and
-    /// come back if the disk refuses.
-    pub(crate) async fn remove_records(&self, ids: &[ImageId]) -> Result<Vec<(Arc<ImageRecord>, Vec<String>)>> {
+    /// Forgets those images that may go, with all their names; `committing` is held. They are out of sight at once, under the lock under
+    /// which `may` was asked, so that no container begins on them in between; and they come back if the disk refuses.
+    pub(crate) async fn remove_records(
+        &self,
+        ids: &[ImageId],
+        may: impl Fn(&State, &ImageId) -> bool,
+    ) -> Result<Vec<(Arc<ImageRecord>, Vec<String>)>> {
         let removed: Vec<_> = {
             let mut state = self.state();
-            ids.iter().filter_map(|id| state.remove_image(id)).collect()
+            ids.iter().filter_map(|id| if may(&state, id) { state.remove_image(id) } else { None }).collect()
         };
         let changes = ImageChanges {
             remove_images: removed.iter().map(|(image, _)| image.id.to_string()).collect(),

@@ -18,8 +18,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const BLOCK: usize = 512;
 /// An archive's length is a multiple of this, as tar(1) writes them.
 const RECORD: u64 = 20 * BLOCK as u64;
@@ -65,7 +65,7 @@ impl Images {
         let mut images = Vec::new();
         for (image, names) in chosen.into_values() {
             let names = names.iter().filter_map(|n| Reference::parse(n).ok()).collect();
-            let complete = self.complete(&image).await?;
+            let complete = self.complete(&image, None).await?;
             images.push(Chosen { image, names, complete });
         }
         let (sender, receiver) = mpsc::channel(CHUNKS);
@@ -82,7 +82,7 @@ impl Images {
 
     fn write_archive(&self, images: &[Chosen], out: &mut Archive) -> Result<()> {
         let encode = |value: serde_json::Result<Vec<u8>>| value.map_err(|e| Error::internal(e.to_string()));
-        let manifests = images.iter().flat_map(|c| self.entries(c)).collect();
+        let manifests = images.iter().flat_map(entries).collect();
         let index = Index { schema_version: 2, media_type: INDEX, manifests };
         let docker: Vec<DockerEntry> = images.iter().map(docker_entry).collect();
         let blobs: BTreeSet<&Digest> = images.iter().flat_map(|c| c.image.blobs()).collect();
@@ -95,41 +95,41 @@ impl Images {
         out.bytes("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         out.finish()
     }
+}
 
-    /// An image's entries of the index: one for each name.
-    fn entries(&self, chosen: &Chosen) -> Vec<Descriptor> {
-        let Chosen { image, names, complete } = chosen;
-        let (digest, media_type, size) = match &image.bundle {
-            Some(bundle) => {
-                (&bundle.index, INDEX.to_owned(), self.state().blobs.get(&bundle.index).map_or(0, |b| b.size))
-            }
-            None => {
-                (&image.manifest_digest, manifest_type(&complete.manifest_bytes), complete.manifest_bytes.len() as u64)
-            }
-        };
-        let entry = |annotations| Descriptor {
-            media_type: media_type.clone(),
-            digest: digest.clone(),
-            size,
-            platform: None,
-            annotations,
-        };
-        match names.as_slice() {
-            [] => vec![entry(BTreeMap::new())],
-            names => names.iter().map(|name| entry(name_annotations(name))).collect(),
-        }
+/// An image's entries of the index: one for each name.
+fn entries(chosen: &Chosen) -> Vec<Descriptor> {
+    let Chosen { image, names, complete } = chosen;
+    let (digest, media_type, size) = match (&image.bundle, &complete.index) {
+        (Some(bundle), Some((bytes, media_type))) => (&bundle.index, media_type.clone(), bytes.len() as u64),
+        _ => (&image.manifest_digest, manifest_type(&complete.manifest_bytes), complete.manifest_bytes.len() as u64),
+    };
+    let entry = |annotations| Descriptor {
+        media_type: media_type.clone(),
+        digest: digest.clone(),
+        size,
+        platform: None,
+        annotations,
+    };
+    match names.as_slice() {
+        [] => vec![entry(BTreeMap::new())],
+        names => names.iter().map(|name| entry(name_annotations(name))).collect(),
     }
 }
 
 /// The media type that a manifest declares; OCI's own where it does not.
 pub(crate) fn manifest_type(bytes: &[u8]) -> String {
+    declared_type(bytes).unwrap_or_else(|| MANIFEST.to_owned())
+}
+
+/// The media type that a manifest or an index declares.
+pub(crate) fn declared_type(bytes: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Declared {
         media_type: Option<String>,
     }
-    let declared = serde_json::from_slice::<Declared>(bytes).ok().and_then(|d| d.media_type);
-    declared.unwrap_or_else(|| MANIFEST.to_owned())
+    serde_json::from_slice::<Declared>(bytes).ok().and_then(|d| d.media_type)
 }
 
 fn docker_entry(chosen: &Chosen) -> DockerEntry {

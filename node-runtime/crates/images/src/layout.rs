@@ -4,6 +4,7 @@
 use crate::tree;
 use berth_model::{Digest, Error, Result, ResultExt};
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone)]
 pub struct Layout {
     root: PathBuf,
+    /// This run's, so that no name of another one is met: what that left may lie in the trash still.
+    run: u64,
     serial: Arc<AtomicU64>,
 }
 
@@ -26,7 +29,8 @@ impl Layout {
     /// Makes the directories. They are root's alone: layers hold set-uid programs that no one on the host may run
     /// (compare CVE-2021-41103).
     pub fn create(root: &Path) -> Result<Self> {
-        let layout = Self { root: root.to_owned(), serial: Arc::default() };
+        let run = RandomState::new().hash_one(std::process::id());
+        let layout = Self { root: root.to_owned(), run, serial: Arc::default() };
         for directory in ["blobs/sha256", "snapshots", "rootfs", "ingest", "trash", "empty"] {
             let path = layout.root.join(directory);
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).context(|| path.display())?;
@@ -108,6 +112,45 @@ impl Layout {
         }
     }
 
+    /// Moves a blob or snapshot out of sight, quickly: what cannot go to the trash for want of space gets another name where it is, and
+    /// has to be removed by the caller, at leisure. An absent one is fine.
+    pub fn set_aside(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let full = |e: &std::io::Error| e.kind() == std::io::ErrorKind::StorageFull;
+        match std::fs::rename(path, self.root.join("trash").join(self.unique())) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if full(&e) => {}
+            other => return other.map(|()| None).context(|| path.display()),
+        }
+        // No digest: the next start sweeps it, should this run not come to it.
+        let aside = path.with_extension("gone");
+        match std::fs::rename(path, &aside) {
+            Err(e) if full(&e) => remove_any(path).map(|()| None),
+            other => other.map(|()| Some(aside)).context(|| path.display()),
+        }
+    }
+
+    /// Removes what was set aside.
+    pub fn remove(&self, aside: &Path) -> Result<()> {
+        remove_any(aside)
+    }
+
+    /// Errors: `ResourceExhausted` where less than so many bytes are free on the store's disk; zero asks for nothing.
+    pub fn need_free(&self, least: u64) -> Result<()> {
+        if least == 0 {
+            return Ok(());
+        }
+        let stat = rustix::fs::statvfs(&self.root).map_err(crate::unpack::io)?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free >= least {
+            return Ok(());
+        }
+        let problem = format!(
+            "disk of {} has {free} bytes free, less than the {least} that are kept (min_free): remove images or enlarge it",
+            self.root.display()
+        );
+        Err(Error::new(berth_model::ErrorKind::ResourceExhausted, problem))
+    }
+
     /// What the store's own directories take, without what is in them.
     pub fn own_usage(&self) -> crate::DiskUsage {
         let own = ["", "blobs", "blobs/sha256", "snapshots", "ingest", "trash", "empty"];
@@ -127,9 +170,9 @@ impl Layout {
         result
     }
 
-    /// Unique within one process: the serial; across crashes: what an earlier process left is swept first.
+    /// Unique within one run by the serial, and across runs by chance: process ids come again, after a boot above all.
     fn unique(&self) -> String {
-        format!("{}-{}", std::process::id(), self.serial.fetch_add(1, Ordering::Relaxed))
+        format!("{:016x}-{}", self.run, self.serial.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -178,6 +221,19 @@ fn remove_any(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process id comes again, after a boot above all, and what it left in the trash is there still.
+    #[test]
+    fn what_another_run_left_in_the_trash_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..3 {
+            let layout = Layout::create(dir.path()).unwrap();
+            let going = layout.snapshot(&Digest::from_bytes([1; 32]));
+            std::fs::create_dir_all(going.join("fs")).unwrap();
+            layout.discard(&going).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(dir.path().join("trash")).unwrap().count(), 3);
+    }
 
     #[test]
     fn temporaries_vanish_unless_they_are_committed() {

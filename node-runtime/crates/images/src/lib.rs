@@ -82,6 +82,9 @@ struct Inner {
     committing: tokio::sync::Mutex<()>,
     /// Held while the trash is emptied.
     collecting: tokio::sync::Mutex<()>,
+    /// Held while a blob or snapshot gets its place and its row in the table, or loses both: what is made again while its former self is
+    /// swept away waits here, and whoever only looks at the table does not. Taken before the table's own lock, by blocking threads alone.
+    placing: Mutex<()>,
     /// How many blobs are on their way, in all pulls together.
     blob_permits: tokio::sync::Semaphore,
     /// Who makes which snapshot, so that two pulls do not make it twice.
@@ -120,6 +123,12 @@ impl Images {
         self.inner.quota.check(limit)
     }
 
+    /// The same of a store below `root` that may not be open yet.
+    pub fn check_writable_limit_at(root: &std::path::Path, limit: Option<u64>) -> Result<()> {
+        let existing = root.ancestors().find(|path| path.is_dir()).unwrap_or(root);
+        limit.map_or(Ok(()), |_| quota::Quota::probe(existing)?.check(limit))
+    }
+
     fn keeps_layer_blobs(&self) -> bool {
         self.inner.keep_blobs.load(Ordering::Relaxed)
     }
@@ -138,6 +147,10 @@ impl Images {
     /// reference as people write it. Errors: `InvalidArgument` for a text that is none of these.
     pub fn find(&self, text: &str) -> Result<Option<Arc<ImageRecord>>> {
         self.state().find(text)
+    }
+
+    fn placing(&self) -> MutexGuard<'_, ()> {
+        self.inner.placing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, state::State> {

@@ -3,6 +3,7 @@
 //! Owns: what it means to remove one of several names. Must not: decide whether a name may be given (image policy judges it when a
 //! pod uses it).
 use crate::record::ImageRecord;
+use crate::state::State;
 use crate::{Images, refused};
 use berth_model::{ContainerId, Error, ErrorKind, ImageId, Reference, Result};
 use berth_store::ImageChanges;
@@ -46,7 +47,8 @@ impl Images {
         Ok(self.state().put_image((*image).clone(), names))
     }
 
-    /// Removes the name that a text is; with the last of an image's tags goes the image. An id stands for the image itself, which must have
+    /// Removes the name that a text is; with the last of an image's tags goes the image. A digest is a name too, and goes alone while the
+    /// image has others. An id stands for the image itself, which must have
     /// names in one repository only.
     ///
     /// Without `force` it stays when it is pinned, when containers stand on it, or when an id has names in several repositories. With
@@ -66,9 +68,15 @@ impl Images {
             self.refuse_used(&image)?;
         }
         let mut removed = Removed::default();
-        for (image, names) in self.remove_records(std::slice::from_ref(&image.id)).await? {
+        let may = |state: &State, id: &ImageId| force || state.is_unused(id);
+        for (image, names) in self.remove_records(std::slice::from_ref(&image.id), may).await? {
             removed.untagged.extend(names);
             removed.deleted.push(image.id.clone());
+        }
+        if removed.deleted.is_empty() {
+            // A container has taken it since.
+            self.refuse_used(&image)?;
+            return Err(refused(format!("image {}", image.id), "was in use a moment ago; try again"));
         }
         drop(_guard);
         self.collect().await?;
@@ -76,8 +84,13 @@ impl Images {
     }
 
     fn way(&self, text: &str, image: &ImageRecord, force: bool) -> Result<Way> {
-        let named = Reference::parse(text).ok().filter(|name| image.repo_tags.contains(name));
-        let Some(name) = named else {
+        let name = Reference::parse(text).ok();
+        let by_digest = name.as_ref().and_then(|n| Some(n.with_digest_only(n.digest()?.clone())));
+        if let Some(name) = by_digest.filter(|name| image.repo_digests.contains(name)) {
+            let others = image.repo_tags.len() + image.repo_digests.len() > 1;
+            return Ok(if others { Way::Names(vec![name.to_string()]) } else { Way::Whole });
+        }
+        let Some(name) = name.filter(|name| image.repo_tags.contains(name)) else {
             let repositories: HashSet<String> = image.repo_tags.iter().map(Reference::repository).collect();
             if repositories.len() > 1 && !force {
                 let problem =

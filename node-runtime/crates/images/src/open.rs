@@ -4,8 +4,8 @@
 use crate::config::ImagesConfig;
 use crate::layout::Layout;
 use crate::quota::Quota;
-use crate::record::ImageRecord;
-use crate::state::{Blob, Snapshot, State};
+use crate::record::{Bundle, ImageRecord};
+use crate::state::{Blob, Kind, Snapshot, State};
 use crate::tree::DiskUsage;
 use crate::{Images, Inner, RootfsRecord};
 use berth_model::{ContainerId, Digest, Result, ResultExt};
@@ -53,11 +53,16 @@ impl Images {
         }
         let rootfs_records = Records::open(layout.rootfs(), "Rootfs", 1)?;
         let mut state = State::default();
+        state.opened_at = crate::now();
         state.rootfs = load_rootfs(&rootfs_records)?;
         let snapshots = find_snapshots(&layout)?;
-        let (images, references) = load_images(&database, &snapshots)?;
+        let blobs = find_blobs(&layout)?;
+        let (mut images, references) = load_images(&database, &snapshots)?;
+        // An index with a blob that is lost cannot be handed on.
+        let whole = |bundle: &Bundle| bundle.blobs.iter().chain([&bundle.index]).all(|blob| blobs.contains_key(blob));
+        images.iter_mut().for_each(|image| image.bundle = image.bundle.take().filter(whole));
         state.load(images, references);
-        let needed = state.needed();
+        let needed = state.needed(Kind::Snapshot);
         for (chain_id, usage) in snapshots {
             // Without a record nobody knows that it was synced.
             if needed.contains(&chain_id) {
@@ -66,7 +71,8 @@ impl Images {
                 layout.discard(&layout.snapshot(&chain_id))?;
             }
         }
-        for (digest, blob) in find_blobs(&layout)? {
+        let needed = state.needed(Kind::Blob);
+        for (digest, blob) in blobs {
             if needed.contains(&digest) {
                 state.blobs.insert(digest, blob);
             } else {
@@ -91,6 +97,7 @@ impl Images {
             flights: Default::default(),
             committing: Default::default(),
             collecting: Default::default(),
+            placing: Default::default(),
             blob_permits: tokio::sync::Semaphore::new(permits),
             makers: Mutex::default(),
         };

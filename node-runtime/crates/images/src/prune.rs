@@ -3,6 +3,7 @@
 //! Owns: which images may go, and in which order. Must not: take one that a container stands on, that is pinned, or that is being used
 //! at the moment it would go.
 use crate::record::ImageRecord;
+use crate::state::State;
 use crate::{Images, now};
 use berth_model::{ImageId, Result, UnixNanos};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct Pruned {
     pub untagged: Vec<String>,
     /// Bytes that the disk got back, from them and from what lay unused anyway.
     pub bytes: u64,
+    /// Bytes that the store is over its limits still, with nothing left that may go.
+    pub over: u64,
 }
 
 /// Limits of the image store.
@@ -92,8 +95,8 @@ impl Images {
             pruned.untagged.extend(one.untagged);
             pruned.bytes += self.collect().await?.usage.bytes;
         }
-        if excess > 0 && self.excess(limits, false)? > 0 {
-            tracing::warn!(bytes = excess, "the image store is over its limit, and nothing more may be removed");
+        if excess > 0 {
+            pruned.over = self.excess(limits, false)?;
         }
         Ok(pruned)
     }
@@ -119,61 +122,25 @@ impl Images {
     fn unused(&self) -> Vec<Arc<ImageRecord>> {
         let state = self.state();
         let mut unused: Vec<_> = state.images();
-        unused.retain(|image| !image.pinned && state.users(&image.id).next().is_none());
-        unused.sort_by_key(|image| (state.used_at(image), image.id.clone()));
+        unused.retain(|image| state.is_unused(&image.id));
+        unused.sort_by_key(|image| (state.used_at(image), state.last_used(image), image.id.clone()));
         unused
     }
 
     /// Removes those of them that are still unused.
     async fn remove_unused(&self, ids: &[ImageId]) -> Result<Pruned> {
         let _guard = self.inner.committing.lock().await;
-        let unused: Vec<ImageId> = {
-            let state = self.state();
-            let free = |id: &&ImageId| state.users(id).next().is_none() && state.image(id).is_some_and(|i| !i.pinned);
-            ids.iter().filter(free).cloned().collect()
-        };
-        let removed = self.remove_records(&unused).await?;
+        let removed = self.remove_records(ids, State::is_unused).await?;
         let untagged = removed.iter().flat_map(|(_, names)| names.clone()).collect();
-        Ok(Pruned { deleted: removed.iter().map(|(image, _)| image.id.clone()).collect(), untagged, bytes: 0 })
+        Ok(Pruned {
+            deleted: removed.iter().map(|(image, _)| image.id.clone()).collect(),
+            untagged,
+            ..Pruned::default()
+        })
     }
 }
 
 /// When an image was built; its pull where it does not say.
 fn built_at(image: &ImageRecord) -> UnixNanos {
-    parse_time(&image.created).unwrap_or(image.pulled_at)
-}
-
-/// RFC 3339, as image configurations have it; the offset must be `Z`, as all builders write.
-fn parse_time(text: &str) -> Option<UnixNanos> {
-    let text = text.strip_suffix('Z')?;
-    let (date, time) = text.split_once('T')?;
-    let number = |part: Option<&str>| part?.parse::<i64>().ok().filter(|n| (0..10_000).contains(n));
-    let mut date = date.split('-');
-    let (year, month, day) = (number(date.next())?, number(date.next())?, number(date.next())?);
-    let mut time = time.split(':');
-    let (hour, minute) = (number(time.next())?, number(time.next())?);
-    let second = number(time.next()?.split('.').next())?;
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Days since 1970 of the proleptic Gregorian calendar, years beginning in March.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;
-    (((days * 24 + hour) * 60 + minute) * 60 + second).checked_mul(1_000_000_000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn build_times_are_read() {
-        let seconds = |text| parse_time(text).map(|t| t / 1_000_000_000);
-        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(seconds("2024-02-29T12:34:56.789Z"), Some(1_709_210_096));
-        assert_eq!(seconds("2000-03-01T00:00:00Z"), Some(951_868_800));
-        for bad in ["", "2024-01-01", "2024-13-01T00:00:00Z", "2024-01-01T00:00:00+02:00", "x-1-1T0:0:0Z"] {
-            assert_eq!(seconds(bad), None, "{bad}");
-        }
-    }
+    berth_model::parse_rfc3339(&image.created).unwrap_or(image.pulled_at)
 }

@@ -14,7 +14,7 @@ use crate::state::Blob;
 use crate::{Images, refused};
 use berth_model::{
     ByteSource, Digest, Error, ErrorKind, ImageId, Observation, PhaseLog, PullPhase, PullProgress, PullStage,
-    Reference, Result, ResultExt,
+    Reference, Result,
 };
 use berth_registry::{Auth, Descriptor, ImageManifest, ManifestKind, Platform, parse_manifest, select_platform};
 use bytes::Bytes;
@@ -124,8 +124,7 @@ impl Images {
         if self.state().image(id).is_none() {
             return Err(berth_model::Error::not_found("image", id));
         }
-        let path = self.inner.layout.blob(id);
-        self.blocking(move || std::fs::read(&path).context(|| path.display())).await
+        Ok(self.blob_bytes(id).await?.into())
     }
 }
 
@@ -149,8 +148,11 @@ impl Images {
     /// Gives a whole, checked and synced blob its place.
     pub(crate) fn place_blob(&self, file: Temporary, digest: &Digest) -> Result<()> {
         let blob = Blob::at(file.path())?;
+        let _placing = self.placing();
         file.commit(&self.inner.layout.blob(digest))?;
-        self.state().blobs.insert(digest.clone(), blob);
+        let mut state = self.state();
+        state.blobs.insert(digest.clone(), blob);
+        state.passing.remove(digest);
         Ok(())
     }
 }
@@ -241,11 +243,11 @@ impl Pull {
         }
     }
 
-    /// The image, if this digest is here with all of its layers.
+    /// The image, if this digest is here with all of its layers, its manifest and its configuration.
     fn present(&self) -> Option<ImageId> {
         let state = self.images.state();
         let image = state.image_by_digest(&self.request.digest)?;
-        if !state.has_snapshots(image.chain_ids()) {
+        if !state.is_whole(image) {
             return None;
         }
         self.tell("", PullStage::Exists, image.size, image.size);

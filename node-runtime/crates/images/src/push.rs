@@ -61,7 +61,7 @@ impl Images {
     pub async fn push(&self, request: PushRequest) -> Result<PushOutcome> {
         let PushRequest { image: text, target, auth, progress } = request;
         let image = self.find(&text)?.ok_or_else(|| Error::not_found("image", &text))?;
-        let complete = self.complete(&image).await?;
+        let complete = self.complete(&image, Some((target.host(), &auth))).await?;
         let (documents, blobs) = self.contents(&image, &complete).await?;
         let client = self.client();
         let uploads: Vec<Upload> =
@@ -87,7 +87,7 @@ impl Images {
         Ok(PushOutcome {
             digest: document.digest.clone(),
             size: document.bytes.len() as u64,
-            index: image.bundle.is_some(),
+            index: complete.index.is_some(),
             blobs: [Pushed::Existed, Pushed::Mounted, Pushed::Uploaded].map(count),
             sent: pushed.iter().filter(|(p, _)| *p == Pushed::Uploaded).map(|(_, size)| size).sum(),
         })
@@ -105,10 +105,8 @@ impl Images {
             bytes: complete.manifest_bytes.clone(),
         };
         let mut documents = vec![own];
-        if let Some(bundle) = &image.bundle {
-            let index = self.blob_bytes(&bundle.index).await?;
-            let media_type = "application/vnd.oci.image.index.v1+json";
-            let entries = match parse_manifest(&index, "").or_else(|_| parse_manifest(&index, media_type))? {
+        if let (Some(bundle), Some((index, media_type))) = (&image.bundle, &complete.index) {
+            let entries = match parse_manifest(index, media_type)? {
                 ManifestKind::Index(entries) => entries,
                 ManifestKind::Image(_) => return Err(Error::internal(format!("index {} is none", bundle.index))),
             };
@@ -121,9 +119,8 @@ impl Images {
                 let (digest, media_type) = (entry.digest.clone(), entry.media_type.clone());
                 documents.push(Document { digest, media_type, bytes });
             }
-            let declared = manifest_type(&index);
-            let media_type = if declared.contains("manifest.v") { media_type.to_owned() } else { declared };
-            documents.push(Document { digest: bundle.index.clone(), media_type, bytes: index });
+            let (digest, media_type) = (bundle.index.clone(), media_type.clone());
+            documents.push(Document { digest, media_type, bytes: index.clone() });
         }
         Ok((documents, blobs.into_values().collect()))
     }

@@ -15,6 +15,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How often a number that another store took at the same time is given up for the next one.
+const MAX_CHOICES: usize = 16;
+
 /// What a root filesystem stands on. Format: `docs/formats/images.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootfsRecord {
@@ -173,57 +176,48 @@ impl Images {
                 Ok(found.chain_ids().cloned().collect())
             };
             let volume = |id: &ImageId| Ok(ImageVolume { image: id.clone(), layers: layers(id)? });
-            let projects = state.rootfs.values().filter_map(|r| r.project).collect();
             let record = RootfsRecord {
-                project: self.inner.quota.choose(&projects),
                 image_volumes: plan.image_volumes.iter().map(volume).collect::<Result<_>>()?,
                 volumes: plan.volumes.clone(),
                 ..RootfsRecord::of(plan.image.clone(), layers(&plan.image)?)
             };
             // From here on the snapshots stay, whatever is removed meanwhile.
             state.rootfs.insert(owner.clone(), record.clone());
-            state.touch(&record.image, now());
+            let images = record.image_volumes.iter().map(|v| &v.image).chain([&record.image]);
+            images.for_each(|image| state.touch(image, now()));
             record
         };
         let dirs = self.rootfs_dirs(owner, &record);
-        let made = self.make_dirs(owner, &record, &dirs, plan).and_then(|()| fill_volumes(&dirs));
+        let made = self.begin_rootfs(owner, record.clone(), plan.limit);
+        let made = made.and_then(|()| make_dirs(&record, &dirs, plan)).and_then(|()| fill_volumes(&dirs));
         if let Err(e) = made {
             let discarded = self.inner.layout.discard(&self.rootfs_path(owner));
-            self.state().rootfs.remove(owner);
+            let gone = self.state().rootfs.remove(owner);
+            gone.and_then(|r| r.project).into_iter().for_each(|project| self.inner.quota.end(project));
             self.sweep_later();
             return Err(discarded.err().unwrap_or(e).context(format!("root filesystem of container {owner}")));
         }
         Ok(dirs)
     }
 
-    fn make_dirs(
-        &self,
-        owner: &ContainerId,
-        record: &RootfsRecord,
-        dirs: &RootfsDirs,
-        plan: &RootfsPlan,
-    ) -> Result<()> {
-        let mapped_root = plan.mapped_root;
-        // Written first, so that a crash leaves nothing without an owner. A power cut may tear it: the container is gone then.
-        self.inner.rootfs_records.write_synced(owner.as_str(), record, Sync::Later)?;
-        self.inner.quota.begin(record.project, &self.rootfs_path(owner), plan.limit)?;
-        for path in [&dirs.upper, &dirs.work, &dirs.mountpoint] {
-            std::fs::DirBuilder::new().mode(0o755).create(path).context(|| path.display())?;
-        }
-        let open = |path: &Path| fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        let upper = open(&dirs.upper).map_err(io)?;
-        // Overlayfs shows the root of the upper layer, so it must look like the image's.
-        if let Some(top) = dirs.lower.first().filter(|_| !record.layers.is_empty()) {
-            let stat = fs::stat(top).map_err(io).context(|| top.display())?;
-            if mapped_root.is_none() && (stat.st_uid, stat.st_gid) != (0, 0) {
-                fs::fchown(&upper, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))).map_err(io)?;
+    /// Its record and its project.
+    fn begin_rootfs(&self, owner: &ContainerId, mut record: RootfsRecord, limit: Option<u64>) -> Result<()> {
+        for _ in 0..MAX_CHOICES {
+            let projects = self.state().projects();
+            record.project = self.inner.quota.choose(&projects);
+            if !self.state().claim_project(owner, record.project) {
+                continue;
             }
-            fs::fchmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(io)?;
+            // Written first, so that a crash leaves nothing without an owner. A power cut may tear it: the container is gone then.
+            self.inner.rootfs_records.write_synced(owner.as_str(), &record, Sync::Later)?;
+            if self.inner.quota.begin(record.project, &self.rootfs_path(owner), limit)? {
+                return Ok(());
+            }
         }
-        if let Some((uid, gid)) = mapped_root {
-            fs::fchown(&upper, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(io)?;
-        }
-        Ok(())
+        let problem = format!(
+            "no free project number was found in {MAX_CHOICES} attempts: several stores share the disk; try again"
+        );
+        Err(Error::new(ErrorKind::Unavailable, problem))
     }
 
     /// The tree of an image without a writable layer, topmost layer first. The snapshots stay as long as the image or a root
@@ -272,13 +266,16 @@ impl Images {
         let (images, owner) = (self.clone(), owner.clone());
         self.blocking(move || {
             images.inner.layout.discard(&images.rootfs_path(&owner))?;
-            {
+            let gone = {
                 let mut state = images.state();
-                if let Some(record) = state.rootfs.remove(&owner) {
-                    state.touch(&record.image, now());
-                    record.project.into_iter().for_each(|project| images.inner.quota.end(project));
+                let gone = state.rootfs.remove(&owner);
+                if let Some(record) = &gone {
+                    let used = record.image_volumes.iter().map(|v| &v.image).chain([&record.image]);
+                    used.for_each(|image| state.touch(image, now()));
                 }
-            }
+                gone
+            };
+            gone.and_then(|r| r.project).into_iter().for_each(|project| images.inner.quota.end(project));
             images.inner.usage.forget(&owner);
             images.sweep_later();
             Ok(())
@@ -305,7 +302,7 @@ impl Images {
         // The kernel counts as it writes, the work directory included: nothing to wait for, and nothing to keep.
         if let Some(taken) = project.and_then(|project| self.inner.quota.taken(project)) {
             let usage = DiskUsage { bytes: taken.bytes, inodes: taken.inodes };
-            return Ok(self.inner.usage.put(owner.clone(), usage));
+            return Ok(self.keep_reading(owner.clone(), usage));
         }
         if let Some(reading) = self.inner.usage.get(owner, max_age) {
             return Ok(reading);
@@ -316,7 +313,7 @@ impl Images {
             let mut usage = tree::usage(&base.join("upper"))?;
             // What is written into a volume of the image is written by the container as well.
             usage += tree::usage(&base.join("volumes"))?;
-            Ok(images.inner.usage.put(owner, usage))
+            Ok(images.keep_reading(owner, usage))
         })
         .await
     }
@@ -330,4 +327,25 @@ fn fill_volumes(dirs: &RootfsDirs) -> Result<()> {
     let Some(base) = dirs.volumes.first().and_then(|(_, dir)| dir.parent()) else { return Ok(()) };
     std::fs::DirBuilder::new().mode(0o700).create(base).context(|| base.display())?;
     dirs.volumes.iter().try_for_each(|(path, dir)| volume::fill(&dirs.lower, path, dir))
+}
+
+fn make_dirs(record: &RootfsRecord, dirs: &RootfsDirs, plan: &RootfsPlan) -> Result<()> {
+    let mapped_root = plan.mapped_root;
+    for path in [&dirs.upper, &dirs.work, &dirs.mountpoint] {
+        std::fs::DirBuilder::new().mode(0o755).create(path).context(|| path.display())?;
+    }
+    let open = |path: &Path| fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let upper = open(&dirs.upper).map_err(io)?;
+    // Overlayfs shows the root of the upper layer, so it must look like the image's.
+    if let Some(top) = dirs.lower.first().filter(|_| !record.layers.is_empty()) {
+        let stat = fs::stat(top).map_err(io).context(|| top.display())?;
+        if mapped_root.is_none() && (stat.st_uid, stat.st_gid) != (0, 0) {
+            fs::fchown(&upper, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))).map_err(io)?;
+        }
+        fs::fchmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(io)?;
+    }
+    if let Some((uid, gid)) = mapped_root {
+        fs::fchown(&upper, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(io)?;
+    }
+    Ok(())
 }

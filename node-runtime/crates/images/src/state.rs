@@ -4,7 +4,7 @@
 use crate::record::ImageRecord;
 use crate::rootfs::RootfsRecord;
 use crate::tree::DiskUsage;
-use berth_model::{ContainerId, Digest, Error, ImageId, Reference, Result, ResultExt, UnixNanos};
+use berth_model::{ContainerId, Digest, Error, ImageId, Reference, Result, UnixNanos};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,8 +24,6 @@ pub struct Snapshot {
 /// A blob on disk.
 #[derive(Debug, Clone, Copy)]
 pub struct Blob {
-    /// Its bytes.
-    pub size: u64,
     /// What it takes.
     pub usage: DiskUsage,
 }
@@ -33,9 +31,17 @@ pub struct Blob {
 impl Blob {
     /// The one at this path.
     pub fn at(path: &std::path::Path) -> Result<Self> {
-        let size = std::fs::metadata(path).context(|| path.display())?.len();
-        Ok(Self { size, usage: crate::layout::measured(path)? })
+        Ok(Self { usage: crate::layout::measured(path)? })
     }
+}
+
+/// What a digest stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A chain id.
+    Snapshot,
+    /// Content.
+    Blob,
 }
 
 /// Everything there is.
@@ -55,6 +61,10 @@ pub struct State {
     pub rootfs: HashMap<ContainerId, RootfsRecord>,
     /// When a container last took or left an image; not written down.
     used_at: HashMap<ImageId, UnixNanos>,
+    /// When the store was opened. What an earlier daemon knew of uses is lost, so each image counts as used until then.
+    pub opened_at: UnixNanos,
+    /// Layers that were fetched for a push or an export alone, on a node that does not keep them: they go when nobody leases them.
+    pub passing: HashSet<Digest>,
     /// References whose images are pinned, by the settings.
     pins: HashSet<Reference>,
 }
@@ -108,6 +118,12 @@ impl State {
         self.images[&id].clone()
     }
 
+    /// Lets references name an image; those that named another one are moved. Returns the image.
+    pub fn name_image(&mut self, id: &ImageId, references: Vec<String>) -> Option<Arc<ImageRecord>> {
+        let record = self.images.get(id).cloned()?;
+        Some(self.put_image((*record).clone(), references))
+    }
+
     /// Forgets an image and all of its names; returns them.
     pub fn remove_image(&mut self, id: &ImageId) -> Option<(Arc<ImageRecord>, Vec<String>)> {
         let image = self.images.remove(id)?;
@@ -125,7 +141,9 @@ impl State {
 
     /// Pins the images of these references, and no others.
     pub fn set_pins(&mut self, pins: HashSet<Reference>) {
-        self.pins = pins;
+        // As an image's names are kept: one by digest has no tag.
+        let named = |pin: Reference| pin.digest().cloned().map_or(pin.clone(), |digest| pin.with_digest_only(digest));
+        self.pins = pins.into_iter().map(named).collect();
         for id in self.images.keys().cloned().collect::<Vec<_>>() {
             self.rename(&id);
         }
@@ -136,9 +154,19 @@ impl State {
         self.used_at.insert(id.clone(), at);
     }
 
-    /// When an image was last of use: to a container, or by its pull.
+    /// When an image was last of use: to a container, or by its pull; not before the store was opened.
     pub fn used_at(&self, image: &ImageRecord) -> UnixNanos {
+        self.last_used(image).max(self.opened_at)
+    }
+
+    /// The same as far as it is known.
+    pub fn last_used(&self, image: &ImageRecord) -> UnixNanos {
         self.used_at.get(&image.id).copied().unwrap_or_default().max(image.pulled_at)
+    }
+
+    /// Whether an image is here that no container uses and nobody has pinned.
+    pub fn is_unused(&self, id: &ImageId) -> bool {
+        self.image(id).is_some_and(|image| !image.pinned) && self.users(id).next().is_none()
     }
 
     /// The containers that stand on an image, or mount it as a volume.
@@ -185,9 +213,31 @@ impl State {
         Ok(self.references.get(&key.to_string()).and_then(|id| self.images.get(id)).cloned())
     }
 
-    /// Whether all snapshots of a stack are here.
-    pub fn has_snapshots<'a>(&self, mut chain_ids: impl Iterator<Item = &'a Digest>) -> bool {
-        chain_ids.all(|id| self.snapshots.contains_key(id))
+    /// Whether an image is here with all of its layers, its manifest and its configuration.
+    pub fn is_whole(&self, image: &ImageRecord) -> bool {
+        self.has_documents(image) && image.chain_ids().all(|id| self.snapshots.contains_key(id))
+    }
+
+    /// Whether its manifest and its configuration are here.
+    pub fn has_documents(&self, image: &ImageRecord) -> bool {
+        [&image.id, &image.manifest_digest].iter().all(|digest| self.blobs.contains_key(*digest))
+    }
+
+    /// The numbers of projects that root file systems have.
+    pub fn projects(&self) -> HashSet<u32> {
+        self.rootfs.values().filter_map(|r| r.project).collect()
+    }
+
+    /// Gives a root file system this number, unless it has another owner by now.
+    pub fn claim_project(&mut self, owner: &ContainerId, project: Option<u32>) -> bool {
+        let taken = project.is_some() && self.rootfs.iter().any(|(id, r)| id != owner && r.project == project);
+        match self.rootfs.get_mut(owner) {
+            Some(record) if !taken => {
+                record.project = project;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Whether all of these snapshots are known to be on the disk.
@@ -204,17 +254,39 @@ impl State {
         }
     }
 
-    /// Chain ids and blob digests that someone needs: images, containers, running pulls, the next attempt of one that failed.
-    pub fn needed(&mut self) -> HashSet<Digest> {
+    /// What of a kind someone needs: images, containers, running pulls, the next attempt of one that failed. The kinds are kept apart:
+    /// the chain id of a lowest layer is the digest of its archive, uncompressed.
+    pub fn needed(&mut self, kind: Kind) -> HashSet<Digest> {
         let now = Instant::now();
         self.retained.retain(|(until, _)| *until > now);
-        let mut needed: HashSet<Digest> = self.leases.keys().cloned().collect();
-        needed.extend(self.retained.iter().flat_map(|(_, digests)| digests).cloned());
+        let mut needed: HashSet<Digest> = self.retained.iter().flat_map(|(_, digests)| digests).cloned().collect();
         for image in self.images.values() {
-            needed.extend(image.chain_ids().chain(image.blobs()).cloned());
+            match kind {
+                Kind::Snapshot => needed.extend(image.chain_ids().cloned()),
+                Kind::Blob => needed.extend(image.blobs().cloned()),
+            }
         }
-        needed.extend(self.rootfs.values().flat_map(RootfsRecord::uses).cloned());
+        match kind {
+            Kind::Snapshot => needed.extend(self.rootfs.values().flat_map(RootfsRecord::uses).cloned()),
+            Kind::Blob => needed.retain(|digest| !self.passing.contains(digest)),
+        }
+        needed.extend(self.leases.keys().cloned());
         needed
+    }
+
+    /// Whether someone needs this one: the same answer as by [`State::needed`], without the set.
+    pub fn is_needed(&self, kind: Kind, digest: &Digest) -> bool {
+        let now = Instant::now();
+        let waits = || self.retained.iter().any(|(until, digests)| *until > now && digests.contains(digest));
+        let used = || match kind {
+            Kind::Snapshot => {
+                self.images.values().any(|i| i.chain_ids().any(|d| d == digest))
+                    || self.rootfs.values().any(|r| r.uses().any(|d| d == digest))
+            }
+            Kind::Blob => self.images.values().any(|i| i.blobs().any(|d| d == digest)),
+        };
+        let passes = kind == Kind::Blob && self.passing.contains(digest);
+        self.leases.contains_key(digest) || (!passes && (waits() || used()))
     }
 
     /// Adds to the leases.
@@ -325,15 +397,50 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_daemon_knew_of_uses_is_not_taken_for_none() {
+        let mut state = State::default();
+        let (first, second) = (state.put_image(image(1), vec![]), state.put_image(image(2), vec![]));
+        state.opened_at = 1000;
+        assert_eq!((state.used_at(&first), state.last_used(&first)), (1000, 1));
+        state.touch(&second.id, 2000);
+        assert_eq!(state.used_at(&second), 2000);
+        assert!(state.is_unused(&first.id));
+        state.rootfs.insert(ContainerId::from_random([1; 32]), RootfsRecord::of(first.id.clone(), vec![]));
+        assert!(!state.is_unused(&first.id) && !state.is_unused(&digest(9)));
+    }
+
+    #[test]
+    fn a_project_has_one_owner() {
+        let mut state = State::default();
+        let owners = [1, 2].map(|n| ContainerId::from_random([n; 32]));
+        for owner in &owners {
+            state.rootfs.insert(owner.clone(), RootfsRecord::of(digest(1), vec![]));
+        }
+        assert!(state.claim_project(&owners[0], Some(7)) && !state.claim_project(&owners[1], Some(7)));
+        assert!(state.claim_project(&owners[1], Some(8)) && state.claim_project(&owners[0], Some(7)));
+        assert!(
+            state.claim_project(&owners[0], None) && state.claim_project(&owners[1], None),
+            "no number is nobody's"
+        );
+        assert!(!state.claim_project(&ContainerId::from_random([3; 32]), Some(9)), "removed meanwhile");
+    }
+
+    #[test]
     fn what_images_containers_and_pulls_use_is_needed() {
         let mut state = State::default();
         state.put_image(image(1), vec![]);
-        let needed = state.needed();
-        for used in [digest(1), digest(51), digest(101), digest(151)] {
-            assert!(needed.contains(&used), "{used}");
-        }
+        let (blobs, snapshots) = (state.needed(Kind::Blob), state.needed(Kind::Snapshot));
+        assert_eq!((&blobs, &snapshots), (&[digest(1), digest(51), digest(151)].into(), &[digest(101)].into()));
+        assert!(blobs.iter().all(|d| state.is_needed(Kind::Blob, d) && !state.is_needed(Kind::Snapshot, d)));
+        assert!(state.is_needed(Kind::Snapshot, &digest(101)) && !state.is_needed(Kind::Blob, &digest(101)));
+        // A layer that came for a push alone is needed as long as that goes on.
+        state.passing.insert(digest(51));
+        state.lease(&[digest(51)]);
+        assert!(state.needed(Kind::Blob).contains(&digest(51)) && state.is_needed(Kind::Blob, &digest(51)));
+        state.release(&[digest(51)]);
+        assert!(!state.needed(Kind::Blob).contains(&digest(51)) && !state.is_needed(Kind::Blob, &digest(51)));
         state.remove_image(&digest(1));
-        assert!(state.needed().is_empty());
+        assert!(state.needed(Kind::Blob).is_empty() && state.needed(Kind::Snapshot).is_empty());
         let container = ContainerId::from_random([1; 32]);
         let record = RootfsRecord {
             image_volumes: vec![ImageVolume { image: digest(2), layers: vec![digest(102)] }],
@@ -343,8 +450,10 @@ mod tests {
         state.lease(&[digest(5)]);
         state.lease(&[digest(5)]);
         state.release(&[digest(5)]);
-        assert_eq!(state.needed(), [digest(101), digest(102), digest(5)].into());
+        assert_eq!(state.needed(Kind::Snapshot), [digest(101), digest(102), digest(5)].into());
+        assert!([5, 101, 102].iter().all(|n| state.is_needed(Kind::Snapshot, &digest(*n))));
+        assert_eq!(state.needed(Kind::Blob), [digest(5)].into(), "a container stands on no blob");
         state.release(&[digest(5)]);
-        assert_eq!(state.needed(), [digest(101), digest(102)].into());
+        assert_eq!(state.needed(Kind::Snapshot), [digest(101), digest(102)].into());
     }
 }

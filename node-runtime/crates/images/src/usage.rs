@@ -24,11 +24,8 @@ impl Readings {
         self.lock().get(owner).filter(|(at, _)| at.elapsed() <= max_age).map(|(_, reading)| *reading)
     }
 
-    /// Keeps a reading.
-    pub fn put(&self, owner: ContainerId, usage: DiskUsage) -> RootfsUsage {
-        let reading = RootfsUsage { usage, at: now() };
+    fn put(&self, owner: ContainerId, reading: RootfsUsage) {
         self.lock().insert(owner, (Instant::now(), reading));
-        reading
     }
 
     /// Forgets a container.
@@ -57,6 +54,17 @@ pub struct FsUsage {
 }
 
 impl Images {
+    /// Keeps a reading, as long as its owner is here: a count that ends after the removal is of nobody.
+    pub(crate) fn keep_reading(&self, owner: ContainerId, usage: DiskUsage) -> RootfsUsage {
+        let reading = RootfsUsage { usage, at: now() };
+        // Held over both, and the removal forgets the reading after it has taken the owner away.
+        let state = self.state();
+        if state.rootfs.contains_key(&owner) {
+            self.inner.usage.put(owner, reading);
+        }
+        reading
+    }
+
     /// What images and containers use, from memory.
     pub fn fs_usage(&self) -> Result<FsUsage> {
         let mut images = self.inner.layout.own_usage();
@@ -67,5 +75,32 @@ impl Images {
         }
         let mountpoint = self.inner.layout.root().to_owned();
         Ok(FsUsage { mountpoint, images, containers: self.inner.usage.sum(), at: now() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ImagesConfig;
+    use crate::rootfs::RootfsRecord;
+    use berth_model::Digest;
+    use berth_registry::{Client, ClientConfig};
+    use berth_store::Database;
+
+    #[test]
+    fn a_count_that_ends_after_its_container_is_of_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("db")).unwrap();
+        let client = Client::new(ClientConfig::default()).unwrap();
+        let images = Images::open(ImagesConfig::new(dir.path().join("images")), database.into(), client).unwrap();
+        let owner = ContainerId::from_random([1; 32]);
+        let usage = DiskUsage { bytes: 4096, inodes: 1 };
+        images.state().rootfs.insert(owner.clone(), RootfsRecord::of(Digest::from_bytes([1; 32]), Vec::new()));
+        images.keep_reading(owner.clone(), usage);
+        assert_eq!(images.fs_usage().unwrap().containers, usage);
+        images.state().rootfs.remove(&owner);
+        images.inner.usage.forget(&owner);
+        images.keep_reading(owner, usage);
+        assert_eq!(images.fs_usage().unwrap().containers, DiskUsage::default());
     }
 }

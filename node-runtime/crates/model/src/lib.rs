@@ -19,6 +19,7 @@ mod quantity;
 mod reference;
 mod resources;
 mod security;
+mod time;
 
 pub use capability::{CAPABILITIES, capability_bit, capability_names};
 pub use container::{ContainerConfig, ContainerMetadata, ContainerState, Device, ExitReason, ExitStatus, StopSignal};
@@ -37,6 +38,7 @@ pub use security::{
     IdMapping, NamespaceMode, NamespaceOptions, Profile, RunAs, SecurityContext, SelinuxOptions,
     SupplementalGroupsPolicy,
 };
+pub use time::parse_rfc3339;
 
 /// Labels and annotations: returned byte for byte as they came in, in a stable order.
 pub type Labels = std::collections::BTreeMap<String, String>;

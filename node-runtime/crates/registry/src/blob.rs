@@ -10,7 +10,7 @@ use berth_model::{Error, ErrorKind, Reference, Result};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -47,6 +47,16 @@ impl std::fmt::Debug for BlobStream {
     }
 }
 
+/// The mirrors whose bytes of one blob were not what its digest says, by URL. They are not asked for that blob again.
+#[derive(Debug, Clone, Default)]
+pub struct Liars(BTreeSet<String>);
+
+impl Liars {
+    pub(crate) fn has(&self, mirror: Option<&String>) -> bool {
+        mirror.is_some_and(|mirror| self.0.contains(mirror))
+    }
+}
+
 impl Client {
     /// Opens a blob at `offset`. The first answer of the registry has arrived when this returns.
     ///
@@ -59,12 +69,24 @@ impl Client {
         auth: &Auth,
         offset: u64,
     ) -> Result<BlobStream> {
+        self.honest_blob(repo, descriptor, auth, offset, &Liars::default()).await
+    }
+
+    /// The same from others than these mirrors. Errors: as [`Client::blob`].
+    pub async fn honest_blob(
+        &self,
+        repo: &Reference,
+        descriptor: &Descriptor,
+        auth: &Auth,
+        offset: u64,
+        liars: &Liars,
+    ) -> Result<BlobStream> {
         let size = descriptor.size;
         if offset > size {
             let text = format!("{offset} lies behind the {size} bytes of blob {}", descriptor.digest);
             return Err(Error::invalid("offset", text));
         }
-        let mut head = Fetch::new(self, repo, descriptor, auth)?;
+        let mut head = Fetch::new(self, repo, descriptor, auth, liars)?;
         let origin = head.origin();
         if offset == size {
             return Ok(BlobStream { inner: stream::empty().boxed(), origin });
@@ -96,27 +118,29 @@ impl Client {
                 format!("blob {} has {} bytes, at most {limit} are allowed here", descriptor.digest, descriptor.size);
             return Err(Error::new(ErrorKind::ResourceExhausted, text));
         }
-        // Each mirror that lies is left alone from then on, so this ends.
+        let mut liars = Liars::default();
         loop {
-            let stream = self.blob(repo, descriptor, auth, 0).await?;
+            let stream = self.honest_blob(repo, descriptor, auth, 0, &liars).await?;
             let (result, mirrors) = whole(stream, descriptor).await;
             match result {
-                Err(e) if e.kind() == ErrorKind::FailedPrecondition && self.blame_all(repo, &mirrors) => {}
+                Err(e) if e.kind() == ErrorKind::FailedPrecondition && self.blame_all(repo, &mirrors, &mut liars) => {}
                 other => return other,
             }
         }
     }
 
-    /// Remembers against mirrors that what they served is not what its digest says. Returns whether that changes who is asked
-    /// first: then asking again may help.
-    pub fn blame_all(&self, repo: &Reference, mirrors: &[String]) -> bool {
-        let was = self.first_mirror(repo);
+    /// Remembers against mirrors that what they served of a blob is not what its digest says: they are left alone for a while, and not
+    /// asked for this blob again. Returns whether somebody is left to ask. Each time it is true there is one more liar, so asking again
+    /// and again ends.
+    ///
+    /// It is decided by who served *this* blob, not by who would be asked first now: blobs come side by side, and another one's failure
+    /// may have moved the mirror to the end of the line by then.
+    pub fn blame_all(&self, repo: &Reference, mirrors: &[String], liars: &mut Liars) -> bool {
         mirrors.iter().for_each(|mirror| self.blame(repo, mirror));
-        !mirrors.is_empty() && was != self.first_mirror(repo)
-    }
-
-    fn first_mirror(&self, repo: &Reference) -> Option<String> {
-        self.sites(repo.host(), crate::site::Need::Content).ok()?.first()?.mirror.clone()
+        let known = liars.0.len();
+        liars.0.extend(mirrors.iter().cloned());
+        let left = self.sites(repo.host(), crate::site::Need::Content);
+        liars.0.len() > known && left.is_ok_and(|sites| sites.iter().any(|site| !liars.has(site.mirror.as_ref())))
     }
 }
 

@@ -53,7 +53,8 @@ impl Client {
         if let Some(mirror) = settings.and_then(|s| s.mirrors.iter().find(|m| m.url == mirror))
             && let Ok(site) = Site::mirror(repo.host(), mirror, self.config())
         {
-            self.pause_mirror(&site, "served content of another digest");
+            let pause = self.0.transport.health.lied(&mirror.url, self.config().timeouts.mirror_pause);
+            self.tell_pause(&site, pause, "served content of another digest");
         }
     }
 
@@ -97,6 +98,11 @@ impl Client {
     fn pause_mirror(&self, site: &Site, reason: &str) {
         let Some(mirror) = &site.mirror else { return };
         let pause = self.0.transport.health.failed(mirror, self.config().timeouts.mirror_pause);
+        self.tell_pause(site, pause, reason);
+    }
+
+    fn tell_pause(&self, site: &Site, pause: std::time::Duration, reason: &str) {
+        let Some(mirror) = &site.mirror else { return };
         tracing::warn!(registry = site.registry, mirror, reason, pause_ms = pause.as_millis(), "mirror is left alone");
         self.tell(&Observation::MirrorPaused { place: site.place(), pause, reason });
     }

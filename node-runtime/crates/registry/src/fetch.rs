@@ -2,6 +2,7 @@
 //!
 //! Owns: ranges, lengths, stalls, resumption, the change to another site. Must not: know of other ranges.
 use crate::auth::Auth;
+use crate::blob::Liars;
 use crate::client::{Client, Troubles};
 use crate::error::{Failure, mismatch, unavailable};
 use crate::exchange::{Ask, content_length, next_data};
@@ -76,14 +77,19 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// Errors: `InvalidArgument` where no site may be asked.
-    pub fn new(client: &Client, repo: &Reference, descriptor: &Descriptor, auth: &Auth) -> Result<Self> {
+    /// Errors: `InvalidArgument` where no site may be asked; `FailedPrecondition` where all of them have lied.
+    pub fn new(client: &Client, repo: &Reference, descriptor: &Descriptor, auth: &Auth, liars: &Liars) -> Result<Self> {
+        let mut sites = client.sites(repo.host(), Need::Content)?;
+        sites.retain(|site| !liars.has(site.mirror.as_ref()));
+        if sites.is_empty() {
+            return Err(mismatch(format!("blob {}: every mirror served other content", descriptor.digest)));
+        }
         Ok(Self {
             client: client.clone(),
             repo: repo.clone(),
             descriptor: descriptor.clone(),
             auth: auth.clone(),
-            sites: client.sites(repo.host(), Need::Content)?,
+            sites,
             current: 0,
             troubles: Troubles::default(),
             origin: Origin::default(),

@@ -12,6 +12,8 @@ const MOST: u32 = 64;
 struct Down {
     until: Instant,
     failures: u32,
+    /// Its content was wrong: that a transfer which began before came to its end proves nothing.
+    lied: bool,
 }
 
 /// Failures by mirror.
@@ -32,7 +34,7 @@ impl Health {
     pub fn failed(&self, mirror: &str, base: Duration) -> Duration {
         let mut all = self.lock();
         let now = Instant::now();
-        let down = all.entry(mirror.to_owned()).or_insert(Down { until: now, failures: 0 });
+        let down = all.entry(mirror.to_owned()).or_insert(Down { until: now, failures: 0, lied: false });
         // Transfers that ran side by side fail together: that is one failure.
         if down.failures == 0 || down.until <= now {
             let factor = 1u32.checked_shl(down.failures).unwrap_or(MOST).min(MOST);
@@ -42,9 +44,21 @@ impl Health {
         down.until.saturating_duration_since(now)
     }
 
-    /// It works.
+    /// The same for one whose content was not what its digest says.
+    pub fn lied(&self, mirror: &str, base: Duration) -> Duration {
+        let pause = self.failed(mirror, base);
+        if let Some(down) = self.lock().get_mut(mirror) {
+            down.lied = true;
+        }
+        pause
+    }
+
+    /// It works. One that lied stays alone until its time is over all the same.
     pub fn worked(&self, mirror: &str) {
-        self.lock().remove(mirror);
+        let mut all = self.lock();
+        if all.get(mirror).is_some_and(|down| !down.lied || down.until <= Instant::now()) {
+            all.remove(mirror);
+        }
     }
 }
 
@@ -66,5 +80,12 @@ mod tests {
         assert!(health.failed("m", base) > base);
         health.worked("m");
         assert!(health.down_until("m").is_none());
+        // A lie is not made good by a transfer's end.
+        health.lied("m", base);
+        health.worked("m");
+        assert!(health.down_until("m").is_some());
+        std::thread::sleep(base * 2);
+        health.worked("m");
+        assert!(health.failed("m", base) <= base, "its failures are forgotten");
     }
 }

@@ -37,7 +37,7 @@ mod verify;
 mod wallet;
 
 pub use auth::{Auth, Credentials};
-pub use blob::BlobStream;
+pub use blob::{BlobStream, Liars};
 pub use challenge::{Challenge, parse_challenges};
 pub use client::Client;
 pub use config::{ClientConfig, ClientIdentity, HostConfig, Mirror, MirrorCredentials, Timeouts, Tls, Transfer};

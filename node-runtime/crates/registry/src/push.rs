@@ -26,6 +26,8 @@ use std::time::Duration;
 const CHUNK: u64 = 8 << 20;
 /// Most that a registry may ask for.
 const MAX_CHUNK: u64 = 64 << 20;
+/// So much progress makes a failure a new one, with all its attempts.
+const PROGRESS: u64 = 1 << 20;
 /// Slowest way that is waited for, in bytes a second.
 const SLOWEST: u64 = 32 << 10;
 const OCTETS: &str = "application/octet-stream";
@@ -152,21 +154,31 @@ impl Pusher<'_> {
         if size <= chunk {
             body = read(file, 0, size).await?;
         } else {
-            let mut failed = 0;
+            // Where attempts were last counted from. It only grows: one that takes a byte and fails, or forgets what it had, is not
+            // followed for ever.
+            let (mut mark, mut failed) = (0, 0);
             while sent < size {
                 let step = chunk.min(size - sent);
                 let bytes = read(file.clone(), sent, step).await?;
-                match self.patch(&location, sent, &bytes).await {
+                let trouble = match self.patch(&location, sent, &bytes).await {
                     Ok((next, received)) => {
                         (location, sent) = (next, received.filter(|n| *n > sent && *n <= size).unwrap_or(sent + step));
-                        failed = 0;
+                        None
                     }
                     Err(Failure::Final(e)) => return Err(Failure::Final(e)),
-                    Err(again) => {
-                        failed += 1;
-                        self.client.config().retry.wait(failed, again, self.repo.host()).await?;
-                        (location, sent) = self.resume(&location, sent).await?;
-                    }
+                    Err(again) => Some(again),
+                };
+                if sent >= mark + PROGRESS || sent == size {
+                    (mark, failed) = (sent, 0);
+                }
+                let slow = || Failure::Again(unavailable(self.repo.host(), "takes next to nothing of an upload"), None);
+                let resumes = trouble.is_some();
+                if let Some(again) = trouble.or_else(|| (sent != mark).then(slow)) {
+                    failed += 1;
+                    self.client.config().retry.wait(failed, again, self.repo.host()).await?;
+                }
+                if resumes {
+                    (location, sent) = self.resume(&location, sent).await?;
                 }
                 (upload.tell)(sent);
             }

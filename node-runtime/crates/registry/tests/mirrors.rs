@@ -4,7 +4,7 @@
 mod common;
 use berth_model::ErrorKind;
 use berth_registry::{
-    Auth, Client, ClientConfig, ClientIdentity, Credentials, HostConfig, Mirror, MirrorCredentials, Observation,
+    Auth, Client, ClientConfig, ClientIdentity, Credentials, HostConfig, Liars, Mirror, MirrorCredentials, Observation,
     Observer, Tls,
 };
 use berth_test_registry::{AuthMode, Fault, Options, Registry, When};
@@ -157,9 +157,15 @@ async fn a_mirror_that_lies_is_found_out_and_left_alone() {
     let stream = client.blob(&s.reference, &s.layer, &ANON, 0).await.unwrap();
     let mirrors = stream.mirrors();
     assert_eq!(mirrors, [liar.url()]);
-    assert!(client.blame_all(&s.reference, &mirrors), "asking again may help");
+    let (mut one, mut other) = (Liars::default(), Liars::default());
+    assert!(client.blame_all(&s.reference, &mirrors, &mut one), "asking again may help");
+    assert!(
+        client.blame_all(&s.reference, &mirrors, &mut other),
+        "for another blob too, though it is left alone by now"
+    );
     assert_eq!(blob(&client, &s.reference, &s.layer, &ANON).await.unwrap(), s.layer_bytes);
-    assert!(!client.blame_all(&s.reference, &[]));
+    assert!(!client.blame_all(&s.reference, &[], &mut one));
+    assert!(!client.blame_all(&s.reference, &mirrors, &mut one), "who lied twice is not asked a third time");
 }
 
 #[tokio::test]

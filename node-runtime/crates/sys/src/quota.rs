@@ -32,6 +32,15 @@ struct Block {
     valid: u32,
 }
 
+/// `struct fs_quota_statv`, as far as it is looked at: the rest is room for the kernel to write into.
+#[repr(C, align(8))]
+struct QuotaState {
+    version: i8,
+    pad: u8,
+    flags: u16,
+    rest: [u8; 156],
+}
+
 /// `_IOR('X', 31, struct fsxattr)` and `_IOW('X', 32, struct fsxattr)`.
 const GET_XATTR: u32 = 0x801c_581f;
 const SET_XATTR: u32 = 0x401c_5820;
@@ -41,7 +50,13 @@ const INHERIT: u32 = 0x200;
 const QUOTACTL_FD: libc::c_long = 443;
 const GET_QUOTA: libc::c_long = 0x80_0007;
 const SET_QUOTA: libc::c_long = 0x80_0008;
+/// `Q_XGETQSTATV` (include/uapi/linux/dqblk_xfs.h). File systems with the kernel's generic quota answer it too (fs/quota/quota.c).
+const GET_STATE: libc::c_long = 0x5808;
 const PROJECT: libc::c_long = 2;
+/// `FS_QUOTA_PDQ_ENFD`: limits of projects are kept to, not only counted against.
+const PROJECT_ENFORCED: u16 = 1 << 5;
+/// `FS_QSTATV_VERSION1`.
+const STATE_VERSION: i8 = 1;
 /// The limits on blocks are the ones to set.
 const BLOCK_LIMITS: u32 = 1;
 /// Limits are in units of so many bytes.
@@ -81,6 +96,17 @@ pub fn set_limit(of: impl AsFd, project: u32, bytes: u64) -> io::Result<()> {
     control(of, SET_QUOTA, project, &mut block)
 }
 
+/// Whether limits of projects are kept to on the file system of a descriptor. It may count and not limit: ext4 made with the feature
+/// and mounted without `prjquota`, XFS mounted with `pqnoenforce`; setting limits succeeds there. Errors: as [`taken`].
+pub fn is_enforced(of: impl AsFd) -> io::Result<bool> {
+    let mut state = QuotaState { version: STATE_VERSION, pad: 0, flags: 0, rest: [0; 156] };
+    let fd = libc::c_long::from(of.as_fd().as_raw_fd());
+    let command = GET_STATE << 8 | PROJECT;
+    // SAFETY: the descriptor is open for the call, and the kernel reads and writes at most a `struct fs_quota_statv`, whose size this has.
+    check(unsafe { libc::syscall(QUOTACTL_FD, fd, command, 0 as libc::c_long, &raw mut state) })?;
+    Ok(state.flags & PROJECT_ENFORCED != 0)
+}
+
 fn control(of: impl AsFd, command: libc::c_long, project: u32, block: &mut Block) -> io::Result<()> {
     let command = command << 8 | PROJECT;
     let fd = libc::c_long::from(of.as_fd().as_raw_fd());
@@ -98,8 +124,9 @@ mod tests {
 
     #[test]
     fn layouts_are_the_kernels() {
-        assert_eq!((size_of::<FsXattr>(), size_of::<Block>()), (28, 72));
+        assert_eq!((size_of::<FsXattr>(), size_of::<Block>(), size_of::<QuotaState>()), (28, 72, 160));
         let proc = std::fs::File::open("/proc").unwrap();
+        assert!(is_enforced(&proc).is_err());
         assert!(taken(&proc, 0).is_err(), "procfs has no quota");
     }
 }

@@ -107,19 +107,9 @@ impl Engine {
         walk.step("record", enter).await
     }
 
-    /// Most bytes that the container may write: its annotation's or its pod's, which can lower the settings' limit and not raise it; else
-    /// the settings'. Errors: `InvalidArgument`.
     fn writable_limit(&self, pod: &PodConfig, config: &ContainerConfig) -> Result<Option<u64>> {
         let annotated = config.annotations.get(WRITABLE_LIMIT).or_else(|| pod.annotations.get(WRITABLE_LIMIT));
-        let most = self.settings().storage.writable_layer_limit;
-        let Some(text) = annotated else { return Ok(most) };
-        match berth_settings::bytes(text) {
-            Some(bytes) if bytes >= LEAST_LIMIT => Ok(Some(most.map_or(bytes, |most| most.min(bytes)))),
-            _ => Err(Error::invalid(
-                format!("annotation {WRITABLE_LIMIT}"),
-                format!("{text:?} is not a quantity of at least 64Ki, such as 10Gi"),
-            )),
-        }
+        least_limit(self.settings().storage.writable_layer_limit, annotated.map(String::as_str))
     }
 
     fn image_for(&self, config: &ContainerConfig) -> Result<Arc<ImageRecord>> {
@@ -229,4 +219,35 @@ fn existing(pod: &Pod, config: &ContainerConfig) -> Result<Option<ContainerId>> 
             found.state(),
         ),
     ))
+}
+
+/// Most bytes that a container may write: what the annotation says, which can lower the settings' limit and not raise it; else the
+/// settings'. Errors: `InvalidArgument`.
+fn least_limit(most: Option<u64>, annotated: Option<&str>) -> Result<Option<u64>> {
+    let Some(text) = annotated else { return Ok(most) };
+    match berth_settings::bytes(text) {
+        Some(bytes) if bytes >= LEAST_LIMIT => Ok(Some(most.map_or(bytes, |most| most.min(bytes)))),
+        _ => Err(Error::invalid(
+            format!("annotation {WRITABLE_LIMIT}"),
+            format!("{text:?} is not a quantity of at least 64Ki, such as 10Gi"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_annotation_lowers_the_nodes_limit_and_does_not_raise_it() {
+        let node = Some(1 << 30);
+        assert_eq!(least_limit(node, None).unwrap(), node);
+        assert_eq!(least_limit(node, Some("1Mi")).unwrap(), Some(1 << 20));
+        assert_eq!(least_limit(node, Some("1000Ti")).unwrap(), node);
+        assert_eq!(least_limit(None, Some("1000Ti")).unwrap(), Some(1000 << 40));
+        assert_eq!(least_limit(None, None).unwrap(), None);
+        for bad in ["", "-1", "much", "1Ki", "0"] {
+            assert!(least_limit(node, Some(bad)).unwrap_err().message().contains(WRITABLE_LIMIT), "{bad}");
+        }
+    }
 }

@@ -4,7 +4,8 @@
 //! every blob is taken by its digest, layers go the same checked way as from a registry, and a name proves nothing (the image's
 //! evidence has no source, so image policy judges it by the reference that a pod writes).
 //!
-//! Of an image for several platforms the node's own is taken.
+//! Of an image for several platforms the node's own is taken. One that is here already gets names alone and keeps the manifest by whose
+//! digest it is known.
 mod index;
 mod plan;
 mod spool;
@@ -12,6 +13,7 @@ mod spool;
 pub(crate) use index::name_annotations;
 pub(crate) use spool::Spool;
 
+use crate::commit::Entry;
 use crate::flights::{self, Listeners, Wanted};
 use crate::image_config;
 use crate::pull::{Assembly, BlobSource, Lease, given_up};
@@ -115,13 +117,22 @@ impl Images {
             records.push((record, found.names));
         }
         job.keep_blobs(&records).await?;
-        let mut images = Vec::new();
-        for (record, names) in records {
-            let id = record.id.clone();
-            let texts = names.iter().map(ToString::to_string).collect();
-            images.push((self.commit_as(texts, &Evidence::default(), &id, Some(record)).await?, names));
+        let manifests: Vec<Digest> = records.iter().map(|(record, _)| record.manifest_digest.clone()).collect();
+        let entry = |(record, names): &(ImageRecord, Vec<Reference>)| Entry {
+            id: record.id.clone(),
+            names: names.iter().map(ToString::to_string).collect(),
+            evidence: Evidence::default(),
+            fresh: Some(record.clone()),
+            yields: true,
+        };
+        let images = self.commit_all(records.iter().map(entry).collect()).await?;
+        drop(lease);
+        if images.iter().zip(&manifests).any(|(image, manifest)| image.manifest_digest != *manifest) {
+            // It was here by another manifest: what this one names is of no use.
+            self.sweep_later();
         }
-        Ok(Imported { images, warnings })
+        let names = records.into_iter().map(|(_, names)| names);
+        Ok(Imported { images: images.into_iter().zip(names).collect(), warnings })
     }
 }
 

@@ -6,7 +6,7 @@ use super::index::{link_path, member_path};
 use crate::config::Limits;
 use crate::layout::{Layout, Temporary};
 use crate::refused;
-use crate::unpack::{Archive, ChunkReader, Chunks, Kind, Member, io, stream_error};
+use crate::unpack::{Archive, ChunkReader, Chunks, Kind, Member, stream_error};
 use berth_model::{Digest, Error, ErrorKind, Result, ResultExt};
 use berth_registry::{Descriptor, Hasher};
 use bytes::Bytes;
@@ -21,6 +21,12 @@ use std::sync::Arc;
 const CHUNK: usize = 1 << 20;
 /// How often the space left on the disk is looked at, in bytes written.
 const SPACE_CHECK_EVERY: u64 = 32 << 20;
+/// Bytes of headers that an archive may have beside its files'.
+const HEADERS: u64 = 64 << 20;
+/// Most bytes behind an archive's end: tar(1) fills up to 10 KiB, and to what its `--record-size` says.
+const MAX_BEHIND: u64 = 16 << 20;
+/// What a stream that is counted says at its end.
+const ENDLESS: &str = "more bytes than are read";
 /// Where an OCI layout keeps its content.
 const BLOBS: &str = "blobs/sha256/";
 
@@ -68,12 +74,16 @@ impl Spool {
     }
 
     fn take(&mut self, input: impl BufRead, budget: &mut Budget<'_>) -> Result<()> {
-        let mut archive = Archive::new(input);
-        while let Some(member) = archive.next_member()? {
+        // Headers, directories and what stands behind the end count too: a small archive unpacks to any number of them.
+        let most = budget.limits.max_archive.saturating_add(HEADERS);
+        let mut archive = Archive::new(Counted { input, left: most });
+        let mut members = 0;
+        while let Some(member) = archive.next_member().map_err(|e| over(e, budget.limits))? {
             let path = member_path(&member.path)?;
-            if self.files.len() + self.links.len() >= budget.limits.max_archive_files {
+            members += 1;
+            if members > budget.limits.max_archive_files {
                 let max = budget.limits.max_archive_files;
-                return Err(exhausted(format!("has more than {max} files (max_archive_files)")));
+                return Err(exhausted(format!("has more than {max} files and directories (max_archive_files)")));
             }
             if self.files.contains_key(&path) || self.links.contains_key(&path) {
                 return Err(refused(format!("path {path:?}"), "stands twice in the archive"));
@@ -86,7 +96,11 @@ impl Spool {
                 Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => return Err(no_file(&member, &path)),
             }
         }
-        archive.drain().map_err(stream_error)?;
+        let mut behind = archive.end(MAX_BEHIND);
+        std::io::copy(&mut behind, &mut std::io::sink()).map_err(stream_error)?;
+        if behind.limit() == 0 {
+            return Err(refused("archive", format!("goes on for more than {MAX_BEHIND} bytes behind its end")));
+        }
         Ok(())
     }
 
@@ -185,6 +199,45 @@ fn exhausted(problem: String) -> Error {
     Error::new(ErrorKind::ResourceExhausted, problem)
 }
 
+fn too_large(limits: &Limits) -> Error {
+    exhausted(format!("is larger than {} bytes uncompressed (max_archive)", limits.max_archive))
+}
+
+/// The end of a counted stream, as what it is.
+fn over(e: Error, limits: &Limits) -> Error {
+    if e.message().contains(ENDLESS) { too_large(limits) } else { e }
+}
+
+/// A stream that fails behind so many bytes.
+struct Counted<R> {
+    input: R,
+    left: u64,
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let here = self.fill_buf()?;
+        let step = here.len().min(buffer.len());
+        buffer[..step].copy_from_slice(&here[..step]);
+        self.consume(step);
+        Ok(step)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        if self.left == 0 {
+            return Err(std::io::Error::other(ENDLESS));
+        }
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes as u64);
+        self.input.consume(bytes);
+    }
+}
+
 /// What an archive may take.
 struct Budget<'a> {
     limits: &'a Limits,
@@ -197,22 +250,12 @@ impl Budget<'_> {
     fn spend(&mut self, bytes: u64) -> Result<()> {
         self.bytes += bytes;
         if self.bytes > self.limits.max_archive {
-            let max = self.limits.max_archive;
-            return Err(exhausted(format!("is larger than {max} bytes uncompressed (max_archive)")));
+            return Err(too_large(self.limits));
         }
         if self.limits.min_free == 0 || self.bytes < self.next_check {
             return Ok(());
         }
         self.next_check = self.bytes + SPACE_CHECK_EVERY;
-        let stat = rustix::fs::statvfs(self.layout.root()).map_err(io)?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if free < self.limits.min_free {
-            let min = self.limits.min_free;
-            let place = self.layout.root().display();
-            return Err(exhausted(format!(
-                "disk of {place} has {free} bytes free, less than the {min} that are kept (min_free): remove images or enlarge it"
-            )));
-        }
-        Ok(())
+        self.layout.need_free(self.limits.min_free)
     }
 }

@@ -14,7 +14,7 @@ use berth_model::{
     ByteSource, Digest, Error, ErrorKind, Observation, PhaseLog, PullPhase, PullProgress, PullStage, Reference, Result,
     ResultExt,
 };
-use berth_registry::{Auth, BlobStream, Descriptor, ImageManifest};
+use berth_registry::{Auth, BlobStream, Descriptor, ImageManifest, Liars};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, future};
@@ -212,36 +212,37 @@ impl Assembly {
         Ok(())
     }
 
-    async fn blob(&self, descriptor: &Descriptor) -> Result<Incoming> {
+    async fn blob(&self, descriptor: &Descriptor, liars: &Liars) -> Result<Incoming> {
         match &self.source {
             BlobSource::Registry { reference, auth } => {
-                let opened = self.images.client().blob(reference, descriptor, auth, 0).await;
+                let opened = self.images.client().honest_blob(reference, descriptor, auth, 0, liars).await;
                 opened.map(Incoming::Registry).map_err(|e| foreign(descriptor, e))
             }
             BlobSource::Archive(spool) => spool.stream(descriptor).map(|stream| Incoming::Archive(stream.boxed())),
         }
     }
 
-    /// Fetches and unpacks, again where a mirror lied: each that does is left alone from then on, so this ends.
+    /// Fetches and unpacks, again where a mirror lied: none is asked twice for one layer, so this ends.
     async fn download(&self, layer: &Layer<'_>, crew: &Crew) -> Result<(Temporary, Unpacked)> {
+        let mut liars = Liars::default();
         loop {
-            let (unpacked, mirrors) = self.attempt(layer, crew).await?;
+            let (unpacked, mirrors) = self.attempt(layer, crew, &liars).await?;
             match (unpacked, &self.source) {
                 (Ok(done), _) => return Ok(done),
                 (Err(failed), BlobSource::Registry { reference, .. })
-                    if failed.altered && self.images.client().blame_all(reference, &mirrors) => {}
+                    if failed.altered && self.images.client().blame_all(reference, &mirrors, &mut liars) => {}
                 (Err(failed), _) => return Err(failed.error),
             }
         }
     }
 
     /// Fetches and unpacks at the same time. Also the mirrors that bytes came from.
-    async fn attempt(&self, layer: &Layer<'_>, crew: &Crew) -> Result<(Attempt, Vec<String>)> {
+    async fn attempt(&self, layer: &Layer<'_>, crew: &Crew, liars: &Liars) -> Result<(Attempt, Vec<String>)> {
         let mut progress = crew.progress[layer.index].subscribe();
         let (begun, mut fetching) = (Instant::now(), Duration::ZERO);
         let mut stream = tokio::select! {
             _ = progress.wait_for(|p| *p == Progress::Failed) => return Err(Crew::cancelled()),
-            stream = self.blob(layer.descriptor) => stream?,
+            stream = self.blob(layer.descriptor, liars) => stream?,
         };
         let (sender, chunks) = mpsc::channel::<Result<Bytes>>(CHUNKS);
         // An archive's files are moved into the store when all of its images are unpacked.
@@ -371,7 +372,11 @@ impl Images {
     fn put_in_place(&self, directory: Temporary, unpacked: &Unpacked, chain_ids: &[Digest]) -> Result<()> {
         let Some((own, below)) = chain_ids.split_last() else { return Err(refused("layer", "has no chain id")) };
         self.inherit(&directory, &unpacked.implied, below)?;
-        directory.commit(&self.inner.layout.snapshot(own))?;
+        let _placing = self.placing();
+        let place = self.inner.layout.snapshot(own);
+        // What a sweep could not remove, and has taken out of the table.
+        self.inner.layout.discard(&place)?;
+        directory.commit(&place)?;
         self.state().snapshots.insert(own.clone(), Snapshot { usage: unpacked.usage, synced: false });
         Ok(())
     }

@@ -140,6 +140,11 @@ impl<R: BufRead> Archive<R> {
         self.input.consume(bytes);
     }
 
+    /// What follows the end of the archive, as far as so many bytes.
+    pub fn end(self, most: u64) -> io::Take<R> {
+        self.input.take(most)
+    }
+
     /// Reads what follows the end of the archive, so that all of the stream was seen.
     pub fn drain(mut self) -> io::Result<R> {
         loop {

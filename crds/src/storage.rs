@@ -22,8 +22,8 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_fs_quota: Option<String>,
     /// Most bytes that a container may write into its root file system and the image's volumes, such as `10Gi`; unset is no limit. Needs a
-    /// file system with project quota (XFS or ext4, mounted with `prjquota`): without one no container is made while this is set. The annotation
-    /// `berth.dev/writable-layer-limit` of a container or its pod wins.
+    /// file system that enforces project quota (XFS or ext4, mounted with `prjquota`): a node without one refuses the document. The annotation
+    /// `berth.dev/writable-layer-limit` of a container or its pod can lower it and not raise it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writable_layer_limit: Option<String>,
     /// Collection of images by how full the disk is. The kubelet has its own; this one is for nodes without, and off by default.

@@ -15,8 +15,9 @@ use berth_oci::monitor::Launcher;
 use berth_registry::Client;
 use berth_settings::{CgroupManager, IpFamily, NetworkMode, Settings, Standing};
 use berth_store::Database;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Where the CNI project, Debian and Fedora have plugins.
@@ -48,11 +49,7 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     // Facts first: limits are those that the daemon was started with.
     let facts = berth_oci::probe::probe()?;
     let documents = options.config.clone().unwrap_or_else(|| layout.etc.clone());
-    let place = layout.clone();
-    let check = Arc::new(move |settings: &Settings| {
-        check_network(&place, settings).and_then(|()| accept::everywhere(settings))
-    });
-    let live = berth_settings::watch(documents.clone(), layout.lib.join("accepted-documents.json"), check)?;
+    let live = watch(layout, &documents)?;
     let standing = Standing::new(live);
     let settings = standing.started();
     let metrics = Metrics::new()?;
@@ -98,6 +95,29 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     let metrics_wish = wish.unwrap_or_else(|| default_metrics(layout).to_owned());
     let streaming = Arc::new(Streaming::new(engine.clone()));
     Ok(Daemon { engine, documents, metrics_wish, network, streaming, bridge, cni, images })
+}
+
+/// The documents, and what makes them good on this node.
+fn watch(layout: &Layout, documents: &Path) -> Result<berth_settings::Live> {
+    let place = layout.clone();
+    let strict = Arc::new(AtomicBool::new(true));
+    let is_strict = strict.clone();
+    let check = Arc::new(move |settings: &Settings| {
+        check_network(&place, settings)?;
+        if is_strict.load(Ordering::Relaxed) {
+            Images::check_writable_limit_at(&place.lib.join("images"), settings.storage.writable_layer_limit)?;
+        }
+        accept::everywhere(settings)
+    });
+    let watch =
+        || berth_settings::watch(documents.to_owned(), layout.lib.join("accepted-documents.json"), check.clone());
+    let live = watch().or_else(|_| {
+        // A disk that has lost its quota keeps no node from starting: containers with a limit are refused then, with words.
+        strict.store(false, Ordering::Relaxed);
+        watch()
+    })?;
+    strict.store(true, Ordering::Relaxed);
+    Ok(live)
 }
 
 fn default_metrics(layout: &Layout) -> &'static str {

@@ -49,6 +49,10 @@ async fn names_archives_and_pushes_by_the_command_line() {
     let digest = node.registry().tag("copy/tools", "v2").unwrap();
     assert!(pushed.starts_with(&format!("{copy} {digest} ")), "{pushed}");
     assert_eq!(Some(&digest), node.registry().tag("tools", "v1").as_ref(), "the same manifest, byte for byte");
+    // An id is no place: it would be read as a repository of the default registry.
+    for place in [id.as_str(), &id["sha256:".len()..], &id["sha256:".len()..][..12]] {
+        assert!(fails(&node, &["push", place]).contains("say where to push it"), "{place}");
+    }
 
     let archive = node.base().join("tools.tar");
     let file = archive.to_str().unwrap();
@@ -83,6 +87,9 @@ async fn names_archives_and_pushes_by_the_command_line() {
     assert!(fails(&node, &["prune"]).contains("-f"), "nobody can be asked");
     assert!(berth(&node, &["prune", "-a", "-f"]).contains("Total reclaimed space: 0 B"));
 
+    // What cannot be read is told as that, not as what the daemon saw of it.
+    let unreadable = fails(&node, &["load", "-i", node.base().to_str().unwrap()]);
+    assert!(unreadable.contains("cannot be read") && unreadable.contains("irectory"), "{unreadable}");
     // An archive that lies is refused with words, and nothing is left of it.
     std::fs::write(&archive, &bytes[..bytes.len() / 2]).unwrap();
     assert!(fails(&node, &["image", "import", file]).contains("image archive"));
@@ -115,6 +122,40 @@ async fn policy_decides_about_what_an_archive_brings() {
     let error = node.cri().try_create(&pod_id, &container, &sandbox).await.unwrap_err();
     assert!(error.message().contains("no recorded source"), "an archive is no registry: {error}");
     container.image.as_mut().unwrap().image = "good.example/tools:1".into();
+    node.cri().launch(&pod_id, &container, &sandbox).await;
+    node.finish().await;
+}
+
+/// This machine's disk has no project quota.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_writable_layers_that_nothing_enforces_is_refused_with_its_document() {
+    let mut node = Node::with_tools().await;
+    node.document("60-limit.yaml", &config("{runtime: {storage: {writableLayerLimit: 1Gi}, pidsLimit: 77}}"));
+    let told = async |node: &Node| {
+        let refused = node.info().await.refused_documents;
+        (refused.contains("writableLayerLimit") && refused.contains("prjquota")).then_some(())
+    };
+    eventually("the document is refused", async || told(&node).await).await;
+    // What was in force is: containers are made.
+    let sandbox = pod(&node, "p");
+    let pod_id = node.cri().run(&sandbox).await;
+    let mut container = shell(&node, "c", "sleep 1000");
+    node.cri().launch(&pod_id, &container, &sandbox).await;
+    // One that asks for a limit itself is told so.
+    container.metadata.as_mut().unwrap().name = "limited".into();
+    container.annotations.insert("berth.dev/writable-layer-limit".into(), "1Gi".into());
+    let error = node.cri().try_create(&pod_id, &container, &sandbox).await.unwrap_err();
+    assert!(
+        error.message().contains("berth.dev/writable-layer-limit") && error.message().contains("prjquota"),
+        "{error}"
+    );
+    // Nothing keeps the node from starting with it.
+    node.kill();
+    node.start().await;
+    eventually("the document is refused still", async || told(&node).await).await;
+    node.remove_document("60-limit.yaml");
+    eventually("nothing is refused", async || node.info().await.refused_documents.is_empty().then_some(())).await;
+    container.annotations.clear();
     node.cri().launch(&pod_id, &container, &sandbox).await;
     node.finish().await;
 }

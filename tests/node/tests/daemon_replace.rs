@@ -6,6 +6,7 @@
 mod daemon;
 
 use berth_node_tests::{next_programs, programs};
+use berth_test_registry::{Fault, When};
 use daemon::client::log_text;
 use daemon::requests::bind;
 use daemon::{Cri, Node, crictl, eventually, is_alive, pod, shell};
@@ -257,13 +258,18 @@ async fn a_pull_under_way_can_be_asked_for_again() {
     let mut node = Node::with_tools().await;
     let (cri, web) = (node.cri(), node.web());
     let reference = web.clone();
+    // A layer that takes its time, and a daemon that goes while it comes.
+    let (layers, slow) = (When::path("/blobs/"), Fault::Delay { per_chunk: Duration::from_millis(200), chunk: 1024 });
+    node.registry().clear_requests();
+    node.registry().inject(layers.clone(), slow);
     let pulling = tokio::spawn(async move { cri.try_pull(&reference, "default").await });
-    tokio::task::yield_now().await;
+    eventually("blobs are on their way", async || (node.registry().count(&layers) > 1).then_some(())).await;
+    assert!(!pulling.is_finished());
     node.kill();
+    node.registry().clear_faults();
     node.use_programs(next_programs());
     node.start().await;
-    // Cut off, or done in time; either way the next one succeeds.
-    let _ = pulling.await.unwrap();
+    pulling.await.unwrap().expect_err("it was cut off");
     node.cri().pull(&web).await;
     assert!(node.cri().image(&web).await.is_some());
     node.finish().await;

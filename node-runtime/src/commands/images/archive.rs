@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -71,19 +72,33 @@ pub(crate) async fn take_in(
 ) -> Result<ImportImagesResult> {
     let mut node = connect::node(layout).await?;
     let (sender, inputs) = mpsc::channel(CHUNKS);
-    let reading = tokio::task::spawn_blocking(move || send(reader, start, &sender));
-    let mut events = node.import_images(ReceiverStream::new(inputs)).await.map_err(said)?.into_inner();
-    let result = loop {
-        match events.message().await.map_err(said)?.map(|e| e.event) {
-            Some(Some(Event::Progress(step))) => progress.step(&step),
-            Some(Some(Event::Result(result))) => break result,
-            Some(None) => {}
-            None => return Err(anyhow!("the daemon ended before the import did")),
+    // What was wrong with the reader is written down before the daemon can know that something was.
+    let trouble = Arc::new(Mutex::new(None));
+    let told = trouble.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(e) = send(reader, start, &sender) {
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+        }
+        drop(sender);
+    });
+    let events = async {
+        let mut events = node.import_images(ReceiverStream::new(inputs)).await.map_err(said)?.into_inner();
+        loop {
+            match events.message().await.map_err(said)?.map(|e| e.event) {
+                Some(Some(Event::Progress(step))) => progress.step(&step),
+                Some(Some(Event::Result(result))) => return Ok(result),
+                Some(None) => {}
+                None => return Err(anyhow!("the daemon ended before the import did")),
+            }
         }
     };
+    let result = events.await;
     progress.finish();
-    reading.await??;
-    Ok(result)
+    // The daemon only saw a stream that broke off.
+    match trouble.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(own) => Err(own),
+        None => result,
+    }
 }
 
 fn show(result: &ImportImagesResult, quiet: bool) -> Result<()> {

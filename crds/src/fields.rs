@@ -227,6 +227,8 @@ rows! { CNI: Cni at "spec.network.cni" = [network.cni], inside [];
     scalar conf_dir "confDir" Live Words("/etc/cni/net.d; with a root of its own ROOT/etc/cni/net.d");
     scalar bin_dirs "binDirs" Live Is("[\"/opt/cni/bin\", \"/usr/lib/cni\", \"/usr/libexec/cni\"]");
     scalar timeout "timeout" Live Is("\"180s\"");
+    scalar conf_list "confList" Live Words("no file is written");
+    scalar max_parallel_adds "maxParallelAdds" Live Is("32");
 }
 
 rows! { METRICS: Metrics at "spec.metrics" = [metrics], inside [];

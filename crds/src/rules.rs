@@ -12,6 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Most directories of CNI plugins.
 const MAX_BIN_DIRS: usize = 16;
+/// Longest CNI configuration: that of a file (node-runtime/crates/network).
+const MAX_CONF_LIST: usize = 256 << 10;
 /// Longest path of a file.
 const MAX_PATH: usize = 4095;
 
@@ -172,6 +174,14 @@ fn cni(cni: &Cni) -> Result<()> {
     {
         let problem = format!("{timeout:?} is not a duration from 1s to 30m, like 90s or 3m");
         return Err(Error::invalid("spec.network.cni.timeout", problem));
+    }
+    // What stands in it, those judge who know plugins: the daemon, and `berth config check`.
+    if cni.conf_list.as_ref().is_some_and(|text| text.is_empty() || text.len() > MAX_CONF_LIST) {
+        let problem = format!("must be a CNI configuration list of 1 to {MAX_CONF_LIST} bytes");
+        return Err(Error::invalid("spec.network.cni.confList", problem));
+    }
+    if cni.max_parallel_adds.is_some_and(|n| !(1..=1000).contains(&n)) {
+        return Err(Error::invalid("spec.network.cni.maxParallelAdds", "must be 1 to 1000"));
     }
     Ok(())
 }

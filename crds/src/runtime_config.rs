@@ -284,6 +284,14 @@ pub struct Cni {
     /// How long all plugins of one attachment may take together, 1s to 30m. The kubelet waits four minutes for a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
+    /// A CNI configuration list (JSON) that the daemon writes as `10-berth.conflist` into `confDir`, and removes when this is unset.
+    /// `$(podCIDR)`, `$(podCIDR4)` and `$(podCIDR6)` in its strings stand for what the kubelet tells;
+    /// a string `$(podCIDRRanges)` becomes host-local's `ranges`, one `$(podCIDRRoutes)` default routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conf_list: Option<String>,
+    /// Most pods that are attached at a time, 1 to 1000; others wait their turn. Default 32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parallel_adds: Option<u32>,
 }
 
 /// A family of addresses, by the name that Services have for it.

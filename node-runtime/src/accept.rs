@@ -5,8 +5,9 @@ use berth_model::Result;
 use berth_settings::Settings;
 use berth_trust::PolicySet;
 
-/// All policies can be compiled, all seccomp profiles read, and what refers to another part finds it. Errors: the field.
+/// All policies can be compiled, all seccomp profiles and the CNI configuration read, and what refers to another part finds it. Errors: the field.
 pub fn everywhere(settings: &Settings) -> Result<()> {
     PolicySet::new(&settings.policies)?;
+    settings.spec.network.cni.conf_list.as_deref().map_or(Ok(()), berth_network::check_template)?;
     berth_engine::check_profiles(&settings.spec)
 }

@@ -94,6 +94,9 @@ fn runtime_config() -> Vec<Bound> {
     bounds.extend(lengths(63, &["spec.nodeSelector.matchLabels{}", "spec.nodeSelector.matchExpressions[].values[]"]));
     let labels = ["spec.nodeSelector.matchExpressions", "spec.nodeSelector.matchExpressions[].values"];
     bounds.extend(entries(64, &labels));
+    bounds.push(("spec.network.cni.confList", "minLength", json!(1)));
+    // Of characters; a node counts bytes.
+    bounds.push(("spec.network.cni.confList", "maxLength", json!(262_144)));
     bounds.extend(entries(16, &["spec.network.cni.binDirs"]));
     bounds.extend(entries(2, &["spec.network.ipFamilies"]));
     bounds.extend(entries(10, &["spec.rollout.waves"]));

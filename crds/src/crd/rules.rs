@@ -195,6 +195,7 @@ const NETWORK: &[Rule] = &[
         "must be an absolute path of at most 4095 bytes without ':'",
     ),
     rule("spec.network.cni.timeout", duration!("1s", "30m"), "must be a duration from 1s to 30m, like 90s or 3m"),
+    rule("spec.network.cni.maxParallelAdds", "self >= 1 && self <= 1000", "must be 1 to 1000"),
 ];
 
 /// Of TLS with a registry or mirror.

@@ -127,6 +127,9 @@ kinds! {
     CONNTRACK_FULL Warning "network" "conntrack-full": "the table of connections is nearly full", "the kernel drops new connections";
     CNI_CONFIG Error "network" "cni-config-missing": "there is no CNI configuration", "the node is NotReady until a network add-on writes one";
     CNI_PLUGIN Error "network" "cni-plugin-missing": "a CNI plugin's program is missing", "pods fail at their network";
+    CNI_REFUSED Warning "network" "cni-config-refused": "a CNI configuration is refused", "it is passed over: pods get the network of another file, or none";
+    CNI_DELETE Warning "network" "cni-delete-failed": "a pod's network cannot be deleted", "its address and rules stay taken until a DEL succeeds";
+    CNI_BROKEN Warning "network" "cni-check-failed": "CNI finds a running pod's network broken", "the pod may reach nothing, or not be reached";
     KERNEL_OLD Warning "kernel" "kernel-old": "the kernel is older than 5.15", "user namespaces, id-mapped mounts and others are not there";
     KERNEL_FEATURE Error "kernel" "kernel-feature": "the kernel lacks something that containers need", "containers cannot be made";
     CLOCK_BEHIND Warning "kernel" "clock-behind": "the clock is behind the programs' own age", "certificates of registries seem to be not valid yet, and pulls fail";

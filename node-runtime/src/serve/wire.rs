@@ -24,6 +24,8 @@ use std::time::Duration;
 const CNI_BIN_DIRS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
 /// Seconds for all plugins of one attachment: with a DEL after a failed ADD, it is still within the kubelet's four minutes.
 const CNI_TIMEOUT: u64 = 180;
+/// Attachments at a time: enough that a plugin which waits keeps few waiting, and a node that boots forks no hundreds of programs.
+const CNI_PARALLEL: usize = 32;
 const METRICS_ADDRESS: &str = "127.0.0.1:9464";
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -240,6 +242,9 @@ async fn start_cni(layout: &Layout, settings: &Settings, metrics: &Metrics) -> R
     let cni = Cni::open(layout.lib.join("cni"), cni_config(layout, settings), tell).await.context("CNI client")?;
     if settings.network.mode == NetworkMode::Cni {
         cni.follow().await;
+    } else {
+        // One that was written while CNI was chosen goes.
+        cni.write_configuration().await.context("CNI configuration")?;
     }
     Ok(cni)
 }
@@ -253,6 +258,8 @@ pub fn cni_config(layout: &Layout, settings: &Settings) -> CniConfig {
         conf_dir: wish.conf_dir.as_ref().map_or_else(|| layout.cni_configurations(), PathBuf::from),
         bin_dirs: bin_dirs.into_iter().map(PathBuf::from).collect(),
         timeout: Duration::from_secs(timeout),
+        conf_list: wish.conf_list.clone(),
+        parallel_adds: wish.max_parallel_adds.and_then(|n| usize::try_from(n).ok()).unwrap_or(CNI_PARALLEL),
     }
 }
 

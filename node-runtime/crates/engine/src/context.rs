@@ -177,8 +177,10 @@ impl Engine {
         self.metrics.count(&self.table);
         let (subscribers, subscribers_lost) = self.events.subscribers();
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let cni = self.cni_report().unwrap_or_default();
         self.metrics.node().set(&Now {
             pools: self.address_pools(),
+            cni: (count(cni.pending.len()), count(cni.broken.len())),
             monitors: self.monitors(),
             subscribers,
             subscribers_lost,

@@ -44,6 +44,7 @@ mod verdict;
 pub use berth_images::{Imported, Prune, PushOutcome, StoreUsage};
 pub use berth_monitor_api::spec::TerminalSize;
 pub use berth_monitor_api::sync::Identity;
+pub use berth_network::CniReport;
 pub use berth_oci::readback::Labels;
 pub use container::control::Attached;
 pub use container::exec::{ExecEnd, ExecOutput, ExecOverrides, ExecRequest, ExecSession, ExecStreams, RunningExec};

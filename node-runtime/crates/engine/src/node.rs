@@ -1,7 +1,7 @@
 //! What the node as a whole says: conditions, driver.
 use crate::context::Engine;
 use berth_cgroups::Driver;
-use berth_network::CniReport;
+use berth_network::{Choice, CniReport};
 use berth_oci::spec::NodeFacts;
 
 /// One condition of the CRI's Status.
@@ -52,9 +52,11 @@ impl Engine {
     }
 
     /// What the CNI client knows: the network, files that are refused, attachments that could not be deleted yet, pods whose
-    /// network CHECK finds broken.
-    pub fn cni_report(&self) -> CniReport {
-        self.network.cni.report()
+    /// network CHECK finds broken. `None` where the built-in network connects pods and nothing is left to delete.
+    pub fn cni_report(&self) -> Option<CniReport> {
+        let report = self.network.cni.report();
+        let of_use = self.network.choice == Choice::Cni || !report.pending.is_empty() || !report.broken.is_empty();
+        of_use.then_some(report)
     }
 
     /// The cgroup driver, constant while the daemon runs.

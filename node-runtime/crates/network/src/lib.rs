@@ -21,7 +21,7 @@ pub use bridge::{
 };
 pub use choice::{Choice, Networks};
 pub use cidr::pod_cidr;
-pub use cni::{Cni, CniConfig, CniReport, PendingDelete, Tell};
+pub use cni::{CONF_LIST_FIELD, Cni, CniConfig, CniReport, PendingDelete, Tell, check_template};
 pub use ipnet::IpNet;
 pub use netns::loopback_up;
 pub use nft::firewall::{DropReason, ForwardDrop};

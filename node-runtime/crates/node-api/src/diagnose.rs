@@ -1,5 +1,6 @@
 //! Diagnose: what only the daemon knows of its own troubles.
-use berth_engine::{ContainerFilter, Engine, PodFilter};
+use berth_engine::{CniReport, ContainerFilter, Engine, PodFilter};
+use berth_model::PodId;
 use berth_proto::node as wire;
 use std::collections::HashMap;
 use std::path::Path;
@@ -47,6 +48,19 @@ pub(crate) async fn call(engine: &Arc<Engine>) -> wire::DiagnoseResponse {
         run_directory: path(&paths.pod_base()),
         record_directory: path(&paths.records()),
         firewalls: engine.firewalls().iter().map(ToString::to_string).collect(),
+        cni: engine.cni_report().map(cni),
+    }
+}
+
+fn cni(report: CniReport) -> wire::CniState {
+    let trouble =
+        |pod: &PodId, problem: String, failures| wire::CniTrouble { pod_id: pod.to_string(), problem, failures };
+    wire::CniState {
+        pending: report.pending.into_iter().map(|p| trouble(&p.pod, p.problem, p.failures)).collect(),
+        broken: report.broken.into_iter().map(|(pod, problem)| trouble(&pod, problem, 0)).collect(),
+        refused: report.refused,
+        unused: report.unused,
+        file: report.file.map(|file| file.display().to_string()).unwrap_or_default(),
     }
 }
 

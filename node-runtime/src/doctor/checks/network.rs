@@ -2,9 +2,10 @@
 use super::percent;
 use crate::doctor::facts::{Cni, Facts};
 use crate::doctor::finding::{
-    CNI_CONFIG, CNI_PLUGIN, CONNTRACK_FULL, FORWARD_DROP, FORWARD_OFF, Finding, MTU_HIGH, NETWORK_NOT_READY,
-    RESOLV_CONF,
+    CNI_BROKEN, CNI_CONFIG, CNI_DELETE, CNI_PLUGIN, CNI_REFUSED, CONNTRACK_FULL, FORWARD_DROP, FORWARD_OFF, Finding,
+    MTU_HIGH, NETWORK_NOT_READY, RESOLV_CONF,
 };
+use berth_proto::node::CniState;
 
 pub(super) fn network(facts: &Facts, found: &mut Vec<Finding>) {
     let network = &facts.network;
@@ -47,6 +48,33 @@ pub(super) fn network(facts: &Facts, found: &mut Vec<Finding>) {
     if let Some(cni) = &network.cni {
         self::cni(cni, found);
     }
+    if let Some(state) = facts.daemon.told.as_ref().and_then(|told| told.cni.as_ref()) {
+        told_of_cni(state, found);
+    }
+}
+
+/// What the daemon's CNI client has met with.
+fn told_of_cni(state: &CniState, found: &mut Vec<Finding>) {
+    for refused in &state.refused {
+        found.push(CNI_REFUSED.found(refused.clone(), "mend the file, or remove it; it is read again at once"));
+    }
+    for pod in &state.pending {
+        let what = format!("pod {}: DEL failed {} times: {}", short(&pod.pod_id), pod.failures, pod.problem);
+        let fix = "mend what the plugin names: DEL is tried at least once a minute until it succeeds; \
+                   docs/formats/cni-attachment.md says how to give one up";
+        found.push(CNI_DELETE.found(what, fix));
+    }
+    for pod in &state.broken {
+        let what = format!("pod {}: {}", short(&pod.pod_id), pod.problem);
+        found.push(
+            CNI_BROKEN
+                .found(what, format!("delete the pod, so that it is made anew: berth rm -f {}", short(&pod.pod_id))),
+        );
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }
 
 fn mend(facts: &Facts) -> String {
@@ -90,7 +118,7 @@ pub(super) fn unusable(servers: Option<&[String]>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_proto::node::{DiagnoseResponse, NodeCondition};
+    use berth_proto::node::{CniTrouble, DiagnoseResponse, NodeCondition};
 
     fn sound() -> Facts {
         let mut facts = Facts::default();
@@ -118,7 +146,11 @@ mod tests {
         facts.network.cni = Some(Cni { missing: vec!["bridge".into()], ..Cni::default() });
         let condition = NodeCondition { kind: "NetworkReady".into(), ok: false, ..Default::default() };
         let firewalls = vec!["nftables chain ip x y drops what pods send: its policy is drop; run: nft insert".into()];
-        facts.daemon.told = Some(DiagnoseResponse { conditions: vec![condition], firewalls, ..Default::default() });
+        let trouble = || vec![CniTrouble { pod_id: "ab".repeat(32), problem: "no".into(), failures: 2 }];
+        let refused = vec!["10-a.conflist: name: is missing".to_owned()];
+        let cni = CniState { refused, pending: trouble(), broken: trouble(), ..Default::default() };
+        facts.daemon.told =
+            Some(DiagnoseResponse { conditions: vec![condition], firewalls, cni: Some(cni), ..Default::default() });
         let all = [
             "network-not-ready",
             "forwarding-off",
@@ -128,6 +160,9 @@ mod tests {
             "conntrack-full",
             "cni-config-missing",
             "cni-plugin-missing",
+            "cni-config-refused",
+            "cni-delete-failed",
+            "cni-check-failed",
         ];
         assert_eq!(ids(&facts), all);
         let mut found = Vec::new();

@@ -44,7 +44,13 @@ impl CniNode {
 
     /// Changes the settings while the daemon runs.
     pub fn settings(&self, plugins: &Path, timeout: &str) {
-        self.node.document("50-node.yaml", &document(&[plugins, &self.own_plugins()], timeout));
+        self.settings_with(plugins, timeout, "");
+    }
+
+    /// The same with more fields of `spec.network.cni`, each on a line of its own that begins with a line break and six blanks.
+    pub fn settings_with(&self, plugins: &Path, timeout: &str, more: &str) {
+        let text = document(&[plugins, &self.own_plugins()], timeout);
+        self.node.document("50-node.yaml", &format!("{}{more}\n", text.trim_end()));
     }
 
     pub fn cri(&self) -> Cri {
@@ -257,6 +263,7 @@ fail() {
   exit 1
 }
 case "$how" in
+  slow) : > "$control/running.$$"; sleep 0.5; ls "$control" | grep -c '^running' >> "$control/together"; sleep 0.5; rm "$control/running.$$" ;;
   hang) child; outside; sleep 1000 ;;
   crash) child; kill -SEGV $$ ;;
   garbage) echo 'all is well {'; exit 0 ;;

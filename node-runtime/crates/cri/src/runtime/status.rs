@@ -27,6 +27,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, request: wire::StatusRequest) -> 
             "refusedDocuments": standing.refused(),
             "pendingRestart": pending,
             "settingsProblems": standing.problems(),
+            "cni": cni(engine),
         })
     };
     Ok(wire::StatusResponse {
@@ -38,6 +39,26 @@ pub(crate) async fn call(engine: &Arc<Engine>, request: wire::StatusRequest) -> 
             user_namespaces_host_network: false,
             mount_options: true,
         }),
+    })
+}
+
+/// What the CNI client knows, as `crictl info` shows it; null where the built-in network connects pods.
+fn cni(engine: &Engine) -> serde_json::Value {
+    let Some(report) = engine.cni_report() else { return serde_json::Value::Null };
+    let pending = report
+        .pending
+        .iter()
+        .map(|p| serde_json::json!({ "pod": p.pod.as_str(), "failures": p.failures, "problem": p.problem }));
+    let broken =
+        report.broken.iter().map(|(pod, problem)| serde_json::json!({ "pod": pod.as_str(), "problem": problem }));
+    serde_json::json!({
+        "network": report.network,
+        "file": report.file,
+        "problem": report.problem,
+        "refused": report.refused,
+        "unused": report.unused,
+        "pendingDeletes": pending.collect::<Vec<_>>(),
+        "broken": broken.collect::<Vec<_>>(),
     })
 }
 

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Now {
     /// Addresses of each pool: family (`ipv4`, `ipv6`), how many there are, how many are in use.
     pub(crate) pools: Vec<(&'static str, u64, u64)>,
+    /// CNI attachments whose DEL has not succeeded yet, and pods whose network CHECK finds broken.
+    pub(crate) cni: (u64, u64),
     /// Living monitors by version of the protocol; 0 are those that do not answer.
     pub(crate) monitors: BTreeMap<u16, u64>,
     /// Subscribers of events.
@@ -37,6 +39,8 @@ pub(crate) struct Node {
     monitor_failures: IntCounterVec,
     pool_size: IntGaugeVec,
     pool_used: IntGaugeVec,
+    cni_pending: IntGauge,
+    cni_broken: IntGauge,
     documents: IntGauge,
 }
 
@@ -90,6 +94,9 @@ impl Node {
                 &["family"],
             )?,
             pool_used: make.gauge("berth_address_pool_used", "Addresses that pods have, by family.", &["family"])?,
+            cni_pending: make
+                .plain_gauge("berth_cni_pending_deletes", "Pods' networks whose CNI DEL has not succeeded yet.")?,
+            cni_broken: make.plain_gauge("berth_cni_broken_pods", "Pods whose network CNI CHECK found broken.")?,
             documents: make.plain_gauge("berth_settings_documents", "Documents in force.")?,
         };
         node.start_at_zero();
@@ -140,6 +147,8 @@ impl Node {
         }
         self.subscribers.set(gauge(now.subscribers));
         self.subscribers_lost.inc_by(now.subscribers_lost.saturating_sub(self.subscribers_lost.get()));
+        self.cni_pending.set(gauge(now.cni.0));
+        self.cni_broken.set(gauge(now.cni.1));
         self.tokens.set(gauge(now.tokens));
         self.documents.set(gauge(now.documents));
         self.calls();

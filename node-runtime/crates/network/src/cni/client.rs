@@ -6,17 +6,19 @@ use super::follow::State;
 use super::ledger::Ledger;
 use super::load::Network;
 use super::netns::{Held, is_pinned};
+use super::places::Places;
 use super::record::{Attachment as Record, Stage, Store};
 use super::request::{self, INTERFACE};
 use super::secrets::Secrets;
 use super::version::CHECK_FROM;
-use super::{CniConfig, CniReport, PendingDelete, Tell, background, follow, strays};
+use super::{CniConfig, CniReport, PendingDelete, Tell, background, follow, strays, template, written};
 use crate::{Attachment, loopback_up};
 use berth_model::{Error, ErrorKind, PodConfig, PodId, Result, ResultExt};
 use berth_store::Sync;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, RwLock, watch};
@@ -40,6 +42,12 @@ pub(super) struct Inner {
     pub(super) unreadable: Vec<String>,
     /// ADD, DEL and CHECK share it, GC has it alone (specification 1.1, section 4: GC).
     pub(super) gate: RwLock<()>,
+    /// ADDs under way.
+    places: Places,
+    /// Whether pods get their network by it: else no configuration is written.
+    chosen: AtomicBool,
+    /// One writes the configuration of a document at a time.
+    writing: Mutex<()>,
     /// Wakes the task that deletes.
     pub(super) wake: Notify,
     /// Kept for plugins that declare `ipRanges`.
@@ -60,6 +68,7 @@ impl Cni {
     pub async fn open(directory: PathBuf, config: CniConfig, tell: Tell) -> Result<Self> {
         let (store, ledger, unreadable) = blocking(move || open(directory)).await?;
         let pod_cidrs = Mutex::new(store.read_cidrs());
+        let places = Places::new(config.parallel_adds);
         let inner = Inner {
             config: watch::Sender::new(config),
             state: watch::Sender::new(Arc::default()),
@@ -67,6 +76,9 @@ impl Cni {
             ledger,
             unreadable,
             gate: RwLock::default(),
+            places,
+            chosen: AtomicBool::new(false),
+            writing: Mutex::default(),
             wake: Notify::new(),
             pod_cidrs,
             tell,
@@ -77,11 +89,13 @@ impl Cni {
     /// Looks for the network, watches its directory, and asks its plugins for STATUS from now on. Returns when the first answer
     /// is there, or after three seconds.
     pub async fn follow(&self) {
+        self.inner.chosen.store(true, Ordering::Relaxed);
         follow::start(self.inner.clone()).await;
     }
 
-    /// Uses other directories or another deadline from now on.
+    /// Uses other directories, another deadline, or what else is new from now on.
     pub fn set_config(&self, config: CniConfig) {
+        self.inner.places.set(config.parallel_adds);
         self.inner.config.send_if_modified(|current| {
             let changed = *current != config;
             *current = config;
@@ -98,6 +112,17 @@ impl Cni {
         if let Err(e) = blocking(move || inner.store.write_cidrs(&cidrs)).await {
             tracing::error!(error = %e, "the pod CIDRs cannot be kept; the next daemon has the former ones");
         }
+        if let Err(e) = self.write_configuration().await {
+            tracing::error!(error = %e, "the CNI configuration of a document is not written");
+        }
+    }
+
+    /// Writes the configuration that a document has, or removes the one that it had; also done at each look at the directory. Where
+    /// pods get no network by CNI, there is none. Errors: those of the template with this node's pod CIDRs, of a file that is somebody
+    /// else's, and of the disk.
+    pub async fn write_configuration(&self) -> Result<()> {
+        let inner = self.inner.clone();
+        blocking(move || inner.write_configuration()).await.map(drop)
     }
 
     /// Gives a pod its network: loopback, then ADD of every plugin. After an error, [`Self::detach`] undoes what was done.
@@ -112,6 +137,16 @@ impl Cni {
         if !config.ports.is_empty() && !network.config.wants("portMappings") {
             tracing::info!(%pod, network = network.config.name, "no plugin declares portMappings: host ports are left to the network add-on");
         }
+        let patience = inner.config.borrow().timeout;
+        let Some(_place) = inner.places.enter(patience).await else {
+            let problem = format!(
+                "network of pod {}: {} other ADDs were under way for {} s (spec.network.cni.maxParallelAdds, timeout)",
+                pod.short(),
+                inner.places.limit(),
+                patience.as_secs()
+            );
+            return Err(Error::new(ErrorKind::Unavailable, problem));
+        };
         let _shared = inner.gate.read().await;
         let lock = inner.ledger.enter(pod, &network.config.name, &target.interface, Stage::Adding);
         let _one = lock.lock().await;
@@ -207,6 +242,24 @@ fn open(directory: PathBuf) -> Result<(Store, Ledger, Vec<String>)> {
 }
 
 impl Inner {
+    /// Blocks. Returns what the configuration of a document waits for, if it does.
+    pub(super) fn write_configuration(&self) -> Result<Option<String>> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (directory, template) = {
+            let config = self.config.borrow();
+            (config.conf_dir.clone(), config.conf_list.clone().filter(|_| self.chosen.load(Ordering::Relaxed)))
+        };
+        let Some(template) = template else {
+            return written::keep(&self.store.written(), &directory, None).map(|()| None);
+        };
+        let cidrs = self.pod_cidrs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match template::render(&template, &cidrs)? {
+            Some(text) => written::keep(&self.store.written(), &directory, Some(&text)).map(|()| None),
+            // What stands there is of other pod CIDRs, and better than nothing.
+            None => Ok(Some(format!("{} waits for the pod CIDR that the kubelet tells", template::FIELD))),
+        }
+    }
+
     /// The network that pods get now.
     fn network(&self) -> Result<Arc<Network>> {
         let state = self.state.borrow();

@@ -92,11 +92,17 @@ impl Follower {
 
     /// One look. Returns whether all is well.
     async fn round(&mut self, config: CniConfig) -> bool {
-        let dir = config.conf_dir.clone();
-        let found = match blocking(move || load(&dir)).await {
-            Ok(found) => found,
-            Err(e) => Found { refused: vec![e.to_string()], ..Found::default() },
+        let (dir, inner) = (config.conf_dir.clone(), self.inner.clone());
+        let look = move || {
+            // First what a document has the daemon write itself.
+            let own = inner.write_configuration().unwrap_or_else(|e| Some(e.to_string()));
+            load(&dir).map(|found| (found, own))
         };
+        let (mut found, own) = match blocking(look).await {
+            Ok(both) => both,
+            Err(e) => (Found { refused: vec![e.to_string()], ..Found::default() }, None),
+        };
+        found.refused.extend(own);
         let looked = (config, found);
         let fresh = self.former.as_ref() != Some(&looked);
         if fresh {

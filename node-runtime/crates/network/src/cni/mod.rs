@@ -19,14 +19,18 @@ mod gc;
 mod ledger;
 mod load;
 mod netns;
+mod places;
 mod record;
 mod request;
 mod result;
 mod secrets;
 mod strays;
+mod template;
 mod version;
+mod written;
 
 pub use client::Cni;
+pub use template::{FIELD as CONF_LIST_FIELD, check_template};
 
 use berth_model::PodId;
 use std::path::PathBuf;
@@ -41,6 +45,10 @@ pub struct CniConfig {
     pub bin_dirs: Vec<PathBuf>,
     /// How long all plugins of one operation may take together.
     pub timeout: Duration,
+    /// A configuration list that the daemon writes into `conf_dir`, with places for the node's pod CIDR (`template`).
+    pub conf_list: Option<String>,
+    /// Most ADDs at a time.
+    pub parallel_adds: usize,
 }
 
 /// Told what happened, by a short name: `cni_delete_failed`, `cni_check_failed`, `cni_gc_failed`, `cni_configuration_refused`.

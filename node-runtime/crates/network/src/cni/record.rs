@@ -66,6 +66,7 @@ pub(super) fn check_nesting(recorded: &impl Serialize) -> Result<()> {
 pub(super) struct Store {
     records: Records<Attachment>,
     cidrs: PathBuf,
+    written: PathBuf,
 }
 
 /// The attachments that can be read, and the records that cannot.
@@ -75,7 +76,8 @@ impl Store {
     /// In this directory.
     pub(super) fn open(directory: PathBuf) -> Result<Self> {
         let records = Records::open(directory.join("attachments"), KIND, VERSION)?;
-        Ok(Self { records, cidrs: directory.join("pod-cidrs.json") })
+        let (cidrs, written) = (directory.join("pod-cidrs.json"), directory.join("written-configuration.json"));
+        Ok(Self { records, cidrs, written })
     }
 
     /// The pod CIDRs that the kubelet told last; none when there is no such file, or it is torn.
@@ -88,6 +90,11 @@ impl Store {
         let text = serde_json::to_vec(cidrs).map_err(|e| Error::internal(format!("pod CIDRs: {e}")))?;
         let new = self.cidrs.with_extension("new");
         std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.cidrs)).context(|| self.cidrs.display())
+    }
+
+    /// The file that says where a configuration was written (`written`).
+    pub(super) fn written(&self) -> PathBuf {
+        self.written.clone()
     }
 
     /// All of them, and those that cannot be read.

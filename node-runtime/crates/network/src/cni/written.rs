@@ -1,0 +1,129 @@
+//! The one configuration that the daemon writes itself, from a document, into the directory of configurations.
+//!
+//! It is the daemon's by a mark in it and by a record of where it was written; a file of that name without the mark is somebody
+//! else's and is left alone. It appears whole, and goes when the document says nothing any more, from a former directory too.
+//! Format of the record: docs/formats/cni-attachment.md.
+//! Must not: choose what is written (`template`), read other files of the directory.
+use super::config::MAX_CONFIG;
+use super::template::{FIELD, MARK};
+use berth_model::{Error, ErrorKind, Result, ResultExt};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Name of the file: early in name order, as those of network add-ons are.
+const FILE: &str = "10-berth.conflist";
+/// Longest record.
+const MAX_RECORD: u64 = 8192;
+
+/// Makes the directory hold this configuration and no other of the daemon's; `None` is none. `record` says where one was written.
+/// Idempotent. Errors: `FailedPrecondition` where the file is somebody else's, or one of the disk.
+pub(super) fn keep(record: &Path, directory: &Path, text: Option<&str>) -> Result<()> {
+    let file = directory.join(FILE);
+    let former = recorded(record);
+    if let Some(former) = former.as_deref().filter(|former| text.is_none() || *former != file) {
+        if content(former)?.is_some_and(|old| is_ours(&old)) {
+            fs::remove_file(former).context(|| former.display())?;
+            tracing::info!(file = %former.display(), "the CNI configuration that a document asked for is removed");
+        }
+        forget(record)?;
+    }
+    let Some(text) = text else { return Ok(()) };
+    match content(&file)? {
+        Some(old) if old == text.as_bytes() => return Ok(()),
+        Some(old) if !is_ours(&old) => {
+            let problem = format!("{FIELD}: {} is somebody else's; remove it, or unset the field", file.display());
+            return Err(Error::new(ErrorKind::FailedPrecondition, problem));
+        }
+        _ => {}
+    }
+    if former.as_deref() != Some(&file) {
+        // Before the file: what was begun is found again.
+        let path = file.display().to_string();
+        fs::write(record, Value::String(path).to_string()).context(|| record.display())?;
+    }
+    fs::create_dir_all(directory).context(|| directory.display())?;
+    replace(directory, &file, text).context(|| file.display())?;
+    tracing::info!(file = %file.display(), "the CNI configuration of a document is written");
+    Ok(())
+}
+
+/// Writes a file whole: whoever looks sees the former one or this one. A hidden name is no configuration.
+fn replace(directory: &Path, file: &Path, text: &str) -> Result<()> {
+    let new = directory.join(format!(".{FILE}.new"));
+    match fs::remove_file(&new) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    // Configurations may hold credentials of add-ons.
+    let mut options = File::options();
+    let mut out = options.write(true).create_new(true).mode(0o600).open(&new)?;
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).and_then(|()| fs::rename(&new, file));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    Ok(written?)
+}
+
+/// Where one was written. A record that is torn is none: the file's mark tells then.
+fn recorded(record: &Path) -> Option<PathBuf> {
+    let bytes = fs::read(record).ok()?;
+    serde_json::from_slice::<String>(&bytes[..bytes.len().min(usize::try_from(MAX_RECORD).ok()?)])
+        .ok()
+        .map(PathBuf::from)
+}
+
+fn forget(record: &Path) -> Result<()> {
+    match fs::remove_file(record) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(|| record.display()),
+        _ => Ok(()),
+    }
+}
+
+/// What a file holds, up to one byte more than a configuration may; `None` without one.
+fn content(file: &Path) -> Result<Option<Vec<u8>>> {
+    let opened = match File::options().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(file) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.context(|| file.display())?,
+    };
+    let mut bytes = Vec::new();
+    opened.take(MAX_CONFIG as u64 + 1).read_to_end(&mut bytes).context(|| file.display())?;
+    Ok(Some(bytes))
+}
+
+fn is_ours(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(bytes).is_ok_and(|value| value.get(MARK).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_comes_whole_moves_and_goes_and_nobody_elses_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let (record, one, two) = (dir.path().join("record"), dir.path().join("a/net.d"), dir.path().join("b"));
+        let text = format!("{{\"{MARK}\": 1}}");
+        keep(&record, &one, None).unwrap();
+        assert!(!one.exists() && !record.exists());
+        keep(&record, &one, Some(&text)).unwrap();
+        assert_eq!(fs::read_to_string(one.join(FILE)).unwrap(), text);
+        assert_eq!(fs::read_dir(&one).unwrap().count(), 1, "nothing half-made is left");
+        // A document that names another directory, also while the daemon was away.
+        keep(&record, &two, Some(&text)).unwrap();
+        assert!(!one.join(FILE).exists() && two.join(FILE).exists());
+        // Somebody changes it: it is mended. Somebody puts a file of their own there: it stays.
+        fs::write(two.join(FILE), format!("{{\"{MARK}\": 2}}")).unwrap();
+        keep(&record, &two, Some(&text)).unwrap();
+        assert_eq!(fs::read_to_string(two.join(FILE)).unwrap(), text);
+        fs::write(two.join(FILE), "{}").unwrap();
+        let refused = keep(&record, &two, Some(&text)).unwrap_err();
+        assert!(refused.message().contains("somebody else's; remove it, or unset"), "{refused}");
+        keep(&record, &two, None).unwrap();
+        assert_eq!(fs::read_to_string(two.join(FILE)).unwrap(), "{}");
+        assert!(!record.exists());
+        keep(&record, &two, None).unwrap();
+    }
+}

@@ -47,6 +47,7 @@ pub use profile::{DefaultProfiles, ProfileSource, ProfileType, SecurityProfile, 
 pub use redact::{REDACTED, redact};
 pub use registry::{
     Capability, Credentials, Fallback, MirrorCredentials, Proxy, RegistryHost, RegistryMirror, RegistryTls, Transfer,
+    check_registries,
 };
 pub use rollout::{Adopt, AdoptProfile, ControlPlane, Drain, IntOrPercent, OnFailure, Rollout, Soak};
 #[cfg(feature = "kube")]

@@ -199,7 +199,8 @@ pub struct Transfer {
     pub stall_bytes: Option<u64>,
 }
 
-pub(crate) fn check_registries(registries: &[RegistryHost]) -> Result<()> {
+/// The rules of `spec.registries`. Errors: `InvalidArgument` naming the field.
+pub fn check_registries(registries: &[RegistryHost]) -> Result<()> {
     if registries.len() > MAX_REGISTRIES {
         let problem = format!("has {} entries, the limit is {MAX_REGISTRIES}", registries.len());
         return Err(Error::invalid("spec.registries", problem));

@@ -16,7 +16,7 @@ use berth_crds::for_the_cluster;
 pub use berth_crds::{
     Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, IpFamily, Limits, LogLevel,
     MAX_DOCUMENT, MirrorCredentials, NetworkMode, Preset, ProfileType, RegistryHost, RegistryMirror, RegistryTls,
-    RuntimeConfigSpec, SecurityProfile, bytes, descriptions, fields, find_profile, parse_documents,
+    RuntimeConfigSpec, SecurityProfile, bytes, check_registries, descriptions, fields, find_profile, parse_documents,
     parse_provider_config, redact, seconds,
 };
 pub use diff::{Change, diff};

@@ -2,9 +2,11 @@
 //! values come from the command line's own definition; names of pods, containers and images from the daemon.
 use crate::commands::listing;
 use crate::commands::{connect, output};
+use crate::doctor::finding::checks;
 use crate::layout::Layout;
 use anyhow::Result;
 use berth_proto::cri as wire;
+use berth_settings::descriptions;
 use clap::{Arg, Command};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +31,10 @@ enum Wanted {
     Words(Vec<(String, String)>),
     /// Names of pods and containers.
     Names { pods: bool, containers: bool },
+    /// Names of containers in their pods.
+    Inside,
+    /// One end of a copy: a container with a colon, or a path.
+    Ends,
     /// References of images.
     Images,
     /// Paths: the shell knows them.
@@ -48,6 +54,18 @@ pub async fn run(options: &Options, command: &Command) -> Result<()> {
         Wanted::Names { pods, containers } => {
             let found = tokio::time::timeout(LIMIT, names(root, pods, containers)).await;
             offer(typed, found.ok().and_then(Result::ok).unwrap_or_default())
+        }
+        Wanted::Inside => {
+            let found = tokio::time::timeout(LIMIT, names(root, false, true)).await;
+            let found = found.ok().and_then(Result::ok).unwrap_or_default().into_iter();
+            let inside = found.filter_map(|(name, what)| Some((name.rsplit_once('/')?.1.to_owned(), what)));
+            offer(typed, inside.collect())
+        }
+        Wanted::Ends => {
+            let found = tokio::time::timeout(LIMIT, names(root, true, true)).await;
+            let found = found.ok().and_then(Result::ok).unwrap_or_default().into_iter();
+            offer(typed, found.map(|(name, what)| (format!("{name}:"), what)).collect())?;
+            output::line(":files")
         }
         Wanted::Images => {
             let found = tokio::time::timeout(LIMIT, images(root)).await;
@@ -89,7 +107,7 @@ fn wanted(command: &Command, before: &[String], typed: &str) -> Wanted {
         }
     }
     if let Some(arg) = value_of {
-        return value(arg);
+        return value(arg, typed);
     }
     if typed.starts_with('-') && !free {
         let options = at.get_arguments().chain(command.get_arguments().filter(|a| a.is_global_set()));
@@ -103,7 +121,7 @@ fn wanted(command: &Command, before: &[String], typed: &str) -> Wanted {
     let mut positionals = at.get_positionals();
     let last = at.get_positionals().last();
     match positionals.nth(positional).or(last.filter(|a| a.get_num_args().is_some_and(|n| n.max_values() > 1))) {
-        Some(arg) => value(arg),
+        Some(arg) => value(arg, typed),
         None => Wanted::Files,
     }
 }
@@ -127,7 +145,7 @@ fn option<'c>(at: &'c Command, root: &'c Command, word: &str) -> Option<&'c Arg>
     }
 }
 
-fn value(arg: &Arg) -> Wanted {
+fn value(arg: &Arg, typed: &str) -> Wanted {
     let possible = arg.get_possible_values();
     if !possible.is_empty() {
         return Wanted::Words(possible.iter().map(|v| (v.get_name().to_owned(), help(v.get_help()))).collect());
@@ -137,10 +155,22 @@ fn value(arg: &Arg) -> Wanted {
         "CONTAINER|POD" | "POD|CONTAINER" | "NAME" if arg.is_positional() => {
             Wanted::Names { pods: true, containers: true }
         }
+        "NAME" if arg.get_long() == Some("container") => Wanted::Inside,
+        "SOURCE" | "DESTINATION" => Wanted::Ends,
+        "FIELD" => Wanted::Words(fields(typed)),
+        "CHECK" => Wanted::Words(checks().into_iter().map(|c| (c.to_owned(), String::new())).collect()),
         "POD" => Wanted::Names { pods: true, containers: false },
         "IMAGE" | "REFERENCE" | "TARGET" => Wanted::Images,
         _ => Wanted::Files,
     }
+}
+
+/// Paths of settings, as they are being typed: with `spec.` or without.
+fn fields(typed: &str) -> Vec<(String, String)> {
+    let whole = typed.starts_with("spec");
+    let path = |path: String| if whole { path } else { path.strip_prefix("spec.").unwrap_or(&path).to_owned() };
+    let first = |text: &str| text.split(". ").next().unwrap_or_default().trim_end_matches('.').replace('\n', " ");
+    descriptions().into_iter().map(|d| (path(d.path), first(&d.text))).collect()
 }
 
 async fn names(root: Option<PathBuf>, pods: bool, containers: bool) -> Result<Vec<(String, String)>> {
@@ -203,6 +233,16 @@ mod tests {
             ["run -it ", "rmi ", "rmi a ", "image rm ", "push ", "tag a ", "history -q ", "save -o f ", "image export "]
         {
             assert_eq!(offered(line), Wanted::Images, "{line}");
+        }
+        assert!(words("config explain ").contains(&"runtime.pidsLimit".to_owned()));
+        assert!(words("config explain spec.r").contains(&"spec.registries[].mirrors[].url".to_owned()));
+        assert!(words("doctor ").contains(&"image-pulls".to_owned()));
+        assert_eq!(offered("exec -c "), Wanted::Inside);
+        assert_eq!((offered("cp "), offered("cp a ")), (Wanted::Ends, Wanted::Ends));
+        assert_eq!(offered("config import-hosts "), Wanted::Files);
+        for line in ["inspect ", "wait a ", "stats ", "top ", "attach ", "restart ", "kill -s TERM ", "explain start "]
+        {
+            assert_eq!(offered(line), both, "{line}");
         }
         assert_eq!(offered("load -i "), Wanted::Files);
         assert!(words("image ").contains(&"import".to_owned()));

@@ -58,11 +58,11 @@ _berth() {
     for line in "${(@f)$("${words[1]}" __complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
         if [[ "$line" == ':files' ]]; then
             _files
-            return
+            continue
         fi
         [[ -n "$line" ]] && candidates+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
     done
-    _describe 'berth' candidates
+    (( $#candidates )) && _describe 'berth' candidates
 }
 if [[ "$funcstack[1]" = _berth ]]; then
     _berth "$@"

@@ -3,6 +3,7 @@ mod check;
 mod diff;
 mod explain;
 mod files;
+mod import;
 mod show;
 
 use crate::commands::connect::{self, said};
@@ -28,6 +29,8 @@ enum Command {
     Diff(diff::Options),
     /// Tell whether documents are good, without a daemon
     Check(check::Options),
+    /// Write a RuntimeConfig of what another runtime's files say of registries (hosts.toml, registries.conf)
+    ImportHosts(import::Options),
 }
 
 /// Does it; the exit code.
@@ -37,6 +40,7 @@ pub async fn run(layout: Result<Layout>, options: &Options) -> Result<u8> {
         Command::Explain(options) => explain::run(&layout?, options).await.map(|()| 0),
         Command::Diff(options) => diff::run(layout, options).await,
         Command::Check(options) => check::run(options),
+        Command::ImportHosts(options) => import::run(options),
     }
 }
 

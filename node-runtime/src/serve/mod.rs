@@ -1,6 +1,7 @@
 //! `berth serve`: start order, sockets, end.
 mod http;
 mod live;
+mod lock;
 pub(crate) mod logging;
 mod notify;
 mod process;
@@ -14,6 +15,10 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
+const REPLACE: &str = "Take over from the daemon that runs with this root. It is asked to end (SIGTERM); pods, their logs and open sessions
+stay, and calls under way get a few seconds. Without a daemon it is an ordinary start. One that systemd or
+`berth supervise` would start again is not replaced: the answer names the command that does it.";
+
 /// Options of the daemon.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -24,6 +29,10 @@ pub struct Options {
     /// Serve metrics on ADDRESS:PORT; default 127.0.0.1:9464, with --root a free port (see `berth info`).
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<String>,
+
+    /// Take over from the daemon that runs with this root: it is asked to end, pods and sessions stay
+    #[arg(long, long_help = REPLACE)]
+    pub replace: bool,
 
     /// Log lines as JSON.
     #[arg(long)]
@@ -42,7 +51,7 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     // Signals are caught before anything exists, so that none ends the daemon half-made.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let _lock = sockets::lock_root(layout)?;
+    let _lock = lock::take(layout, options.replace)?;
     let listeners = sockets::bind(layout)?;
     let daemon = wire::build(layout, options).await?;
     daemon.engine.leave_pods_groups().await;

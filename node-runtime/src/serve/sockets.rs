@@ -1,4 +1,4 @@
-//! One daemon per root, and its two unix sockets: for root only.
+//! The daemon's two unix sockets: for root only. Must not: be bound without the root's lock (`lock`).
 use super::wire::Daemon;
 use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
@@ -7,12 +7,10 @@ use berth_node_api::{DaemonFacts, NodeService};
 use berth_proto::cri::image_service_server::ImageServiceServer;
 use berth_proto::cri::runtime_service_server::RuntimeServiceServer;
 use berth_proto::node::node_server::NodeServer;
-use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,30 +19,6 @@ use tonic::transport::Server;
 
 /// How long calls under way may take when the daemon ends.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// How long the lock may outlive its daemon: a process that the daemon was starting when it was killed holds its descriptors
-/// until it executes its own program.
-const LOCK_LIMIT: Duration = Duration::from_secs(2);
-const LOCK_RETRY: Duration = Duration::from_millis(10);
-
-/// Makes the root's directories and takes the lock. The lock goes with the process, however it ends.
-pub fn lock_root(layout: &Layout) -> Result<File> {
-    for dir in [&layout.lib, &layout.run] {
-        std::fs::create_dir_all(dir).with_context(|| format!("directory {}", dir.display()))?;
-        std::fs::set_permissions(dir, PermissionsExt::from_mode(0o711))
-            .with_context(|| format!("directory {}", dir.display()))?;
-    }
-    let path = layout.lib.join("lock");
-    let file = File::create(&path).with_context(|| format!("lock {}", path.display()))?;
-    let deadline = Instant::now() + LOCK_LIMIT;
-    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        if Instant::now() < deadline {
-            std::thread::sleep(LOCK_RETRY);
-            continue;
-        }
-        bail!("another daemon runs with root {}; stop it, or use --root with another directory", layout.root.display());
-    }
-    Ok(file)
-}
 
 /// The servers of both sockets.
 pub struct Servers {

@@ -131,7 +131,7 @@ fn leave_pods_groups(layout: &Layout, log: &log::Log) -> Option<(Cgroups, berth_
 }
 
 /// The supervisor of a root, if one runs.
-fn holder(layout: &Layout) -> Option<u32> {
+pub(crate) fn holder(layout: &Layout) -> Option<u32> {
     let path = layout.run.join("supervise.pid");
     let file = File::open(&path).ok()?;
     if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {

@@ -217,9 +217,65 @@ async fn a_second_daemon_is_refused_while_the_first_runs() {
     let output = Command::new(next_programs().join("berth")).arg("--root").arg(node.root()).arg("serve").output();
     let output = output.unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("another daemon runs with root"), "{said}");
+    assert!(!output.status.success() && said.contains("another daemon"), "{said}");
+    let holder = format!("(process {})", node.pid());
+    assert!(said.contains(&holder) && said.contains("`berth serve --replace`"), "{said}");
     assert!(node.cri().version().await.is_ok());
     node.finish().await;
+}
+
+/// `berth serve --replace`: the second one asks, the first one ends, both ways between two builds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_runs_hands_over_to_the_next() {
+    let mut scene = Scene::new().await;
+    let cri = scene.node.cri();
+    let before = (cri.pid(&scene.chatty).await, scene.node.pid());
+    let mut session = Exec::start(&scene.node, &scene.chatty, "websocket");
+    session.say("before");
+    scene.node.use_programs(next_programs());
+    assert!(scene.node.take_over().await.success(), "{}", scene.node.log_tail());
+    assert!(!is_alive(before.1) && scene.node.pid() != before.1);
+    assert!(scene.node.log_tail().contains("has handed over"), "{}", scene.node.log_tail());
+    let record = fs::read_to_string(record(&scene.node)).unwrap();
+    assert!(record.contains("\"version\":2,\"readable_by\":1,"), "the next build serves");
+    session.say("upgraded");
+    fs::write(scene.share.join("go"), "").unwrap();
+    let cri = scene.node.cri();
+    assert_eq!(cri.exited(&scene.short).await.exit_code, 42);
+    scene.node.use_programs(programs());
+    assert!(scene.node.take_over().await.success(), "{}", scene.node.log_tail());
+    session.say("downgraded");
+    session.end();
+    let cri = scene.node.cri();
+    assert_eq!(cri.pid(&scene.chatty).await, before.0, "the container's process is the same");
+    fs::write(scene.share.join("stop"), "").unwrap();
+    assert_eq!(cri.exited(&scene.chatty).await.exit_code, 7);
+    let lines = scene.lines();
+    assert!(lines.len() > 500, "{} lines", lines.len());
+    lines.iter().enumerate().for_each(|(number, line)| assert_eq!(*line, format!("line-{number}")));
+    // Nobody runs: it is an ordinary start.
+    assert!(scene.node.terminate().await.success());
+    scene.node.start().await;
+    scene.node.finish().await;
+}
+
+/// Whoever would start the former daemon again is named, with what replaces it there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_somebody_keeps_is_not_replaced() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir_all(root.join("etc")).unwrap();
+    let berth = || Command::new(programs().join("berth"));
+    let mut keeper = berth().arg("--root").arg(&root).arg("supervise").stdin(Stdio::null()).spawn().unwrap();
+    let answers = || berth().arg("--root").arg(&root).args(["info", "-o", "json"]).output().unwrap().status.success();
+    eventually("the daemon answers", async || answers().then_some(())).await;
+    let output = berth().arg("--root").arg(&root).args(["serve", "--replace"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let remedy = format!("kill -HUP {}", keeper.id());
+    assert!(!output.status.success() && said.contains("berth supervise") && said.contains(&remedy), "{said}");
+    assert!(answers(), "it runs on");
+    daemon::signal(i32::try_from(keeper.id()).unwrap(), nix::sys::signal::Signal::SIGTERM);
+    assert!(keeper.wait().unwrap().success());
 }
 
 /// The gap as a client sees it that asks all the time: from the last answer of the one to the first of the other.

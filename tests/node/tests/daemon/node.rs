@@ -169,6 +169,21 @@ impl Node {
     /// Starts the daemon and waits until it answers.
     pub async fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
+        self.spawn(&[]);
+        self.answers().await;
+    }
+
+    /// Starts a second daemon that takes over from the first; how the first ended.
+    pub async fn take_over(&mut self) -> ExitStatus {
+        self.cri = None;
+        let former = self.child.take().expect("the daemon runs");
+        self.spawn(&["--replace"]);
+        let ended = super::ended(former, STOP_LIMIT).await.unwrap_or_else(|| panic!("it runs on: {}", self.log_tail()));
+        self.answers().await;
+        ended
+    }
+
+    fn spawn(&mut self, options: &[&str]) {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let berth = self.programs.join("berth");
         let mut command = match &self.netns {
@@ -179,13 +194,17 @@ impl Node {
             }
             None => Command::new(berth),
         };
-        command.arg("serve").arg("--root").arg(self.root()).env_remove("NOTIFY_SOCKET").env_remove("BERTH_HOLD");
+        command.arg("serve").arg("--root").arg(self.root()).args(options);
+        command.env_remove("NOTIFY_SOCKET").env_remove("BERTH_HOLD");
         command.env("BERTH_LOG", "debug").envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(hold) = &self.hold {
             command.env("BERTH_HOLD", hold);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
+    }
+
+    async fn answers(&mut self) {
         let end = Instant::now() + START_LIMIT;
         loop {
             // A process that the former daemon was about to execute may hold its socket for a moment more.
@@ -281,19 +300,10 @@ impl Node {
     /// SIGTERM, and the end that follows.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.cri = None;
-        let mut child = self.child.take().expect("the daemon runs");
+        let child = self.child.take().expect("the daemon runs");
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
-        let end = Instant::now() + STOP_LIMIT;
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status;
-            }
-            if Instant::now() >= end {
-                self.child = Some(child);
-                panic!("berth serve did not end after SIGTERM: {}", self.log_tail());
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let ended = super::ended(child, STOP_LIMIT).await;
+        ended.unwrap_or_else(|| panic!("berth serve did not end after SIGTERM: {}", self.log_tail()))
     }
 
     /// SIGKILL and a new start.

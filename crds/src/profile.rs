@@ -20,7 +20,8 @@ const MAX_TEXT: usize = 256 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecurityProfile {
-    /// Seccomp: a relative path, as pods write it (`profiles/audit.json`). AppArmor: the name of the one profile that the text declares.
+    /// Seccomp: a relative path, as pods write it (`profiles/audit.json`). AppArmor: the name of the one profile that the text declares;
+    /// one of that name that the node has loaded itself is replaced, also for the processes that have it.
     pub name: String,
     /// What reads it.
     #[serde(rename = "type")]

@@ -1,13 +1,14 @@
 //! Settings that change while the daemon runs: each field is applied where it belongs, and what cannot be applied is told.
 //!
-//! Must not: judge documents (they were accepted); restart anything. A field that fails leaves what was in force before.
+//! Must not: judge documents (they were accepted); restart anything. A field that fails leaves what was in force before, but
+//! for a profile: containers that name it are refused until it can be loaded.
 use super::http::Http;
 use super::logging;
 use super::wire;
 use crate::layout::Layout;
 use berth_engine::{Engine, Metrics};
 use berth_images::Images;
-use berth_network::{Bridge, Cni};
+use berth_network::{Bridge, CONF_LIST_FIELD, Cni};
 use berth_settings::{Settings, Standing};
 use prometheus::{IntGauge, Opts};
 use std::sync::Arc;
@@ -84,12 +85,13 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
             }
             let wanted = current.borrow_and_update().clone();
             metrics.follow(&wanted);
-            // Before each container that needs one, too; here for the words.
-            told(&standing, "spec.profiles", followers.engine.load_profiles(&wanted.spec.profiles).await);
+            followers.apply(&standing, &in_force, &wanted).await;
             let limit = followers.images.check_writable_limit(wanted.storage.writable_layer_limit);
             told(&standing, "spec.runtime.storage.writableLayerLimit", limit);
             tell_unused(&wanted);
-            followers.apply(&standing, &in_force, &wanted).await;
+            // Before each container that needs one, too; here for the words. Last: the parser may take its time.
+            gauges.set(&standing);
+            told(&standing, "spec.profiles", followers.engine.load_profiles(&wanted.spec.profiles).await);
             in_force = wanted;
             gauges.set(&standing);
         }
@@ -110,6 +112,7 @@ impl Followers {
         }
         if old.spec.network.cni != new.spec.network.cni {
             self.cni.set_config(wire::cni_config(&self.layout, new));
+            told(standing, CONF_LIST_FIELD, self.cni.write_configuration().await);
         }
         if old.metrics_address != new.metrics_address
             && let Some((http, fallback)) = &mut self.metrics
@@ -137,7 +140,7 @@ fn tell_unused(settings: &Settings) {
 fn told<E: std::fmt::Display>(standing: &Standing, field: &str, applied: Result<(), E>) {
     let problem = applied.err().map(|e| format!("{e:#}"));
     if let Some(problem) = &problem {
-        tracing::error!(field, problem, "a setting cannot be applied; the former one stays in force");
+        tracing::error!(field, problem, "a setting cannot be applied");
     }
     if standing.report(field, problem.clone()) && problem.is_none() {
         tracing::info!(field, "the setting is applied after all");

@@ -34,7 +34,8 @@ pub fn check_profiles(spec: &RuntimeConfigSpec) -> Result<()> {
 /// The text of the seccomp profile that a reference means, if a document has it. A reference is a path as the kubelet sends it, or a name.
 pub(crate) fn seccomp_text(spec: &RuntimeConfigSpec, reference: &str) -> Option<Vec<u8>> {
     let named = |name: &str| find_profile(&spec.profiles, ProfileType::Seccomp, name);
-    let below = || reference.match_indices(KUBELET_DIRECTORY).find_map(|(at, dir)| named(&reference[at + dir.len()..]));
+    // The first one: a directory of that name in a pod's own path belongs to the name.
+    let below = || named(reference.split_once(KUBELET_DIRECTORY)?.1);
     named(reference).or_else(below).map(|p| p.source.inline.clone().into_bytes())
 }
 
@@ -71,12 +72,11 @@ mod tests {
             r#"{"profiles": [{"name": "a/seccomp/b.json", "type": "Seccomp", "source": {"inline": "1"}},
             {"name": "c", "type": "AppArmor", "source": {"inline": "2"}}]}"#,
         );
-        for found in
-            ["a/seccomp/b.json", "/var/lib/kubelet/seccomp/a/seccomp/b.json", "/x/seccomp/y/seccomp/a/seccomp/b.json"]
-        {
+        for found in ["a/seccomp/b.json", "/var/lib/kubelet/seccomp/a/seccomp/b.json"] {
             assert_eq!(seccomp_text(&spec, found).unwrap(), b"1", "{found}");
         }
-        for other in ["b.json", "/var/lib/kubelet/seccomp/b.json", "c", "/seccomp/c", "/a/seccomp/b.json", ""] {
+        let team = "/var/lib/kubelet/seccomp/team/seccomp/a/seccomp/b.json";
+        for other in ["b.json", team, "/var/lib/kubelet/seccomp/b.json", "c", "/seccomp/c", "/a/seccomp/b.json", ""] {
             assert_eq!(seccomp_text(&spec, other), None, "{other}");
         }
     }

@@ -108,9 +108,14 @@ fn known(namespace: &str) -> Option<String> {
     (!namespace.is_empty()).then(|| namespace.to_owned())
 }
 
+/// Least digits of an id that stand for it (images/src/state.rs).
+const MIN_ID: usize = 12;
+
 /// The reference as the user wrote it; an id names none, and then where the image came from decides alone.
 fn written_references(written: &str, image: &ImageRecord) -> Vec<Reference> {
-    let is_id = written == image.id.as_str() || image.id.hex().starts_with(written.trim_start_matches("sha256:"));
+    // As images are found by the beginning of an id: less of it is a name.
+    let short = written.trim_start_matches("sha256:");
+    let is_id = written == image.id.as_str() || (short.len() >= MIN_ID && image.id.hex().starts_with(short));
     if is_id {
         return Vec::new();
     }

@@ -306,6 +306,7 @@ impl Engine {
         let pod = task.pod.record();
         let container =
             &ContainerRecord { config: self.with_profiles(&task.container.config), ..task.container.clone() };
+        self.need_apparmor(&container.config.security).await?;
         let parts = SpecParts {
             rootfs: self.images.rootfs(id)?,
             seccomp: plan::seccomp(self, &pod.config, &container.config).await?,

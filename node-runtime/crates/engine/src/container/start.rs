@@ -116,7 +116,12 @@ impl Engine {
         let (cgroups, group, limits, rules) =
             (self.cgroups.clone(), container.cgroup.clone(), container.resources.clone(), policy.clone());
         walk.step("cgroup", blocking(move || cgroups.create(&group, &limits, &rules))).await?;
-        let spec = walk.step("spec", async { plan::specification(self, pod, container, parts) }).await?;
+        let assemble = async {
+            // Since its create a document may have changed, or somebody has taken the profile out of the kernel.
+            self.need_apparmor(&container.config.security).await?;
+            plan::specification(self, pod, container, parts)
+        };
+        let spec = walk.step("spec", assemble).await?;
         let spec = InitSpec::Container(Box::new(spec));
         let mut start = walk.step("spawn", self.spawn(pod, id, container, &spec)).await?;
         let parts = walk.parts();

@@ -20,6 +20,10 @@ impl Engine {
         }
         let mut files = Vec::new();
         for name in [PASSWD, GROUP] {
+            // What a mount hides is not looked at.
+            if config.mounts.iter().any(|mount| hides(&mount.container_path, &[Path::new(name)])) {
+                return Ok(());
+            }
             let file = self.images.read_file(&image.id, name, MAX_ACCOUNT_FILE).await?;
             let place = file.as_ref().map_or(Path::new(name), |file| &file.path);
             if config.mounts.iter().any(|mount| hides(&mount.container_path, &[Path::new(name), place])) {

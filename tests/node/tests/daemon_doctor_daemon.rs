@@ -154,6 +154,38 @@ async fn a_daemon_without_descriptors_and_one_from_the_future() {
     assert!(daemon.wait().unwrap().success());
 }
 
+/// A monitor that runs while the program beside the daemon is another one already; and a doctor who is nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_monitor_and_a_doctor_who_is_not_root() {
+    let mut node = Node::with_tools().await;
+    node.cri().run(&pod(&node, "older")).await;
+    assert!(!doctor(&node, &["daemon"]).ids().contains(&"monitor-old"));
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    for program in ["berth", "berth-monitor", "berth-init"] {
+        std::fs::copy(programs().join(program), dir.path().join(program)).unwrap();
+    }
+    // Another build: a program is found by its length.
+    let mut newer = std::fs::File::options().append(true).open(dir.path().join("berth-monitor")).unwrap();
+    std::io::Write::write_all(&mut newer, b"newer").unwrap();
+    drop(newer);
+    node.use_programs(dir.path().to_owned());
+    node.kill_and_start().await;
+    doctor(&node, &["daemon"]).finding("monitor-old", &["1"]);
+    node.use_programs(programs());
+    node.kill_and_start().await;
+    assert!(!doctor(&node, &["daemon"]).ids().contains(&"monitor-old"));
+
+    let open = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::fs::set_permissions(open.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let program = open.path().join("berth");
+    std::fs::copy(programs().join("berth"), &program).unwrap();
+    let mut ask = Command::new(&program);
+    ask.arg("--root").arg(open.path()).args(["doctor", "-o", "json", "daemon"]);
+    std::os::unix::process::CommandExt::uid(&mut ask, 65534);
+    report(ask).finding("not-root", &["root"]);
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn starts_that_fail_and_loops() {
     let node = Node::with_tools().await;

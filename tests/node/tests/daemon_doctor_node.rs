@@ -192,6 +192,50 @@ async fn cni_without_configuration_or_programs() {
     assert!(!found.ids().contains(&"cni-config-missing"));
 }
 
+/// Nine of ten addresses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_that_will_run_out() {
+    let number = std::process::id() % 200;
+    let document = format!(
+        "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {{name: node}}\nspec: {{network: {{mode: Builtin, \
+         subnet: 10.123.{number}.0/24, rangeStart: 10.123.{number}.10, rangeEnd: 10.123.{number}.19}}}}\n"
+    );
+    let node = Node::with(Setup { document: Some(document), netns: None }).await;
+    for n in 0..8 {
+        node.cri().run(&pod(&node, &format!("p{n}"))).await;
+    }
+    assert!(!doctor(&node, &["addresses"]).ids().iter().any(|id| id.starts_with("addresses-")));
+    node.cri().run(&pod(&node, "ninth")).await;
+    doctor(&node, &["addresses"]).finding("addresses-low", &["9 of 10 ipv4"]);
+    node.finish().await;
+}
+
+/// What a machine has or has not is changed in a mount namespace: an old kernel, one without overlayfs, control groups without controllers,
+/// and the layout of v1. (What a machine runs out of is caused for real in the guest, `guest_doctor`.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kernels_and_control_groups_that_lack_something() {
+    let base = tempfile::tempdir_in("/var/tmp").unwrap();
+    let ask = |script: &str, check: &str| {
+        let script = format!("set -e; mount --make-rprivate /; cd '{}'; {script}; exec \"$@\"", base.path().display());
+        let mut ask = Command::new("unshare");
+        ask.args(["--mount", "sh", "-c", &script, "sh"]).arg(programs().join("berth"));
+        ask.arg("--root").arg(base.path()).args(["doctor", "-o", "json", check]);
+        report(ask)
+    };
+    let old = "echo 5.10.0-9-amd64 > release; mount --bind release /proc/sys/kernel/osrelease";
+    ask(old, "kernel").finding("kernel-old", &["5.10", "5.15"]);
+    let without = "echo 5.99.0-none > release; mount --bind release /proc/sys/kernel/osrelease; \
+                   grep -v overlay /proc/filesystems > systems; mount --bind systems /proc/filesystems";
+    ask(without, "kernel").finding("kernel-feature", &["overlay file system"]);
+    let modules = "mount -t tmpfs none /sys/kernel/security; echo lockdown,apparmor > /sys/kernel/security/lsm";
+    ask(modules, "kernel").finding("lsm", &["apparmor"]);
+    let plain = "mount -t tmpfs none /sys/fs/cgroup; echo cpu memory > /sys/fs/cgroup/cgroup.controllers";
+    let found = ask(plain, "cgroups");
+    found.finding("controller-missing", &["2 of 4", "cpuset, pids", "v2"]);
+    assert!(!found.ids().contains(&"cgroup-v1"));
+    ask("mount -t tmpfs none /sys/fs/cgroup", "cgroups").finding("cgroup-v1", &["v1"]);
+}
+
 /// A process that is called kubelet and has a kubelet's command line; its settings are real files.
 struct LookAlike(Child);
 

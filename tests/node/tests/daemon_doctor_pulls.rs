@@ -24,10 +24,16 @@ async fn each_cause_of_a_failed_pull_is_told() {
     let gone = Registry::start(Options::default()).await.unwrap();
     let unreachable = gone.reference("app:v1");
     drop(gone);
+    let lying = Registry::start(Options::default()).await.unwrap();
+    let image = lying.push_image(&images::web("app", "v1")).unwrap();
+    lying.inject(When::path("/blobs/"), Fault::Corrupt);
+    let proxied = "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {name: proxy}\nspec: {proxy: {https: \"http://127.0.0.1:1\", noProxy: \".invalid,localhost,127.0.0.0/8\"}}\n";
+    node.document("61-proxy.yaml", proxied);
     let denied = "apiVersion: berth.dev/v1alpha1\nkind: ImagePolicy\nmetadata: {name: deny}\nspec: {mode: Enforce, registries: {deny: [\"forbidden.example\"]}}\n";
     node.document("60-deny.yaml", denied);
     daemon::eventually("the policy is in force", async || {
-        node.info().await.documents.iter().any(|d| d.contains("deny")).then_some(())
+        let documents = node.info().await.documents.join(" ");
+        (documents.contains("deny") && documents.contains("proxy")).then_some(())
     })
     .await;
     let missing = node.registry().reference("no-such-image:v1");
@@ -39,6 +45,8 @@ async fn each_cause_of_a_failed_pull_is_told() {
         missing.clone(),
         "forbidden.example/app:v1".to_owned(),
         "no-such-host.invalid/app:v1".to_owned(),
+        "behind-the-proxy.example/app:v1".to_owned(),
+        lying.reference("app:v1"),
     ] {
         cri.try_pull(&reference, "default").await.unwrap_err();
     }
@@ -50,6 +58,9 @@ async fn each_cause_of_a_failed_pull_is_told() {
     found.finding("pull-not-found", &[&missing]);
     found.finding("pull-denied", &["forbidden.example", "deny"]);
     found.finding("pull-dns", &["no-such-host.invalid"]);
+    found.finding("pull-proxy", &["behind-the-proxy.example"]);
+    found.finding("pull-failed", &[&lying.host()]);
+    drop(image);
     assert!(!format!("{:?}", found.findings).contains(SECRET), "a credential is told");
     // A name that no document configures has no series of its own.
     assert!(node.figure("berth_registry_pulls_total{registry=\"other\",result=\"error\"}") >= 6.0);

@@ -54,6 +54,14 @@ async fn every_stretch_of_a_start_is_shown() {
         assert!(all.iter().all(|l| l["offsetMicros"].as_u64().unwrap() + micros(l) <= total + 1000), "{report:#}");
         let top: u64 = all.iter().filter(|l| l["depth"] == 0).map(micros).sum();
         assert!(top <= total + 1000 && total - top.min(total) < 1000, "{top} of {total}: {report:#}");
+        // What an operation did, and what nobody accounts for, is all of it.
+        for (at, operation) in all.iter().enumerate().filter(|(_, l)| l["kind"] == "operation") {
+            let depth = operation["depth"].as_u64().unwrap();
+            let inside = all[at + 1..].iter().take_while(|l| l["depth"].as_u64().unwrap() > depth);
+            let parts: u64 = inside.filter(|l| l["depth"].as_u64().unwrap() == depth + 1).map(micros).sum();
+            let whole = micros(operation);
+            assert!(parts.abs_diff(whole) <= 1000, "{parts} of {whole} of {}: {report:#}", operation["name"]);
+        }
         assert!(!report["advice"].as_array().unwrap().is_empty());
     };
     check(&explain(&node, "web"));

@@ -5,7 +5,9 @@
 mod daemon;
 
 use berth_node_tests::path_from_env;
-use daemon::{Node, container, eventually, page, pod};
+use berth_proto::cri::PortMapping;
+use berth_test_registry::{Options, Registry};
+use daemon::{Node, cli, container, eventually, images, page, pod};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -63,6 +65,80 @@ async fn promtool_has_nothing_to_say() {
     node.cri().pull(&node.tools()).await;
     assert_eq!(node.figure("berth_pull_bytes_total{source=\"registry\"}"), fetched);
     assert!(node.figure("berth_pull_bytes_total{source=\"present\"}") > 0.0);
+    node.finish().await;
+}
+
+/// Every figure that counts what is rare, caused: a mirror that serves and one that fails, layers that are there, a collection, memory that
+/// runs out, and what a reconciler finds without an owner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_rare_is_counted() {
+    let mut node = Node::new().await;
+    let mirror = Registry::start(Options::default()).await.unwrap();
+    mirror.push_image(&images::tools("tools", "v1")).unwrap();
+    let (own, host) = (node.registry().host(), mirror.host());
+    node.document(
+        "60-mirrors.yaml",
+        &format!(
+            "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {{name: mirrors}}\nspec: {{registries: [{{host: '{own}', \
+             mirrors: [{{url: 'http://127.0.0.1:1'}}, {{url: 'http://{host}'}}]}}]}}\n"
+        ),
+    );
+    eventually("the mirrors are in force", async || {
+        node.info().await.documents.iter().any(|d| d.contains("mirrors")).then_some(())
+    })
+    .await;
+    let cri = node.cri();
+    cri.pull(&node.tools()).await;
+    let request = |mirror: &str, phase: &str, outcome: &str| {
+        format!(
+            "berth_registry_requests_total{{mirror=\"{mirror}\",outcome=\"{outcome}\",phase=\"{phase}\",registry=\"{own}\"}}"
+        )
+    };
+    assert!(node.figure(&request(&host, "blob", "ok")) >= 1.0);
+    assert!(node.figure(&request(&host, "resolve", "ok")) >= 1.0);
+    assert!(
+        node.figure(&format!("berth_registry_mirror_pauses_total{{mirror=\"127.0.0.1:1\",registry=\"{own}\"}}")) >= 1.0
+    );
+    assert!(node.figure("berth_pull_bytes_total{source=\"mirror\"}") > 100_000.0);
+    assert_eq!(node.figure("berth_pull_bytes_total{source=\"registry\"}"), 0.0);
+    assert!(node.figure(&format!("berth_pull_phase_seconds_count{{phase=\"commit\",registry=\"{own}\"}}")) >= 1.0);
+    assert_eq!(node.figure(&format!("berth_registry_pulls_total{{registry=\"{own}\",result=\"ok\"}}")), 1.0);
+    assert_eq!(node.figure("berth_pull_layers_total{how=\"shared\"}"), 0.0);
+    node.registry().push_image(&images::tools("tools", "same-layer").cmd(["/web", "other"])).unwrap();
+    mirror.push_image(&images::tools("tools", "same-layer").cmd(["/web", "other"])).unwrap();
+    let again = node.registry().reference("tools:same-layer");
+    cri.pull(&again).await;
+    assert_eq!(node.figure("berth_pull_layers_total{how=\"shared\"}"), 1.0);
+
+    let runs = node.figure("berth_gc_runs_total{result=\"ok\"}");
+    cri.pull(&node.web()).await;
+    assert_eq!(cli::try_run(&node, &["rmi", &node.web()]).code, 0);
+    eventually("a collection", async || {
+        (node.figure("berth_gc_runs_total{result=\"ok\"}") > runs
+            && node.figure("berth_gc_reclaimed_bytes_total") > 0.0)
+            .then_some(())
+    })
+    .await;
+    assert!(node.figure("berth_gc_removed_total{kind=\"snapshot\"}") >= 1.0);
+    assert!(
+        node.figure("berth_gc_removed_total{kind=\"blob\"}") >= 1.0 && node.figure("berth_gc_seconds_count") >= 1.0
+    );
+
+    // A pod whose record is gone: its monitor, address, interface, host port and root file system are nobody's.
+    let mut sandbox = pod(&node, "orphan");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    sandbox.port_mappings.push(PortMapping { container_port: 80, host_port: i32::from(port), ..Default::default() });
+    let id = cri.run(&sandbox).await;
+    cri.launch(&id, &container(&node, "app", &["sleep", "1000"]), &sandbox).await;
+    for kind in ["monitor", "lease", "interface", "nft_element", "rootfs"] {
+        assert_eq!(node.figure(&format!("berth_leaks_total{{kind=\"{kind}\"}}")), 0.0, "{kind}");
+    }
+    node.kill();
+    std::fs::remove_dir_all(node.root().join("lib/pods").join(&id)).unwrap();
+    node.start().await;
+    for kind in ["monitor", "lease", "interface", "nft_element", "rootfs"] {
+        assert!(node.figure(&format!("berth_leaks_total{{kind=\"{kind}\"}}")) >= 1.0, "{kind}: {}", node.log_tail());
+    }
     node.finish().await;
 }
 

@@ -241,6 +241,7 @@ async fn guest_apparmor_without_the_default_profile_nothing_starts() {
     let second = shell(&node, "second", "sleep 1000");
     let answer = node.cri().try_create(&id, &second, &sandbox).await;
     let told = node.cri().runtime().status(StatusRequest::default()).await.unwrap().into_inner();
+    let found = daemon::doctor::doctor(&node, &["daemon", "kernel"]);
     let mut free = shell(&node, "free", "sleep 1000");
     security(&mut free).apparmor = structured(ProfileType::Unconfined, "");
     let free = node.cri().try_create(&id, &free, &sandbox).await;
@@ -253,6 +254,8 @@ async fn guest_apparmor_without_the_default_profile_nothing_starts() {
     };
     let bad = condition(told);
     assert!(!bad.status && bad.message.contains("no policy today"), "{bad:?}");
+    found.finding("condition", &["AppArmorReady", "no policy today"]);
+    found.finding("lsm", &["apparmor"]);
 
     let second = node.cri().launch(&id, &second, &sandbox).await;
     assert_eq!(label(node.cri().pid(&second).await), format!("{DEFAULT} (enforce)"));

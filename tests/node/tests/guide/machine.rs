@@ -59,6 +59,9 @@ impl Machine {
                 .unwrap();
         }
         std::os::unix::fs::symlink("/bin/busybox", "/usr/local/bin/wget").unwrap();
+        // As the package of the CNI project's plugins leaves them.
+        std::fs::create_dir_all("/opt/cni").unwrap();
+        std::os::unix::fs::symlink(path_from_env("BERTH_CNI"), "/opt/cni/bin").unwrap();
         Self { directory, _registries: [hub, own], _runtime: runtime }
     }
 

@@ -110,6 +110,46 @@ async fn guest_memory_runs_out_with_cgroupfs() {
     memory_runs_out(CGROUPFS).await;
 }
 
+/// Pods without a slice of their own: the count of a kill goes with the scope, and systemd removes that at once. Twenty in a row, five
+/// at a time, each told; and a container that somebody else kills meanwhile is not taken for one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_each_of_many_oom_kills_is_told_without_a_slice() {
+    let node = node(SYSTEMD).await;
+    let mut pods = Vec::new();
+    for n in 0..5 {
+        let sandbox = pod(&node, &format!("crowd{n}"));
+        pods.push((node.cri().run(&sandbox).await, sandbox));
+    }
+    for round in 0..4 {
+        let mut greedy = Vec::new();
+        for (id, sandbox) in &pods {
+            let mut config = container(&node, &format!("greedy{round}"), &["/web", "alloc", "64"]);
+            resources(&mut config).memory_limit_in_bytes = 16 << 20;
+            resources(&mut config).memory_swap_limit_in_bytes = 16 << 20;
+            greedy.push(node.cri().create(id, &config, sandbox).await);
+        }
+        let (id, sandbox) = &pods[round % pods.len()];
+        let victim = node.cri().launch(id, &shell(&node, &format!("victim{round}"), "sleep 1000"), sandbox).await;
+        let victims = node.cri().pid(&victim).await;
+        let start = async |n: usize| node.cri().try_start(&greedy[n]).await.unwrap();
+        tokio::join!(start(0), start(1), start(2), start(3), start(4));
+        daemon::signal(victims, Signal::SIGKILL);
+        for id in &greedy {
+            let status = node.cri().exited(id).await;
+            assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"), "round {round}");
+        }
+        let status = node.cri().exited(&victim).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"), "round {round}");
+    }
+    let log = std::fs::read_to_string(node.log()).unwrap();
+    let by_log = log.matches("is known from the kernel's log alone").count();
+    println!("{by_log} of 20 kills were known from the kernel's log alone");
+    for (id, _) in &pods {
+        node.cri().try_remove_pod(id).await.unwrap();
+    }
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guest_a_kill_of_the_monitor_is_told_with_systemd() {
     let node = node(SYSTEMD).await;

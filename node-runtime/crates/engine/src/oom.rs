@@ -1,21 +1,25 @@
-//! OOM kills that only the pod's group can still tell of.
+//! OOM kills that only the pod's group, or the kernel's log, can still tell of.
 //!
 //! systemd removes a scope with its last process, and with the scope goes its count of OOM kills, at times before the monitor has
 //! read it: most of all with `memory.oom.group`, where the kernel ends all processes at once. The group above, the pod's, stays
 //! and counts what happened below it (`memory.events`, cgroup-v2.rst). What groups that are still there count themselves is not
-//! the ended one's; and where several were removed at once, nothing can be said.
+//! the ended one's. Where several were removed at once, or the pod has no group of its own, the kernel's log says which processes
+//! it has killed; it is asked last, as it may be closed to us or written over.
 use crate::context::{Engine, blocking};
 use crate::pod::Pod;
 use crate::record::{ContainerRecord, Life, PodRecord};
 use berth_cgroups::{CgroupPath, Cgroups, Driver};
-use berth_model::{ContainerId, ExitReason, ExitStatus, PodConfig, Result};
+use berth_model::{ContainerId, ExitReason, ExitStatus, PodConfig, Result, UnixNanos};
 use berth_store::Sync;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Exit code of a process that was killed.
 const KILLED: i32 = 137;
 /// How often counts that change while they are read are read again.
 const LOOKS: usize = 4;
+/// The kernel kills first and logs then: how long its words may take to come.
+const LOG_DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(100)];
 
 /// What the kernel's files say when a container has ended.
 struct Counts {
@@ -63,8 +67,26 @@ impl Engine {
     }
 
     /// The status of a container that ended, with OOMKilled where its monitor came too late to see it: it was killed, and the
-    /// pod's group counts kills that are nobody else's.
-    pub(crate) async fn with_kills_of_pod(&self, pod: &Pod, id: &ContainerId, status: ExitStatus) -> ExitStatus {
+    /// pod's group counts kills that are nobody else's, or the kernel's log names its process.
+    pub(crate) async fn with_missed_kills(&self, pod: &Pod, id: &ContainerId, status: ExitStatus) -> ExitStatus {
+        let container = pod.container(id).ok().filter(|container| container.exit().is_none());
+        let status = self.with_kills_of_pod(pod, id, status).await;
+        let doubtful = status.code == KILLED && status.reason == ExitReason::Error && !pod.was_signalled(id);
+        let Some((pid, started_at)) = container.and_then(|c| Some((c.pid()?, c.started_at()))).filter(|_| doubtful)
+        else {
+            return status;
+        };
+        if !killed_by_the_log(pid, started_at, status.finished_at).await {
+            return status;
+        }
+        tracing::info!(pod = %pod.id, container = %id, "an OOM kill is known from the kernel's log alone");
+        if pods_group(&self.cgroups, &pod.record().config).is_none() {
+            self.metrics.node().oom_kills(pod.kills().tell(1));
+        }
+        ExitStatus { reason: ExitReason::OomKilled, message: String::new(), ..status }
+    }
+
+    async fn with_kills_of_pod(&self, pod: &Pod, id: &ContainerId, status: ExitStatus) -> ExitStatus {
         let record = pod.record();
         let known = record.containers.get(id).is_some_and(|c| c.exit().is_none());
         let Some(group) = pods_group(&self.cgroups, &record.config).filter(|_| known) else { return status };
@@ -103,6 +125,22 @@ impl Engine {
             };
         gone.into_iter().filter(is_rival).collect()
     }
+}
+
+/// Whether the kernel's log names the process among those that it has killed for want of memory.
+async fn killed_by_the_log(pid: u32, started_at: UnixNanos, ended_at: UnixNanos) -> bool {
+    for delay in LOG_DELAYS {
+        tokio::time::sleep(delay).await;
+        match blocking(move || berth_cgroups::oom_killed(pid, started_at, ended_at)).await {
+            Ok(false) => {}
+            Ok(true) => return true,
+            Err(e) => {
+                tracing::debug!(error = %e, "whether a process was killed for want of memory is not known");
+                return false;
+            }
+        }
+    }
+    false
 }
 
 fn with_kills(status: ExitStatus, rivals: &[ContainerId]) -> ExitStatus {

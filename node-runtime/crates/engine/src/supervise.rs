@@ -64,7 +64,7 @@ impl Engine {
 
     /// Records a container's end and clears its cgroup: nothing outlives the main process.
     pub(crate) async fn container_ended(self: &Arc<Self>, pod: &Arc<Pod>, id: &ContainerId, status: ExitStatus) {
-        let status = self.with_kills_of_pod(pod, id, status).await;
+        let status = self.with_missed_kills(pod, id, status).await;
         let reason = status.reason;
         let ended_so = status.clone();
         if let Ok(container) = pod.container(id)

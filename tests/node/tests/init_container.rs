@@ -6,6 +6,7 @@ mod init;
 use berth_model::RunAs;
 use berth_monitor_api::spec::{CgroupJoin, MountKind, Rlimit, User};
 use berth_monitor_api::sync::{FromInit, ToInit};
+use berth_sys::seccomp_load::{self, Instruction};
 use init::fixture::container;
 use init::groups::Groups;
 use init::run::With;
@@ -208,8 +209,51 @@ fn a_program_that_cannot_start_has_the_code_of_shells() {
 
 #[test]
 fn the_child_joins_its_cgroups_and_sees_them_as_roots() {
-    let f = Fixture::new("cgroup");
-    let groups = Groups::new("join");
+    joins_its_cgroups("cgroup");
+}
+
+/// Makes the calling thread, and what it starts, a kernel of the oldest kind that must do: memfd_create(2) knows neither MFD_EXEC nor
+/// MFD_NOEXEC_SEAL (6.3), there are no keyrings (they are an option), and clone3(2) takes no group (88 bytes of arguments; it refuses
+/// threaded ones and those of other trees).
+fn older_kernel() {
+    let i = |code, jt, jf, k| Instruction { code, jt, jf, k };
+    let (number, argument, errno) =
+        (i(0x20, 0, 0, 0), |at: u32| i(0x20, 0, 0, 16 + 8 * at), |e: u32| i(0x06, 0, 0, 0x0005_0000 | e));
+    let program = [
+        number,
+        i(0x15, 0, 3, 319), // memfd_create
+        argument(1),
+        i(0x45, 0, 1, 0x18), // either of the two flags
+        errno(22),
+        number,
+        i(0x15, 0, 3, 250), // keyctl
+        argument(0),
+        i(0x15, 0, 1, 1), // KEYCTL_JOIN_SESSION_KEYRING
+        errno(38),
+        number,
+        i(0x15, 0, 3, 435), // clone3
+        argument(1),
+        i(0x15, 0, 1, 88),
+        errno(38),
+        i(0x06, 0, 0, 0x7fff_0000), // ALLOW
+    ];
+    seccomp_load::load(&program, 0).unwrap();
+    let newer = rustix::fs::memfd_create("newer", rustix::fs::MemfdFlags::EXEC);
+    assert_eq!(newer.unwrap_err(), rustix::io::Errno::INVAL, "the filter bites");
+}
+
+#[test]
+fn on_an_older_kernel_the_child_joins_by_itself() {
+    let joined = std::thread::spawn(|| {
+        older_kernel();
+        joins_its_cgroups("cgroup-old");
+    });
+    joined.join().unwrap();
+}
+
+fn joins_its_cgroups(name: &str) {
+    let f = Fixture::new(name);
+    let groups = Groups::new(name);
     let mut spec = f.idle();
     spec.process.args[2] =
         "echo up; cat /proc/self/cgroup; ls /sys/fs/cgroup/ /sys/fs/cgroup/memory; echo end; cat >/dev/null".into();

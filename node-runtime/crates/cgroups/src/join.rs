@@ -73,7 +73,7 @@ impl Cgroups {
         }
     }
 
-    /// `cgroup.kill` of the group, open for writing. `None` without a v2 tree or before kernel 5.14.
+    /// `cgroup.kill` of the group, open for writing. `None` without a v2 tree.
     pub fn kill_fd(&self, path: &CgroupPath) -> Result<Option<OwnedFd>> {
         let view = self.view(path)?;
         let Some(group) = &view.v2 else { return Ok(None) };

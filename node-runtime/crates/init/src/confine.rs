@@ -191,12 +191,10 @@ fn check_cwd(path: &Path, entered: bool) -> Result<()> {
 
 fn set_apparmor(labels: &Labels, profile: &str) -> Result<()> {
     let command = format!("exec {profile}");
-    // 5.8 has a directory of AppArmor's own, which stays right when several security modules run.
-    match labels.write("self/attr/apparmor/exec", command.as_bytes()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => labels.write("self/attr/exec", command.as_bytes()),
-        other => other,
-    }
-    .explain(|| format!("set the AppArmor profile {profile}"))
+    // AppArmor's own directory (5.8) stays right when several security modules run.
+    labels
+        .write("self/attr/apparmor/exec", command.as_bytes())
+        .explain(|| format!("set the AppArmor profile {profile}"))
 }
 
 fn instructions(filter: &SeccompFilter) -> Vec<Instruction> {

@@ -47,8 +47,8 @@ pub fn assemble(spec: &Rootfs, label: Option<&str>, userns: Option<BorrowedFd<'_
     stack.mount(userns)
 }
 
-/// A detached, read-only mount of an image, or of a part of it. `at` is an empty directory. On a kernel that has to assemble
-/// on it, this process is in a mount namespace of its own afterwards.
+/// A detached, read-only mount of an image, or of a part of it. `at` is an empty directory. For a part, and on a kernel that has to
+/// assemble on `at`, this process is in a mount namespace of its own afterwards.
 pub fn image(tree: &ImageTree, at: &Path, label: Option<&str>, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     // Devices of an image are nobody's business here: the container has its own /dev.
     let attributes = attr::RDONLY | attr::NODEV | attributes(tree.options);
@@ -66,15 +66,11 @@ pub fn attributes(options: MountOptions) -> u64 {
         .fold(0, |all, (_, attribute)| all | attribute)
 }
 
-/// A detached copy of what a path leads to below a detached mount.
+/// A detached copy of what a path leads to below a detached mount. Before 6.15 only attached mounts can be copied (fs/namespace.c,
+/// `may_copy_tree`), so it is attached, where nobody else sees it.
 fn part(whole: OwnedFd, path: &Path, at: &Path) -> Result<OwnedFd> {
     let what = || format!("open {} in the image", path.display());
     let inside = openat::open_below(whole.as_fd(), path, Access::Path, Walk::InRoot).explain(what)?;
-    match mount::clone_fd(inside.as_fd(), false) {
-        // Before 6.15 only attached mounts can be copied (fs/namespace.c, may_copy_tree).
-        Err(e) if e.raw_os_error() == Some(EINVAL) => {}
-        copied => return copied.explain(what),
-    }
     own_namespace(at)?;
     mount::attach(whole.as_fd(), open(at)?.as_fd()).explain(what)?;
     mount::clone_fd(inside.as_fd(), false).explain(what)

@@ -47,7 +47,8 @@ impl Sources {
         let nodes = userns.map(|_| taker.nodes()).transpose()?;
         let (_, major, minor) = STANDARD_NODES[0];
         let null = node(Path::new("/dev/null"), false, major, minor)?;
-        // Last: on old kernels they are assembled in a mount namespace of our own, where the host's is not seen any more.
+        // Last: parts of images, and on old kernels all, are assembled in a mount namespace of our own, where the host's is not seen
+        // any more.
         for (mount, source) in spec.mounts.iter().zip(&mut mounts) {
             if let MountKind::Image(image) = &mount.kind {
                 let tree = overlay::image(image, &spec.rootfs.mountpoint, spec.mount_label.as_deref(), userns);

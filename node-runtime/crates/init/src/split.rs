@@ -51,8 +51,8 @@ pub fn split(talk: &Talk, how: &Clone<'_>) -> Result<Split> {
     }
 }
 
-/// `CLONE_INTO_CGROUP` is refused for threaded groups, for groups of another namespace's tree, and by old kernels; then the
-/// child joins by itself, and says why if it cannot. Also tells whether the child began in the group.
+/// `CLONE_INTO_CGROUP` is refused for threaded groups and for groups of another namespace's tree (and by sandboxes that forbid clone3
+/// in that form); then the child joins by itself, and says why if it cannot. Also tells whether the child began in the group.
 ///
 /// # Safety
 /// As [`clone`].

@@ -88,16 +88,12 @@ fn is_profile(label: &str, name: &str) -> bool {
     profile.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("//"))
 }
 
-/// AppArmor's label of a process; none where AppArmor is off. Before 5.8 there is only the file that all modules share.
+/// AppArmor's label of a process; none where AppArmor is off.
 fn apparmor_label(pid: u32) -> io::Result<Option<String>> {
     if !apparmor_enabled() {
         return Ok(None);
     }
-    let own = std::fs::read_to_string(format!("/proc/{pid}/attr/apparmor/current"));
-    let label = match own {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => std::fs::read_to_string(format!("/proc/{pid}/attr/current"))?,
-        other => other?,
-    };
+    let label = std::fs::read_to_string(format!("/proc/{pid}/attr/apparmor/current"))?;
     Ok(Some(label.trim_end_matches(['\0', '\n']).to_owned()))
 }
 

@@ -51,9 +51,10 @@ pub unsafe fn clone(how: &Clone<'_>) -> io::Result<Side> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or_default();
     }
-    // SAFETY: `args` has the kernel's layout and its true size is given; `pidfd` outlives the call. Without CLONE_VM the
+    let size = args.size();
+    // SAFETY: `args` has the kernel's layout and at least the size that is given; `pidfd` outlives the call. Without CLONE_VM the
     // child runs on its own copy of this stack. The caller answers for threads.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
     match pid {
         0 => Ok(Side::Child),
         pid if pid > 0 => {

@@ -23,6 +23,14 @@ pub(crate) struct CloneArgs {
     pub(crate) cgroup: u64,
 }
 
+impl CloneArgs {
+    /// What the kernel is told of its size: version 0 (64 bytes), unless a group is named. So the size tells whether one is, also to
+    /// those who cannot look behind the pointer (seccomp(2)).
+    pub(crate) fn size(&self) -> usize {
+        if self.flags & CLONE_INTO_CGROUP == 0 { std::mem::offset_of!(Self, set_tid) } else { size_of::<Self>() }
+    }
+}
+
 /// One of libc's flags as the kernel wants it.
 pub(crate) fn flag(bits: i32) -> u64 {
     u64::from(bits.cast_unsigned())

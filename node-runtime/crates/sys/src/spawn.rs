@@ -226,7 +226,7 @@ unsafe fn clone_and_run(args: &CloneArgs, plan: &Plan<'_>) -> isize {
             child = sym child,
             inlateout("rax") libc::SYS_clone3 as isize => result,
             in("rdi") ptr::from_ref(args),
-            in("rsi") size_of::<CloneArgs>(),
+            in("rsi") args.size(),
             in("r12") ptr::from_ref(plan),
             lateout("rcx") _,
             lateout("r11") _,
@@ -254,7 +254,7 @@ unsafe fn clone_and_run(args: &CloneArgs, plan: &Plan<'_>) -> isize {
             child = sym child,
             in("x8") libc::SYS_clone3,
             inlateout("x0") ptr::from_ref(args) as isize => result,
-            in("x1") size_of::<CloneArgs>(),
+            in("x1") args.size(),
             in("x20") ptr::from_ref(plan),
             lateout("x30") _,
         );

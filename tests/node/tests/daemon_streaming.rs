@@ -274,6 +274,60 @@ async fn a_command_whose_client_vanishes_ends() {
     node.finish().await;
 }
 
+/// Commands that write without end, and clients that are killed, half of them after they have stopped reading: each command ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_end_with_their_clients() {
+    let (node, _, container) = node_with("sleep 1000").await;
+    let before = node.cri().sh(&container, "ls -d /proc/[0-9]* | wc -l").await;
+    // Ends by SIGPIPE or SIGHUP; or ignores both, as a program may.
+    let scripts = ["exec /bin/busybox yes FLOOD", "trap '' HUP PIPE; while true; do echo FLOOD; done 2>/dev/null"];
+    let mut clients = Vec::new();
+    for n in 0..40 {
+        let (transport, script) = (TRANSPORTS[n % 2], scripts[n / 2 % 2]);
+        let mut args = vec!["exec", "-r", transport];
+        args.extend([&[][..], &["-i"], &["-it"]][n / 4 % 3]);
+        let mut command = crictl::command(&node, &[&args[..], &[&container, "sh", "-c", script]].concat());
+        command.stderr(Stdio::null());
+        let (child, output): (Child, Box<dyn Read + Send>) = if args.contains(&"-it") {
+            let (master, slave) = pty::open(Path::new("/dev/ptmx")).unwrap();
+            command.stdin(slave.try_clone().unwrap()).stdout(slave);
+            (command.spawn().unwrap(), Box::new(File::from(master)))
+        } else {
+            // This end of its input stays open.
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let output = child.stdout.take().unwrap();
+            (child, Box::new(output))
+        };
+        drop(command);
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), "FLOOD", "{args:?}");
+        // Half of them go on to read.
+        let held = if n < 20 {
+            std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+            None
+        } else {
+            Some(output)
+        };
+        clients.push((child, held));
+    }
+    // Long enough for all room between the two to be full.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for (child, _) in &mut clients {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let began = std::time::Instant::now();
+    eventually("every command ends", async || {
+        (node.cri().sh(&container, "ls -d /proc/[0-9]* | wc -l").await == before).then_some(())
+    })
+    .await;
+    println!("all have ended {:.1} s after their clients", began.elapsed().as_secs_f64());
+    drop(clients);
+    node.finish().await;
+}
+
 /// The status of a request for a session.
 async fn status(url: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -129,6 +129,9 @@ async fn guest_kubelet_runs_static_pods() {
     let group = is_where_the_kubelet_looks(&cri, &ready).await;
     let said = crictl(&machine, &["exec", "--sync", &container_id(&ready), "/web", "echo", "from", "inside"]);
     assert_eq!(said.trim(), "from inside");
+    // As a session of streams, too.
+    let said = crictl(&machine, &["exec", &container_id(&ready), "/web", "echo", "in", "a", "session"]);
+    assert_eq!(said.trim(), "in a session");
     resize(&machine, &ready, &group).await;
 
     let over = machine.pod("greedy", "it runs out of memory", |p| ended(p).is_some()).await;

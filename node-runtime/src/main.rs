@@ -3,6 +3,8 @@
 
 mod accept;
 mod adopt;
+mod apart;
+mod atomic_file;
 mod cli;
 mod commands;
 mod doctor;

@@ -5,15 +5,15 @@
 use super::record::{self, Lock, directory};
 use super::steps::Node;
 use super::talk::Talk;
-use super::walk::Walk;
+use super::walk::{Interrupt, Walk};
 use super::{now_seconds, process_start};
 use crate::layout::Layout;
-use crate::node_files;
+use crate::{apart, node_files};
 use anyhow::{Context, Result, bail};
 use berth_adopt::journal::State;
 use berth_cgroups::{Cgroups, Driver};
 use std::fs::OpenOptions;
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,12 +23,20 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long its start may take.
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// How long beyond the deadline whoever is late may walk back by itself, in seconds.
-const GRACE: u64 = 300;
-/// How long it waits before it tries an undo again that failed, and how often.
-const AGAIN: Duration = Duration::from_secs(10);
-const TRIES: u32 = 30;
+const GRACE: u64 = 600;
+/// How long it waits before it tries an undo again that failed: each time twice as long, and without end, since nobody else would.
+const FIRST_AGAIN: Duration = Duration::from_secs(10);
+const LAST_AGAIN: Duration = Duration::from_secs(300);
+
+/// Its log may be on a disk that is full: that ends nothing.
+fn say(text: &str) {
+    Talk { quiet: false }.say(&format!("berth: {text}"));
+}
+
 /// Its unit, with systemd.
-const UNIT: &str = "berth-adopt-deadman.service";
+fn unit(operation: &str) -> String {
+    format!("berth-adopt-deadman-{operation}.service")
+}
 
 /// What it is told.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,15 +53,18 @@ pub(super) async fn arm(node: &Node<'_>) -> Result<()> {
     let _ = std::fs::remove_file(&mark);
     let program = std::env::current_exe().context("own program")?;
     let with_systemd = Path::new("/run/systemd/system").is_dir();
+    let unit = unit(&node.plan.id);
     let mut command = if with_systemd {
         let mut command = Command::new("systemd-run");
         command.args([
             "--quiet",
             "--collect",
             "--unit",
-            UNIT,
+            &unit,
             "--property=Restart=on-failure",
             "--property=RestartSec=1",
+            // In an undo it goes on when it is asked to end; a node that goes down must not wait for it long.
+            "--property=TimeoutStopSec=30",
         ]);
         command.arg("--").arg(&program);
         command
@@ -65,14 +76,16 @@ pub(super) async fn arm(node: &Node<'_>) -> Result<()> {
     }
     command.args(["adopt", "deadman", "--operation", &node.plan.id]);
     let log = OpenOptions::new().create(true).append(true).open(dir.join("deadman.log"))?;
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0).current_dir("/");
+    // In this process's group until it has made a session of its own, which a leader of a group cannot.
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
     let mut child = command.spawn().context("the dead-man timer cannot be started")?;
     let end = Instant::now() + START_LIMIT;
     while node_files::text(&mark).is_none_or(|text| text.trim() != node.plan.id) {
         if let Ok(Some(status)) = child.try_wait()
             && !(with_systemd && status.success())
         {
-            bail!("the dead-man timer ended with {status}; {} says why", dir.join("deadman.log").display());
+            let more = if with_systemd { format!(" and journalctl -u {unit} say") } else { " says".to_owned() };
+            bail!("the dead-man timer ended with {status}; {}{more} why", dir.join("deadman.log").display());
         }
         if Instant::now() > end {
             bail!("the dead-man timer does not watch after {} s", START_LIMIT.as_secs());
@@ -84,69 +97,117 @@ pub(super) async fn arm(node: &Node<'_>) -> Result<()> {
 
 /// Watches until the operation is over.
 pub(super) async fn run(layout: &Layout, options: &Options) -> Result<()> {
+    let mut interrupt = Interrupt::new()?;
     // Fails where it is a leader already, as systemd starts it.
     let _ = rustix::process::setsid();
     let apart = own_group(layout);
-    std::fs::write(directory(layout).join("deadman"), &options.operation)?;
-    let watched = watch(layout, &options.operation).await;
+    if let Err(e) = std::fs::write(directory(layout).join("deadman"), &options.operation) {
+        // Whoever waits for that goes back by himself; one that systemd has started again watches all the same.
+        say(&format!("the dead-man timer cannot say that it watches: {e}"));
+    }
+    watch(layout, &options.operation, &mut interrupt).await;
     if let Some((cgroups, apart)) = apart {
         cgroups.rejoin(&apart).await?;
     }
-    watched
+    Ok(())
 }
 
 /// Killing the control group of whoever does the operation must not kill this.
-fn own_group(layout: &Layout) -> Option<(Cgroups, berth_cgroups::Apart)> {
+fn own_group(layout: &Layout) -> apart::Left {
     if Cgroups::default_driver() == Driver::Systemd {
         return None;
     }
-    let cgroups = Cgroups::probe(Driver::Cgroupfs).ok()?;
-    match cgroups.move_apart(&format!("{}-adopt", layout.name()), "deadman") {
-        Ok(apart) => Some((cgroups, apart)),
-        Err(e) => {
-            eprintln!("berth: the dead-man timer stays in the control group that it was started in: {e}");
-            None
-        }
-    }
+    let own = |cgroups: &Cgroups| cgroups.move_apart(&format!("{}-adopt", layout.name()), "deadman").map(Some);
+    apart::leave(own, |e| say(&format!("the dead-man timer stays in the control group that it was started in: {e}")))
 }
 
-async fn watch(layout: &Layout, operation: &str) -> Result<()> {
+/// Nothing ends this but the operation's end, and being asked to end before there is anything to do.
+async fn watch(layout: &Layout, operation: &str, interrupt: &mut Interrupt) {
+    let (mut seen, mut said, mut pause) = (Seen::default(), String::new(), PAUSE);
     loop {
-        tokio::time::sleep(PAUSE).await;
-        let state = State::last(&record::read(layout)?.records);
-        let Some(state) = state.filter(|state| state.plan.id == operation && state.ended.is_none()) else {
-            return Ok(());
-        };
-        if let Some(lock) = Lock::take(layout)? {
-            return take_over(layout, lock, "whoever did it has died").await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            why = interrupt.wanted() => {
+                say(&format!("the dead-man timer does not watch any more: {why}"));
+                return;
+            }
         }
-        if now_seconds() > state.plan.deadline.saturating_add(GRACE)
-            && let Some(holder) = Lock::holder(layout)
-            && process_start(holder.pid) == Some(holder.started)
-        {
-            eprintln!("berth: process {} is beyond the deadline of operation {operation}", holder.pid);
-            let process = berth_sys::pidfd::open(holder.pid)?;
-            // Looked at again now that the descriptor can mean nobody else.
-            if process_start(holder.pid) == Some(holder.started) {
-                berth_sys::pidfd::signal(std::os::fd::AsFd::as_fd(&process), 9)?;
+        match look(layout, operation, &mut seen).await {
+            Ok(Watched::Over) => return,
+            Ok(Watched::GoesOn) => pause = PAUSE,
+            Ok(Watched::Failed) => pause = pause.saturating_mul(2).clamp(FIRST_AGAIN, LAST_AGAIN),
+            Err(e) => {
+                let text = format!("{e:#}");
+                if text != said {
+                    say(&text);
+                    said = text;
+                }
             }
         }
     }
 }
 
-async fn take_over(layout: &Layout, lock: Lock, reason: &str) -> Result<()> {
-    eprintln!("berth: {reason}");
-    let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
-    let mut last = None;
-    for _ in 0..TRIES {
-        match walk.recover(reason).await {
-            Ok(_) => return Ok(()),
-            Err(e) => {
-                eprintln!("berth: {e:#}");
-                last = Some(e);
-            }
-        }
-        tokio::time::sleep(AGAIN).await;
+enum Watched {
+    /// Somebody works at it.
+    GoesOn,
+    /// It was taken over, and could not be ended.
+    Failed,
+    Over,
+}
+
+async fn look(layout: &Layout, operation: &str, seen: &mut Seen) -> Result<Watched> {
+    let Some(deadline) = seen.deadline(layout, operation)? else { return Ok(Watched::Over) };
+    if let Some(lock) = Lock::take(layout)? {
+        return take_over(layout, lock, "whoever did it has died").await;
     }
-    last.map_or(Ok(()), Err)
+    if now_seconds() > deadline.saturating_add(GRACE)
+        && let Some(holder) = Lock::holder(layout)
+        && process_start(holder.pid) == Some(holder.started)
+    {
+        say(&format!("process {} is beyond the deadline of operation {operation}", holder.pid));
+        let process = berth_sys::pidfd::open(holder.pid)?;
+        // Looked at again now that the descriptor can mean nobody else.
+        if process_start(holder.pid) == Some(holder.started) {
+            berth_sys::pidfd::signal(std::os::fd::AsFd::as_fd(&process), 9)?;
+        }
+    }
+    Ok(Watched::GoesOn)
+}
+
+/// What was read of the journal, until it changes.
+#[derive(Default)]
+struct Seen {
+    file: Option<(u64, u64, i64, i64)>,
+    deadline: Option<u64>,
+}
+
+impl Seen {
+    /// The operation's deadline; `None` once it is over.
+    fn deadline(&mut self, layout: &Layout, operation: &str) -> Result<Option<u64>> {
+        let file = std::fs::metadata(directory(layout).join("journal")).ok();
+        let file = file.map(|meta| (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()));
+        if file.is_none() || file != self.file {
+            let state = State::last(&record::read(layout)?.records);
+            let open = state.filter(|state| state.plan.id == operation && state.ended.is_none());
+            (self.file, self.deadline) = (file, open.map(|state| state.plan.deadline));
+        }
+        Ok(self.deadline)
+    }
+}
+
+/// The lock is let go where it fails, so that a person can try too.
+async fn take_over(layout: &Layout, lock: Lock, reason: &str) -> Result<Watched> {
+    say(reason);
+    let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
+    if let Err(e) = walk.recover(reason).await {
+        say(&format!("{e:#}"));
+        return Ok(Watched::Failed);
+    }
+    let mut pause = PAUSE;
+    while let Err(e) = walk.flush() {
+        say(&format!("everything is done, and cannot be recorded: {e:#}"));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_AGAIN);
+    }
+    Ok(Watched::Over)
 }

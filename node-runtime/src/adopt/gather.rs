@@ -3,31 +3,39 @@
 //! Owns: reading. Must not: judge or change.
 use super::runtime::Peer;
 use super::steps::{found, hashed, same_programs};
-use super::{Permit, Start, boot_id, now_seconds, operation_id, systemd};
-use crate::kubelets;
+use super::{Give, Permit, Start, boot_id, now_seconds, operation_id, systemd};
+use crate::kubelets::{self, View};
 use crate::layout::Layout;
 use crate::node_files;
 use anyhow::{Context, Result, anyhow, bail};
-use berth_adopt::Plan;
+use berth_adopt::kubelet::{Configuration, Files};
 use berth_adopt::plan::{
-    self, CarrierKind, Commands, Facts, FileChange, Grant, Install, KubeletProcess, Permission, PodName, ReturnFacts,
+    self, CarrierKind, Commands, Facts, FileChange, Found, Grant, Install, KubeletProcess, Permission, ReturnFacts,
     Runtime,
 };
+use berth_adopt::{Direction, Plan};
 use berth_cgroups::Driver;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What kubeadm writes beside the kubelet's configuration.
 const KUBEADM_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 const KUBEADM_INSTANCE: &str = "/var/lib/kubelet/instance-config.yaml";
 /// kubeadm's drop-in of the kubelet's unit.
 const KUBEADM_DROP_IN: &str = "10-kubeadm.conf";
+/// How often, and after which pause, it is looked again where more than one kubelet seems to run.
+const LOOKS: u32 = 5;
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything about the node.
 pub(super) async fn node(layout: &Layout, options: &Start) -> Result<Facts> {
-    let pid = the_kubelet(options.kubelet_pid)?;
+    let pid = the_kubelet(options.kubelet_pid).await?;
     let configuration = kubelets::configuration(pid);
     let unit = if systemd::is_here() { unit_of(pid) } else { None };
-    let mut carriers = unit.as_deref().map(systemd::carriers).unwrap_or_default();
+    let (mut carriers, unit_process) = match &unit {
+        Some(unit) => (systemd::carriers(unit).await?, systemd::main_process(unit).await?),
+        None => (Vec::new(), None),
+    };
     for file in &options.kubelet_flags_file {
         let carrier = systemd::carrier(file.clone(), CarrierKind::Environment);
         carriers.push(carrier.ok_or_else(|| anyhow!("--kubelet-flags-file {}: cannot be read", file.display()))?);
@@ -59,19 +67,35 @@ pub(super) async fn node(layout: &Layout, options: &Start) -> Result<Facts> {
         old,
         new,
         pods: peer.pods().await?,
-        install: install(layout, options, daemon_before)?,
+        manifests: manifests(pid, &configuration),
+        install: install(layout, options, daemon_before).await?,
         permission: permission(&options.permit),
         control_plane: options.control_plane,
         keep_stats: options.keep_stats_gate,
         attributes: touched.into_iter().filter_map(attributes).collect(),
         existing: created.into_iter().filter(|path| std::fs::symlink_metadata(path).is_ok()).collect(),
-        kubelet: KubeletProcess { pid, configuration, unit, kubeadm },
+        kubelet: KubeletProcess { pid, configuration, unit, unit_process, kubeadm },
     })
 }
 
-/// The one kubelet of the node.
-fn the_kubelet(only: Option<u32>) -> Result<u32> {
-    let all = kubelets::of_this_node();
+/// Static pods as the kubelet's directory has them, whether they run or not. What is no pod is the kubelet's to complain about.
+fn manifests(pid: u32, configuration: &Configuration) -> Vec<plan::Manifest> {
+    let Some(dir) = configuration.text("staticPodPath").filter(|dir| !dir.is_empty()) else { return Vec::new() };
+    let view = View(pid);
+    let Ok(files) = view.below(Path::new(&dir)) else { return Vec::new() };
+    files.iter().filter_map(|file| plan::manifest(&view.text(file).ok()?)).collect()
+}
+
+/// The one kubelet of the node. One that is starting a program shows two processes for a moment, so that more are looked at again.
+async fn the_kubelet(only: Option<u32>) -> Result<u32> {
+    let mut all = kubelets::of_this_node();
+    for _ in 0..LOOKS {
+        if all.len() < 2 {
+            break;
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+        all = kubelets::of_this_node();
+    }
     match (only, &all[..]) {
         (Some(pid), all) if all == [pid] => Ok(pid),
         (Some(pid), _) => bail!("process {pid} is not the only kubelet of this node ({all:?} are)"),
@@ -135,7 +159,7 @@ fn commands(options: &Start) -> Result<Option<Commands>> {
     }
 }
 
-fn install(layout: &Layout, options: &Start, daemon_before: bool) -> Result<Install> {
+async fn install(layout: &Layout, options: &Start, daemon_before: bool) -> Result<Install> {
     let own = std::env::current_exe().context("own program")?;
     let from = options.from.clone().or_else(|| own.parent().map(Path::to_owned)).unwrap_or_default();
     for name in super::steps::PROGRAMS {
@@ -158,13 +182,16 @@ fn install(layout: &Layout, options: &Start, daemon_before: bool) -> Result<Inst
         );
     }
     let current = std::fs::read_link(prefix.join("current")).ok();
+    let (unit_before, unit_enabled_before) =
+        if systemd::is_here() { systemd::is_known("berth.service").await? } else { (false, false) };
     Ok(Install {
         current_before: current.and_then(|link| link.to_str().map(str::to_owned)),
         prefix_before: prefix.exists(),
         staged_before,
         daemon_before,
         systemd: layout.is_system() && systemd::is_here(),
-        unit_before: systemd::is_here() && systemd::is_known("berth.service"),
+        unit_before,
+        unit_enabled_before,
         prefix,
         from,
         version,
@@ -182,7 +209,9 @@ pub(super) fn permission(permit: &Permit) -> Permission {
 /// Sums, and what is there of directories: what a plan needs before it goes into the journal.
 pub(super) fn complete(mut plan: Plan) -> Result<Plan> {
     for change in &mut plan.files {
-        change.directory_before = change.path.parent().is_some_and(Path::exists);
+        if plan.direction == Direction::Adopt {
+            change.directory_before = change.path.parent().is_some_and(Path::exists);
+        }
         change.before = change.before.take().map(hashed);
         change.after = change.after.take().map(hashed);
         if found(&change.path)? != change.before {
@@ -192,13 +221,17 @@ pub(super) fn complete(mut plan: Plan) -> Result<Plan> {
     Ok(plan)
 }
 
+async fn daemon_of(adopted: &Plan) -> Result<Peer> {
+    let mut peer = Peer::connect(&adopted.to.socket).await?;
+    peer.who(&adopted.to.socket).await?;
+    Ok(peer)
+}
+
 /// Everything about the way back.
-pub(super) async fn way_back(adopted: &Plan, permit: &Permit, deadline: u64) -> Result<ReturnFacts> {
-    let changed = |change: &FileChange| match found(&change.path) {
-        Ok(now) if now == change.after => None,
-        Ok(Some(now)) => Some((change.path.clone(), format!("sha256 {}, mode {:o}", now.sha256, now.mode))),
-        Ok(None) => Some((change.path.clone(), "it is gone".to_owned())),
-        Err(e) => Some((change.path.clone(), format!("{e:#}"))),
+pub(super) async fn way_back(adopted: &Plan, options: &Give) -> Result<ReturnFacts> {
+    let changed = |change: &FileChange| {
+        let now = found(&change.path).map_err(|e| format!("{e:#}"));
+        (now.as_ref() != Ok(&change.after)).then(|| Found { path: change.path.clone(), now })
     };
     let old = &adopted.from;
     let mut peer = Peer::connect(&old.socket)
@@ -209,18 +242,34 @@ pub(super) async fn way_back(adopted: &Plan, permit: &Permit, deadline: u64) -> 
         bail!("{} is served by {} now, and was by {}", old.socket.display(), found.name, old.name);
     }
     peer.ready().await.with_context(|| format!("{} is not ready", old.name))?;
-    let mut berth = Peer::connect(&adopted.to.socket).await.context("Berth's daemon must run to end its pods")?;
-    let pods: Vec<PodName> = berth.pods().await?.into_iter().filter(|pod| pod.is_static).map(|pod| pod.name).collect();
+    let daemon = daemon_of(adopted).await;
+    let without_daemon = options.without_daemon && daemon.is_err();
+    let (pods, others) = match daemon {
+        Ok(mut berth) => {
+            let pods = berth.pods().await?.into_iter().filter(|pod| pod.is_static).map(|pod| pod.name).collect();
+            (pods, berth.others().await?)
+        }
+        // Nobody can say which ones there are; those that are to run are started by the kubelet all the same.
+        Err(_) if without_daemon => (Vec::new(), Vec::new()),
+        Err(e) => {
+            return Err(e.context(
+                "Berth's daemon must run to end its pods: start it again (`systemctl restart berth.service`, or `berth supervise`); \
+                 where it cannot be mended, --without-daemon ends them by their processes",
+            ));
+        }
+    };
     let kubelet = kubelets::of_this_node().first().map(|pid| kubelets::configuration(*pid)).unwrap_or_default();
     let now = now_seconds();
     Ok(ReturnFacts {
         id: operation_id("return"),
         boot_id: boot_id()?,
         now,
-        deadline: now.saturating_add(deadline),
-        permission: permission(permit),
+        deadline: now.saturating_add(options.deadline.as_secs()),
+        permission: permission(&options.permit),
+        without_daemon,
         in_cluster: berth_adopt::kubelet::flag(&kubelet.arguments, "kubeconfig").is_some(),
         changed: adopted.files.iter().filter_map(changed).collect(),
         pods,
+        others,
     })
 }

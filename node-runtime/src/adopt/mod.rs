@@ -6,6 +6,7 @@ mod connected;
 mod deadman;
 mod gather;
 mod hold;
+mod node_lock;
 mod record;
 mod report;
 mod runtime;
@@ -13,16 +14,19 @@ mod steps;
 mod systemd;
 mod talk;
 mod walk;
+mod wreck;
 
 use crate::commands::output::Format;
 use crate::commands::time;
 use crate::layout::Layout;
-use crate::node_files;
+use crate::{apart, node_files};
 use anyhow::{Context, Result, anyhow, bail};
+use berth_adopt::Plan;
 use berth_adopt::journal::{State, in_force};
 use berth_adopt::plan;
-use berth_cgroups::{Cgroups, Driver};
+use berth_cgroups::Cgroups;
 use record::Lock;
+pub(crate) use record::try_exclusive;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use talk::Talk;
@@ -32,6 +36,8 @@ use walk::{Interrupt, Outcome, Walk};
 const WALKED_BACK: u8 = 3;
 /// It failed, and something could not be undone yet.
 const STUCK: u8 = 4;
+/// Why what another boot has left is walked back.
+const REBOOTED: &str = "the node was started again in the middle of it";
 /// How long `abandon` waits for the walk back.
 const ABANDON_LIMIT: Duration = Duration::from_secs(600);
 
@@ -164,6 +170,9 @@ struct Start {
 struct Give {
     #[command(flatten)]
     permit: Permit,
+    /// Where Berth's daemon cannot be made to run: end its pods by their processes, with SIGKILL
+    #[arg(long)]
+    without_daemon: bool,
     /// Print the plan, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -212,10 +221,31 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
     })
 }
 
-/// What another boot has left is walked back before the daemon starts. For supervisors; a failure is told and stops no start.
-pub(crate) async fn at_start(layout: &Layout) -> Result<()> {
-    let options = Recover { at_start: true, output: Format::Table };
-    recover(layout, &options).await.map(drop)
+/// What another boot has left is walked back before the daemon starts; whether the daemon is wanted after that. For supervisors; a failure is
+/// told and stops no start.
+pub(crate) async fn at_start(layout: &Layout) -> Result<bool> {
+    let Some(mut walk) = left_by_another_boot(layout)? else { return Ok(true) };
+    walk.recover(REBOOTED).await?;
+    walk.flush()?;
+    Ok(is_wanted(walk.records()))
+}
+
+/// An operation of another boot that nobody works at.
+fn left_by_another_boot(layout: &Layout) -> Result<Option<Walk<'_>>> {
+    let state = State::last(&record::read(layout)?.records);
+    // Whoever works in this boot, or watches, does it himself.
+    let left = state.is_some_and(|s| s.ended.is_none() && boot_id().is_ok_and(|boot| boot != s.plan.boot_id));
+    if !left {
+        return Ok(None);
+    }
+    let Some(lock) = Lock::take(layout)? else { return Ok(None) };
+    Ok(Some(Walk::new(layout, lock, Talk { quiet: false })?.at_start()))
+}
+
+/// Whether the daemon is to run, as the journal has it. An operation that is not over yet decides nothing.
+fn is_wanted(records: &[berth_adopt::journal::Record]) -> bool {
+    let over = State::last(records).filter(|state| state.ended.is_some());
+    over.is_none_or(|state| state.plan.install.daemon_before || in_force(records).is_some())
 }
 
 fn lock(layout: &Layout) -> Result<Lock> {
@@ -238,7 +268,7 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
         );
     }
     leave_pods_groups(layout);
-    let facts = gather::node(layout, options).await?;
+    let facts = unless_interrupted(&mut interrupt, gather::node(layout, options)).await?;
     let plan = match plan::adopt(&facts) {
         Ok(plan) => gather::complete(plan)?,
         Err(refusals) => return report::refusals(&refusals, options.output).map(|()| 1),
@@ -246,7 +276,8 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
     if options.dry_run {
         return report::plan(&plan, options.output).map(|()| 0);
     }
-    let ended = walk.begin(plan, &mut interrupt).await;
+    walk.begin(plan)?;
+    let ended = walk.go(&mut interrupt).await;
     conclude(layout, walk, ended, options.output)
 }
 
@@ -259,29 +290,38 @@ async fn give_back(layout: &Layout, options: &Give) -> Result<u8> {
         bail!("this node was not taken over; there is nothing to give back")
     };
     leave_pods_groups(layout);
-    let facts = gather::way_back(&adopted, &options.permit, options.deadline.as_secs()).await?;
+    let looked = gather::way_back(&adopted, options);
+    let facts = unless_interrupted(&mut interrupt, looked).await?;
     let plan = match plan::give_back(&adopted, &facts) {
-        Ok(plan) => plan,
+        Ok(plan) => gather::complete(plan)?,
         Err(refusals) => return report::refusals(&refusals, options.output).map(|()| 1),
     };
     if options.dry_run {
         return report::plan(&plan, options.output).map(|()| 0);
     }
-    let ended = walk.begin(plan, &mut interrupt).await;
+    walk.begin(plan)?;
+    let ended = walk.go(&mut interrupt).await;
     conclude(layout, walk, ended, options.output)
+}
+
+/// While nothing is changed yet, whoever is asked to end just does.
+async fn unless_interrupted<T>(interrupt: &mut Interrupt, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        why = interrupt.wanted() => bail!("{why}; nothing was changed"),
+    }
 }
 
 /// Whoever is started from a pod (in the node's namespaces) must not end when that pod does. Without a pod nothing is moved.
 fn leave_pods_groups(layout: &Layout) {
-    let moved = Cgroups::probe(Driver::Cgroupfs).and_then(|cgroups| {
-        let text = node_files::text("/proc/self/cgroup").unwrap_or_default();
-        if !text.contains("kubepods") {
-            return Ok(None);
-        }
-        cgroups.move_apart(&format!("{}-adopt", layout.name()), "adopter").map(Some)
-    });
-    if let Err(e) = moved {
-        Talk { quiet: false }.say(&format!("this process stays in a pod's control group, and may end with it: {e}"));
+    let text = node_files::text("/proc/self/cgroup").unwrap_or_default();
+    if text.contains("kubepods") {
+        let own = |cgroups: &Cgroups| cgroups.move_apart(&format!("{}-adopt", layout.name()), "adopter").map(Some);
+        let complain = |e| {
+            Talk { quiet: false }
+                .say(&format!("this process stays in a pod's control group, and may end with it: {e}"));
+        };
+        apart::leave(own, complain);
     }
 }
 
@@ -306,7 +346,12 @@ fn conclude(layout: &Layout, walk: Walk<'_>, ended: Result<Outcome>, format: For
             STUCK
         }
     };
-    report::status(State::last(&records).as_ref(), in_force(&records).as_ref(), Lock::holder(layout), format)?;
+    let holder = Lock::holder(layout);
+    let told = report::status(State::last(&records).as_ref(), in_force(&records).as_ref(), holder, format);
+    if let Err(e) = told {
+        // Whoever asked reads the code all the same.
+        Talk { quiet: false }.say(&format!("berth: {e:#}"));
+    }
     Ok(code)
 }
 
@@ -315,13 +360,17 @@ fn show(layout: &Layout, format: Format) -> Result<()> {
     report::status(State::last(&records).as_ref(), in_force(&records).as_ref(), Lock::holder(layout), format)
 }
 
+/// Whoever works at the operation is asked to walk back; where nobody does, that is done here. Code 0 if it was walked back, by whomever.
 async fn abandon(layout: &Layout, format: Format) -> Result<u8> {
+    // From here on, so that this process too does what it has begun.
+    let _interrupt = Interrupt::new()?;
     let state = State::last(&record::read(layout)?.records);
     let Some(state) = state.filter(|state| state.ended.is_none()) else { bail!("no operation is under way") };
     if let Some(holder) = Lock::holder(layout) {
         let process = berth_sys::pidfd::open(holder.pid)?;
         if process_start(holder.pid) == Some(holder.started) {
             berth_sys::pidfd::signal(std::os::fd::AsFd::as_fd(&process), 15)?;
+            Talk { quiet: false }.say(&format!("process {} is asked to walk back", holder.pid));
         }
     }
     let end = std::time::Instant::now() + ABANDON_LIMIT;
@@ -333,23 +382,32 @@ async fn abandon(layout: &Layout, format: Format) -> Result<u8> {
         }
     };
     let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
-    let ended = walk.recover("it was abandoned").await.map(|outcome| outcome.unwrap_or(Outcome::Done));
-    conclude(layout, walk, ended, format)
+    let ended = walk.recover("it was abandoned").await.map(|_| Outcome::Done);
+    let late = walk.state().is_some_and(|state| state.ended == Some(true));
+    match conclude(layout, walk, ended, format)? {
+        0 if late => bail!("operation {} was finished before it could be abandoned", state.plan.id),
+        code => Ok(code),
+    }
 }
 
 async fn recover(layout: &Layout, options: &Recover) -> Result<u8> {
-    if options.at_start {
-        // Whoever works in this boot, or watches, does it himself.
-        let state = State::last(&record::read(layout)?.records);
-        let left = state.is_some_and(|s| s.ended.is_none() && boot_id().is_ok_and(|boot| boot != s.plan.boot_id));
-        if !left || Lock::holder(layout).is_some() {
-            return Ok(0);
-        }
+    // Whoever asks this to end in the middle of an undo, as systemd does with a unit's start that is taken back, is not heard.
+    let _interrupt = Interrupt::new()?;
+    let mut walk = if options.at_start {
+        let Some(walk) = left_by_another_boot(layout)? else { return Ok(0) };
+        walk
+    } else {
+        Walk::new(layout, lock(layout)?, Talk { quiet: false })?
+    };
+    let why = if options.at_start { REBOOTED } else { "its process has died" };
+    let ended = walk.recover(why).await.map(|_| Outcome::Done);
+    let plan: Option<Plan> = walk.state().map(|state| state.plan);
+    let unwanted = options.at_start && ended.is_ok() && !is_wanted(walk.records());
+    let code = conclude(layout, walk, ended, options.output)?;
+    if unwanted && plan.is_some_and(|plan| plan.install.systemd) {
+        steps::do_not_start(layout).await;
     }
-    let mut walk = Walk::new(layout, lock(layout)?, Talk { quiet: false })?;
-    let ended = walk.recover("its process has died").await.map(|outcome| outcome.unwrap_or(Outcome::Done));
-    let ended = ended.map(|_| Outcome::Done);
-    conclude(layout, walk, ended, options.output)
+    Ok(code)
 }
 
 /// Unix time in milliseconds.

@@ -15,8 +15,10 @@ use tonic::{Response, Status};
 const QUICK: Duration = Duration::from_secs(20);
 /// How long one that makes, ends or fetches something may take.
 const SLOW: Duration = Duration::from_secs(120);
-/// Longest grace that a container gets to end, in seconds; the node waits for all of them.
-const MAX_GRACE: i64 = 60;
+/// Shortest time in which a container's grace is not cut, in seconds, however late it is; the node waits for all of them.
+const MIN_GRACE: u64 = 60;
+/// How much of an operation's time is kept for what comes after the pods' ends, in seconds.
+const KEPT: u64 = 240;
 /// Label that kubelets give what they make.
 const POD_UID: &str = "io.kubernetes.pod.uid";
 /// Grace of a container, in seconds; an annotation of kubelets.
@@ -127,8 +129,18 @@ impl Peer {
         Ok(pods.collect())
     }
 
-    /// Ends and removes the pods of a kubelet, each container with its grace.
-    pub(super) async fn clear(&mut self) -> Result<()> {
+    /// Pods that are no kubelet's.
+    pub(super) async fn others(&mut self) -> Result<Vec<PodName>> {
+        let ready = self.sandboxes().await?.into_iter().filter(|s| s.state() == cri::PodSandboxState::SandboxReady);
+        let others = ready.filter(|s| !s.labels.contains_key(POD_UID) && !s.labels.contains_key(CANARY));
+        let metadata = others.map(|sandbox| sandbox.metadata.unwrap_or_default());
+        Ok(metadata.map(|metadata| PodName { namespace: metadata.namespace, name: metadata.name }).collect())
+    }
+
+    /// Ends and removes the pods of a kubelet, each container with its grace, as far as `left`, the seconds until the operation's deadline,
+    /// allows.
+    pub(super) async fn clear(&mut self, left: u64) -> Result<()> {
+        let longest = i64::try_from(left.saturating_sub(KEPT).max(MIN_GRACE)).unwrap_or(i64::MAX);
         for _ in 0..ROUNDS {
             let pods: Vec<_> = self.sandboxes().await?.into_iter().filter(|s| s.labels.contains_key(POD_UID)).collect();
             if pods.is_empty() {
@@ -142,11 +154,12 @@ impl Peer {
             let mut ends = tokio::task::JoinSet::new();
             for container in running {
                 let mut client = self.client.clone();
-                let grace =
-                    container.annotations.get(GRACE).and_then(|g| g.parse().ok()).unwrap_or(30).clamp(0, MAX_GRACE);
+                let grace = container.annotations.get(GRACE).and_then(|g| g.parse().ok()).unwrap_or(30);
+                let grace = i64::clamp(grace, 0, longest);
+                let limit = SLOW + Duration::from_secs(grace.unsigned_abs());
                 ends.spawn(async move {
                     let request = cri::StopContainerRequest { container_id: container.id, timeout: grace };
-                    gone(SLOW, "StopContainer", client.stop_container(request)).await
+                    gone(limit, "StopContainer", client.stop_container(request)).await
                 });
             }
             while let Some(ended) = ends.join_next().await {
@@ -167,7 +180,10 @@ impl Peer {
     }
 
     /// Runs a sandbox with a network of its own, looks whether it is ready, and removes it.
-    pub(super) async fn canary(&mut self, operation: &str) -> Result<()> {
+    pub(super) async fn canary(&mut self, operation: &str, runtime: &Runtime) -> Result<()> {
+        // Where systemd makes groups, containerd needs a slice, as kubelets name one for each pod. Berth has one of its own for who names none.
+        let systemd = runtime.name != "berth" && runtime.cgroup_driver.as_deref() == Some("systemd");
+        let parent = if systemd { "system.slice" } else { "" };
         self.remove_canaries().await?;
         let metadata = cri::PodSandboxMetadata {
             name: CANARY.into(),
@@ -179,7 +195,10 @@ impl Peer {
             metadata: Some(metadata),
             hostname: CANARY.into(),
             labels: [(CANARY.to_owned(), operation.to_owned())].into(),
-            linux: Some(cri::LinuxPodSandboxConfig::default()),
+            linux: Some(cri::LinuxPodSandboxConfig {
+                cgroup_parent: parent.to_owned(),
+                ..cri::LinuxPodSandboxConfig::default()
+            }),
             ..cri::PodSandboxConfig::default()
         };
         let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };

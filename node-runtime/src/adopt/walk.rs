@@ -2,10 +2,11 @@
 //!
 //! Owns: order, records, deadlines, and what happens when somebody wants it ended. Must not: know what a step does.
 use super::hold::hold;
+use super::node_lock::NodeLock;
+use super::now_seconds;
 use super::record::{Lock, Writer};
 use super::steps::{self, Node};
 use super::talk::Talk;
-use super::{boot_id, now_seconds};
 use crate::layout::Layout;
 use anyhow::{Result, anyhow, bail};
 use berth_adopt::Plan;
@@ -16,8 +17,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long the undo of one step may take.
-const UNDO_LIMIT: Duration = Duration::from_secs(240);
-/// How long a step after the commit may take.
+const UNDO_LIMIT: Duration = Duration::from_secs(480);
+/// How long a step may take once the kubelet is proven to be on the other runtime.
 const TIDY_LIMIT: Duration = Duration::from_secs(120);
 
 /// How an operation ended.
@@ -46,7 +47,8 @@ impl Interrupt {
         })
     }
 
-    async fn wanted(&mut self) -> &'static str {
+    /// Waits until it is wanted; why, in words.
+    pub(super) async fn wanted(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "it was asked to end (SIGTERM)",
             _ = self.interrupt.recv() => "it was asked to end (SIGINT)",
@@ -59,14 +61,21 @@ pub(super) struct Walk<'a> {
     layout: &'a Layout,
     writer: Writer,
     talk: Talk,
-    _lock: Lock,
+    at_start: bool,
+    _locks: (NodeLock, Lock),
 }
 
 impl<'a> Walk<'a> {
-    /// Goes on with the journal.
+    /// Goes on with the journal. Errors: another root of Berth changes this node; the journal cannot be read.
     pub(super) fn new(layout: &'a Layout, lock: Lock, talk: Talk) -> Result<Self> {
+        let node = NodeLock::take()?;
         let writer = Writer::open(layout, &lock)?;
-        Ok(Self { layout, writer, talk, _lock: lock })
+        Ok(Self { layout, writer, talk, at_start: false, _locks: (node, lock) })
+    }
+
+    /// Called while the node, or the daemon, is being started: what is waited for by others is not waited for here.
+    pub(super) fn at_start(self) -> Self {
+        Self { at_start: true, ..self }
     }
 
     /// The last operation.
@@ -79,10 +88,16 @@ impl<'a> Walk<'a> {
         &self.writer.records
     }
 
-    /// Begins an operation and does it. Errors: what could not be undone, or finished.
-    pub(super) async fn begin(&mut self, plan: Plan, interrupt: &mut Interrupt) -> Result<Outcome> {
+    /// Writes down that an operation begins. Errors: there is no room for its records, and nothing was changed.
+    pub(super) fn begin(&mut self, plan: Plan) -> Result<()> {
         self.writer.compact(self.layout)?;
-        self.writer.append(Event::Begin { plan: Box::new(plan) })?;
+        self.writer.reserve(steps::room(&plan))?;
+        let begun = self.writer.append(Event::Begin { plan: Box::new(plan) });
+        begun.inspect_err(|_| self.writer.release())
+    }
+
+    /// Does what was begun. Errors: what could not be undone, or finished.
+    pub(super) async fn go(&mut self, interrupt: &mut Interrupt) -> Result<Outcome> {
         self.forward(Some(interrupt)).await
     }
 
@@ -95,48 +110,56 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Writes records for which there was no room. Errors: there is none yet.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.writer.flush()
+    }
+
     fn current(&self) -> Result<State> {
         self.state().ok_or_else(|| anyhow!("the journal has no operation"))
     }
 
+    /// Before the kubelet is proven to be on the other runtime, what fails is walked back; from then on it is finished, whoever does that.
     async fn forward(&mut self, mut interrupt: Option<&mut Interrupt>) -> Result<Outcome> {
         let state = self.current()?;
-        let mut committed = state.done.contains(&Step::Commit);
+        let mut proven = state.done.contains(&Step::Verify);
         for step in state.plan.steps.iter().copied().filter(|step| !state.done.contains(step)) {
-            let due = allowed(&state.plan, step);
             let begun = Instant::now();
-            self.writer.append(Event::Enter { step })?;
-            hold(state.plan.direction, step, "enter").await;
-            let done = match due {
-                Ok(()) => self.one(&state.plan, step, committed, interrupt.as_deref_mut()).await,
-                Err(e) => Err(e),
-            };
-            hold(state.plan.direction, step, "leave").await;
-            match done {
+            let interrupt = interrupt.as_deref_mut().filter(|_| !proven);
+            match self.step(&state.plan, step, interrupt).await {
                 Ok(()) => {
-                    self.writer.append(Event::Done { step })?;
                     self.talk.step(step.name(), begun.elapsed());
-                    committed |= step == Step::Commit;
+                    proven |= step == Step::Verify;
                 }
-                Err(e) if committed => {
+                Err(e) if proven => {
                     return Err(e.context(format!("{step}; `berth adopt recover` tries it again")));
                 }
                 Err(e) => return self.back(&format!("{step}: {e:#}")).await,
             }
         }
-        self.writer.append(Event::End { done: true })?;
+        self.tell(Event::End { done: true });
+        self.writer.release();
         Ok(Outcome::Done)
     }
 
-    async fn one(&self, plan: &Plan, step: Step, committed: bool, interrupt: Option<&mut Interrupt>) -> Result<()> {
+    async fn step(&mut self, plan: &Plan, step: Step, interrupt: Option<&mut Interrupt>) -> Result<()> {
+        allowed(plan, step)?;
+        self.writer.append(Event::Enter { step })?;
+        hold(plan.direction, step, "enter").await;
+        let done = self.one(plan, step, interrupt).await;
+        hold(plan.direction, step, "leave").await;
+        done?;
+        self.writer.append(Event::Done { step })
+    }
+
+    async fn one(&self, plan: &Plan, step: Step, interrupt: Option<&mut Interrupt>) -> Result<()> {
         let node = self.node(plan);
-        let limit = if committed || interrupt.is_none() {
-            TIDY_LIMIT
-        } else {
-            Duration::from_secs(plan.deadline.saturating_sub(now_seconds()))
+        let limit = match interrupt {
+            None => TIDY_LIMIT,
+            Some(_) => Duration::from_secs(plan.deadline.saturating_sub(now_seconds())),
         };
         let work = tokio::time::timeout(limit, steps::perform(&node, step));
-        let ended = match interrupt.filter(|_| !committed) {
+        let ended = match interrupt {
             Some(interrupt) => tokio::select! {
                 ended = work => ended,
                 why = interrupt.wanted() => bail!("{why}"),
@@ -146,43 +169,50 @@ impl<'a> Walk<'a> {
         ended.unwrap_or_else(|_| Err(anyhow!("is not done within the operation's deadline")))
     }
 
+    /// Undoes everything that was begun. A record that cannot be written stops no undo: each may be repeated.
     async fn back(&mut self, reason: &str) -> Result<Outcome> {
         self.talk.say(&format!("walking back: {reason}"));
-        self.writer.append(Event::Back { reason: reason.to_owned() })?;
+        steps::make_room(self.layout);
+        self.tell(Event::Back { reason: reason.to_owned() });
         let state = self.current()?;
         for step in state.entered.iter().rev().copied() {
             let begun = Instant::now();
-            let undone = tokio::time::timeout(UNDO_LIMIT, steps::undo(&self.node(&state.plan), step)).await;
+            let node = self.node(&state.plan);
+            let undo = steps::undo(&node, step, state.done.contains(&step));
+            let undone = tokio::time::timeout(UNDO_LIMIT, undo).await;
             match undone.unwrap_or_else(|_| Err(anyhow!("is not undone within {} s", UNDO_LIMIT.as_secs()))) {
                 Ok(()) => {
-                    self.writer.append(Event::Undone { step })?;
+                    self.tell(Event::Undone { step });
                     self.talk.step(&format!("undo {step}"), begun.elapsed());
                 }
                 Err(e) => {
-                    self.writer.append(Event::Stuck { step, reason: format!("{e:#}") })?;
+                    self.tell(Event::Stuck { step, reason: format!("{e:#}") });
                     return Err(e.context(format!("{step} cannot be undone; `berth adopt recover` tries it again")));
                 }
             }
         }
-        self.writer.append(Event::End { done: false })?;
+        self.tell(Event::End { done: false });
+        self.writer.release();
         let reason = self.current()?.back.unwrap_or_default();
         Ok(Outcome::WalkedBack(reason))
     }
 
-    fn node<'b>(&'b self, plan: &'b Plan) -> Node<'b> {
-        Node {
-            layout: self.layout,
-            plan,
-            talk: &self.talk,
-            same_boot: boot_id().is_ok_and(|boot| boot == plan.boot_id),
+    fn tell(&mut self, event: Event) {
+        if let Err(e) = self.writer.note(event) {
+            self.talk.say(&format!("{e:#}; it goes on without that record"));
         }
+    }
+
+    fn node<'b>(&'b self, plan: &'b Plan) -> Node<'b> {
+        Node { layout: self.layout, plan, talk: &self.talk, at_start: self.at_start }
     }
 }
 
-/// The permission must still count when the first pod is touched.
+/// The permission must still count when the kubelet ends, and when the first pod does.
 fn allowed(plan: &Plan, step: Step) -> Result<()> {
+    let touches = matches!(step, Step::StopKubelet | Step::ClearPods);
     match &plan.permission {
-        Permission::Grant(grant) if step == Step::StopKubelet && grant.expires <= now_seconds() => {
+        Permission::Grant(grant) if touches && grant.expires <= now_seconds() => {
             bail!("grant {} has expired", grant.id)
         }
         _ => Ok(()),

@@ -5,6 +5,7 @@ use super::Options;
 use super::log::Log;
 use crate::layout::Layout;
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -43,9 +44,10 @@ impl Daemon {
 
     /// The one that serves the node API's socket.
     pub(super) fn running(layout: &Layout) -> Option<Self> {
-        let stream = UnixStream::connect(layout.node_socket()).ok()?;
-        let pid = u32::try_from(socket_peercred(&stream).ok()?.pid.as_raw_nonzero().get()).ok()?;
-        Some(Self { pid, process: berth_sys::pidfd::open(pid).ok()?, child: None })
+        let pid = server(layout)?;
+        let process = berth_sys::pidfd::open(pid).ok()?;
+        // Asked again: the descriptor may be somebody else's where that process has ended in between.
+        (server(layout)? == pid).then_some(Self { pid, process, child: None })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -66,7 +68,7 @@ impl Daemon {
                         return status.to_string();
                     }
                 }
-                None if berth_sys::pidfd::signal(self.process.as_fd(), 0).is_err() => {
+                None if has_ended(&self.process) => {
                     return "it was another process's child".to_owned();
                 }
                 None => {}
@@ -83,5 +85,33 @@ impl Daemon {
             self.signal(9);
             let _ = tokio::time::timeout(limit.saturating_sub(began.elapsed()) + PAUSE * 20, self.ended()).await;
         }
+    }
+}
+
+/// The process that serves the node API's socket.
+fn server(layout: &Layout) -> Option<u32> {
+    let stream = UnixStream::connect(layout.node_socket()).ok()?;
+    u32::try_from(socket_peercred(&stream).ok()?.pid.as_raw_nonzero().get()).ok()
+}
+
+/// Whether the process is over, also where nobody has reaped it: a pidfd can be read then (pidfd_open(2)).
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::zombie_processes, reason = "it is waited for at the end")]
+    fn a_process_that_nobody_reaps_has_ended_all_the_same() {
+        let mut child = Command::new("sleep").arg("0.3").spawn().unwrap();
+        let process = berth_sys::pidfd::open(child.id()).unwrap();
+        assert!(!has_ended(&process));
+        std::thread::sleep(Duration::from_millis(900));
+        assert!(berth_sys::pidfd::signal(process.as_fd(), 0).is_ok() && has_ended(&process));
+        child.wait().unwrap();
     }
 }

@@ -8,9 +8,8 @@ mod log;
 mod status;
 
 use crate::layout::Layout;
-use crate::node_files;
+use crate::{apart, node_files};
 use anyhow::{Context, Result, bail};
-use berth_cgroups::{Cgroups, Driver};
 use child::Daemon;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
@@ -18,7 +17,7 @@ use std::io::{Seek, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// First pause before the daemon is started again, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -56,43 +55,41 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
 }
 
 async fn keep(layout: &Layout, options: &Options) -> Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut signals = Signals::new()?;
     let _lock = lock(layout)?;
     let log = log::Log::open(layout, options.log.clone(), options.log_max)?;
-    if let Err(e) = crate::adopt::at_start(layout).await {
-        log.say(&format!("what another boot has left of an adoption: {e:#}"));
+    match crate::adopt::at_start(layout).await {
+        Ok(true) => {}
+        Ok(false) => {
+            log.say("what another boot has left of an adoption is walked back, and no daemon is wanted");
+            return Ok(());
+        }
+        Err(e) => log.say(&format!("what another boot has left of an adoption: {e:#}")),
     }
     let apart = leave_pods_groups(layout, &log);
     let mut status = status::Status::new(layout);
     let mut pause = FIRST_PAUSE;
-    'life: loop {
+    loop {
         let begun = Instant::now();
-        let mut daemon = match Daemon::running(layout) {
-            Some(daemon) => daemon,
-            None => Daemon::start(layout, options, &log)?,
-        };
-        status.started(daemon.pid());
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => { daemon.end(15, END_LIMIT).await; break 'life }
-                _ = interrupt.recv() => { daemon.end(15, END_LIMIT).await; break 'life }
-                // The daemon's program was replaced.
-                _ = hangup.recv() => daemon.signal(15),
-                how = daemon.ended() => {
-                    log.say(&format!("the daemon (process {}) has ended: {how}", daemon.pid()));
-                    status.ended(&how);
-                    break;
+        let daemon = Daemon::running(layout).map_or_else(|| Daemon::start(layout, options, &log), Ok);
+        let how = match daemon {
+            Ok(mut daemon) => {
+                status.started(daemon.pid());
+                match watched(&mut daemon, &mut signals, &log).await {
+                    Some(how) => format!("the daemon (process {}) has ended: {how}", daemon.pid()),
+                    None => break,
                 }
-                () = tokio::time::sleep(LOG_PAUSE) => log.keep_short(),
             }
-        }
+            // No process to be had, or its program is just being exchanged: that passes.
+            Err(e) => format!("the daemon cannot be started: {e:#}"),
+        };
+        log.say(&how);
+        status.ended(&how);
         if begun.elapsed() >= WELL {
             pause = FIRST_PAUSE;
         }
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = signals.end.wanted() => break,
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
         }
     }
@@ -103,13 +100,55 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Until the daemon ends, which is told, or is wanted no more.
+async fn watched(daemon: &mut Daemon, signals: &mut Signals, log: &log::Log) -> Option<String> {
+    loop {
+        tokio::select! {
+            () = signals.end.wanted() => {
+                daemon.end(15, END_LIMIT).await;
+                return None;
+            }
+            // The daemon's program was replaced.
+            _ = signals.hangup.recv() => daemon.signal(15),
+            how = daemon.ended() => return Some(how),
+            () = tokio::time::sleep(LOG_PAUSE) => log.keep_short(),
+        }
+    }
+}
+
+struct Signals {
+    end: End,
+    hangup: Signal,
+}
+
+/// SIGTERM or SIGINT.
+struct End(Signal, Signal);
+
+impl End {
+    /// Waits until it is wanted.
+    async fn wanted(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let of = |kind| signal(kind).context("signals");
+        let end = End(of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
+        Ok(Self { end, hangup: of(SignalKind::hangup())? })
+    }
+}
+
 /// One supervisor a root. The file has its process id.
 fn lock(layout: &Layout) -> Result<File> {
     std::fs::create_dir_all(&layout.run).with_context(|| format!("directory {}", layout.run.display()))?;
     let path = layout.run.join("supervise.pid");
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = opened.with_context(|| path.display().to_string())?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if !crate::adopt::try_exclusive(&file) {
         bail!("another `berth supervise` runs for root {}", layout.root.display());
     }
     file.set_len(0)?;
@@ -119,15 +158,10 @@ fn lock(layout: &Layout) -> Result<File> {
 }
 
 /// A supervisor that a pod has started must not end with it.
-fn leave_pods_groups(layout: &Layout, log: &log::Log) -> Option<(Cgroups, berth_cgroups::Apart)> {
-    let cgroups = Cgroups::probe(Driver::Cgroupfs).ok()?;
-    match cgroups.set_apart(&layout.name(), &format!("{}-runtime", layout.name()), "supervise") {
-        Ok(apart) => apart.map(|apart| (cgroups, apart)),
-        Err(e) => {
-            log.say(&format!("the supervisor stays in the control group that it was started in: {e}"));
-            None
-        }
-    }
+fn leave_pods_groups(layout: &Layout, log: &log::Log) -> apart::Left {
+    let (pods, own) = (layout.name(), format!("{}-runtime", layout.name()));
+    let complain = |e| log.say(&format!("the supervisor stays in the control group that it was started in: {e}"));
+    apart::leave(|cgroups| cgroups.set_apart(&pods, &own, "supervise"), complain)
 }
 
 /// The supervisor of a root, if one runs.
@@ -146,7 +180,8 @@ pub(crate) async fn end(layout: &Layout, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     let mut asked = None;
     loop {
-        let supervisor = holder(layout);
+        // A supervisor that is starting calls this too, and has no daemon yet.
+        let supervisor = holder(layout).filter(|pid| *pid != std::process::id());
         let running = supervisor.or_else(|| Daemon::running(layout).map(|daemon| daemon.pid()));
         let Some(pid) = running else { return Ok(()) };
         if asked != Some(pid)

@@ -1,4 +1,5 @@
 //! What the supervisor has seen, for others to read: `RUN/supervise.json`. Format: `docs/formats/supervisor.md`.
+use crate::atomic_file;
 use crate::commands::time::{now, rfc3339};
 use crate::layout::Layout;
 use serde::Serialize;
@@ -58,10 +59,9 @@ impl Status {
     }
 
     fn write(&self) {
-        let new = self.path.with_extension("json.new");
         // On tmpfs; who reads it does without where it cannot be written.
         if let Ok(text) = serde_json::to_string_pretty(&self.fields) {
-            let _ = std::fs::write(&new, text + "\n").and_then(|()| std::fs::rename(&new, &self.path));
+            let _ = atomic_file::replace(&self.path, (text + "\n").as_bytes(), 0o644);
         }
     }
 }

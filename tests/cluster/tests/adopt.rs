@@ -22,6 +22,13 @@ const CASES: &[Case<Nodes>] = &[
     Case::new("there_and_back_by_the_file", |nodes| cases::there_and_back_by_the_file(&nodes.take())),
     Case::new("a_dead_daemon_walks_back", |nodes| cases::a_dead_daemon_walks_back(&nodes.take())),
     Case::new("supervised", |nodes| cases::supervised(&nodes.take())),
+    Case::new("abandoned", |nodes| cases::abandoned(&nodes.take())),
+    Case::new("cut_off_in_the_stop_command", |nodes| cases::cut_off_in_the_stop_command(&nodes.take())),
+    Case::new("a_full_disk_walks_back", |nodes| cases::a_full_disk_walks_back(&nodes.take())),
+    Case::new("switched_off", |nodes| cases::switched_off(&nodes.take())),
+    Case::new("another_version", |nodes| cases::another_version(&nodes.take())),
+    Case::new("a_dead_daemon_is_left", |nodes| cases::a_dead_daemon_is_left(&nodes.take())),
+    Case::new("changed_by_others_since", |nodes| cases::changed_by_others_since(&nodes.take())),
     Case::new("refusals", |nodes| cases::refusals(&nodes.take())),
     Case::alone("there_and_back_by_a_drop_in", |nodes| cases::there_and_back_by_a_drop_in(&nodes.take())),
 ];

@@ -50,8 +50,9 @@ pub fn tier(tier: &mut Tier) {
     tier.check("boots with systemd and cgroup v2", || guest.run("check", GUEST_CHECK, &mut |_| ()));
     let built = tier.prepare("compile the programs and the node tests", node::built);
     let kubernetes = tier.prepare("Kubernetes", tools::kubernetes);
-    let (Some((list, mut environment)), Some(kubernetes)) = (built, kubernetes) else { return };
-    environment.push(("BERTH_KUBERNETES", kubernetes));
+    let peers = tier.prepare("containerd and runc", tools::peers);
+    let (Some((list, mut environment)), Some(kubernetes), Some(peers)) = (built, kubernetes, peers) else { return };
+    environment.extend([("BERTH_KUBERNETES", kubernetes), ("BERTH_PEERS", peers)]);
     let Some(packages) = tier.prepare("packages", || packages(&environment)) else { return };
     tier.check("packages are the same, byte for byte, when they are made again", || {
         package::same_again(&packages, node::programs_dir(&environment)?)
@@ -80,7 +81,7 @@ pub fn only(names: &[String]) -> Result {
     let mut choice = node::CHOICE.to_vec();
     choice.extend(names.iter().flat_map(|name| ["--test", name]));
     let (list, mut environment) = node::built_of(&choice)?;
-    environment.push(("BERTH_KUBERNETES", tools::kubernetes()?));
+    environment.extend([("BERTH_KUBERNETES", tools::kubernetes()?), ("BERTH_PEERS", tools::peers()?)]);
     environment.push(("BERTH_PACKAGES", packages(&environment)?));
     let selinux = list.iter().all(|binary| binary.name.ends_with(SELINUX_TESTS));
     let arguments: &[&str] = if selinux { &SELINUX_BOOT } else { &[] };

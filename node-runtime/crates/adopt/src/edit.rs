@@ -2,7 +2,7 @@
 //! byte where the format lets it, and every result is parsed again and compared with what was meant.
 //!
 //! Owns: those edits. Must not: read or write files. Fuzz target: `kubelet_config`.
-use crate::kubelet::{API_VERSION, ENDPOINT, ENDPOINT_FLAG, GATES, KIND};
+use crate::kubelet::{API_VERSION, ENDPOINT, ENDPOINT_FLAG, GATES, KIND, STATS_GATE};
 use crate::yaml;
 use serde_json::{Map, Value, json};
 
@@ -141,6 +141,104 @@ fn set_gate(lines: &mut Vec<String>, gate: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What a configuration said before it was switched, where the switch changed it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Former {
+    /// The endpoint that was written, and what stood there before, if anything.
+    pub endpoint: Option<(String, Option<String>)>,
+    /// The gate that was switched on, and how it was switched before, if it was.
+    pub gate: Option<(String, Option<bool>)>,
+    /// Whether there were gates at all.
+    pub gates: bool,
+}
+
+impl Former {
+    /// From the text before and the fields afterwards. Errors: the text is no configuration.
+    pub fn between(before: &str, after: &Map<String, Value>) -> Result<Self, String> {
+        let before = yaml::fields(before)?;
+        let text = |fields: &Map<String, Value>| fields.get(ENDPOINT).and_then(Value::as_str).map(str::to_owned);
+        let gate = |fields: &Map<String, Value>| fields.get(GATES).and_then(|gates| gates.get(STATS_GATE)?.as_bool());
+        let endpoint = text(after).filter(|now| Some(now) != text(&before).as_ref());
+        let switched = gate(after) == Some(true) && gate(&before) != Some(true);
+        Ok(Self {
+            endpoint: endpoint.map(|now| (now, text(&before))),
+            gate: switched.then(|| (STATS_GATE.to_owned(), gate(&before))),
+            gates: before.contains_key(GATES),
+        })
+    }
+
+    fn apply(&self, fields: &mut Map<String, Value>) {
+        if let Some((ours, former)) = &self.endpoint
+            && fields.get(ENDPOINT).and_then(Value::as_str) == Some(ours)
+        {
+            match former {
+                Some(former) => drop(fields.insert(ENDPOINT.to_owned(), former.as_str().into())),
+                None => drop(fields.remove(ENDPOINT)),
+            }
+        }
+        let Some((gate, former)) = &self.gate else { return };
+        let Some(Value::Object(gates)) = fields.get_mut(GATES) else { return };
+        if gates.get(gate) == Some(&Value::Bool(true)) {
+            match former {
+                Some(former) => drop(gates.insert(gate.clone(), (*former).into())),
+                None => drop(gates.remove(gate)),
+            }
+        }
+        if gates.is_empty() && !self.gates {
+            fields.remove(GATES);
+        }
+    }
+}
+
+/// A configuration file that was switched, and changed by others since, with what it said before. Comments and order of YAML stay; JSON is
+/// written anew. Errors: as [`configuration`].
+pub fn configuration_back(text: &str, former: &Former) -> Result<String, String> {
+    let before = yaml::fields(text)?;
+    let mut meant = before.clone();
+    former.apply(&mut meant);
+    if meant == before {
+        return Ok(text.to_owned());
+    }
+    if text.trim_start().starts_with('{') {
+        let json = serde_json::to_string_pretty(&meant).map_err(|e| e.to_string())?;
+        return checked(json + "\n", &meant);
+    }
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if before.get(ENDPOINT) != meant.get(ENDPOINT) {
+        match meant.get(ENDPOINT).and_then(Value::as_str) {
+            Some(endpoint) => set_line(&mut lines, ENDPOINT, &format!("{ENDPOINT}: {}", quoted(endpoint)))?,
+            None => lines.retain(|line| rest_of(line, ENDPOINT).is_none()),
+        }
+    }
+    if let Some((gate, value)) = former.gate.as_ref().filter(|_| before.get(GATES) != meant.get(GATES)) {
+        let own = |line: &str| line.starts_with(' ') && rest_of(line.trim_start(), gate).is_some();
+        match value {
+            Some(value) => lines.iter_mut().filter(|line| own(line)).for_each(|line| {
+                let indent = line.len() - line.trim_start().len();
+                *line = format!("{}{gate}: {value}", " ".repeat(indent));
+            }),
+            None => lines.retain(|line| !own(line)),
+        }
+        if !meant.contains_key(GATES) {
+            lines.retain(|line| rest_of(line, GATES).is_none());
+        }
+    }
+    checked(lines.join("\n") + "\n", &meant)
+}
+
+/// The values of each `--container-runtime-endpoint` in a text, lines of comments left out.
+pub fn flag_values(text: &str) -> Vec<String> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with(['#', ';']));
+    let name = format!("--{ENDPOINT_FLAG}");
+    let values = lines.flat_map(|line| line.split(&name).skip(1).map(str::to_owned).collect::<Vec<_>>());
+    let values = values.filter_map(|rest| {
+        let value = rest.strip_prefix('=').or_else(|| rest.starts_with([' ', '\t']).then(|| rest.trim_start()))?;
+        let stop = value.find(|c: char| c.is_whitespace() || ['"', '\'', '\\'].contains(&c)).unwrap_or(value.len());
+        Some(value[..stop].to_owned())
+    });
+    values.collect()
+}
+
 /// The text with each `--container-runtime-endpoint` in it naming another one. Lines of comments stay. `None` where there is none.
 pub fn endpoint_flag(text: &str, endpoint: &str) -> Option<String> {
     let mut found = false;
@@ -203,7 +301,6 @@ pub fn unit_override(units: &[&str], endpoint: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubelet::STATS_GATE;
     use proptest::prelude::*;
 
     fn wish() -> Wish {
@@ -289,7 +386,53 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_others_have_changed_since_gets_its_former_runtime() {
+        let before = "containerRuntimeEndpoint: unix:///a\nmaxPods: 5\n";
+        let ours = configuration(before, &wish()).unwrap();
+        let former = Former::between(before, &yaml::fields(&ours).unwrap()).unwrap();
+        assert_eq!(configuration_back(&ours, &former).unwrap(), before);
+        let since = ours.replace("maxPods: 5", "# mine\nmaxPods: 9");
+        assert_eq!(configuration_back(&since, &former).unwrap(), before.replace("maxPods: 5", "# mine\nmaxPods: 9"));
+        // Written anew by somebody who does not know us, and one whose gates are others too.
+        assert_eq!(configuration_back("maxPods: 7 # new\n", &former).unwrap(), "maxPods: 7 # new\n");
+        let more = ours.replace("featureGates:\n", "featureGates:\n  A: true\n");
+        assert!(configuration_back(&more, &former).unwrap().ends_with("featureGates:\n  A: true\n"));
+        let json = "{\"containerRuntimeEndpoint\": \"unix:///run/berth/berth.sock\", \"a\": 1}";
+        assert_eq!(yaml::fields(&configuration_back(json, &former).unwrap()).unwrap()[ENDPOINT], "unix:///a");
+
+        let before = "featureGates:\n  PodAndContainerStatsFromCRI: false\n";
+        let ours = configuration(before, &wish()).unwrap();
+        let former = Former::between(before, &yaml::fields(&ours).unwrap()).unwrap();
+        assert_eq!(configuration_back(&ours, &former).unwrap(), before);
+        assert!(
+            configuration_back(
+                &ours.replace("featureGates:\n  ", "featureGates: {").replace(": true\n", ": true}\n"),
+                &former
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn flags_are_read_where_they_are_changed() {
+        let text = "# --container-runtime-endpoint=x\nA=\"--container-runtime-endpoint=unix:///a --v 2\"\n--container-runtime-endpoint  unix:///b\n--container-runtime-endpoint-x=1";
+        assert_eq!(flag_values(text), ["unix:///a", "unix:///b"]);
+    }
+
     proptest! {
+        #[test]
+        fn any_text_comes_back_as_meant_or_is_refused(text in "[a-cA: {}#\\[\\]\"'\n-]{0,40}(featureGates:|containerRuntimeEndpoint:)?[ {}a:\n#-]{0,30}") {
+            if let Ok(ours) = configuration(&text, &wish()) {
+                let former = Former::between(&text, &yaml::fields(&ours).unwrap()).unwrap();
+                if let Ok(back) = configuration_back(&ours, &former) {
+                    let (back, before) = (yaml::fields(&back).unwrap(), yaml::fields(&text).unwrap());
+                    prop_assert_eq!(back.get("a"), before.get("a"));
+                    prop_assert!(back.get(ENDPOINT).is_none_or(|now| Some(now) == before.get(ENDPOINT)));
+                }
+            }
+        }
+
         #[test]
         fn any_text_is_changed_as_meant_or_refused(text in "[a-cA: {}#\\[\\]\"'\n-]{0,40}(featureGates:|containerRuntimeEndpoint:)?[ {}a:\n#-]{0,30}") {
             if let Ok(changed) = configuration(&text, &wish()) {

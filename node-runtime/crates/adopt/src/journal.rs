@@ -86,7 +86,8 @@ pub fn encode(record: &Record) -> Result<String, String> {
 }
 
 /// Reads a journal. A last line without its end, or one that is damaged and has nothing behind it, is a write that was cut short, and is left
-/// out. Errors: it is no journal, or damage with records behind it: nobody can say then what was done.
+/// out. Errors: it is no journal; damage with records behind it, since nobody can say then what was done; a whole record that this
+/// version does not know, wherever it stands.
 pub fn decode(bytes: &[u8]) -> Result<Journal, String> {
     if HEADER.as_bytes().starts_with(bytes) && bytes.len() < HEADER.len() {
         return Ok(Journal::default());
@@ -96,10 +97,13 @@ pub fn decode(bytes: &[u8]) -> Result<Journal, String> {
     };
     let mut journal = Journal { whole: HEADER.len(), ..Journal::default() };
     while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-        match line(&rest[..end]) {
-            Ok(record) => journal.records.push(record),
+        let number = journal.records.len() + 1;
+        match summed(&rest[..end]) {
+            Ok(json) => journal.records.push(serde_json::from_str(json).map_err(|e| {
+                format!("record {number} is whole and not known to this version ({e}); use the version of Berth that has written it")
+            })?),
             Err(_) if !rest[end + 1..].contains(&b'\n') => return Ok(journal),
-            Err(problem) => return Err(format!("record {} is damaged: {problem}", journal.records.len() + 1)),
+            Err(problem) => return Err(format!("record {number} is damaged: {problem}")),
         }
         journal.whole += end + 1;
         rest = &rest[end + 1..];
@@ -107,7 +111,8 @@ pub fn decode(bytes: &[u8]) -> Result<Journal, String> {
     Ok(journal)
 }
 
-fn line(line: &[u8]) -> Result<Record, String> {
+/// The JSON of a line whose check sum holds.
+fn summed(line: &[u8]) -> Result<&str, String> {
     if line.len() > MAX_RECORD + SUM {
         return Err("is too long".to_owned());
     }
@@ -116,19 +121,28 @@ fn line(line: &[u8]) -> Result<Record, String> {
     if sum.len() + 1 != SUM || u32::from_str_radix(sum, 16) != Ok(crc32(json.as_bytes())) {
         return Err("its check sum is another one".to_owned());
     }
-    serde_json::from_str(json).map_err(|e| e.to_string())
+    Ok(json)
 }
+
+/// What a byte adds to a check sum.
+const CRC_TABLE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut crc, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
 
 /// CRC-32 as in IEEE 802.3 and zlib.
 fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
-        }
-    }
-    !crc
+    !bytes.iter().fold(u32::MAX, |crc, byte| CRC_TABLE[usize::from(crc.to_le_bytes()[0] ^ byte)] ^ (crc >> 8))
 }
 
 /// Where the last operation of a journal is.

@@ -1,17 +1,19 @@
 //! Berth's daemon beside the old runtime: a unit of systemd, or `berth supervise`.
 use super::Node;
 use super::command::systemctl;
+use crate::adopt::record::sync_directory;
 use crate::adopt::runtime::Peer;
-use crate::supervise;
+use crate::layout::Layout;
+use crate::{atomic_file, supervise};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const UNIT: &str = "berth.service";
+const UNITS: &str = "/etc/systemd/system";
 const UNIT_FILE: &str = "/etc/systemd/system/berth.service";
 /// The unit as it is for a host install.
 const UNIT_TEXT: &str = include_str!("../../../../manifests/systemd/berth.service");
@@ -30,7 +32,8 @@ pub(super) async fn start(node: &Node<'_>) -> Result<()> {
     if node.plan.install.systemd {
         if !node.plan.install.unit_before {
             let text = UNIT_TEXT.replace(UNIT_PREFIX, &format!("{}/", node.plan.install.prefix.display()));
-            std::fs::write(UNIT_FILE, text).context(UNIT_FILE)?;
+            // Synced: after a power cut this unit is what walks back.
+            atomic_file::replace(Path::new(UNIT_FILE), text.as_bytes(), 0o644).context(UNIT_FILE)?;
             systemctl(node.layout, &["daemon-reload"]).await?;
         }
         systemctl(node.layout, &["enable", "--now", UNIT]).await?;
@@ -62,7 +65,7 @@ fn spawn(node: &Node<'_>) -> Result<()> {
     }
     let null = || File::options().read(true).write(true).open("/dev/null");
     command.args(["supervise", "--program"]).arg(&program);
-    command.stdin(Stdio::null()).stdout(null()?).stderr(null()?).process_group(0).current_dir("/");
+    command.stdin(Stdio::null()).stdout(null()?).stderr(null()?).current_dir("/");
     command.spawn().with_context(|| program.display().to_string()).map(drop)
 }
 
@@ -75,17 +78,26 @@ pub(super) async fn stop(node: &Node<'_>) -> Result<()> {
     if !install.systemd {
         return supervise::end(node.layout, LIMIT).await;
     }
-    if !node.same_boot {
-        // Called before the unit is started; it is not waited for.
-        systemctl(node.layout, &["--no-block", "stop", UNIT]).await?;
-    } else if Path::new(UNIT_FILE).exists() || install.unit_before {
-        systemctl(node.layout, &["disable", "--now", UNIT]).await?;
+    let known = Path::new(UNIT_FILE).exists() || install.unit_before;
+    match (known, install.unit_enabled_before, node.at_start) {
+        // The unit is being started, and this is a part of that: it is ended when all else is done.
+        (true, false, true) => systemctl(node.layout, &["disable", UNIT]).await?,
+        (true, false, false) => systemctl(node.layout, &["disable", "--now", UNIT]).await?,
+        (true, true, false) => systemctl(node.layout, &["stop", UNIT]).await?,
+        (true, true, true) | (false, ..) => {}
     }
     if install.unit_before {
         return Ok(());
     }
     match std::fs::remove_file(UNIT_FILE) {
         Err(e) if e.kind() != ErrorKind::NotFound => bail!("{UNIT_FILE}: {e}"),
-        _ => systemctl(node.layout, &["daemon-reload"]).await,
+        _ => sync_directory(Path::new(UNITS))?,
     }
+    systemctl(node.layout, &["daemon-reload"]).await
+}
+
+/// Has a unit not be started that is just being started, after what that does first has found that it is not wanted. systemd then ends what it
+/// has started for that, which may be the program that asks it to before this one: how that ended says nothing.
+pub(in crate::adopt) async fn do_not_start(layout: &Layout) {
+    let _ = systemctl(layout, &["--no-block", "stop", UNIT]).await;
 }

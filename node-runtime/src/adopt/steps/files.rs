@@ -4,14 +4,16 @@
 use super::Node;
 use super::command::systemctl;
 use crate::adopt::record::{directory, sync_directory};
+use crate::atomic_file;
 use crate::node_files::{self, MAX_FILE};
 use anyhow::{Context, Result, bail};
 use aws_lc_rs::digest;
+use berth_adopt::Plan;
 use berth_adopt::plan::{FileChange, FileState, Profile};
-use std::fs::{File, Permissions};
-use std::io::{ErrorKind, Write};
+use std::fs::Permissions;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The SELinux label of a file, where there is one.
 const LABEL: &str = "security.selinux";
@@ -52,9 +54,33 @@ pub(super) async fn switch(node: &Node<'_>) -> Result<()> {
             bail!("{} was changed after the plan was made; start again", change.path.display());
         }
         keep_original(&dir, change)?;
+        link_before(change);
         put(change, change.after.as_ref())?;
     }
     reload(node).await
+}
+
+/// What of a change is beside the file until the operation cannot go back any more: the file itself as it was, so that a full disk does not
+/// keep it from coming back.
+fn kept(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.berth-before", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// A second name of the file as it is. Where there are no such names (a file system without hard links), it comes back by being written.
+fn link_before(change: &FileChange) {
+    if change.before.is_some() {
+        let kept = kept(&change.path);
+        let _ = std::fs::remove_file(&kept);
+        let _ = std::fs::hard_link(&change.path, kept);
+    }
+}
+
+/// Takes away what stood beside the files in case they had to come back.
+pub(super) fn forget(plan: &Plan) {
+    for change in &plan.files {
+        let _ = std::fs::remove_file(kept(&change.path));
+        let _ = std::fs::remove_file(atomic_file::draft(&change.path));
+    }
 }
 
 /// Puts everything back. What somebody else has written in between is kept aside.
@@ -66,17 +92,48 @@ pub(super) async fn restore(node: &Node<'_>) -> Result<()> {
             continue;
         }
         if !now.as_ref().is_ok_and(|now| *now == change.after) && std::fs::symlink_metadata(&change.path).is_ok() {
-            let aside = dir.join(format!("found-{}-{}", node.plan.id, escaped(&change.path)));
-            std::fs::copy(&change.path, &aside).with_context(|| aside.display().to_string())?;
+            let aside = put_aside(&dir, &node.plan.id, &change.path)?;
             node.talk.say(&format!(
                 "{} was changed by somebody else; that is kept as {}",
                 change.path.display(),
                 aside.display()
             ));
         }
-        put(change, change.before.as_ref())?;
+        come_back(change)?;
+    }
+    forget(node.plan);
+    for change in &node.plan.files {
+        leave_directory(change, change.before.as_ref());
     }
     reload(node).await
+}
+
+/// As it was: written anew, or, where there is no room for that, the file itself that still has its second name.
+fn come_back(change: &FileChange) -> Result<()> {
+    let kept = kept(&change.path);
+    match put(change, change.before.as_ref()) {
+        Err(_) if change.before.is_some() && found(&kept).is_ok_and(|kept| kept == change.before) => {
+            std::fs::rename(&kept, &change.path).with_context(|| change.path.display().to_string())?;
+            sync_directory(change.path.parent().unwrap_or(Path::new("/")))
+        }
+        other => other,
+    }
+}
+
+/// What somebody else has put where a file of the plan's is: a text is copied beside the journal, all else gets another name.
+fn put_aside(dir: &Path, operation: &str, path: &Path) -> Result<PathBuf> {
+    let regular = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
+    if regular && let Ok(bytes) = node_files::bytes(path, MAX_FILE) {
+        let aside = dir.join(format!("found-{operation}-{}", escaped(path)));
+        if atomic_file::replace(&aside, &bytes, 0o600).is_ok() {
+            return Ok(aside);
+        }
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!("{name}.found-{operation}"));
+    std::fs::rename(path, &aside).with_context(|| aside.display().to_string())?;
+    sync_directory(path.parent().unwrap_or(Path::new("/")))?;
+    Ok(aside)
 }
 
 async fn reload(node: &Node<'_>) -> Result<()> {
@@ -95,11 +152,7 @@ fn keep_original(dir: &Path, change: &FileChange) -> Result<()> {
     if place.exists() {
         return Ok(());
     }
-    let mut file = File::create(&place).with_context(|| place.display().to_string())?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(before.text.as_bytes())?;
-    file.sync_all()?;
-    sync_directory(&originals)
+    atomic_file::replace(&place, before.text.as_bytes(), 0o600).with_context(|| place.display().to_string())
 }
 
 fn escaped(path: &Path) -> String {
@@ -115,35 +168,35 @@ fn put(change: &FileChange, state: Option<&FileState>) -> Result<()> {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).with_context(|| path.display().to_string()),
             _ => {}
         }
-        if change.directory_before {
-            return sync_directory(parent);
+        if parent.is_dir() {
+            sync_directory(parent)?;
         }
-        // Ours, unless somebody has put something into it.
-        let _ = std::fs::remove_dir(parent);
+        leave_directory(change, None);
         return Ok(());
     };
     std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
-    let new = path.with_file_name(format!(".{}.berth-new", path.file_name().unwrap_or_default().to_string_lossy()));
-    let written = write_new(path, &new, state);
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written.with_context(|| path.display().to_string())?;
-    sync_directory(parent)
+    write(path, state).with_context(|| path.display().to_string())
 }
 
-fn write_new(path: &Path, new: &Path, state: &FileState) -> Result<()> {
-    let mut file = File::create(new)?;
-    file.set_permissions(Permissions::from_mode(state.mode))?;
-    fchown(&file, Some(state.uid), Some(state.gid))?;
-    file.write_all(state.text.as_bytes())?;
-    let mut label = [0; 256];
-    if let Ok(length) = rustix::fs::getxattr(path, LABEL, &mut label[..]) {
-        rustix::fs::fsetxattr(&file, LABEL, &label[..length], rustix::fs::XattrFlags::empty())?;
+/// A directory that was made for a file that is not there any more. Somebody else's files keep it.
+fn leave_directory(change: &FileChange, state: Option<&FileState>) {
+    if state.is_none() && !change.directory_before {
+        let _ = change.path.parent().map(std::fs::remove_dir);
     }
-    file.sync_all()?;
-    std::fs::rename(new, path)?;
-    Ok(())
+}
+
+fn write(path: &Path, state: &FileState) -> std::io::Result<()> {
+    let mut label = [0; 256];
+    let label = rustix::fs::getxattr(path, LABEL, &mut label[..]).ok().and_then(|length| label.get(..length));
+    let written = atomic_file::replace_with(path, state.text.as_bytes(), |file| {
+        file.set_permissions(Permissions::from_mode(state.mode))?;
+        fchown(file, Some(state.uid), Some(state.gid))?;
+        if let Some(label) = label {
+            rustix::fs::fsetxattr(file, LABEL, label, rustix::fs::XattrFlags::empty())?;
+        }
+        Ok(())
+    });
+    written.map(drop)
 }
 
 #[cfg(test)]
@@ -179,6 +232,15 @@ mod tests {
             put(change, change.before.as_ref()).unwrap();
             assert_eq!(found(&change.path).unwrap(), change.before);
         }
+        // Somebody else's link, which is no text to be copied.
+        let (journal, link) = (dir.path().join("journal"), dir.path().join("link"));
+        std::fs::create_dir(&journal).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+        let aside = put_aside(&journal, "op", &link).unwrap();
+        assert!(!link.exists() && std::fs::read_link(&aside).unwrap() == Path::new("/dev/zero"));
+        std::fs::remove_file(aside).unwrap();
+        assert_eq!(std::fs::read(put_aside(&journal, "op", &old).unwrap()).unwrap(), b"a: 1\n");
+        std::fs::remove_dir_all(journal).unwrap();
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["config.yaml"], "neither temporary files nor directories stay");
         assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

@@ -8,6 +8,7 @@ use crate::adopt::record::directory;
 use crate::adopt::runtime::Peer;
 use crate::commands::images::archive::take_in;
 use crate::commands::images::progress::Progress;
+use crate::layout::Layout;
 use anyhow::{Context, Result, anyhow};
 use berth_proto::node::ImportImagesStart;
 use rustix::net::sockopt::socket_peercred;
@@ -22,6 +23,16 @@ const EXPORT_LIMIT: Duration = Duration::from_secs(300);
 const NAMESPACE: &str = "k8s.io";
 /// Where its client lies, if not beside it.
 const PLACES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/opt/bin"];
+
+/// Where an image lies on its way.
+fn archive(layout: &Layout) -> PathBuf {
+    directory(layout).join("image.tar")
+}
+
+/// Takes away what a process that was killed has left on the way: it may be large.
+pub(super) fn forget(layout: &Layout) {
+    let _ = std::fs::remove_file(archive(layout));
+}
 
 /// Brings those that Berth does not have.
 pub(super) async fn bring(node: &Node<'_>) -> Result<()> {
@@ -48,7 +59,7 @@ async fn copy(node: &Node<'_>, image: &str) -> Result<()> {
     let from = &node.plan.from;
     let client = client(&from.socket).ok_or_else(|| anyhow!("ctr is not found"))?;
     let name = Peer::connect(&from.socket).await?.image_name(image).await?;
-    let archive = directory(node.layout).join("image.tar");
+    let archive = archive(node.layout);
     let words = [
         client.display().to_string(),
         format!("--address={}", from.socket.display()),

@@ -12,34 +12,63 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 const LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Ends it. A kubelet that does not run is fine.
+/// Ends it. A kubelet that does not run is fine, but its unit is stopped all the same: systemd may be about to start it again.
 pub(super) async fn stop(node: &Node<'_>) -> Result<()> {
-    if kubelets::of_this_node().is_empty() {
+    if node.plan.profile == Profile::Command && kubelets::of_this_node().is_empty() {
         return Ok(());
     }
     run(node.layout, &node.plan.commands.stop, COMMAND_LIMIT).await?;
     until(|| kubelets::of_this_node().is_empty(), "the kubelet still runs after it was stopped").await
 }
 
-/// Starts it. One that runs is fine.
+/// Starts it. One that runs is fine; its unit is started all the same, which takes back a stop that systemd has not done yet.
 pub(super) async fn start(node: &Node<'_>) -> Result<()> {
-    if node.plan.profile != Profile::Command {
+    if node.plan.profile == Profile::Command {
+        if !kubelets::of_this_node().is_empty() {
+            return Ok(());
+        }
+    } else {
         systemctl(node.layout, &["daemon-reload"]).await?;
-    }
-    if !kubelets::of_this_node().is_empty() {
-        return Ok(());
+        // One that died too often is not started otherwise.
+        let _ = systemctl(node.layout, &["reset-failed", unit(node)]).await;
     }
     run(node.layout, &node.plan.commands.start, COMMAND_LIMIT).await?;
     until(|| !kubelets::of_this_node().is_empty(), "no kubelet runs after it was started").await
 }
 
-/// The kubelet runs again as it did, and proves it.
-pub(super) async fn back(node: &Node<'_>) -> Result<()> {
-    if !node.same_boot && node.plan.profile != Profile::Command {
+fn unit<'a>(node: &'a Node<'_>) -> &'a str {
+    node.plan.commands.start.last().map(String::as_str).unwrap_or_default()
+}
+
+/// The kubelet runs again as it did, and proves it. `stopped`: whether it is known to have ended before; else the command that was to
+/// stop it may have been cut off, and what it has begun may still end the kubelet.
+pub(super) async fn back(node: &Node<'_>, stopped: bool) -> Result<()> {
+    if node.at_start {
+        if node.plan.profile == Profile::Command {
+            return start(node).await;
+        }
         // The node starts; its kubelet waits for whoever calls this.
-        let unit = node.plan.commands.start.last().map(String::as_str).unwrap_or_default();
-        return systemctl(node.layout, &["start", "--no-block", unit]).await;
+        return systemctl(node.layout, &["start", "--no-block", unit(node)]).await;
     }
+    if node.plan.without_daemon {
+        // It was on a runtime that does not answer; there is nothing that it could prove.
+        return start(node).await;
+    }
+    let mut stopped = stopped;
+    for last in [false, true] {
+        if !stopped && let Err(e) = stop(node).await {
+            node.talk.say(&format!("{e:#}"));
+        }
+        match begun(node).await {
+            Err(e) if !last => node.talk.say(&format!("the kubelet is started once more: {e:#}")),
+            other => return other,
+        }
+        stopped = false;
+    }
+    Ok(())
+}
+
+async fn begun(node: &Node<'_>) -> Result<()> {
     start(node).await?;
     verify::is_on(node, &node.plan.from.socket, LIMIT).await
 }

@@ -9,12 +9,13 @@ mod kubelet;
 mod programs;
 mod verify;
 
+pub(super) use daemon::do_not_start;
 pub(super) use files::{found, hashed};
 pub(super) use programs::{PROGRAMS, same as same_programs};
 
-use super::deadman;
 use super::runtime::Peer;
 use super::talk::Talk;
+use super::{deadman, now_seconds, wreck};
 use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
 use berth_adopt::{Direction, Plan, Step};
@@ -24,8 +25,20 @@ pub(super) struct Node<'a> {
     pub(super) layout: &'a Layout,
     pub(super) plan: &'a Plan,
     pub(super) talk: &'a Talk,
-    /// Whether this is the boot that the operation began in: else processes and pods of then are gone.
-    pub(super) same_boot: bool,
+    /// Whether the node, or the daemon, is just being started, and waits for this.
+    pub(super) at_start: bool,
+}
+
+/// Room in bytes that the way back may need beside that for its records.
+pub(super) fn room(plan: &Plan) -> u64 {
+    let texts = plan.files.iter().filter_map(|change| change.before.as_ref()).map(|state| state.text.len() as u64);
+    // A block more for each, and for what has to be kept aside.
+    texts.map(|length| 2 * length.next_multiple_of(4096)).sum()
+}
+
+/// Gives back what an operation has taken on the disk and does not need on the way back.
+pub(super) fn make_room(layout: &Layout) {
+    images::forget(layout);
 }
 
 /// Does it.
@@ -38,21 +51,31 @@ pub(super) async fn perform(node: &Node<'_>, step: Step) -> Result<()> {
         Step::Images => images::bring(node).await,
         Step::Canary => canary(node).await,
         Step::StopKubelet => kubelet::stop(node).await,
-        Step::ClearPods => Peer::connect(&plan.from.socket).await?.clear().await,
+        Step::ClearPods if plan.without_daemon => wreck::end_pods(node.layout).await,
+        Step::ClearPods => {
+            Peer::connect(&plan.from.socket).await?.clear(plan.deadline.saturating_sub(now_seconds())).await
+        }
         Step::Switch => files::switch(node).await,
         Step::StartKubelet => kubelet::start(node).await,
         Step::Verify => verify::verify(node).await,
-        Step::Commit => Ok(()),
+        Step::Commit => {
+            files::forget(plan);
+            Ok(())
+        }
         Step::StopDaemon => daemon::stop(node).await,
         Step::Unstage => programs::unstage(&plan.install),
     }
 }
 
-/// Undoes it.
-pub(super) async fn undo(node: &Node<'_>, step: Step) -> Result<()> {
+/// Undoes it. `done`: whether it was done, and not only begun.
+pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> {
     let plan = node.plan;
     match step {
-        Step::Arm | Step::Images | Step::ClearPods | Step::Commit | Step::StopDaemon | Step::Unstage => Ok(()),
+        Step::Images => {
+            images::forget(node.layout);
+            Ok(())
+        }
+        Step::Arm | Step::ClearPods | Step::Commit | Step::StopDaemon | Step::Unstage => Ok(()),
         Step::Stage => programs::unstage(&plan.install),
         Step::Daemon => daemon::stop(node).await,
         Step::Canary | Step::Verify => {
@@ -64,10 +87,11 @@ pub(super) async fn undo(node: &Node<'_>, step: Step) -> Result<()> {
             }
             Ok(())
         }
-        Step::StopKubelet => kubelet::back(node).await,
+        Step::StopKubelet => kubelet::back(node, done).await,
         Step::Switch => files::restore(node).await,
         Step::StartKubelet => {
-            if !node.same_boot {
+            if node.at_start {
+                // It does not run yet, and its pods of before are gone.
                 return Ok(());
             }
             kubelet::stop(node).await?;
@@ -86,7 +110,7 @@ async fn clear_other_side(node: &Node<'_>) {
         peer = Peer::connect(socket).await;
     }
     let cleared = match peer {
-        Ok(mut peer) => peer.clear().await,
+        Ok(mut peer) => peer.clear(0).await,
         Err(e) => Err(e),
     };
     if let Err(e) = cleared {
@@ -108,5 +132,5 @@ async fn canary(node: &Node<'_>) -> Result<()> {
         );
     }
     berth.ready().await.context("Berth is not ready; `berth doctor` may know more")?;
-    berth.canary(&node.plan.id).await.context("Berth cannot run a sandbox")
+    berth.canary(&node.plan.id, to).await.context("Berth cannot run a sandbox")
 }

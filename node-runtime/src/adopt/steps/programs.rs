@@ -1,26 +1,42 @@
 //! The programs: `PREFIX/<version>`, and `PREFIX/current`, which names one of them.
-use super::files::sha256;
 use crate::adopt::record::sync_directory;
-use crate::node_files;
 use anyhow::{Context, Result, bail};
 use berth_adopt::plan::Install;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 /// What the daemon needs beside itself.
 pub(in crate::adopt) const PROGRAMS: [&str; 3] = ["berth", "berth-monitor", "berth-init"];
-/// Largest program that is compared.
-const MAX_PROGRAM: u64 = 1 << 30;
+/// How much of two programs is compared at once, in bytes.
+const PIECE: usize = 256 << 10;
 
 /// Whether two directories have the same programs, byte for byte.
 pub(in crate::adopt) fn same(one: &Path, other: &Path) -> bool {
     if one.canonicalize().ok().is_some_and(|path| other.canonicalize().is_ok_and(|other| path == other)) {
         return true;
     }
-    let sum = |dir: &Path, name: &str| node_files::bytes(dir.join(name), MAX_PROGRAM).ok().map(|bytes| sha256(&bytes));
-    PROGRAMS.iter().all(|name| sum(one, name).is_some_and(|sum_of_one| sum(other, name) == Some(sum_of_one)))
+    PROGRAMS.iter().all(|name| equal(&one.join(name), &other.join(name)).unwrap_or(false))
+}
+
+fn equal(one: &Path, other: &Path) -> io::Result<bool> {
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (meta, other_meta) = (one.metadata()?, other.metadata()?);
+    if !meta.is_file() || !other_meta.is_file() || meta.len() != other_meta.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);
+    loop {
+        let length = one.read(&mut left)?;
+        if length == 0 {
+            return Ok(true);
+        }
+        other.read_exact(&mut right[..length])?;
+        if left[..length] != right[..length] {
+            return Ok(false);
+        }
+    }
 }
 
 /// Copies them and has `current` name them.
@@ -54,6 +70,12 @@ pub(super) fn unstage(install: &Install) -> Result<()> {
         remove_tree(&install.prefix.join(&install.version))?;
     }
     if !install.prefix_before {
+        // Versions that came by updates; a prefix that was there before belongs to whoever made it.
+        for place in std::fs::read_dir(&install.prefix).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if PROGRAMS.iter().all(|name| place.join(name).is_file()) {
+                remove_tree(&place)?;
+            }
+        }
         // Somebody else's files keep it.
         let _ = std::fs::remove_dir(&install.prefix);
     }
@@ -97,6 +119,7 @@ mod tests {
             daemon_before: false,
             systemd: false,
             unit_before: false,
+            unit_enabled_before: false,
         }
     }
 
@@ -120,6 +143,10 @@ mod tests {
         assert_eq!(current().as_deref(), Some(Path::new("1")));
         std::fs::write(dir.path().join("from/berth"), "another").unwrap();
         assert!(stage(&first).unwrap_err().to_string().contains("other programs"));
+        // An update has brought another version.
+        std::fs::create_dir(first.prefix.join("3")).unwrap();
+        PROGRAMS.iter().for_each(|name| std::fs::write(first.prefix.join("3").join(name), name).unwrap());
+        assert!(same(&first.prefix.join("1"), &first.prefix.join("3")));
         unstage(&first).unwrap();
         unstage(&first).unwrap();
         assert_eq!(std::fs::read_dir(dir.path().join("opt")).unwrap().count(), 0);

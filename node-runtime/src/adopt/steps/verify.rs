@@ -7,11 +7,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use berth_adopt::Direction;
 use berth_adopt::kubelet::STATS_GATE;
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long the kubelet's server may think.
@@ -22,6 +22,8 @@ const MAX_ANSWER: u64 = 64 << 10;
 const PODS_LIMIT: Duration = Duration::from_secs(180);
 /// How long a kubelet may take to be well.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long one and the same kubelet has to be well: one that dies again and again is so for moments, and so is one that is about to end.
+const STEADY: Duration = Duration::from_secs(3);
 
 /// All of it.
 pub(super) async fn verify(node: &Node<'_>) -> Result<()> {
@@ -35,24 +37,48 @@ pub(super) async fn verify(node: &Node<'_>) -> Result<()> {
     is_on(node, &plan.to.socket, LIMIT).await?;
     read_back(node)?;
     let mut peer = Peer::connect(&plan.to.socket).await?;
-    peer.canary(&plan.id).await.with_context(|| format!("{} cannot run a sandbox", plan.to.name))?;
-    pods_run(node, &mut peer).await
+    peer.canary(&plan.id, &plan.to).await.with_context(|| format!("{} cannot run a sandbox", plan.to.name))?;
+    pods_run(node, &mut peer).await?;
+    looks_well(node, &plan.to.socket).await.map(drop)
 }
 
-/// Waits until the kubelet is well and connected to the socket.
+/// Waits until a kubelet is well and connected to the socket, and stays so.
 pub(super) async fn is_on(node: &Node<'_>, socket: &Path, limit: Duration) -> Result<()> {
-    poll(limit, || async {
-        let kubelets = kubelets::of_this_node();
-        let [pid] = kubelets[..] else { bail!("{} kubelets run on this node", kubelets.len()) };
-        if let Some((address, port)) = &node.plan.healthz {
-            healthy(address, *port)?;
+    let end = Instant::now() + limit;
+    let mut well: Option<(u32, Instant)> = None;
+    loop {
+        let looked = looks_well(node, socket).await;
+        let late = Instant::now() > end;
+        match looked {
+            Ok(pid) => {
+                let since = well.filter(|(same, _)| *same == pid).map_or_else(Instant::now, |(_, since)| since);
+                if since.elapsed() >= STEADY {
+                    return Ok(());
+                }
+                well = Some((pid, since));
+                if Instant::now() > end + STEADY {
+                    bail!("no kubelet lives for {} s (after {} s)", STEADY.as_secs(), limit.as_secs());
+                }
+            }
+            Err(e) if late => return Err(e.context(format!("after {} s", limit.as_secs()))),
+            Err(_) => well = None,
         }
-        if !connected::to(pid, socket)? {
-            bail!("the kubelet (process {pid}) has no connection to {}", socket.display());
-        }
-        Ok(())
-    })
-    .await
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The process of the kubelet, if it is well and connected now.
+async fn looks_well(node: &Node<'_>, socket: &Path) -> Result<u32> {
+    let kubelets = kubelets::of_this_node();
+    let [pid] = kubelets[..] else { bail!("{} kubelets run on this node", kubelets.len()) };
+    if let Some((address, port)) = &node.plan.healthz {
+        let asked = tokio::time::timeout(HTTP_LIMIT, healthy(address, *port)).await;
+        asked.map_err(|_| anyhow!("healthz of the kubelet: no answer within {} s", HTTP_LIMIT.as_secs()))??;
+    }
+    if !connected::to(pid, socket)? {
+        bail!("the kubelet (process {pid}) has no connection to {}", socket.display());
+    }
+    Ok(pid)
 }
 
 /// What the running kubelet was told, read again from its command line and files.
@@ -90,29 +116,16 @@ async fn pods_run(node: &Node<'_>, peer: &mut Peer) -> Result<()> {
 }
 
 /// Errors: nobody answers, or it does not say 200.
-fn healthy(address: &str, port: u16) -> Result<()> {
+async fn healthy(address: &str, port: u16) -> Result<()> {
     let place = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
-    let parsed = place.parse().with_context(|| format!("healthz address {place}"))?;
-    let mut stream = TcpStream::connect_timeout(&parsed, HTTP_LIMIT)
-        .with_context(|| format!("healthz of the kubelet at {place}"))?;
-    stream.set_read_timeout(Some(HTTP_LIMIT))?;
-    write!(stream, "GET /healthz HTTP/1.0\r\nHost: {place}\r\n\r\n")?;
+    let parsed: SocketAddr = place.parse().with_context(|| format!("healthz address {place}"))?;
+    let mut stream = TcpStream::connect(parsed).await.with_context(|| format!("healthz of the kubelet at {place}"))?;
+    stream.write_all(format!("GET /healthz HTTP/1.0\r\nHost: {place}\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
     if answer.split(' ').nth(1) != Some("200") {
         bail!("the kubelet is not well: {}", answer.lines().last().unwrap_or_default());
     }
     Ok(())
-}
-
-async fn poll<F: Future<Output = Result<()>>>(limit: Duration, condition: impl Fn() -> F) -> Result<()> {
-    let end = Instant::now() + limit;
-    loop {
-        match condition().await {
-            Ok(()) => return Ok(()),
-            Err(e) if Instant::now() > end => return Err(e.context(format!("after {} s", limit.as_secs()))),
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
-    }
 }

@@ -142,14 +142,23 @@ impl Node {
         let start = format!(
             "#!/bin/sh\nset -e\n{groups}read -r line < {base}/kubelet.line\nsetsid $line >> {base}/logs/kubelet.log 2>&1 < /dev/null &\necho $! > {base}/kubelet.pid\n"
         );
+        self.place("start-kubelet", &start);
+        self.stop_after("");
+    }
+
+    fn place(&self, name: &str, text: &str) {
+        let path = self.base().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What stops the kubelet does this first, in words of the shell.
+    pub fn stop_after(&self, first: &str) {
+        let base = self.base().display();
         let stop = format!(
-            "#!/bin/sh\npid=$(cat {base}/kubelet.pid)\nkill $pid\nwhile kill -0 $pid 2>/dev/null; do sleep 0.02; done\n"
+            "#!/bin/sh\n{first}\npid=$(cat {base}/kubelet.pid)\nkill $pid\nwhile kill -0 $pid 2>/dev/null; do sleep 0.02; done\n"
         );
-        for (name, text) in [("start-kubelet", start), ("stop-kubelet", stop)] {
-            let path = self.base().join(name);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        self.place("stop-kubelet", &stop);
     }
 
     /// Starts the kubelet anew, with a directory for drop-ins or without.
@@ -169,7 +178,7 @@ impl Node {
         self.script("start-kubelet");
     }
 
-    fn script(&self, name: &str) {
+    pub fn script(&self, name: &str) {
         let status = self.space.0.command("tools", self.base().join(name)).status().unwrap();
         assert!(status.success(), "{name}: {status}");
     }
@@ -179,7 +188,11 @@ impl Node {
             "web" => {
                 json!({"name": "main", "image": images::WEB, "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1}})
             }
-            _ => json!({"name": "main", "image": images::BUSYBOX, "command": ["sleep", "1000000"]}),
+            // Counts aloud, so that a line that is lost is seen.
+            _ => {
+                let count = "n=0; while :; do echo $n; n=$((n+1)); sleep 0.5; done";
+                json!({"name": "main", "image": images::BUSYBOX, "command": ["sh", "-c", count]})
+            }
         };
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
             "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]}});
@@ -203,8 +216,12 @@ impl Node {
         };
         if let Some(other) = other {
             let pods = runtime::crictl(&self.space.0, &other, &["pods", "-q"]);
-            // A socket may be left of a daemon that was killed.
-            assert_eq!(pods.as_deref().unwrap_or_default().trim(), "", "the other runtime has pods of the kubelet's");
+            let pods = match kind {
+                Kind::Berth => pods.unwrap(),
+                // Its socket may be left of a daemon that was killed.
+                Kind::Containerd => pods.unwrap_or_default(),
+            };
+            assert_eq!(pods.trim(), "", "the other runtime has pods of the kubelet's");
         }
     }
 
@@ -323,10 +340,128 @@ impl Node {
     pub fn is_untouched(&self, before: &BTreeMap<PathBuf, (Vec<u8>, u32, u32)>) {
         assert_eq!(self.files().keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
         assert!(self.files() == *before, "files are not as they were");
-        self.wait("Berth's processes are gone", SETTLED, || {
-            let left: Vec<_> = self.daemons();
+        self.wait("Berth's processes, mounts and control groups are gone", SETTLED, || {
+            let left: Vec<_> =
+                [self.daemons(), self.mounts_of_berth(), self.groups_of_berth()].into_iter().flatten().collect();
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         });
+    }
+
+    /// Mounts below Berth's root, in the node.
+    fn mounts_of_berth(&self) -> Vec<String> {
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.space.0.holder())).unwrap();
+        let root = format!("{}/", self.root().display());
+        table.lines().filter(|line| line.contains(&root)).map(str::to_owned).collect()
+    }
+
+    /// Control groups of its processes and pods.
+    fn groups_of_berth(&self) -> Vec<String> {
+        let name = format!("berth-{:08x}", fnv1a(self.root().as_os_str().as_encoded_bytes()));
+        let trees = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+        let groups = trees.filter_map(|tree| fs::read_dir(tree).ok()).flat_map(Iterator::flatten);
+        let names = groups.map(|group| group.path().display().to_string());
+        names.filter(|path| path.rsplit('/').next().unwrap().starts_with(&name)).collect()
+    }
+
+    /// What a power cut does to everything of Berth's and to the kubelet: nobody is left who could do anything. `adopter` is whoever does
+    /// the operation.
+    pub fn power_cut(&self, adopter: &mut Child) {
+        for word in ["deadman", "supervise", "serve"] {
+            for process in self.processes(word) {
+                assert!(Command::new("kill").args(["-9", &process]).status().unwrap().success());
+            }
+        }
+        adopter.kill().unwrap();
+        adopter.wait().unwrap();
+        self.script("stop-kubelet");
+        self.wait("nothing runs", SETTLED, || {
+            let left = self.daemons();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+        for group in self.groups_of_berth() {
+            // Leaves first; the kernel takes the groups of a node that is off.
+            let inner = fs::read_dir(&group).unwrap().flatten().filter(|entry| entry.path().is_dir());
+            inner.for_each(|entry| drop(fs::remove_dir(entry.path())));
+            let _ = fs::remove_dir(group);
+        }
+        let mounts = self.root().join("run/pods");
+        self.tool("umount", &["-l", mounts.to_str().unwrap()]);
+        self.forge_boot();
+    }
+
+    /// Processes of the node's Berth that were started with this word.
+    fn processes(&self, word: &str) -> Vec<String> {
+        let entries = fs::read_dir("/proc").unwrap().flatten().map(|e| e.path());
+        let ours = entries.filter(|path| self.space.0.owns_process(path)).filter(|path| {
+            let words = fs::read(path.join("cmdline")).unwrap_or_default();
+            let mut words = words.split(|b| *b == 0);
+            words.next().is_some_and(|program| program.ends_with(b"/berth")) && words.any(|w| w == word.as_bytes())
+        });
+        ours.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    }
+
+    /// Has the journal be one of another boot.
+    fn forge_boot(&self) {
+        let path = self.root().join("lib/adopt/journal");
+        let text = fs::read_to_string(&path).unwrap();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let lines = text.lines().map(|line| match line.split_once(' ') {
+            Some((sum, json)) if sum.len() == 8 => {
+                let json = json.replace(boot.trim(), "00000000-0000-4000-8000-000000000000");
+                format!("{:08x} {json}\n", crc32(json.as_bytes()))
+            }
+            _ => format!("{line}\n"),
+        });
+        fs::write(&path, lines.collect::<String>()).unwrap();
+    }
+
+    /// A path of the node, seen from outside of its mount namespace.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.space.0.holder(), path.display()))
+    }
+
+    /// Runs a program in the node; whether it succeeded.
+    pub fn tool(&self, program: &str, words: &[&str]) -> bool {
+        self.space.0.command("tools", program).args(words).status().unwrap().success()
+    }
+
+    /// Container and process of the pod `shell`, on Berth.
+    pub fn shell(&self) -> (String, String) {
+        let list = http::json(&self.space.0, READ_ONLY, "/pods").unwrap();
+        let pods = list["items"].as_array().unwrap();
+        let pod = pods.iter().find(|pod| pod["metadata"]["name"].as_str().unwrap().starts_with("shell")).unwrap();
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
+        let id = id.strip_prefix("berth://").unwrap().to_owned();
+        let inspected = runtime::crictl(&self.space.0, &self.socket(), &["inspect", &id]).unwrap();
+        let inspected: Value = serde_json::from_str(&inspected).unwrap();
+        (id, inspected["info"]["pid"].to_string())
+    }
+
+    /// Numbers of its log, of this start, without a gap; how many.
+    pub fn counted(&self) -> usize {
+        let dirs = fs::read_dir(self.space.0.pod_logs()).unwrap().flatten().map(|entry| entry.path());
+        let dir = dirs.into_iter().find(|dir| dir.to_str().unwrap().contains("_shell-")).unwrap();
+        let logs = fs::read_dir(dir.join("main")).unwrap().flatten().map(|entry| entry.path());
+        let newest = logs.max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap()).unwrap();
+        let text = fs::read_to_string(newest).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
+        // A pod of a file has one log for all its lives.
+        let first = lines.iter().rposition(|line| line.ends_with(" 0\n")).unwrap();
+        let lines = &lines[first..];
+        for (n, line) in lines.iter().enumerate() {
+            assert!(line.trim_end().ends_with(&format!(" {n}")), "line {n} of the log is {line:?}");
+        }
+        lines.len()
+    }
+
+    /// An exec session in the container, which answers words, and ends with 3 after `end`.
+    pub fn session(&self, container: &str) -> Child {
+        let endpoint = self.socket();
+        let script = "while read w; do echo heard-$w; [ $w = end ] && exit 3; done";
+        let mut command = self.space.0.command("tools", programs::path_from_env("BERTH_CRICTL"));
+        command.args(["--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint, "exec", "-i", container]);
+        command.args(["sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
     }
 
     /// SIGKILL to Berth's daemon and its supervisor.
@@ -364,6 +499,12 @@ fn collect(path: &Path, found: &mut BTreeMap<PathBuf, (Vec<u8>, u32, u32)>) {
     if meta.is_dir() {
         fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), found));
     }
+}
+
+/// CRC-32 of zlib: the journal's.
+fn crc32(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| bit(crc)))
 }
 
 /// FNV-1a, 32 bits: what Berth's names on a node end with.

@@ -58,6 +58,15 @@ fn damage_in_the_middle_is_an_error() {
 }
 
 #[test]
+fn a_whole_record_of_a_newer_version_is_no_torn_write() {
+    let json = "{\"at\":1,\"event\":\"enter\",\"step\":\"polish\"}";
+    let newer = text(&whole()) + &format!("{:08x} {json}\n", crc32(json.as_bytes()));
+    assert!(decode(newer.as_bytes()).unwrap_err().contains("not known to this version"));
+    let torn = newer.replace(json, &json.replace("polish", "switch"));
+    assert_eq!(decode(torn.as_bytes()).unwrap().records, whole());
+}
+
+#[test]
 fn the_way_is_back_until_it_is_verified_and_forward_from_then_on() {
     let records = whole();
     for cut in 1..records.len() {

@@ -1,7 +1,7 @@
 //! What speaks against taking a node over, and how its kubelet is stopped and started.
 //!
 //! Owns: those judgements, each with what was found and what to do. Must not: decide about files.
-use super::{Commands, Facts, Permission, Profile, Refusal};
+use super::{Commands, Facts, KubeletProcess, Permission, Profile, Refusal};
 use crate::kubelet::{self, STATS_GATE};
 
 /// Start of the names of the control plane's static pods, as kubeadm and others give them.
@@ -42,18 +42,24 @@ pub(super) fn all(facts: &Facts) -> Vec<Refusal> {
             "remove it there, or use --keep-stats-gate: the kubelet then knows nothing of the pods' networks",
         ));
     }
-    let in_cluster = kubelet::flag(&configuration.arguments, "kubeconfig").is_some();
-    refusals.extend(permission(&facts.permission, in_cluster, facts.now));
-    let plane =
-        facts.pods.iter().find(|p| p.is_static && CONTROL_PLANE.iter().any(|name| p.name.name.starts_with(name)));
+    refusals.extend(permission(&facts.permission, in_cluster(&facts.kubelet), facts.now));
+    let running = facts.pods.iter().filter(|pod| pod.is_static).map(|pod| pod.name.name.as_str());
+    // Those that are not up just now make no less of a control plane.
+    let mut all = running.chain(facts.manifests.iter().map(|manifest| manifest.name.as_str()));
+    let plane = all.find(|pod| CONTROL_PLANE.iter().any(|name| pod.starts_with(name)));
     if let Some(pod) = plane.filter(|_| !facts.control_plane) {
         refusals.push(Refusal::new(
-            format!("pod {}", pod.name),
+            format!("static pod {pod}"),
             "is a part of the control plane",
             "use --control-plane to take such a node over, one after the other",
         ));
     }
     refusals
+}
+
+/// Whether the kubelet belongs to a cluster.
+pub(super) fn in_cluster(kubelet: &KubeletProcess) -> bool {
+    kubelet::flag(&kubelet.configuration.arguments, "kubeconfig").is_some()
 }
 
 fn runtimes(facts: &Facts) -> Vec<Refusal> {
@@ -124,6 +130,16 @@ pub(super) fn profile(facts: &Facts) -> Result<(Profile, Commands), Refusal> {
             ));
         }
     };
+    let other = kubelet.unit_process.filter(|process| *process != kubelet.pid);
+    if let (None, Some(unit), Some(process)) = (&facts.commands, &kubelet.unit, other) {
+        return Err(Refusal::new(
+            format!("kubelet (process {})", kubelet.pid),
+            format!(
+                "is not the main process of {unit}, which is process {process}: stopping that unit would end more than the kubelet"
+            ),
+            "distributions that start it from a program of their own (k3s, k0s, RKE2) are not known; where there are commands that stop and start the kubelet alone, give them: --kubelet-stop COMMAND --kubelet-start COMMAND",
+        ));
+    }
     if let Some(wanted) = facts.profile.filter(|wanted| *wanted != found) {
         return Err(Refusal::new(
             "--profile",

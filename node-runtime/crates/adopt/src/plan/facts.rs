@@ -33,6 +33,8 @@ pub struct Facts {
     pub new: Runtime,
     /// Pods of the old runtime that run.
     pub pods: Vec<Pod>,
+    /// Static pods as the kubelet's directory has them, whether they run or not.
+    pub manifests: Vec<Manifest>,
     /// Where the programs go.
     pub install: Install,
     /// Who allows it.
@@ -56,6 +58,8 @@ pub struct KubeletProcess {
     pub configuration: Configuration,
     /// Unit of systemd that it runs in.
     pub unit: Option<String>,
+    /// The process that the unit stands for.
+    pub unit_process: Option<u32>,
     /// Whether kubeadm configures that unit.
     pub kubeadm: bool,
 }
@@ -112,6 +116,28 @@ pub struct Pod {
     pub images: Vec<String>,
 }
 
+/// A static pod's file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// The pod's name there, without the node's.
+    pub name: String,
+    /// Images of its containers.
+    pub images: Vec<String>,
+}
+
+/// Reads a static pod's file, YAML or JSON. `None` where it is none.
+pub fn manifest(text: &str) -> Option<Manifest> {
+    let pod = crate::yaml::fields(text).ok()?;
+    if pod.get("kind")?.as_str()? != "Pod" {
+        return None;
+    }
+    let name = pod.get("metadata")?.get("name")?.as_str()?.to_owned();
+    let spec = pod.get("spec")?;
+    let containers = ["initContainers", "containers"].into_iter().filter_map(|field| spec.get(field)?.as_array());
+    let images = containers.flatten().filter_map(|container| container.get("image")?.as_str());
+    Some(Manifest { name, images: images.map(str::to_owned).collect() })
+}
+
 /// A permission to interrupt the node's pods, from the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -135,9 +161,10 @@ pub enum Permission {
 }
 
 impl Facts {
-    /// Images that the node itself needs: those of its static pods.
+    /// Images that the node itself needs: those of its static pods, also of those that do not run just now.
     pub(super) fn own_images(&self) -> Vec<String> {
-        let mut images: Vec<String> = self.pods.iter().filter(|p| p.is_static).flat_map(|p| p.images.clone()).collect();
+        let running = self.pods.iter().filter(|p| p.is_static).flat_map(|p| p.images.clone());
+        let mut images: Vec<String> = running.chain(self.manifests.iter().flat_map(|m| m.images.clone())).collect();
         images.sort();
         images.dedup();
         images

@@ -1,11 +1,13 @@
 //! From what is known of a node to what is to be done about it. Pure: no I/O, no clock.
 //!
 //! Owns: the plan's types, and their making. Must not: change or look at the node.
+mod back;
 mod checks;
 mod facts;
 mod switch;
 
-pub use facts::{Carrier, CarrierKind, Facts, Grant, KubeletProcess, Permission, Pod, Runtime};
+pub use back::{Found, ReturnFacts, give_back};
+pub use facts::{Carrier, CarrierKind, Facts, Grant, KubeletProcess, Manifest, Permission, Pod, Runtime, manifest};
 
 use crate::step::{Direction, Step};
 use serde::{Deserialize, Serialize};
@@ -107,6 +109,9 @@ pub struct Install {
     pub systemd: bool,
     /// Whether the unit `berth.service` was there before.
     pub unit_before: bool,
+    /// Whether it was started with the node then.
+    #[serde(default)]
+    pub unit_enabled_before: bool,
 }
 
 /// A pod that must run again on the other side.
@@ -141,10 +146,16 @@ pub struct Plan {
     pub deadline: u64,
     /// Who allowed it.
     pub permission: Permission,
+    /// Whether the kubelet belongs to a cluster: that a kubelet which does not run just now cannot tell.
+    #[serde(default)]
+    pub in_cluster: bool,
     /// The runtime that the kubelet is on.
     pub from: Runtime,
     /// The runtime that it is to be on.
     pub to: Runtime,
+    /// Whether a return ends Berth's pods without its daemon, which did not answer.
+    #[serde(default)]
+    pub without_daemon: bool,
     /// Stops and starts the kubelet.
     pub commands: Commands,
     /// The kubelet's healthz server, if it has one.
@@ -203,8 +214,10 @@ pub fn adopt(facts: &Facts) -> Result<Plan, Vec<Refusal>> {
         boot_id: facts.boot_id.clone(),
         deadline: facts.deadline,
         permission: facts.permission.clone(),
+        in_cluster: checks::in_cluster(&facts.kubelet),
         from: facts.old.clone(),
         to: facts.new.clone(),
+        without_daemon: false,
         commands,
         healthz: facts.kubelet.configuration.healthz(),
         files: switched.files,
@@ -212,65 +225,24 @@ pub fn adopt(facts: &Facts) -> Result<Plan, Vec<Refusal>> {
         pods: facts.own_pods(),
         install: facts.install.clone(),
         steps: Direction::Adopt.steps().to_vec(),
-        notes: switched.notes,
+        notes: switched.notes.into_iter().chain(after_a_reboot(&facts.install)).collect(),
+    })
+}
+
+/// Without a service manager nobody starts the daemon with the node: then no pod would run on it any more.
+fn after_a_reboot(install: &Install) -> Option<String> {
+    let needed = !install.systemd && !install.daemon_before;
+    needed.then(|| {
+        format!(
+            "without systemd nothing starts Berth after a reboot: have the node's own init run `{}/current/berth supervise` before the kubelet",
+            install.prefix.display()
+        )
     })
 }
 
 /// Files that a plan may create: whoever gathers facts looks whether they are there.
 pub fn would_create(drop_in_dir: Option<&std::path::Path>, unit: Option<&str>) -> Vec<PathBuf> {
     switch::would_create(drop_in_dir, unit)
-}
-
-/// The plan for giving the node back, from that of the adoption that is in force.
-pub fn give_back(adopted: &Plan, facts: &ReturnFacts) -> Result<Plan, Vec<Refusal>> {
-    let mut refusals = Vec::new();
-    refusals.extend(checks::permission(&facts.permission, facts.in_cluster, facts.now));
-    for (path, found) in &facts.changed {
-        refusals.push(Refusal::new(
-            path.display().to_string(),
-            format!("is not as berth adopt left it ({found})"),
-            "put it back as the journal has it, or give the node back by hand",
-        ));
-    }
-    if !refusals.is_empty() {
-        return Err(refusals);
-    }
-    Ok(Plan {
-        id: facts.id.clone(),
-        direction: Direction::Return,
-        boot_id: facts.boot_id.clone(),
-        deadline: facts.deadline,
-        permission: facts.permission.clone(),
-        from: adopted.to.clone(),
-        to: adopted.from.clone(),
-        files: adopted.files.iter().rev().map(FileChange::reversed).collect(),
-        images: Vec::new(),
-        pods: facts.pods.clone(),
-        steps: Direction::Return.steps().to_vec(),
-        notes: Vec::new(),
-        ..adopted.clone()
-    })
-}
-
-/// What is known of a node that is to be given back.
-#[derive(Debug, Clone)]
-pub struct ReturnFacts {
-    /// Name of the operation.
-    pub id: String,
-    /// This boot.
-    pub boot_id: String,
-    /// Unix time in seconds.
-    pub now: u64,
-    /// Unix time in seconds after which it has to be walked back.
-    pub deadline: u64,
-    /// Who allows it.
-    pub permission: Permission,
-    /// Whether the kubelet belongs to a cluster.
-    pub in_cluster: bool,
-    /// Files that somebody else has changed, and what was found.
-    pub changed: Vec<(PathBuf, String)>,
-    /// Static pods that run.
-    pub pods: Vec<PodName>,
 }
 
 #[cfg(test)]

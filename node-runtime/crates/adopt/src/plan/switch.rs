@@ -141,7 +141,17 @@ impl Switch<'_> {
         let configuration = &self.facts.kubelet.configuration;
         let mut arguments = configuration.arguments.clone();
         if by_flag {
-            // A carrier's text was changed; what becomes of it is the command line with the other value.
+            if let Some(value) = self.flag_from_elsewhere() {
+                self.refusals.push(Refusal::new(
+                    format!("--{ENDPOINT_FLAG}"),
+                    format!(
+                        "is {value:?} on the kubelet's command line, and in none of the files that would be changed"
+                    ),
+                    "restart the kubelet, so that it runs as its files say, or find what else makes its command line",
+                ));
+                return;
+            }
+            // Each value comes from a text that is changed; what becomes of them is the command line with the other value.
             arguments.push(format!("--{ENDPOINT_FLAG}={}", self.facts.new.endpoint()));
         }
         let read = Configuration::read(arguments, &Overlay(self));
@@ -157,6 +167,19 @@ impl Switch<'_> {
                 "find what else sets it",
             ));
         }
+    }
+
+    /// A value of the flag that the running kubelet was given, and that is in no text which is changed.
+    fn flag_from_elsewhere(&self) -> Option<String> {
+        let before = self.facts.carriers.iter().flat_map(|carrier| edit::flag_values(&carrier.text));
+        let known: Vec<String> = before.collect();
+        let name = format!("--{ENDPOINT_FLAG}");
+        let arguments = &self.facts.kubelet.configuration.arguments;
+        let values = arguments.iter().enumerate().filter_map(|(i, word)| match word.strip_prefix(&name)? {
+            "" => arguments.get(i + 1).cloned(),
+            rest => rest.strip_prefix('=').map(str::to_owned),
+        });
+        values.into_iter().find(|value| !known.contains(value))
     }
 
     fn change(&mut self, path: &Path, before: Option<&str>, after: String) {

@@ -46,6 +46,7 @@ pub(crate) fn example_facts() -> Facts {
             pid: 7,
             configuration: configuration(line, &files),
             unit: Some("kubelet.service".into()),
+            unit_process: Some(7),
             kubeadm: true,
         },
         profile: None,
@@ -60,6 +61,7 @@ pub(crate) fn example_facts() -> Facts {
         old: runtime("/run/containerd/containerd.sock", "containerd"),
         new: runtime("/run/berth/berth.sock", "berth"),
         pods: vec![pod("proxy-x", false, "proxy:1"), pod("logs-node", true, "logs:1")],
+        manifests: Vec::new(),
         install: Install {
             prefix: "/opt/berth".into(),
             from: "/tmp".into(),
@@ -70,6 +72,7 @@ pub(crate) fn example_facts() -> Facts {
             daemon_before: false,
             systemd: true,
             unit_before: false,
+            unit_enabled_before: false,
         },
         permission: Permission::Grant(Grant { id: "g".into(), expires: 2000 }),
         control_plane: false,
@@ -143,17 +146,47 @@ fn a_flag_in_a_unit_is_overridden_and_one_from_nowhere_refused() {
     }];
     let plan = adopt(&facts).unwrap();
     assert_eq!(plan.files[0].path.to_str(), Some("/etc/systemd/system/kubelet.service.d/99-berth.conf"));
+    facts.carriers[0].text = facts.carriers[0].text.replace("unix:///run/containerd", "unix:///run/later");
+    assert!(refused(&facts).contains("in none of the files"), "it runs otherwise than its files say");
     facts.carriers.clear();
     assert!(refused(&facts).contains("--kubelet-flags-file"));
+}
+
+/// One that is in back-off just now.
+fn etcd() -> Manifest {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: etcd}\nspec:\n  initContainers: [{image: \"init:1\"}]\n  containers: [{image: \"etcd:1\"}, {}]\n";
+    manifest(text).unwrap()
+}
+
+#[test]
+fn static_pods_that_do_not_run_are_known_by_their_files() {
+    assert_eq!(etcd(), Manifest { name: "etcd".into(), images: vec!["init:1".into(), "etcd:1".into()] });
+    for bad in ["", "kind: List", "kind: Pod", "{\"kind\": \"Pod\", \"metadata\": {\"name\": 1}, \"spec\": {}}"] {
+        assert_eq!(manifest(bad), None, "{bad:?}");
+    }
+    let mut facts = example_facts();
+    facts.manifests = vec![etcd()];
+    facts.control_plane = true;
+    assert_eq!(adopt(&facts).unwrap().images, ["etcd:1", "init:1", "logs:1"]);
+}
+
+#[test]
+fn without_a_service_manager_it_is_said_what_a_reboot_needs() {
+    let mut facts = example_facts();
+    assert!(adopt(&facts).unwrap().notes.is_empty());
+    facts.install.systemd = false;
+    assert!(adopt(&facts).unwrap().notes[0].contains("/opt/berth/current/berth supervise"));
 }
 
 #[test]
 fn what_is_not_known_is_refused_with_a_remedy() {
     type Change = fn(&mut Facts);
-    let cases: [(&str, Change); 11] = [
+    let cases: [(&str, Change); 13] = [
         ("is going to end", |f| f.permission = Permission::Nobody),
         ("has expired 5 s ago", |f| f.permission = Permission::Grant(Grant { id: "g".into(), expires: 995 })),
         ("control plane", |f| f.pods[1].name.name = "kube-apiserver-node".into()),
+        ("static pod etcd: is a part of the control plane", |f| f.manifests = vec![etcd()]),
+        ("main process of kubelet.service, which is process 5", |f| f.kubelet.unit_process = Some(5)),
         ("already", |f| f.new.socket = f.old.socket.clone()),
         ("another Berth", |f| f.old.name = "berth".into()),
         ("spec.runtime.cgroupManager: Systemd", |f| f.new.cgroup_driver = Some("cgroupfs".into())),
@@ -203,13 +236,64 @@ fn the_way_back_is_the_same_in_reverse() {
         deadline: 1600,
         permission: Permission::Person,
         in_cluster: false,
+        without_daemon: false,
         changed: Vec::new(),
         pods: adopted.pods.clone(),
+        others: Vec::new(),
     };
     let back = give_back(&adopted, &facts).unwrap();
     assert_eq!((&back.from, &back.to, back.direction), (&adopted.to, &adopted.from, Direction::Return));
     assert_eq!(back.files.len(), 2);
     assert_eq!(back.files[1].after, adopted.files[0].before);
-    let changed = ReturnFacts { changed: vec![("/x".into(), "sha256 1".into())], ..facts };
-    assert!(give_back(&adopted, &changed).unwrap_err()[0].to_string().contains("not as berth adopt left it"));
+    let clustered = Plan { in_cluster: true, ..adopted.clone() };
+    assert!(give_back(&clustered, &facts).unwrap_err()[0].to_string().contains("belongs to a cluster"));
+    let stays = ReturnFacts { others: vec![adopted.pods[0].clone()], ..facts.clone() };
+    assert!(give_back(&adopted, &stays).unwrap_err()[0].to_string().contains("berth rm --force"));
+}
+
+/// kubeadm writes both files anew at an upgrade; what names Berth in them goes, and nothing else.
+#[test]
+fn files_that_others_have_changed_get_their_runtime_back() {
+    let adopted = Plan::example(Direction::Adopt);
+    let (flags, config) = (&adopted.files[0], &adopted.files[1]);
+    let after = |change: &FileChange| change.after.clone().unwrap();
+    let facts = |changed| ReturnFacts {
+        id: "r1".into(),
+        boot_id: "boot".into(),
+        now: 1000,
+        deadline: 1600,
+        permission: Permission::Person,
+        in_cluster: false,
+        without_daemon: false,
+        changed,
+        pods: Vec::new(),
+        others: Vec::new(),
+    };
+    let found = |change: &FileChange, text: String| Found {
+        path: change.path.clone(),
+        now: Ok(Some(FileState { text, ..after(change) })),
+    };
+    let with_more = found(flags, after(flags).text.replace("ARGS=\"", "ARGS=\"--v=4 "));
+    let anew = found(config, "cgroupDriver: systemd\nmaxPods: 50\n".into());
+    let back = give_back(&adopted, &facts(vec![with_more.clone(), anew])).unwrap();
+    assert_eq!((back.files.len(), back.notes.len()), (1, 2), "the other one does not name Berth any more");
+    assert_eq!(back.files[0].before, with_more.now.unwrap());
+    assert_eq!(
+        back.files[0].after.as_ref().unwrap().text,
+        "KUBELET_KUBEADM_ARGS=\"--v=4 --container-runtime-endpoint=unix:///run/containerd/containerd.sock\"\n"
+    );
+    let gone = Found { path: config.path.clone(), now: Ok(None) };
+    let back = give_back(&adopted, &facts(vec![gone])).unwrap();
+    assert_eq!((&back.files[0].before, &back.files[0].after), (&None, &config.before));
+    for bad in [
+        Found { path: config.path.clone(), now: Err("is a symbolic link".into()) },
+        found(flags, "A=unix:///run/berth/berth.sock\n".into()),
+    ] {
+        let refused = give_back(&adopted, &facts(vec![bad])).unwrap_err()[0].to_string();
+        assert!(refused.contains("run `berth adopt return` again"), "{refused}");
+    }
+    let mut adopted = adopted;
+    adopted.files[1].before = None;
+    let back = give_back(&adopted, &facts(vec![found(&adopted.files[1], "a: 1\n".into())])).unwrap();
+    assert_eq!(back.files[0].after, None, "what was made for Berth alone goes");
 }

@@ -21,37 +21,35 @@ async fn tell_pod_cidr(node: &CniNode, pod_cidr: &str) {
     node.cri().runtime().update_runtime_config(request).await.unwrap();
 }
 
-/// Point to point, with the address that the pod asks for; there is no bridge and no state of an address plugin.
+/// Point to point: no bridge, a route for each pod, and an address that the configuration has for the one pod that there is.
 async fn point_to_point(plugins: &Path, version: &str) {
     let mut node = CniNode::new(plugins).await;
     let ptp = json!({
-        "type": "ptp", "ipMasq": true, "mtu": 1400, "capabilities": { "ips": true },
-        "ipam": { "type": "static", "routes": [{ "dst": "0.0.0.0/0" }], "dns": { "nameservers": ["10.72.0.53"] } },
+        "type": "ptp", "ipMasq": true, "mtu": 1400,
+        "ipam": {
+            "type": "static", "addresses": [{ "address": "10.72.0.5/24", "gateway": "10.72.0.1" }],
+            "routes": [{ "dst": "0.0.0.0/0" }], "dns": { "nameservers": ["10.72.0.53"] },
+        },
     });
     node.network(version, &[ptp]);
     node.becomes_ready().await;
-    let asking = |name: &str, ip: &str| {
-        let mut config = pod(&node.node, name);
-        config.annotations.insert("cni.berth.dev/ips".into(), ip.into());
-        config
-    };
-    let (first, second) = (asking("first", "10.72.0.5/24"), asking("second", "10.72.0.6/24"));
-    let id = node.cri().run(&first).await;
-    let other = node.cri().run(&second).await;
+    let id = node.cri().run(&pod(&node.node, "first")).await;
     assert_eq!(addresses(&node.cri().pod_status(&id).await.unwrap()), ["10.72.0.5"]);
     let inside = node.pod_netns(&id);
-    let link = inside.sh("ip -o link show eth0; ip -4 route");
-    assert!(link.contains("mtu 1400") && link.contains("default via"), "{link}");
+    let (link, routes) = (inside.sh("ip -o link show eth0"), inside.sh("ip -4 route"));
+    assert!(link.contains("mtu 1400") && routes.contains("default via 10.72.0.1"), "{link}{routes}");
     {
         let _server = inside.serve("0.0.0.0:80");
         assert!(node.netns.dial("10.72.0.5:80").is_ok(), "from the node");
-        assert!(node.pod_netns(&other).dial("10.72.0.5:80").is_ok(), "from the other pod, by the node");
     }
+    drop(inside);
     node.node.kill_and_start().await;
     assert_eq!(addresses(&node.cri().pod_status(&id).await.unwrap()), ["10.72.0.5"]);
-    // A pod that asks for nothing gets the plugin's word.
-    let refused = node.cri().try_run(&pod(&node.node, "asks-nothing")).await.unwrap_err();
-    assert!(refused.message().contains("plugin ptp (1 of 1): ADD"), "{refused}");
+    node.cri().try_remove_pod(&id).await.unwrap();
+    node.clean().await;
+    // The address is free again at once.
+    let second = node.cri().run(&pod(&node.node, "second")).await;
+    assert_eq!(addresses(&node.cri().pod_status(&second).await.unwrap()), ["10.72.0.5"]);
     node.finish().await;
 }
 
@@ -63,6 +61,32 @@ async fn point_to_point_with_static_addresses_of_debians_plugins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_to_point_with_static_addresses_of_the_built_plugins() {
     point_to_point(&built(), "1.1.0").await;
+}
+
+/// The plugin `static` gives what a pod asks for, by the capability `ips`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_have_the_addresses_that_they_ask_for() {
+    let node = CniNode::new(&built()).await;
+    let bridge = json!({
+        "type": "bridge", "bridge": "cbr0", "isGateway": true, "capabilities": { "ips": true },
+        "ipam": { "type": "static", "routes": [{ "dst": "0.0.0.0/0" }] },
+    });
+    node.network("1.0.0", &[bridge]);
+    node.becomes_ready().await;
+    let asking = |name: &str, ip: &str| {
+        let mut config = pod(&node.node, name);
+        config.annotations.insert("cni.berth.dev/ips".into(), ip.into());
+        config
+    };
+    let first = node.cri().run(&asking("first", "10.72.0.5/24")).await;
+    let second = node.cri().run(&asking("second", "10.72.0.6/24")).await;
+    assert_eq!(addresses(&node.cri().pod_status(&first).await.unwrap()), ["10.72.0.5"]);
+    let server = node.pod_netns(&first).serve("0.0.0.0:80");
+    assert!(node.pod_netns(&second).dial("10.72.0.5:80").is_ok(), "from the other pod");
+    let refused = node.cri().try_run(&pod(&node.node, "asks-nothing")).await.unwrap_err();
+    assert!(refused.message().contains("plugin bridge (1 of 1): ADD"), "{refused}");
+    drop(server);
+    node.finish().await;
 }
 
 fn template(node: &CniNode) -> String {

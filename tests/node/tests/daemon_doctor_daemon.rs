@@ -182,7 +182,7 @@ async fn an_older_monitor_and_a_doctor_who_is_not_root() {
     let mut ask = Command::new(&program);
     ask.arg("--root").arg(open.path()).args(["doctor", "-o", "json", "daemon"]);
     std::os::unix::process::CommandExt::uid(&mut ask, 65534);
-    report(ask).finding("not-root", &["root"]);
+    report(ask).finding("not-root", &["ordinary user"]);
     node.finish().await;
 }
 

@@ -235,13 +235,13 @@ async fn a_daemon_that_runs_hands_over_to_the_next() {
     scene.node.use_programs(next_programs());
     assert!(scene.node.take_over().await.success(), "{}", scene.node.log_tail());
     assert!(!is_alive(before.1) && scene.node.pid() != before.1);
-    assert!(scene.node.log_tail().contains("has handed over"), "{}", scene.node.log_tail());
-    let record = fs::read_to_string(record(&scene.node)).unwrap();
-    assert!(record.contains("\"version\":2,\"readable_by\":1,"), "the next build serves");
+    assert!(fs::read_to_string(scene.node.log()).unwrap().contains("has handed over"), "{}", scene.node.log_tail());
     session.say("upgraded");
     fs::write(scene.share.join("go"), "").unwrap();
     let cri = scene.node.cri();
     assert_eq!(cri.exited(&scene.short).await.exit_code, 42);
+    let record = fs::read_to_string(record(&scene.node)).unwrap();
+    assert!(record.contains("\"version\":2,\"readable_by\":1,"), "the next build serves");
     scene.node.use_programs(programs());
     assert!(scene.node.take_over().await.success(), "{}", scene.node.log_tail());
     session.say("downgraded");

@@ -196,6 +196,7 @@ rows! { CREDENTIALS: Credentials at "spec.credentials" = [credentials], inside [
     scalar provider_bin_dir "providerBinDir" Live Words("no providers");
     scalar provider_timeout "providerTimeout" Live Is("\"60s\"");
     scalar docker_config_file "dockerConfigFile" Live Words("config.json of $DOCKER_CONFIG; on the system's own root, else of root's .docker");
+    list from_secret "fromSecret" Live Is("[]");
 }
 
 rows! { PROXY: Proxy at "spec.proxy" = [proxy], inside [];

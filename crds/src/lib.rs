@@ -46,8 +46,8 @@ pub use metadata::{API_VERSION, ObjectMeta};
 pub use profile::{DefaultProfiles, ProfileSource, ProfileType, SecurityProfile, find_profile};
 pub use redact::{REDACTED, redact};
 pub use registry::{
-    Capability, Credentials, Fallback, MirrorCredentials, Proxy, RegistryHost, RegistryMirror, RegistryTls, Transfer,
-    check_registries,
+    Capability, Credentials, Fallback, MirrorCredentials, Proxy, RegistryHost, RegistryMirror, RegistryTls,
+    SecretCredential, Transfer, check_registries, sha256,
 };
 pub use rollout::{Adopt, AdoptProfile, ControlPlane, Drain, IntOrPercent, OnFailure, Rollout, Soak};
 #[cfg(feature = "kube")]

@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Most credentials out of the Secret, which ends at 1 MiB.
+const MAX_SECRET_CREDENTIALS: usize = 32;
 /// Most registries of one document.
 const MAX_REGISTRIES: usize = 256;
 /// Most mirrors of one registry.
@@ -158,6 +160,55 @@ pub struct Credentials {
     /// A file of Docker's format, read after that of `berth login`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker_config_file: Option<String>,
+    /// Credentials out of the one Secret that the agents of a cluster may read (`agent.credentialsSecret` of the chart). They come before
+    /// all others of the node, are handed to the daemon by the agent, and are in memory only. On a node without a cluster nobody does that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from_secret: Vec<SecretCredential>,
+}
+
+/// One key of that Secret. A new content is a new hash, so that it reaches the nodes in waves as any other change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretCredential {
+    /// The key, whose content is a configuration of Docker's format (`auths`).
+    pub name: String,
+    /// SHA-256 of the content, 64 lower-case hex digits (`kubectl get secret … | base64 -d | sha256sum`).
+    pub sha256: String,
+}
+
+impl Keyed for SecretCredential {
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// SHA-256 of some bytes, as [`SecretCredential`] has it.
+pub fn sha256(bytes: &[u8]) -> String {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn check_from_secret(list: &[SecretCredential]) -> Result<()> {
+    if list.len() > MAX_SECRET_CREDENTIALS {
+        let problem = format!("has {} entries, the limit is {MAX_SECRET_CREDENTIALS}", list.len());
+        return Err(Error::invalid("spec.credentials.fromSecret", problem));
+    }
+    for (i, one) in list.iter().enumerate() {
+        let field = |name: &str| format!("spec.credentials.fromSecret[{i}].{name}");
+        // What may be a key of a Secret (IsConfigMapKey of Kubernetes' validation).
+        let word = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if one.name.is_empty() || one.name.len() > 253 || !one.name.chars().all(word) {
+            return Err(Error::invalid(field("name"), "must be 1 to 253 letters, digits and - . _"));
+        }
+        let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+        if one.sha256.len() != 64 || !one.sha256.chars().all(hex) {
+            return Err(Error::invalid(field("sha256"), "must be 64 lower-case hex digits"));
+        }
+        if list[..i].iter().any(|other| other.name == one.name) {
+            return Err(Error::invalid(field("name"), format!("{:?} stands twice", one.name)));
+        }
+    }
+    Ok(())
 }
 
 /// Proxies for the node's own requests.
@@ -311,7 +362,9 @@ pub(crate) fn check_credentials(credentials: &Credentials) -> Result<()> {
         provider_bin_dir: bin,
         provider_timeout,
         docker_config_file: docker,
+        from_secret,
     } = credentials;
+    check_from_secret(from_secret)?;
     for (name, path) in [("providerConfigFile", config), ("providerBinDir", bin), ("dockerConfigFile", docker)] {
         check_path(&field(name), path.as_deref())?;
     }

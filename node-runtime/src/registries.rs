@@ -3,7 +3,7 @@
 //! Must not: connect, or fail a daemon's start for a file that is missing. Pods that need no registry run without; each request to the
 //! registry that the file is for fails, and says why.
 use crate::layout::Layout;
-use berth_registry::credentials::{Keychain, Provider, go_duration};
+use berth_registry::credentials::{Given, Keychain, Provider, go_duration};
 use berth_registry::{
     ClientConfig, ClientIdentity, HostConfig, Mirror, MirrorCredentials, NoProxy, Proxy, ProxyConfig, Secret, Tls,
 };
@@ -26,8 +26,8 @@ pub fn login_file(layout: &Layout) -> PathBuf {
     layout.etc.join("config.json")
 }
 
-/// Settings of a client, and what of the documents cannot be had.
-pub fn client_config(settings: &Settings, layout: &Layout) -> (ClientConfig, Vec<Problem>) {
+/// Settings of a client, with the credentials that are handed over, and what of the documents cannot be had.
+pub fn client_config(settings: &Settings, layout: &Layout, given: &Given) -> (ClientConfig, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut config = ClientConfig::default();
     for registry in &settings.spec.registries {
@@ -45,7 +45,10 @@ pub fn client_config(settings: &Settings, layout: &Layout) -> (ClientConfig, Vec
         problems.push(problem);
         Vec::new()
     });
-    config.keychain = Arc::new(Keychain::new(providers, files(settings, layout)));
+    let wanted = &settings.spec.credentials.from_secret;
+    let named = wanted.iter().map(|one| (one.name.clone(), one.sha256.clone())).collect();
+    let keychain = Keychain::new(providers, files(settings, layout)).with_given(named, given.clone());
+    config.keychain = Arc::new(keychain);
     transfer(settings, &mut config);
     (config, problems)
 }

@@ -10,7 +10,7 @@ type Bound = (&'static str, &'static str, Value);
 /// Bounds of a kind.
 pub(super) fn of(kind: &str) -> Vec<Bound> {
     match kind {
-        "RuntimeConfig" => [runtime_config(), profiles(), registries(), status()].concat(),
+        "RuntimeConfig" => [runtime_config(), profiles(), registries(), credentials(), status()].concat(),
         "ImagePolicy" => [image_policy(), conditions()].concat(),
         "RuntimeRevision" => [runtime_revision(), conditions()].concat(),
         _ => [runtime_node(), conditions()].concat(),
@@ -105,6 +105,14 @@ fn runtime_config() -> Vec<Bound> {
     let shares =
         ["spec.rollout.waves[]", "spec.rollout.maxUnavailable", "spec.rollout.maxInFlight", "spec.rollout.maxFailures"];
     bounds.extend(lengths(8, &shares));
+    bounds
+}
+
+fn credentials() -> Vec<Bound> {
+    let at = "spec.credentials.fromSecret";
+    let mut bounds = [keyed(at, "name"), entries(32, &[at])].concat();
+    bounds.extend(lengths(253, &["spec.credentials.fromSecret[].name"]));
+    bounds.extend(lengths(64, &["spec.credentials.fromSecret[].sha256"]));
     bounds
 }
 

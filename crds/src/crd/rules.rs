@@ -230,6 +230,12 @@ const REGISTRIES: &[Rule] = &[
     rule("spec.credentials.providerConfigFile", ABSOLUTE, ABSOLUTE_WORDS),
     rule("spec.credentials.providerBinDir", ABSOLUTE, ABSOLUTE_WORDS),
     rule("spec.credentials.dockerConfigFile", ABSOLUTE, ABSOLUTE_WORDS),
+    rule(
+        "spec.credentials.fromSecret[].name",
+        "self.matches('^[-._a-zA-Z0-9]{1,253}$')",
+        "must be 1 to 253 letters, digits and - . _",
+    ),
+    rule("spec.credentials.fromSecret[].sha256", "self.matches('^[0-9a-f]{64}$')", "must be 64 lower-case hex digits"),
     rule("spec.credentials.providerTimeout", duration!("1s", "5m"), "must be a duration from 1s to 5m, like 60s or 2m"),
     rule("spec.proxy.http", NO_PASSWORD, NO_PASSWORD_WORDS),
     rule("spec.proxy.http", PROXY, "must be http://HOST:PORT"),

@@ -271,7 +271,10 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
     let facts = unless_interrupted(&mut interrupt, gather::node(layout, options)).await?;
     let plan = match plan::adopt(&facts) {
         Ok(plan) => gather::complete(plan)?,
-        Err(refusals) => return report::refusals(&refusals, options.output).map(|()| 1),
+        Err(refusals) => {
+            let native = facts.old.socket == facts.new.socket;
+            return report::refusals(&refusals, native, options.output).map(|()| 1);
+        }
     };
     if options.dry_run {
         return report::plan(&plan, options.output).map(|()| 0);
@@ -294,7 +297,7 @@ async fn give_back(layout: &Layout, options: &Give) -> Result<u8> {
     let facts = unless_interrupted(&mut interrupt, looked).await?;
     let plan = match plan::give_back(&adopted, &facts) {
         Ok(plan) => gather::complete(plan)?,
-        Err(refusals) => return report::refusals(&refusals, options.output).map(|()| 1),
+        Err(refusals) => return report::refusals(&refusals, false, options.output).map(|()| 1),
     };
     if options.dry_run {
         return report::plan(&plan, options.output).map(|()| 0);

@@ -181,10 +181,11 @@ fn difference(change: &FileChange) -> Vec<String> {
     gone.chain(come).collect()
 }
 
-/// Everything that speaks against it.
-pub(super) fn refusals(refusals: &[Refusal], format: Format) -> Result<()> {
+/// Everything that speaks against it. `native`: the node's kubelet is on this Berth, and no other runtime had it before.
+pub(super) fn refusals(refusals: &[Refusal], native: bool, format: Format) -> Result<()> {
     if matches!(format, Format::Json | Format::Yaml) {
-        return document(&serde_json::json!({"phase": "refused", "refusals": refusals}), format);
+        let phase = if native { "native" } else { "refused" };
+        return document(&serde_json::json!({"phase": phase, "refusals": refusals}), format);
     }
     let mut text = "this node is not taken:\n".to_owned();
     for refusal in refusals {

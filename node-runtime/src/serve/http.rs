@@ -2,6 +2,7 @@
 use super::process::ProcessFigures;
 use anyhow::{Context, Result};
 use berth_engine::Engine;
+use berth_node_api::Scrape;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
@@ -58,6 +59,12 @@ async fn bind(address: &str) -> Result<TcpListener> {
 }
 
 impl Http {
+    /// The same text as is served, for those who come another way.
+    pub fn scrape(&self) -> Scrape {
+        let scraped = self.scraped.clone();
+        Scrape(Arc::new(move || metrics(&scraped).map_err(|e| berth_model::Error::internal(e.to_string()))))
+    }
+
     /// Where it listens, as it changes.
     pub fn address(&self) -> watch::Receiver<String> {
         self.address.subscribe()

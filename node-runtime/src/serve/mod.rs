@@ -60,7 +60,7 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     daemon.engine.keep_network();
     let http = http::serve(daemon.engine.clone(), &daemon.metrics_wish).await?;
     let metrics = http.address();
-    let servers = sockets::serve(layout, &daemon, metrics.clone(), listeners).await?;
+    let servers = sockets::serve(layout, &daemon, &http, listeners).await?;
     daemon.follow(layout, options, log, http)?;
     notify::ready();
     tracing::info!(

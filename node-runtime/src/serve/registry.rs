@@ -26,8 +26,8 @@ pub fn follow(standing: Standing, layout: Layout, images: Images, first: ClientC
                 return;
             }
             let settings = current.borrow_and_update().clone();
-            let place = layout.clone();
-            let read = tokio::task::spawn_blocking(move || registries::client_config(&settings, &place)).await;
+            let (place, given) = (layout.clone(), in_force.keychain.given.clone());
+            let read = tokio::task::spawn_blocking(move || registries::client_config(&settings, &place, &given)).await;
             let Ok((mut wanted, problems)) = read else { continue };
             wanted.observer.clone_from(&in_force.observer);
             if !registries::same(&wanted, &in_force) {

@@ -1,4 +1,5 @@
 //! The daemon's two unix sockets: for root only. Must not: be bound without the root's lock (`lock`).
+use super::http::Http;
 use super::wire::Daemon;
 use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
@@ -39,12 +40,7 @@ pub fn bind(layout: &Layout) -> Result<Listeners> {
 }
 
 /// Serves both.
-pub async fn serve(
-    layout: &Layout,
-    daemon: &Daemon,
-    metrics_address: watch::Receiver<String>,
-    listeners: Listeners,
-) -> Result<Servers> {
+pub async fn serve(layout: &Layout, daemon: &Daemon, http: &Http, listeners: Listeners) -> Result<Servers> {
     let (stop, stopped) = watch::channel(false);
     let calls = CallMetrics::new(daemon.engine.metrics().registry())?;
     let cri = CriService::new(daemon.engine.clone(), daemon.streaming.clone(), calls);
@@ -54,7 +50,9 @@ pub async fn serve(
         root: layout.root.clone(),
         cri_socket: layout.cri_socket(),
         documents: daemon.documents.clone(),
-        metrics_address,
+        metrics_address: http.address(),
+        credentials: daemon.credentials.clone(),
+        metrics: http.scrape(),
         bridge: daemon.network.as_ref().map(|n| n.bridge.clone()).unwrap_or_default(),
     };
     let node = NodeServer::new(NodeService::new(daemon.engine.clone(), facts)).max_decoding_message_size(MAX_MESSAGE);

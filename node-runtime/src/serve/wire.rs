@@ -13,6 +13,7 @@ use berth_images::{Images, ImagesConfig};
 use berth_network::{Bridge, BridgeConfig, Choice, Cni, CniConfig, Leases, Networks, subnet_for, subnet6_for};
 use berth_oci::monitor::Launcher;
 use berth_registry::Client;
+use berth_registry::credentials::Given;
 use berth_settings::{CgroupManager, IpFamily, NetworkMode, Settings, Standing};
 use berth_store::Database;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ const ANY_PORT: &str = "127.0.0.1:0";
 pub struct Daemon {
     /// Use cases.
     pub engine: Arc<Engine>,
+    /// What a cluster's agent has handed over.
+    pub credentials: Given,
     /// Where documents come from.
     pub documents: PathBuf,
     /// Where metrics should be served.
@@ -59,7 +62,8 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     let cgroups = Cgroups::probe(driver(&settings)).context("control groups")?;
     let database = Arc::new(Database::open(&layout.lib.join("berth.redb")).context("database")?);
     // What is wrong with them is told by whoever follows them (`serve/registry.rs`), from its first round on.
-    let (mut wanted, _) = registries::client_config(&settings, layout);
+    let credentials = Given::default();
+    let (mut wanted, _) = registries::client_config(&settings, layout, &credentials);
     wanted.observer = Some(metrics.registry_observer());
     let client = Client::new(wanted.clone()).context("registry client")?;
     let config = ImagesConfig { observer: metrics.observer(), ..images_config(layout, &settings) };
@@ -96,7 +100,7 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     let wish = options.metrics.clone().or_else(|| settings.metrics_address.clone());
     let metrics_wish = wish.unwrap_or_else(|| default_metrics(layout).to_owned());
     let streaming = Arc::new(Streaming::new(engine.clone()));
-    Ok(Daemon { engine, documents, metrics_wish, network, streaming, bridge, cni, images })
+    Ok(Daemon { engine, credentials, documents, metrics_wish, network, streaming, bridge, cni, images })
 }
 
 /// The documents, and what makes them good on this node.

@@ -63,3 +63,4 @@ pub use record::{ContainerRecord, Life, PodPhase, PodRecord, PodResources, PullT
 pub use session::{Begun, MAX_TOKENS, Session, SessionStreams};
 pub use table::{ContainerFilter, ContainerView, PodFilter, PodView};
 pub use troubles::{Trouble, TroubleKind};
+pub use verdict::PolicyCount;

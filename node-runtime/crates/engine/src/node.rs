@@ -69,6 +69,11 @@ impl Engine {
         format!("{:?}", self.cgroups.layout())
     }
 
+    /// Handlers that pods may ask for by a RuntimeClass. The default one's name is empty, as the CRI has it.
+    pub fn handlers(&self) -> Vec<String> {
+        vec![String::new()]
+    }
+
     /// What this node can do.
     pub fn facts(&self) -> &NodeFacts {
         &self.facts

@@ -4,6 +4,7 @@ use berth_images::{Evidence, ImageRecord};
 use berth_model::{Error, ErrorKind, Reference, Result};
 use berth_settings::Settings;
 use berth_trust::{Outcome, PolicySet, Subject, Verdict};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where in an image's life a decision is made.
@@ -29,13 +30,25 @@ impl Stage {
     }
 }
 
-/// The compiled policies of the settings that were in force last.
+/// The compiled policies of the settings that were in force last, and what was decided by them.
 #[derive(Default)]
-pub(crate) struct PolicyCache(Mutex<Option<(Arc<Settings>, Arc<PolicySet>)>>);
+pub(crate) struct PolicyCache {
+    set: Mutex<Option<(Arc<Settings>, Arc<PolicySet>)>>,
+    counts: Mutex<BTreeMap<String, PolicyCount>>,
+}
+
+/// What was decided by one policy since the daemon started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PolicyCount {
+    /// Images refused.
+    pub denied: u64,
+    /// Images warned of.
+    pub warned: u64,
+}
 
 impl PolicyCache {
     fn get(&self, settings: &Arc<Settings>) -> Result<Arc<PolicySet>> {
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, set)) = &*cached
             && Arc::ptr_eq(of, settings)
         {
@@ -44,6 +57,18 @@ impl PolicyCache {
         let set = Arc::new(PolicySet::new(&settings.policies)?);
         *cached = Some((settings.clone(), set.clone()));
         Ok(set)
+    }
+
+    fn count(&self, verdict: &Verdict) {
+        if !matches!(verdict.outcome, Outcome::Warn | Outcome::Deny) {
+            return;
+        }
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for policy in &verdict.policies {
+            let count = counts.entry(policy.clone()).or_default();
+            let which = if verdict.outcome == Outcome::Deny { &mut count.denied } else { &mut count.warned };
+            *which = which.saturating_add(1);
+        }
     }
 }
 
@@ -77,6 +102,14 @@ impl Engine {
         Ok(set.evaluate(berth_trust::Stage::Pull, &subject))
     }
 
+    /// What was decided by each policy in force, by name. Policies that are in force no more are forgotten.
+    pub fn policy_counts(&self) -> BTreeMap<String, PolicyCount> {
+        let settings = self.settings();
+        let mut counts = self.policy.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.retain(|name, _| settings.policies.iter().any(|policy| policy.metadata.name == *name));
+        counts.clone()
+    }
+
     fn judge(&self, stage: Stage, what: &str, verdict: Verdict) -> Result<Vec<String>> {
         let label = match verdict.outcome {
             Outcome::Allow => "allow",
@@ -85,6 +118,7 @@ impl Engine {
             Outcome::Deny => "deny",
         };
         self.metrics.decision(stage.label(), label);
+        self.policy.count(&verdict);
         match verdict.outcome {
             Outcome::Allow => Ok(Vec::new()),
             Outcome::Audit => {

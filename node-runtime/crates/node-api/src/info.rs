@@ -39,6 +39,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::Inf
         bridge: facts.bridge.clone(),
         pending_restart: engine.standing().pending().into_iter().map(|change| change.field).collect(),
         unknown_pods: engine.unknown_pods().into_iter().map(|(id, why)| format!("{id}: {why}")).collect(),
+        handlers: engine.handlers(),
         settings_problems: engine
             .standing()
             .problems()

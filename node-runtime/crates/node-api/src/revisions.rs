@@ -1,5 +1,6 @@
 //! PreflightRevision, ApplyRevision, Revisions and ReleaseRevisions: what a cluster wants of this node.
 use crate::config::change;
+use crate::service::DaemonFacts;
 use berth_engine::Engine;
 use berth_model::{Error, Result};
 use berth_proto::node as wire;
@@ -25,14 +26,26 @@ pub(crate) async fn apply(engine: &Engine, request: wire::ApplyRevisionRequest) 
     Ok(wire::ApplyRevisionResponse { changes: encode(changes), pending_restart: pending(engine) })
 }
 
-pub(crate) fn applied(engine: &Engine) -> wire::RevisionsResponse {
-    let applied = engine.standing().live().applied();
+/// May read a small file.
+pub(crate) fn applied(engine: &Engine, facts: &DaemonFacts) -> wire::RevisionsResponse {
+    let live = engine.standing().live().clone();
+    let applied = live.applied();
+    let drift = live.drift().map(|d| wire::FileDrift { path: d.path.display().to_string(), kind: d.kind.to_owned() });
+    let held = facts.credentials.names().into_iter().map(|(name, sha256)| wire::CredentialName { name, sha256 });
+    let decisions = engine.policy_counts().into_iter().map(|(policy, count)| wire::PolicyDecisions {
+        policy,
+        denied: count.denied,
+        warned: count.warned,
+    });
     let name = |revision: Option<Revision>| revision.map(|r| r.name).unwrap_or_default();
     wire::RevisionsResponse {
         configuration: name(applied.configuration),
         policies: name(applied.policies),
         pending_restart: pending(engine),
         problems: engine.standing().problems().into_iter().collect(),
+        drift: drift.into_iter().collect(),
+        decisions: decisions.collect(),
+        credentials: held.collect(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The service: each call goes to its file.
 use crate::{
-    attach, config, diagnose, events, exec, explain, info, inspect, kill, pull, restart, revisions, stats, wait,
+    attach, config, diagnose, events, exec, explain, give_credentials, info, inspect, kill, metrics, pull, restart,
+    revisions, stats, wait,
 };
 use crate::{
     disk_usage, export_images, image_history, import_images, prune_images, push_image, tag_image, untag_image,
@@ -27,6 +28,20 @@ pub struct DaemonFacts {
     pub metrics_address: watch::Receiver<String>,
     /// Bridge of the built-in network; empty without.
     pub bridge: String,
+    /// Where a cluster's credentials are handed over.
+    pub credentials: berth_registry::credentials::Given,
+    /// Makes the text of the metrics.
+    pub metrics: Scrape,
+}
+
+/// Gives the daemon's series as text, as they are at that moment. Errors: they cannot be written down.
+#[derive(Clone)]
+pub struct Scrape(pub Arc<dyn Fn() -> berth_model::Result<Vec<u8>> + Send + Sync>);
+
+impl std::fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scrape")
+    }
 }
 
 /// The node API over the engine.
@@ -207,7 +222,7 @@ impl Node for NodeService {
         &self,
         _request: Request<wire::RevisionsRequest>,
     ) -> Result<Response<wire::RevisionsResponse>, Status> {
-        Ok(Response::new(revisions::applied(&self.engine)))
+        Ok(Response::new(revisions::applied(&self.engine, &self.facts)))
     }
 
     async fn release_revisions(
@@ -215,5 +230,17 @@ impl Node for NodeService {
         _request: Request<wire::ReleaseRevisionsRequest>,
     ) -> Result<Response<wire::ReleaseRevisionsResponse>, Status> {
         revisions::release(&self.engine).await.map(Response::new).map_err(status)
+    }
+    async fn metrics(
+        &self,
+        _request: Request<wire::MetricsRequest>,
+    ) -> Result<Response<wire::MetricsResponse>, Status> {
+        metrics::call(&self.facts).map(Response::new).map_err(status)
+    }
+    async fn give_credentials(
+        &self,
+        request: Request<wire::GiveCredentialsRequest>,
+    ) -> Result<Response<wire::GiveCredentialsResponse>, Status> {
+        give_credentials::call(&self.engine, &self.facts, request.into_inner()).map(Response::new).map_err(status)
     }
 }

@@ -74,6 +74,8 @@ impl Outcome {
 pub enum CredentialSource {
     /// The request itself (imagePullSecrets).
     Request,
+    /// A cluster, by its agent.
+    Given,
     /// A credential provider of the kubelet's kind.
     Provider,
     /// A `docker-credential-*` helper.
@@ -87,6 +89,7 @@ impl CredentialSource {
     pub fn label(self) -> &'static str {
         match self {
             Self::Request => "request",
+            Self::Given => "given",
             Self::Provider => "provider",
             Self::Helper => "helper",
             Self::File => "file",

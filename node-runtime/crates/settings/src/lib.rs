@@ -10,6 +10,7 @@ mod diff;
 mod live;
 mod load;
 mod managed;
+mod revision;
 mod standing;
 
 use berth_crds::for_the_cluster;
@@ -17,12 +18,13 @@ pub use berth_crds::{
     Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, IpFamily, Limits, LogLevel,
     MAX_DOCUMENT, MirrorCredentials, NetworkMode, Preset, ProfileType, RegistryHost, RegistryMirror, RegistryTls,
     RuntimeConfigSpec, SecurityProfile, bytes, check_registries, descriptions, fields, find_profile, parse_documents,
-    parse_provider_config, redact, seconds,
+    parse_provider_config, redact, seconds, sha256,
 };
 pub use diff::{Change, diff};
 pub use live::{Live, watch};
 pub use load::{document_files, from_sources, from_texts, load};
-pub use managed::{Revision, Revisions};
+pub use managed::FileDrift;
+pub use revision::{Revision, Revisions};
 pub use standing::Standing;
 
 use berth_model::Reference;

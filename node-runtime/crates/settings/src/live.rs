@@ -1,7 +1,8 @@
 //! Watches the documents and publishes what they say.
 use crate::accepted::{Accepted, Texts};
 use crate::load::{from_sources, sources, texts};
-use crate::managed::{Applied, Revisions};
+use crate::managed::{Applied, FileDrift};
+use crate::revision::Revisions;
 use crate::{Change, Settings, Source, diff};
 use berth_model::{Error, Result, ResultExt};
 use futures_util::StreamExt;
@@ -40,6 +41,8 @@ struct State {
     /// The directory's documents that were accepted last.
     directory: Vec<Source>,
     applied: Applied,
+    /// Why the revisions in force are not those that were applied last; empty when they are.
+    told: String,
 }
 
 /// Settings of a directory's documents under what is applied. Errors: those of documents that would be refused.
@@ -75,7 +78,11 @@ impl Shared {
         let mut state = self.state();
         let settings = settings(&sources, &state.applied.revisions, &self.check).context(|| directory.display())?;
         state.directory = sources;
-        refuse.send_if_modified(|r| !std::mem::take(r).is_empty());
+        refuse.send_if_modified(|r| {
+            let news = *r != state.told;
+            r.clone_from(&state.told);
+            news
+        });
         self.publish(settings);
         Ok(texts)
     }
@@ -113,10 +120,16 @@ impl Live {
         let mut state = self.shared.state();
         let revisions = revisions.over(&state.applied.revisions);
         let wanted = settings(&state.directory, &revisions, &self.shared.check)?;
-        if revisions != state.applied.revisions {
+        if revisions != state.applied.revisions || state.applied.drift().is_some() {
             state.applied.keep(revisions)?;
         }
+        state.told.clear();
         Ok(self.shared.publish(wanted))
+    }
+
+    /// Whether somebody else has changed the file of what is applied. May read it.
+    pub fn drift(&self) -> Option<FileDrift> {
+        self.shared.state().applied.drift()
     }
 
     /// Forgets all revisions: the directory's documents count again, as on a node without a cluster. Blocks on the disk. Errors: those of
@@ -125,6 +138,7 @@ impl Live {
         let mut state = self.shared.state();
         let wanted = settings(&state.directory, &Revisions::default(), &self.shared.check)?;
         state.applied.forget()?;
+        state.told.clear();
         Ok(self.shared.publish(wanted))
     }
 }
@@ -135,25 +149,50 @@ impl Live {
 pub fn watch(directory: PathBuf, accepted: PathBuf, check: Check) -> Result<Live> {
     // Listening starts before the first look, so that nothing falls in between.
     let events = listen(&directory);
-    let applied = Applied::open(accepted.with_file_name("applied-revisions.json"))?;
+    let (mut applied, told) = Applied::open(accepted.with_file_name("applied-revisions.json"))?;
+    let mut told = told.unwrap_or_default();
     let mut accepted = Accepted::new(accepted);
-    let first = read(&directory).and_then(|(sources, texts)| {
-        let settings = settings(&sources, &applied.revisions, &check).context(|| directory.display())?;
-        Ok((settings, sources, texts))
-    });
-    let (first, sources, problem) = match first {
-        Ok((settings, sources, texts)) => {
-            keep(&mut accepted, &texts);
-            (settings, sources, String::new())
+    let mut begun = begin(&directory, &accepted, &applied.revisions, &check);
+    let former = applied.former.clone().filter(|former| *former != applied.revisions);
+    if let (Err(e), Some(former)) = (&begun, former) {
+        // Another version may have had them applied.
+        let problem = format!("{}; the revisions that were in force before are in force", e.message());
+        if let Ok(before) = begin(&directory, &accepted, &former, &check) {
+            (begun, applied.revisions, told) = (Ok(before), former, problem);
         }
-        Err(e) => fall_back(&accepted, &applied.revisions, &check, &e)?,
-    };
+    }
+    let Begun { settings: first, sources, texts, problem } = begun?;
+    if let Some(texts) = texts {
+        keep(&mut accepted, &texts);
+    }
+    let problems = [told.as_str(), &problem].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("; ");
+    if !problems.is_empty() {
+        tracing::error!(problems, "not everything that the node was told is in force");
+    }
     let (publish, current) = watch::channel(Arc::new(first));
-    let (refuse, refused) = watch::channel(problem);
-    let state = Mutex::new(State { directory: sources, applied });
+    let (refuse, refused) = watch::channel(problems);
+    let state = Mutex::new(State { directory: sources, applied, told });
     let shared = Arc::new(Shared { check, publish, state });
     tokio::spawn(Follower { directory, accepted, shared: shared.clone(), refuse }.run(events));
     Ok(Live { current, refused, shared })
+}
+
+/// What a daemon starts with.
+struct Begun {
+    settings: Settings,
+    sources: Vec<Source>,
+    /// The directory's, if they are what it starts with.
+    texts: Option<Texts>,
+    /// Why it does not start with what it should; empty if it does.
+    problem: String,
+}
+
+fn begin(directory: &Path, accepted: &Accepted, revisions: &Revisions, check: &Check) -> Result<Begun> {
+    let first = read(directory).and_then(|(sources, texts)| {
+        let settings = settings(&sources, revisions, check).context(|| directory.display())?;
+        Ok(Begun { settings, sources, texts: Some(texts), problem: String::new() })
+    });
+    first.or_else(|e| fall_back(accepted, revisions, check, &e))
 }
 
 fn read(directory: &Path) -> Result<(Vec<Source>, Texts)> {
@@ -162,12 +201,7 @@ fn read(directory: &Path) -> Result<(Vec<Source>, Texts)> {
 }
 
 /// The node's data path does not wait for somebody to mend a file. Where all that counts comes from a cluster, no file of the node is needed.
-fn fall_back(
-    accepted: &Accepted,
-    revisions: &Revisions,
-    check: &Check,
-    problem: &Error,
-) -> Result<(Settings, Vec<Source>, String)> {
+fn fall_back(accepted: &Accepted, revisions: &Revisions, check: &Check, problem: &Error) -> Result<Begun> {
     let refuse = |why: String| {
         let kind = problem.kind();
         Error::new(kind, format!("{}{why}", problem.message()))
@@ -184,9 +218,7 @@ fn fall_back(
     let accepted = kept.and_then(|sources| settings(&sources, revisions, check).map(|settings| (settings, sources)));
     let (settings, sources) = accepted
         .map_err(|e| refuse(format!("; and what was accepted last is refused by this version: {}", e.message())))?;
-    let told = format!("{}; {told}", problem.message());
-    tracing::error!(problem = told, "documents are refused at the start");
-    Ok((settings, sources, told))
+    Ok(Begun { settings, sources, texts: None, problem: format!("{}; {told}", problem.message()) })
 }
 
 fn keep(accepted: &mut Accepted, texts: &Texts) {
@@ -371,6 +403,39 @@ mod tests {
         live.release().unwrap();
         becomes(&mut live, |s| s.pids_limit == Some(60)).await;
         assert_eq!(start(dir.path()).unwrap().current.borrow().pids_limit, Some(60));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_boots_from_the_former_revision_where_the_last_one_cannot_be_used() {
+        let (dir, _) = root(&document("{runtime: {pidsLimit: 50}}"));
+        let applied = dir.path().join("applied-revisions.json");
+        let of = |limit: u64| Revisions::of(revision(serde_json::json!({"runtime": {"pidsLimit": limit}})));
+        let live = start(dir.path()).unwrap();
+        live.apply(of(60)).unwrap();
+        live.apply(of(70)).unwrap();
+        drop(live);
+        std::fs::write(&applied, "{\"kind\": \"App").unwrap();
+        let live = start(dir.path()).unwrap();
+        assert_eq!((live.current.borrow().pids_limit, live.applied()), (Some(60), of(60)));
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert!(live.refused.borrow().contains("in force before"), "a look at the directory does not mend it");
+        assert_eq!(live.drift().unwrap().kind, "Changed");
+        live.apply(of(70)).unwrap();
+        assert_eq!(live.drift(), None);
+        drop(live);
+        // A later version's, whose field this one does not know.
+        let mut unknown = revision(serde_json::json!({}));
+        unknown.content.runtime.as_mut().unwrap().config = serde_json::json!({"runtime": {"turbo": true}});
+        unknown.name = unknown.content.name();
+        std::fs::write(&applied, crate::revision::encode(&Revisions::of(unknown), 1).unwrap()).unwrap();
+        let mut live = start(dir.path()).unwrap();
+        assert_eq!(live.current.borrow().pids_limit, Some(60));
+        let refused = live.refused.borrow().clone();
+        assert!(refused.contains("turbo") && refused.contains("in force before"), "{refused}");
+        live.apply(of(80)).unwrap();
+        let mut refused = live.refused.clone();
+        assert!(tokio::time::timeout(Duration::from_secs(10), refused.wait_for(String::is_empty)).await.is_ok());
+        becomes(&mut live, |s| s.pids_limit == Some(80)).await;
     }
 
     #[tokio::test]

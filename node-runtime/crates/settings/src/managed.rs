@@ -3,43 +3,26 @@
 //!
 //! Must not: judge what they say; their documents go the same way as those of the directory.
 use crate::accepted::write_whole;
+use crate::revision::{MAX_BYTES, Revision, Revisions, decode, encode};
 use crate::{Document, Source};
-use berth_crds::{API_VERSION, ImagePolicy, ObjectMeta, RuntimeConfig, RuntimeRevisionSpec, check};
-use berth_model::{Error, Result, ResultExt};
-use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use berth_crds::{API_VERSION, ImagePolicy, ObjectMeta, RuntimeConfig, check};
+use berth_model::{Error, ErrorKind, Result, ResultExt};
+use std::fs::{self, File, Metadata};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const KIND: &str = "AppliedRevisions";
-const VERSION: u32 = 1;
-/// Longest file: two revisions of the largest size, and what is around them.
-const MAX_BYTES: u64 = 4 << 20;
-
-/// A revision: content and the name that follows from it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revision {
-    /// Its name.
-    pub name: String,
-    /// Its content.
-    pub content: RuntimeRevisionSpec,
+/// A file of the daemon's own that somebody else has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileDrift {
+    /// Which.
+    pub path: PathBuf,
+    /// `Changed` or `Missing`.
+    pub kind: &'static str,
 }
 
 impl Revision {
-    /// Of a content that came as JSON under that name. Errors: `InvalidArgument` if the content is another one than the name says, too
-    /// large, or no revision.
-    pub fn parse(name: &str, json: &str) -> Result<Self> {
-        if json.len() > berth_crds::MAX_REVISION {
-            let problem = format!("is {} bytes long, the limit is {}", json.len(), berth_crds::MAX_REVISION);
-            return Err(Error::invalid(format!("RuntimeRevision {name}"), problem));
-        }
-        let content: RuntimeRevisionSpec =
-            serde_json::from_str(json).map_err(|e| Error::invalid(format!("RuntimeRevision {name}"), e))?;
-        content.check(name)?;
-        Ok(Self { name: name.to_owned(), content })
-    }
-
     /// Its documents. Errors: `InvalidArgument` naming the field that this version does not know, or that breaks a rule.
     fn documents(&self) -> Result<Vec<Source>> {
         let meta = |name: &str| ObjectMeta { name: name.to_owned(), ..ObjectMeta::default() };
@@ -69,36 +52,7 @@ impl Revision {
     }
 }
 
-/// What is applied, of each kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revisions {
-    /// The configuration; none: the directory's RuntimeConfigs count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub configuration: Option<Revision>,
-    /// The set of image policies; none: the directory's count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policies: Option<Revision>,
-}
-
 impl Revisions {
-    /// One, of the kind that it is.
-    pub fn of(revision: Revision) -> Self {
-        if revision.content.policies.is_some() {
-            Self { configuration: None, policies: Some(revision) }
-        } else {
-            Self { configuration: Some(revision), policies: None }
-        }
-    }
-
-    /// These in the place of others of their kind.
-    #[must_use]
-    pub fn over(self, former: &Self) -> Self {
-        Self {
-            configuration: self.configuration.or_else(|| former.configuration.clone()),
-            policies: self.policies.or_else(|| former.policies.clone()),
-        }
-    }
-
     /// All documents that count on a node whose directory has these.
     pub(crate) fn sources(&self, directory: &[Source]) -> Result<Vec<Source>> {
         let counts = |source: &&Source| match &source.document {
@@ -113,76 +67,123 @@ impl Revisions {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    kind: String,
-    version: u32,
-    /// Seconds since 1970.
-    applied_at: u64,
-    #[serde(flatten)]
-    revisions: Revisions,
-}
-
-/// The file.
+/// The file of what is in force, and beside it one of what was in force before.
 pub(crate) struct Applied {
     path: PathBuf,
     pub(crate) revisions: Revisions,
+    /// What is there to go back to at a start where the others cannot be used.
+    pub(crate) former: Option<Revisions>,
+    /// The file as it was when it was known to be what is in force.
+    seen: Option<Stamp>,
+}
+
+/// Tells whether a file may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64, u64, i64, i64);
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        Self(meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec())
+    }
 }
 
 impl Applied {
-    /// What was applied last. Errors: a file that cannot be read, is of a newer version, or whose content is not what its names say. There
-    /// is no way around it: without it a node would enforce other policies than its cluster was told.
-    pub(crate) fn open(path: PathBuf) -> Result<Self> {
-        let file = match File::open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self { path, revisions: Revisions::default() });
-            }
-            other => other.context(|| path.display())?,
+    /// What was applied last; where its file cannot be used, what was in force before, and why (which is for people to know). Errors: a
+    /// file that cannot be used with nothing beside it that can. The documents of the directory are no way around it: the node would
+    /// enforce other policies than its cluster was told.
+    pub(crate) fn open(path: PathBuf) -> Result<(Self, Option<String>)> {
+        let former = read(&former_path(&path));
+        let (revisions, seen, told) = match read(&path) {
+            Ok(Some((revisions, stamp))) => (revisions, Some(stamp), None),
+            Ok(None) => (Revisions::default(), None, None),
+            Err(e) => match &former {
+                Ok(Some((former, _))) => {
+                    let told = format!("{}; the revisions that were in force before are in force", e.message());
+                    (former.clone(), None, Some(told))
+                }
+                Ok(None) => return Err(e),
+                Err(also) => return Err(Error::new(e.kind(), format!("{}; {}", e.message(), also.message()))),
+            },
         };
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES).read_to_end(&mut bytes).context(|| path.display())?;
-        let kept: Kept = serde_json::from_slice(&bytes).map_err(|e| Error::invalid(path.display(), e))?;
-        if kept.kind != KIND || kept.version > VERSION {
-            let problem =
-                format!("is {} of version {}, this daemon reads {KIND} up to {VERSION}", kept.kind, kept.version);
-            return Err(Error::invalid(path.display(), problem));
-        }
-        for revision in [&kept.revisions.configuration, &kept.revisions.policies].into_iter().flatten() {
-            revision.content.check(&revision.name).context(|| path.display())?;
-        }
-        Ok(Self { path, revisions: kept.revisions })
+        let former = former.unwrap_or_default().map(|(former, _)| former);
+        Ok((Self { path, former, revisions, seen }, told))
     }
 
-    /// Keeps these, whole or not at all.
+    /// Whether somebody else has changed the file. It is read only where it may have been.
+    pub(crate) fn drift(&mut self) -> Option<FileDrift> {
+        let found = |kind| Some(FileDrift { path: self.path.clone(), kind });
+        let stamp = fs::metadata(&self.path).ok().map(|meta| Stamp::of(&meta));
+        if stamp == self.seen && (stamp.is_some() || self.revisions == Revisions::default()) {
+            return None;
+        }
+        match read(&self.path) {
+            Ok(Some((revisions, stamp))) if revisions == self.revisions => {
+                self.seen = Some(stamp);
+                None
+            }
+            Ok(None) => found("Missing"),
+            _ => found("Changed"),
+        }
+    }
+
+    /// Keeps these, whole or not at all; what is in force until now is kept beside.
     pub(crate) fn keep(&mut self, revisions: Revisions) -> Result<()> {
-        let applied_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let kept = Kept { kind: KIND.to_owned(), version: VERSION, applied_at, revisions };
-        let bytes = serde_json::to_vec(&kept).map_err(|e| Error::internal(e.to_string()))?;
-        write_whole(&self.path, &bytes).context(|| self.path.display())?;
-        self.revisions = kept.revisions;
+        let former = if self.revisions == Revisions::default() { &revisions } else { &self.revisions };
+        if self.former.as_ref() != Some(former) {
+            write(&former_path(&self.path), former)?;
+            self.former = Some(former.clone());
+        }
+        self.seen = Some(write(&self.path, &revisions)?);
+        self.revisions = revisions;
         Ok(())
     }
 
     /// Forgets them: the directory's documents count again.
     pub(crate) fn forget(&mut self) -> Result<()> {
-        match fs::remove_file(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::from(e).context(self.path.display()));
+        // The other one first: alone it means nothing.
+        for path in [former_path(&self.path), self.path.clone()] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::from(e).context(path.display()));
+                }
+                _ => {}
             }
-            _ => {}
         }
         if let Some(parent) = self.path.parent() {
             File::open(parent).and_then(|dir| dir.sync_all()).context(|| parent.display())?;
         }
-        self.revisions = Revisions::default();
+        (self.revisions, self.former, self.seen) = (Revisions::default(), None, None);
         Ok(())
     }
+}
+
+/// `applied-revisions.former.json`.
+fn former_path(path: &Path) -> PathBuf {
+    path.with_extension("former.json")
+}
+
+fn read(path: &Path) -> Result<Option<(Revisions, Stamp)>> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.context(|| path.display())?,
+    };
+    let stamp = Stamp::of(&file.metadata().context(|| path.display())?);
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut bytes).context(|| path.display())?;
+    decode(&bytes).context(|| path.display()).map(|revisions| Some((revisions, stamp)))
+}
+
+fn write(path: &Path, revisions: &Revisions) -> Result<Stamp> {
+    let applied_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    write_whole(path, &encode(revisions, applied_at)?).context(|| path.display())?;
+    fs::metadata(path).map(|meta| Stamp::of(&meta)).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::load::from_sources;
+    use berth_crds::RuntimeRevisionSpec;
     use serde_json::json;
     use std::collections::BTreeMap;
 
@@ -216,28 +217,40 @@ mod tests {
     }
 
     #[test]
-    fn a_content_under_another_name_is_refused() {
-        let one = configuration(json!({"runtime": {"pidsLimit": 70}}));
-        let text = serde_json::to_string(&one.content).unwrap();
-        assert_eq!(Revision::parse(&one.name, &text).unwrap(), one);
-        let message = Revision::parse("config-0", &text).unwrap_err().to_string();
-        assert!(message.contains("was changed"), "{message}");
-    }
-
-    #[test]
-    fn what_was_applied_is_found_by_the_next_and_a_changed_file_is_refused() {
+    fn what_was_applied_is_found_by_the_next_and_a_changed_file_gives_way_to_the_former() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("revisions.json");
-        let mut applied = Applied::open(path.clone()).unwrap();
-        let revisions = Revisions::of(configuration(json!({"runtime": {"pidsLimit": 70}})));
-        applied.keep(revisions.clone()).unwrap();
-        assert_eq!(Applied::open(path.clone()).unwrap().revisions, revisions);
-        let changed = fs::read_to_string(&path).unwrap().replace("70", "71");
+        let (mut applied, _) = Applied::open(path.clone()).unwrap();
+        assert_eq!(applied.drift(), None);
+        let first = Revisions::of(configuration(json!({"runtime": {"pidsLimit": 70}})));
+        let second = Revisions::of(configuration(json!({"runtime": {"pidsLimit": 80}})));
+        applied.keep(first.clone()).unwrap();
+        assert_eq!(Applied::open(path.clone()).unwrap().0.revisions, first);
+        fs::write(&path, "torn").unwrap();
+        assert_eq!(applied.drift().unwrap().kind, "Changed");
+        let (found, told) = Applied::open(path.clone()).unwrap();
+        assert!(
+            found.revisions == first && told.unwrap().contains("in force before"),
+            "the first has itself to go back to"
+        );
+        applied.keep(second.clone()).unwrap();
+        assert_eq!(applied.drift(), None);
+        let changed = fs::read_to_string(&path).unwrap().replace("80", "81");
         fs::write(&path, changed).unwrap();
+        assert_eq!(applied.drift().unwrap().kind, "Changed");
+        let (mut found, told) = Applied::open(path.clone()).unwrap();
+        assert!(found.revisions == first && told.unwrap().contains("was changed"));
+        assert_eq!(found.drift().unwrap().kind, "Changed", "whoever starts with the former tells it too");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(applied.drift().unwrap().kind, "Missing");
+        applied.keep(second).unwrap();
+        for file in [former_path(&path), path.clone()] {
+            fs::write(file, "torn").unwrap();
+        }
         let message = Applied::open(path.clone()).err().unwrap().to_string();
-        assert!(message.contains("was changed"), "{message}");
+        assert!(message.contains("former"), "{message}");
         applied.forget().unwrap();
         applied.forget().unwrap();
-        assert_eq!(Applied::open(path).unwrap().revisions, Revisions::default());
+        assert_eq!(Applied::open(path).unwrap().0.revisions, Revisions::default());
     }
 }

@@ -44,6 +44,8 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// One sentence per policy that fails with that weight, each naming the policy.
     pub reasons: Vec<String>,
+    /// The names of those policies, in the same order.
+    pub policies: Vec<String>,
 }
 
 impl Verdict {
@@ -79,7 +81,7 @@ impl PolicySet {
 
     /// Decides.
     pub fn evaluate(&self, stage: Stage, subject: &Subject) -> Verdict {
-        let mut verdict = Verdict { outcome: Outcome::Allow, reasons: Vec::new() };
+        let mut verdict = Verdict { outcome: Outcome::Allow, reasons: Vec::new(), policies: Vec::new() };
         for policy in self.0.iter().filter(|p| p.concerns(stage, subject)) {
             let Err(reason) = policy.check(subject) else { continue };
             let outcome = match policy.mode {
@@ -88,10 +90,11 @@ impl PolicySet {
                 PolicyMode::Enforce => Outcome::Deny,
             };
             if outcome > verdict.outcome {
-                verdict = Verdict { outcome, reasons: Vec::new() };
+                verdict = Verdict { outcome, reasons: Vec::new(), policies: Vec::new() };
             }
             if outcome == verdict.outcome {
                 verdict.reasons.push(format!("ImagePolicy {}: {reason}", policy.name));
+                verdict.policies.push(policy.name.clone());
             }
         }
         verdict

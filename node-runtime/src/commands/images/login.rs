@@ -58,7 +58,7 @@ pub async fn login(layout: &Layout, options: &Options) -> Result<()> {
     let auth = Auth::basic(&username, password.expose())?;
     let documents = options.config.clone().unwrap_or_else(|| layout.etc.clone());
     let settings = tokio::task::spawn_blocking(move || berth_settings::load(&documents)).await??;
-    let (config, problems) = registries::client_config(&settings, layout);
+    let (config, problems) = registries::client_config(&settings, layout, &Default::default());
     for problem in problems {
         eprintln!("WARNING! {problem}");
     }

@@ -18,6 +18,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, request: wire::StatusRequest) -> 
         recursive_read_only_mounts: facts.recursive_readonly(),
         user_namespaces: facts.user_namespaces,
     };
+    let handlers = engine.handlers().into_iter().map(|name| wire::RuntimeHandler { name, features: Some(features) });
     let standing = engine.standing();
     let verbose = || {
         let pending: Vec<_> = standing.pending().into_iter().map(|change| change.field).collect();
@@ -33,7 +34,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, request: wire::StatusRequest) -> 
     Ok(wire::StatusResponse {
         status: Some(wire::RuntimeStatus { conditions: conditions.collect() }),
         info: if request.verbose { config_info(&verbose()) } else { Default::default() },
-        runtime_handlers: vec![wire::RuntimeHandler { name: String::new(), features: Some(features) }],
+        runtime_handlers: handlers.collect(),
         features: Some(wire::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,

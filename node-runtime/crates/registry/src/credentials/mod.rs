@@ -1,8 +1,9 @@
-//! The node's own credentials: kubelet-style credential providers, Docker's configuration files and their helpers.
+//! The node's own credentials: those that a cluster hands over, kubelet-style credential providers, Docker's configuration files and their helpers.
 //!
 //! Owns: the order in which they are asked, and how long their answers are kept (in memory only). Must not: talk to registries,
 //! or show an answer: a failure names the program and what it did, never what it said.
 mod docker_config;
+mod given;
 mod helper;
 mod key;
 mod matching;
@@ -11,6 +12,7 @@ mod response;
 mod run;
 
 pub use docker_config::{DockerConfig, config_key};
+pub use given::Given;
 pub use helper::Helper;
 pub use matching::matches_image;
 pub use provider::Provider;
@@ -42,7 +44,11 @@ const HELPER_LIMIT: Duration = Duration::from_secs(30);
 /// Where the node's credentials come from.
 #[derive(Debug, Default)]
 pub struct Keychain {
-    /// Asked first, in order.
+    /// Asked first, in order: names and hashes of what somebody hands over.
+    pub named: Vec<(String, String)>,
+    /// What was handed over.
+    pub given: Given,
+    /// Asked next, in order.
     pub providers: Vec<Provider>,
     /// Files in Docker's format, in order; one that is not there holds nothing. They are read at each look-up, so that a login
     /// counts at once.
@@ -52,7 +58,7 @@ pub struct Keychain {
 
 impl PartialEq for Keychain {
     fn eq(&self, other: &Self) -> bool {
-        (&self.providers, &self.files) == (&other.providers, &other.files)
+        (&self.named, &self.providers, &self.files) == (&other.named, &other.providers, &other.files)
     }
 }
 
@@ -92,12 +98,19 @@ impl Kept {
 impl Keychain {
     /// With these sources.
     pub fn new(providers: Vec<Provider>, files: Vec<PathBuf>) -> Self {
-        Self { providers, files, kept: Kept::default() }
+        Self { named: Vec::new(), given: Given::default(), providers, files, kept: Kept::default() }
+    }
+
+    /// With those names, out of what is handed over, before its other sources.
+    #[must_use]
+    pub fn with_given(self, named: Vec<(String, String)>, given: Given) -> Self {
+        Self { named, given, ..self }
     }
 
     /// A value that changes with the files: what was proven with a login must not outlive the logout.
     pub(crate) fn edition(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
+        self.given.edition().hash(&mut hasher);
         for file in &self.files {
             let at = std::fs::metadata(file).map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec()));
             at.ok().hash(&mut hasher);
@@ -127,6 +140,9 @@ impl Keychain {
             };
             transport.tell(&Observation::Credentials { registry: host, source, ok });
         };
+        for name in &self.named {
+            add(CredentialSource::Given, self.given.lookup(name, image));
+        }
         for provider in &self.providers {
             if provider.concerns(image) {
                 add(CredentialSource::Provider, self.ask_provider(provider, image).await);

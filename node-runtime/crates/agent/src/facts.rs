@@ -1,5 +1,5 @@
 //! What is found on a node. Plain values; who finds them is a [`crate::node::NodeSide`].
-use berth_crds::{Capabilities, Drift, PolicyDecisions};
+use berth_crds::{Capabilities, Drift, PolicyDecisions, SecretCredential};
 
 /// A look at the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Facts {
     pub daemon: Option<Daemon>,
     /// Whether a kubelet runs.
     pub kubelet: bool,
+    /// Whether revisions of a cluster are still applied, or lie on the disk for the daemon's next start.
+    pub applied: bool,
     /// What the node can do.
     pub capabilities: Capabilities,
     /// Why the programs of the agent's image are not on the node: one word, and a sentence. `None`: they are.
@@ -23,6 +25,8 @@ pub struct Facts {
 pub struct Adoption {
     /// Where it is.
     pub phase: AdoptPhase,
+    /// The node was on Berth from the beginning: there is no runtime to give it back to.
+    pub native: bool,
     /// Why an operation walks or walked back, or is stuck, or why nothing is known.
     pub message: Option<String>,
     /// Files of others that the product has changed and somebody else has changed again.
@@ -65,10 +69,14 @@ pub struct Daemon {
     pub configuration: Option<String>,
     /// The revision of a set of policies in force.
     pub policies: Option<String>,
+    /// Credentials that it was handed, and holds.
+    pub credentials: Vec<SecretCredential>,
     /// Fields that wait for its next start.
     pub pending: Vec<String>,
     /// What is not well: conditions that are not true, fields that could not be applied.
     pub troubles: Vec<String>,
     /// Decisions by policy since it started.
     pub decisions: Vec<PolicyDecisions>,
+    /// Files of its own that somebody else has changed.
+    pub drift: Vec<Drift>,
 }

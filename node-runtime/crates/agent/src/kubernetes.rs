@@ -1,46 +1,102 @@
 //! The API server: one watch of one object, single revisions by name, one status.
 //!
 //! Must not: list nodes, pods or anything else that grows with the cluster; stop at whatever the API server, or a proxy before it, answers.
+use crate::clock::Clock;
 use crate::cluster::{ClusterSide, Seen};
-use berth_crds::{RuntimeNode, RuntimeNodeStatus, RuntimeRevision, RuntimeRevisionSpec};
+use crate::credential::{Credential, named};
+use crate::node::Trouble;
+use crate::observe::Metrics;
+use berth_crds::{RuntimeNode, RuntimeNodeStatus, RuntimeRevision, RuntimeRevisionSpec, SecretCredential};
 use futures_util::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::client::{ClientBuilder, DynBody};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::watch_object;
-use kube::{Api, Client};
+use kube::runtime::watcher::{Config as Watch, Event, watcher};
+use kube::{Api, Client, Config};
 use serde::Deserialize;
 use serde_json::json;
+use std::time::Duration;
 use tokio::sync::watch;
+use tower::util::MapResponseLayer;
 
 /// Who writes.
 const MANAGER: &str = "berth-agent";
+
+/// How long a connection may take to be made.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a request for one object, or a write of one, may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(15);
+/// After this many seconds the API server ends a watch, and it is begun again.
+const WATCH_SECONDS: u32 = 60;
+/// How long a connection may be silent: longer than a watch lasts. An API server, or a way to it, that is stuck says nothing at all.
+const SILENCE: Duration = Duration::from_secs(75);
 
 /// The API server, by the agent's own account.
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
+    /// Namespace and name of the Secret with the registries' credentials.
+    secret: Option<(String, String)>,
 }
 
 impl Kubernetes {
-    /// By that client.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// The one at a URL that asks for no account, as `kubectl proxy` is.
+    pub fn plain(url: &str, clock: &Clock) -> Result<Self, String> {
+        let url = url.parse::<http::Uri>().map_err(|e| format!("{url}: {e}"))?;
+        Self::connect(Config::new(url), clock)
+    }
+
+    /// By that configuration; each answer tells `clock` the API server's time. Tokens are read from their file again while it works.
+    /// Errors: certificates or keys that cannot be used.
+    pub fn connect(mut config: Config, clock: &Clock) -> Result<Self, String> {
+        config.connect_timeout = Some(CONNECT_LIMIT);
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
+        let clock = clock.clone();
+        let listen = MapResponseLayer::new(move |response: http::Response<Box<DynBody>>| {
+            if let Some(date) = response.headers().get(http::header::DATE).and_then(|value| value.to_str().ok()) {
+                clock.hear(date);
+            }
+            response
+        });
+        let builder = ClientBuilder::try_from(config).map_err(|e| e.to_string())?;
+        Ok(Self { client: builder.with_layer(&listen).build(), secret: None })
+    }
+
+    /// The Secret with the registries' credentials; no other one is ever asked for.
+    #[must_use]
+    pub fn with_secret(self, secret: Option<(String, String)>) -> Self {
+        Self { secret, ..self }
     }
 
     /// Watches the RuntimeNode of that name. An API server that is away changes nothing of what was seen: only an answer does.
-    pub fn watch(&self, name: &str) -> watch::Receiver<Seen> {
+    pub fn watch(&self, name: &str, metrics: &Metrics) -> watch::Receiver<Seen> {
         let (tell, seen) = watch::channel(Seen::Nothing);
         let resource = ApiResource::erase::<RuntimeNode>(&());
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let name = name.to_owned();
+        let wanted = Watch::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
+        let metrics = metrics.clone();
         tokio::spawn(async move {
-            let events = watch_object(api, &name).default_backoff();
+            let events = watcher(api, wanted).default_backoff();
             pin_mut!(events);
+            // Whether a list that began has had the object.
+            let mut listed = false;
             while let Some(event) = events.next().await {
                 let now = match event {
-                    Ok(Some(object)) => read(object),
-                    Ok(None) => Seen::Gone,
+                    Ok(Event::Init) => {
+                        listed = false;
+                        continue;
+                    }
+                    Ok(Event::InitDone) if listed => continue,
+                    Ok(Event::InitDone | Event::Delete(_)) => Seen::Gone,
+                    Ok(Event::InitApply(object)) => {
+                        listed = true;
+                        read(object)
+                    }
+                    Ok(Event::Apply(object)) => read(object),
                     Err(e) => {
+                        metrics.watch_failed();
                         tracing::warn!(error = %e, "the watch failed and is begun again");
                         continue;
                     }
@@ -72,14 +128,42 @@ fn read(mut object: DynamicObject) -> Seen {
 impl ClusterSide for Kubernetes {
     async fn revision(&self, name: &str) -> Result<RuntimeRevisionSpec, String> {
         let api: Api<RuntimeRevision> = Api::all(self.client.clone());
-        api.get(name).await.map(|object| object.spec).map_err(|e| format!("RuntimeRevision {name}: {e}"))
+        let got = in_time(api.get(name)).await;
+        got.map(|object| object.spec).map_err(|e| format!("RuntimeRevision {name}: {e}"))
+    }
+
+    async fn credentials(&self, wanted: &[SecretCredential]) -> Result<Vec<Credential>, Trouble> {
+        let Some((namespace, name)) = &self.secret else {
+            let remedy = "spec.credentials.fromSecret needs a Secret: set agent.credentialsSecret of the chart";
+            return Err(Trouble::Refused(remedy.to_owned()));
+        };
+        let (place, api) = (format!("{namespace}/{name}"), Api::<Secret>::namespaced(self.client.clone(), namespace));
+        match tokio::time::timeout(REQUEST_LIMIT, api.get(name)).await {
+            Ok(Ok(secret)) => {
+                let data = secret.data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0));
+                named(wanted, data.collect(), &place).map_err(Trouble::Refused)
+            }
+            Ok(Err(kube::Error::Api(status))) if [403, 404].contains(&status.code) => {
+                Err(Trouble::Refused(format!("Secret {place}: {}", status.message)))
+            }
+            Ok(Err(e)) => Err(Trouble::Later(format!("Secret {place}: {e}"))),
+            Err(_) => Err(Trouble::Later(format!("Secret {place}: the API server does not answer"))),
+        }
     }
 
     async fn report(&self, node: &str, status: &RuntimeNodeStatus) -> Result<(), String> {
         let api: Api<RuntimeNode> = Api::all(self.client.clone());
         let patch = Patch::Merge(json!({ "status": whole(status) }));
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        api.patch_status(node, &params, &patch).await.map(drop).map_err(|e| format!("status of {node}: {e}"))
+        let done = in_time(api.patch_status(node, &params, &patch)).await;
+        done.map(drop).map_err(|e| format!("status of {node}: {e}"))
+    }
+}
+
+async fn in_time<T>(what: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
+    match tokio::time::timeout(REQUEST_LIMIT, what).await {
+        Ok(done) => done.map_err(|e| e.to_string()),
+        Err(_) => Err(format!("the API server does not answer within {} s", REQUEST_LIMIT.as_secs())),
     }
 }
 

@@ -7,13 +7,17 @@
 //! Must not: do anything to a node whose RuntimeNode is gone (it keeps what it has); cordon, drain or uncordon.
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod cluster;
+pub mod credential;
 pub mod facts;
+mod hold;
 pub mod host;
 pub mod journal;
 pub mod kubernetes;
 pub mod node;
 pub mod node_sock;
+pub mod observe;
 pub mod plan;
 pub mod report;
 pub mod run;

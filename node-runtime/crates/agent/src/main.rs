@@ -1,15 +1,20 @@
 //! `berth-agent`: wiring. Owns: the command line, logs, the order of start and end. Must not: decide anything.
 #![forbid(unsafe_code)]
-use berth_agent::host::{Host, Kubelet, adopt::Commands, enter};
+use berth_agent::clock::Clock;
+use berth_agent::host::adopt::{Commands, Native};
+use berth_agent::host::{Host, Kubelet, enter};
 use berth_agent::kubernetes::Kubernetes;
 use berth_agent::node_sock::NodeSock;
+use berth_agent::observe::{Health, Metrics, serve};
 use berth_agent::run::Agent;
 use berth_agent::stage::{Stager, Staging};
 use berth_agent::store::Store;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -34,11 +39,11 @@ struct Run {
     /// Name of this node.
     #[arg(long, env = "BERTH_NODE_NAME", default_value = "")]
     node: String,
-    /// The daemon's node API.
-    #[arg(long, default_value = "/run/berth/node.sock")]
-    node_socket: PathBuf,
-    /// Directory of what the agent remembers, on the node's disk.
-    #[arg(long, default_value = "/var/lib/berth/agent")]
+    /// Directory of the daemon's sockets.
+    #[arg(long, default_value = "/run/berth")]
+    run: PathBuf,
+    /// Directory of what the daemon keeps; what the agent remembers lies in its directory `agent`.
+    #[arg(long, default_value = "/var/lib/berth")]
     state: PathBuf,
     /// Directory on the host of the programs' versions, and of `current`.
     #[arg(long, default_value = "/opt/berth")]
@@ -70,6 +75,24 @@ struct Run {
     /// How much is logged, as of `RUST_LOG`: `info`, or `berth_agent=debug,kube=warn`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     log: String,
+    /// Form of the log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    log_format: LogFormat,
+    /// Secret of the agent's namespace with the credentials that configurations name.
+    #[arg(long, requires = "namespace")]
+    credentials_secret: Option<String>,
+    /// Namespace of the agent.
+    #[arg(long, env = "BERTH_NAMESPACE")]
+    namespace: Option<String>,
+    /// Where probes are answered, and the metrics of agent and daemon.
+    #[arg(long, default_value = "0.0.0.0:9464")]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
 }
 
 fn main() -> ExitCode {
@@ -81,7 +104,10 @@ fn main() -> ExitCode {
     }
     let filter = tracing_subscriber::EnvFilter::new(&args.run.log);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.json().flatten_event(true).init();
+    match args.run.log_format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.init(),
+    }
     // Of all that is linked, only this provider is meant; rustls would not guess.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("rustls has its provider already");
@@ -102,11 +128,17 @@ async fn run(args: Run) -> Result<(), String> {
     }
     let mut terminated = signal(SignalKind::terminate()).map_err(|e| format!("signals: {e}"))?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(|e| format!("signals: {e}"))?;
-    let store = Store::open(&args.state).map_err(|e| e.to_string())?;
-    let client = kube::Client::try_default().await.map_err(|e| format!("no way to the API server: {e}"))?;
-    let kubernetes = Kubernetes::new(client);
-    let seen = kubernetes.watch(&args.node);
-    let agent = Agent::new(host(&args), kubernetes, store);
+    let store = Store::open(&args.state.join("agent")).map_err(|e| e.to_string())?;
+    let (clock, metrics) = (Clock::default(), Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| e.to_string())?);
+    let listener = TcpListener::bind(args.listen).await.map_err(|e| format!("--listen {}: {e}", args.listen))?;
+    let host = host(&args);
+    let health = Health { metrics: metrics.clone(), daemon: host.sock.clone(), clock: clock.clone() };
+    tokio::spawn(serve(listener, health));
+    let config = kube::Config::infer().await.map_err(|e| format!("no way to the API server: {e}"))?;
+    let secret = args.namespace.clone().zip(args.credentials_secret.clone());
+    let kubernetes = Kubernetes::connect(config, &clock)?.with_secret(secret);
+    let seen = kubernetes.watch(&args.node, &metrics);
+    let agent = Agent::new(host, kubernetes, store, clock, metrics);
     let (stop, stopped) = watch::channel(false);
     let mut working = tokio::spawn(agent.run(seen, stopped));
     tokio::select! {
@@ -132,12 +164,14 @@ fn host(args: &Run) -> Host {
     });
     Host {
         stager,
-        sock: NodeSock { path: args.node_socket.clone() },
+        sock: NodeSock { path: args.run.join("node.sock") },
+        state: args.state.clone(),
         prefix: args.prefix.clone(),
         root: args.root.clone(),
         version: args.runtime_version.clone(),
         kubelet: args.kubelet_pid_file.clone().map_or(Kubelet::Only, Kubelet::PidFile),
         commands: commands.map(|(stop, start)| Commands { stop, start, flags_files: args.kubelet_flags_file.clone() }),
         control_plane: args.control_plane,
+        native: Native::default(),
     }
 }

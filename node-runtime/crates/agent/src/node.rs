@@ -1,5 +1,6 @@
 //! What is done on a node. One implementation does it on the node that it runs on (`node_sock`, `host`); tests of the cluster half have
 //! others, and everything else is the same for them.
+use crate::credential::Credential;
 use crate::facts::Facts;
 use crate::plan::Wanted;
 use berth_crds::{AdoptProfile, Disruption};
@@ -40,6 +41,9 @@ pub trait NodeSide: Send + Sync {
     /// Has the daemon apply a revision, whose content is that JSON.
     fn apply(&self, revision: &str, json: &str) -> impl Future<Output = Result<(), Trouble>> + Send;
 
+    /// Hands credentials to the daemon, which keeps them until it ends.
+    fn hand_over(&self, credentials: Vec<Credential>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
     /// Restarts the daemon as that version.
     fn restart(&self, version: &str) -> impl Future<Output = Result<(), Trouble>> + Send;
 
@@ -52,6 +56,9 @@ pub trait NodeSide: Send + Sync {
 
     /// Begins to give the node back; as [`Self::adopt`].
     fn give_back(&self, permit: Permit<'_>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Has the cluster's revisions forgotten: by the daemon, or where none runs for the one that starts next.
+    fn release(&self) -> impl Future<Output = Result<(), Trouble>> + Send;
 
     /// Has an operation that was left walk back, or finishes it.
     fn recover(&self) -> impl Future<Output = Result<(), Trouble>> + Send;

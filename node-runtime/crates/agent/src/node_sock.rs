@@ -1,9 +1,10 @@
 //! The daemon's part of a node, over node.sock.
 //!
 //! Owns: these calls, their time limits, and which answers are refusals. Must not: interpret a revision.
+use crate::credential::Credential;
 use crate::facts::Daemon;
 use crate::node::Trouble;
-use berth_crds::Disruption;
+use berth_crds::{Disruption, Drift, PolicyDecisions, SecretCredential};
 use berth_proto::node as wire;
 use berth_proto::node::node_client::NodeClient;
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
+/// Longest answer: the series of a node with many pods.
+const MAX_MESSAGE: usize = 64 << 20;
 /// How long a call may take.
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long a look at the daemon may take.
@@ -25,10 +28,15 @@ pub struct NodeSock {
 
 impl NodeSock {
     /// A connection of its own for each call: the daemon may be another one by now.
-    async fn connect(&self) -> Result<NodeClient<Channel>, Trouble> {
+    pub(crate) async fn connect(&self) -> Result<NodeClient<Channel>, Trouble> {
         let later = |e: tonic::transport::Error| Trouble::Later(format!("{}: {e}", self.path.display()));
         let endpoint = Endpoint::from_shared(format!("unix:{}", self.path.display())).map_err(later)?;
-        endpoint.connect_timeout(LOOK_LIMIT).connect().await.map(NodeClient::new).map_err(later)
+        endpoint
+            .connect_timeout(LOOK_LIMIT)
+            .connect()
+            .await
+            .map(|channel| NodeClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
+            .map_err(later)
     }
 
     /// What the daemon says of itself; `None`: it does not answer.
@@ -60,9 +68,11 @@ impl NodeSock {
             pid: info.pid,
             configuration: named(revisions.configuration),
             policies: named(revisions.policies),
+            credentials: revisions.credentials.into_iter().map(credential).collect(),
             pending: revisions.pending_restart,
             troubles,
-            decisions: Vec::new(),
+            decisions: revisions.decisions.into_iter().map(decisions).collect(),
+            drift: revisions.drift.into_iter().map(|d| Drift { path: d.path, kind: d.kind }).collect(),
         };
         Ok((daemon, info))
     }
@@ -74,11 +84,41 @@ impl NodeSock {
         disruption(&answer.get_ref().class)
     }
 
+    /// The daemon's series; `None`: it does not answer in time.
+    pub async fn metrics(&self) -> Option<Vec<u8>> {
+        let asked = async {
+            let answer = self.connect().await?.metrics(wire::MetricsRequest {}).await.map_err(trouble)?;
+            Ok::<_, Trouble>(answer.into_inner().text)
+        };
+        tokio::time::timeout(LOOK_LIMIT, asked).await.ok()?.ok()
+    }
+
+    /// Hands credentials over.
+    pub async fn hand_over(&self, credentials: Vec<Credential>) -> Result<(), Trouble> {
+        let entry = |c: Credential| wire::GivenCredential { name: c.name, sha256: c.sha256, content: c.bytes };
+        let request = wire::GiveCredentialsRequest { credentials: credentials.into_iter().map(entry).collect() };
+        self.connect().await?.give_credentials(limited(request)).await.map(drop).map_err(trouble)
+    }
+
+    /// Has all revisions forgotten.
+    pub async fn release(&self) -> Result<(), Trouble> {
+        let request = limited(wire::ReleaseRevisionsRequest {});
+        self.connect().await?.release_revisions(request).await.map(drop).map_err(trouble)
+    }
+
     /// Has a revision applied.
     pub async fn apply(&self, revision: &str, content: &str) -> Result<(), Trouble> {
         let request = wire::ApplyRevisionRequest { name: revision.to_owned(), content: content.to_owned() };
         self.connect().await?.apply_revision(limited(request)).await.map(drop).map_err(trouble)
     }
+}
+
+fn credential(of: wire::CredentialName) -> SecretCredential {
+    SecretCredential { name: of.name, sha256: of.sha256 }
+}
+
+fn decisions(of: wire::PolicyDecisions) -> PolicyDecisions {
+    PolicyDecisions { policy: of.policy, denied: of.denied, warned: of.warned }
 }
 
 fn limited<T>(message: T) -> Request<T> {

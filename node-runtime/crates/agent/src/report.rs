@@ -37,7 +37,7 @@ pub fn status(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Pla
         healthy: healthy(facts, ours),
         attempts: journal.attempt.as_ref().map_or(0, |a| a.tries),
         crash_count: journal.crashes.count,
-        drift: facts.adoption.drift.iter().take(MAX_ENTRIES).cloned().collect::<Vec<Drift>>(),
+        drift: drift(facts),
         capabilities: facts.capabilities.clone(),
         enforcement: enforcement(object, journal, facts),
         conditions: Vec::new(),
@@ -60,6 +60,11 @@ fn state(facts: &Facts, former: &RuntimeNodeStatus) -> NodeState {
 fn healthy(facts: &Facts, ours: bool) -> bool {
     let daemon = facts.daemon.as_ref().is_some_and(|d| d.troubles.is_empty());
     facts.kubelet && (facts.adoption.phase.foreign() || (ours && daemon))
+}
+
+fn drift(facts: &Facts) -> Vec<Drift> {
+    let daemon = facts.daemon.iter().flat_map(|daemon| &daemon.drift);
+    facts.adoption.drift.iter().chain(daemon).take(MAX_ENTRIES).cloned().collect()
 }
 
 fn short(text: &str) -> String {

@@ -3,15 +3,18 @@
 //! The journal is on disk before a step that changes the node begins. An API server that is away stops nothing that goes on: the object
 //! that was seen last counts, and reports wait. Must not: decide what to do; `plan` does.
 mod steps;
+#[cfg(test)]
+mod tests;
 
+use crate::clock::Clock;
 use crate::cluster::{ClusterSide, Seen};
 use crate::facts::Facts;
 use crate::journal::Journal;
 use crate::node::NodeSide;
+use crate::observe::Metrics;
 use crate::plan::{Known, Plan, Step, View, order, plan};
 use crate::report;
 use crate::store::Store;
-use crate::time;
 use berth_crds::{RuntimeNode, RuntimeNodeStatus};
 use berth_model::Result;
 use std::time::Duration;
@@ -37,19 +40,25 @@ pub struct Agent<N, C> {
     reported: Option<(Option<String>, RuntimeNodeStatus)>,
     /// How soon a report that failed is tried again; zero: it did not fail.
     backoff: Duration,
+    /// The object that lies on the disk.
+    seen: Option<RuntimeNode>,
+    clock: Clock,
+    metrics: Metrics,
 }
 
 impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
-    /// Over these, with what was kept in the store.
-    pub fn new(node: N, cluster: C, store: Store) -> Self {
+    /// Over these, with what was kept in the store. `clock` is the one that the answers of `cluster` tell.
+    pub fn new(node: N, cluster: C, store: Store, clock: Clock, metrics: Metrics) -> Self {
         let journal = store.journal();
-        Self { node, cluster, store, journal, known: Known::default(), reported: None, backoff: Duration::ZERO }
+        let (known, reported, backoff) = (Known::default(), None, Duration::ZERO);
+        Self { node, cluster, store, journal, known, reported, backoff, seen: None, clock, metrics }
     }
 
     /// Works until it is told to stop. A step that goes on then is finished first.
     pub async fn run(mut self, mut seen: watch::Receiver<Seen>, mut stop: watch::Receiver<bool>) {
         loop {
             let now = seen.borrow_and_update().clone();
+            self.metrics.beats(now != Seen::Nothing);
             let pause = match self.object(now) {
                 Some(object) => self.pass(object).await,
                 None => SELDOM,
@@ -67,9 +76,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     fn object(&mut self, seen: Seen) -> Option<RuntimeNode> {
         match seen {
             Seen::There(object) => {
-                if let Err(e) = self.store.see(&object) {
-                    tracing::warn!(error = %e, "the RuntimeNode could not be kept");
-                }
+                self.see(&object);
                 Some(*object)
             }
             Seen::Nothing if self.journal.attempt.is_some() => self.store.last_seen(),
@@ -86,22 +93,37 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         }
     }
 
+    /// Keeps what is wished, where it is news.
+    fn see(&mut self, object: &RuntimeNode) {
+        let same = |seen: &RuntimeNode| seen.spec == object.spec && seen.metadata.uid == object.metadata.uid;
+        if self.seen.as_ref().is_some_and(same) {
+            return;
+        }
+        match self.store.see(object) {
+            Ok(()) => self.seen = Some(object.clone()),
+            Err(e) => tracing::warn!(error = %e, "the RuntimeNode could not be kept"),
+        }
+    }
+
     /// Steps until there is nothing to do; when to look again.
     pub async fn pass(&mut self, object: RuntimeNode) -> Duration {
         self.journal = std::mem::take(&mut self.journal).of_node(&object.spec.node_uid);
         // What could not be had may be had now.
         self.known.away.clear();
         self.known.postponed.clear();
+        self.known.lacking.clear();
         let mut pause = SELDOM;
         for _ in 0..MAX_STEPS {
+            self.metrics.beats(false);
             let facts = self.node.look().await;
             let former = self.journal.clone();
             self.journal.observe(&facts);
             if self.journal != former && !self.keep() {
                 return SOON;
             }
-            let now = time::now();
-            let view = View { wish: &object.spec, journal: &self.journal, facts: &facts, known: &self.known, now };
+            let (now, certain) = (self.clock.now(), self.clock.server().is_some());
+            let view =
+                View { wish: &object.spec, journal: &self.journal, facts: &facts, known: &self.known, now, certain };
             let plan = plan(&view);
             tracing::debug!(?plan, "plans");
             self.report(&object, &facts, &plan, now).await;
@@ -141,11 +163,14 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
             known.status = Some(reported.clone());
         }
         let status = report::status(&known, &self.journal, facts, plan, now);
+        self.metrics.standing(&status);
         if known.status.as_ref() == Some(&status) {
             return;
         }
         let name = object.metadata.name.clone().unwrap_or_default();
-        match self.cluster.report(&name, &status).await {
+        let done = self.cluster.report(&name, &status).await;
+        self.metrics.reported(done.is_ok());
+        match done {
             Ok(()) => {
                 self.reported = Some((object.metadata.uid.clone(), status));
                 self.backoff = Duration::ZERO;
@@ -166,10 +191,12 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
 /// The revision that a step is about.
 fn step_revision(step: &Step) -> Option<&str> {
     match step {
-        Step::Rest | Step::Wait | Step::Recover => None,
-        Step::Fetch(revision) | Step::Check(revision) | Step::ApplyPolicies(revision) | Step::Apply(revision) => {
-            Some(revision)
-        }
+        Step::Rest | Step::Wait | Step::Recover | Step::Release => None,
+        Step::Fetch(revision)
+        | Step::Check(revision)
+        | Step::HandOver(revision)
+        | Step::ApplyPolicies(revision)
+        | Step::Apply(revision) => Some(revision),
         Step::Commit(revision) => Some(revision),
         Step::RefusePolicies { revision, .. }
         | Step::Restart { revision, .. }

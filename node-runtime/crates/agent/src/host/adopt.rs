@@ -10,6 +10,7 @@ use crate::time;
 use berth_crds::{AdoptProfile, Disruption, Drift};
 use serde::Deserialize;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long `status` may take.
@@ -62,8 +63,56 @@ struct Refusal {
     remedy: String,
 }
 
+/// Whether a kubelet is on this Berth without ever having been taken over, by its process. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Native(Arc<Mutex<Option<(u32, bool)>>>);
+
+impl Native {
+    fn of(&self, kubelet: u32) -> Option<bool> {
+        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|(pid, _)| *pid == kubelet).map(|(_, native)| native)
+    }
+
+    fn found(&self, kubelet: u32, native: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((kubelet, native));
+    }
+}
+
 /// What that version says of the node. That it says nothing is a fact too.
 pub(super) async fn look(host: &Host, version: &str) -> Adoption {
+    let told = status(host, version).await;
+    if told.phase != AdoptPhase::NotAdopted {
+        return told;
+    }
+    match native(host, version).await {
+        Ok(true) => Adoption { phase: AdoptPhase::Adopted, native: true, ..Adoption::default() },
+        Ok(false) => told,
+        Err(why) => Adoption { message: Some(why), ..Adoption::default() },
+    }
+}
+
+/// A node that was never taken over may be on Berth from its beginning. A kubelet's runtime is the same for as long as it runs, so each
+/// kubelet is asked for once.
+async fn native(host: &Host, version: &str) -> Result<bool, String> {
+    let kubelet = host.kubelet.find()?;
+    if let Some(known) = host.native.of(kubelet) {
+        return Ok(known);
+    }
+    let answer = plan_for(host, version, None).await?;
+    let Ok(status) = serde_json::from_str::<Plan>(&answer.out) else { return Err(answer.said()) };
+    let native = status.phase.as_deref() == Some("native");
+    host.native.found(kubelet, native);
+    Ok(native)
+}
+
+/// What a plan, or a refusal of one, is known by.
+#[derive(Debug, Deserialize)]
+struct Plan {
+    #[serde(default)]
+    phase: Option<String>,
+}
+
+async fn status(host: &Host, version: &str) -> Adoption {
     let unknown = |message: String| Adoption { message: Some(message), ..Adoption::default() };
     let answer = match call(host, version, &words(&["adopt", "status", "-o", "json"]), STATUS_LIMIT).await {
         Ok(answer) => answer,
@@ -94,7 +143,7 @@ fn adoption(status: Status) -> Adoption {
         };
         Drift { path: file.path, kind: kind.to_owned() }
     });
-    Adoption { phase, message: status.stuck.or(status.reason), drift: drift.collect() }
+    Adoption { phase, native: false, message: status.stuck.or(status.reason), drift: drift.collect() }
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -133,15 +182,19 @@ fn start_words(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -
 
 /// Whether the node would be taken over. The grant of the question is not one to act by: with `--dry-run` nothing is changed.
 pub(super) async fn check(host: &Host, profile: Option<AdoptProfile>) -> Result<Disruption, Trouble> {
-    let permit = Permit { grant: "preflight", expires: time::now() + 3600 };
-    let mut words = start_words(host, profile, permit);
-    words.push("--dry-run".to_owned());
-    let answer = call(host, &host.version, &words, PLAN_LIMIT).await.map_err(Trouble::Later)?;
+    let answer = plan_for(host, &host.version, profile).await.map_err(Trouble::Later)?;
     match refused(&answer) {
         Some(why) => Err(Trouble::Refused(why)),
         None if answer.code == Some(0) => Ok(Disruption::Drain),
         None => Err(Trouble::Later(answer.said())),
     }
+}
+
+async fn plan_for(host: &Host, version: &str, profile: Option<AdoptProfile>) -> Result<Ended, String> {
+    let permit = Permit { grant: "preflight", expires: time::now() + 3600 };
+    let mut words = start_words(host, profile, permit);
+    words.push("--dry-run".to_owned());
+    call(host, version, &words, PLAN_LIMIT).await
 }
 
 /// Everything that speaks against it, if that is what was answered.

@@ -6,10 +6,12 @@ pub mod adopt;
 pub mod enter;
 mod enter_call;
 mod kubelet;
+mod release;
 mod restart;
 
 pub use kubelet::Kubelet;
 
+use crate::credential::Credential;
 use crate::facts::{AdoptPhase, Facts};
 use crate::node::{NodeSide, Permit, Trouble};
 use crate::node_sock::NodeSock;
@@ -27,6 +29,8 @@ pub struct Host {
     pub sock: NodeSock,
     /// Directory of the programs' versions on the host, and of `current`.
     pub prefix: PathBuf,
+    /// Directory of what the daemon keeps, as the agent sees it.
+    pub state: PathBuf,
     /// Root directory of the daemon on the host; `None` is the system's own.
     pub root: Option<PathBuf>,
     /// The version whose `berth` takes the node over: the agent's own.
@@ -39,6 +43,8 @@ pub struct Host {
     pub stager: Option<Arc<Stager>>,
     /// Whether nodes of the control plane may be taken over. The operator decides which ones are told; this is for its charts.
     pub control_plane: bool,
+    /// Whether the kubelet is on Berth by itself, as it was found out last.
+    pub native: adopt::Native,
 }
 
 impl Host {
@@ -58,6 +64,10 @@ impl NodeSide for Host {
     async fn look(&self) -> Facts {
         let kubelet = self.kubelet.find();
         let found = self.sock.look().await;
+        let applied = match &found {
+            Some((daemon, _)) => daemon.configuration.is_some() || daemon.policies.is_some(),
+            None => release::is_needed(&self.state),
+        };
         let staging = match &self.stager {
             Some(stager) => stager.ensure().await,
             None => None,
@@ -72,6 +82,7 @@ impl NodeSide for Host {
             adoption,
             daemon,
             kubelet: kubelet.is_ok(),
+            applied,
             capabilities: capabilities(info.as_ref()),
             staging: staging.map(|problem| (problem.reason(), problem.to_string())),
         }
@@ -89,6 +100,10 @@ impl NodeSide for Host {
         self.sock.apply(revision, json).await
     }
 
+    async fn hand_over(&self, credentials: Vec<Credential>) -> Result<(), Trouble> {
+        self.sock.hand_over(credentials).await
+    }
+
     async fn restart(&self, version: &str) -> Result<(), Trouble> {
         restart::restart(self, version).await
     }
@@ -99,6 +114,13 @@ impl NodeSide for Host {
 
     async fn give_back(&self, permit: Permit<'_>) -> Result<(), Trouble> {
         adopt::give_back(self, permit).await
+    }
+
+    async fn release(&self) -> Result<(), Trouble> {
+        match self.sock.look().await {
+            Some(_) => self.sock.release().await,
+            None => release::remove(&self.state),
+        }
     }
 
     async fn recover(&self) -> Result<(), Trouble> {
@@ -125,6 +147,6 @@ fn capabilities(info: Option<&InfoResponse>) -> Capabilities {
         cgroups: info.map(|info| info.cgroup_layout.clone()).unwrap_or_default(),
         security_modules: modules.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
         user_namespaces,
-        handlers: Vec::new(),
+        handlers: info.map(|info| info.handlers.clone()).unwrap_or_default(),
     }
 }

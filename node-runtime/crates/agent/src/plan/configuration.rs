@@ -2,9 +2,9 @@
 use super::grant::{self, leave};
 use super::target::{Target, order, target};
 use super::{Content, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted, version};
-use crate::facts::AdoptPhase;
+use crate::facts::{AdoptPhase, Daemon};
 use crate::journal::Attempt;
-use berth_crds::{Disruption, Phase};
+use berth_crds::{Disruption, Phase, SecretCredential};
 use std::cmp::Ordering;
 
 /// One way to one revision.
@@ -85,7 +85,15 @@ fn towards(view: &View<'_>, revision: &str, back: bool) -> Plan {
     let way = Way { view, revision, wanted, back, attempt };
     let foreign = view.facts.adoption.phase.foreign();
     match (wanted.absent, foreign) {
-        (true, true) => way.commit().unwrap_or_else(|| Plan::new(Step::Rest, Phase::Idle)),
+        (true, true) => way.commit().unwrap_or_else(|| {
+            let step = if view.facts.applied { Step::Release } else { Step::Rest };
+            Plan::new(step, Phase::Idle)
+        }),
+        (true, false) if view.facts.adoption.native => give_up(
+            revision,
+            "NotReturned",
+            "this node was on Berth from the beginning: there is no runtime to give it back to",
+        ),
         (true, false) => way.give_back(),
         (false, true) => way.take_over(),
         (false, false) => way.settle(),
@@ -172,6 +180,9 @@ impl Way<'_> {
         if newer == Ordering::Greater {
             return self.restart();
         }
+        if let Some(plan) = self.credentials(daemon) {
+            return plan;
+        }
         if daemon.configuration.as_deref() != Some(self.revision) {
             return self.apply();
         }
@@ -183,6 +194,21 @@ impl Way<'_> {
             None if !self.view.facts.kubelet => self.unwell("no kubelet runs"),
             None => self.commit().unwrap_or_else(|| self.there()),
         }
+    }
+
+    /// Before the configuration that names them, and again for each daemon that starts: it has them in memory only.
+    fn credentials(&self, daemon: &Daemon) -> Option<Plan> {
+        let held = |wanted: &SecretCredential| daemon.credentials.contains(wanted);
+        if self.wanted.credentials.iter().all(held) {
+            return None;
+        }
+        let has = daemon.configuration.as_deref() == Some(self.revision) && self.attempt.is_none();
+        Some(match self.view.known.lacking.get(self.revision) {
+            None => Plan::new(Step::HandOver(self.revision.to_owned()), self.phase(Phase::Preparing)),
+            // What was applied with them stays applied.
+            Some(why) if has => Plan::new(Step::Rest, Phase::Verifying).saying(why),
+            Some(why) => give_up(self.revision, "Refused", why),
+        })
     }
 
     fn there(&self) -> Plan {
@@ -241,7 +267,8 @@ impl Way<'_> {
                 format!("the daemon ended {crashes} times by itself"),
             ));
         }
-        let tries = format!("{MAX_TRIES} steps did not get there");
+        let last = self.view.known.trouble.as_deref().unwrap_or("nothing is known of the last one");
+        let tries = format!("{MAX_TRIES} steps did not get there: {last}");
         (attempt.tries > MAX_TRIES).then(|| give_up(self.revision, "TooManyAttempts", tries))
     }
 }

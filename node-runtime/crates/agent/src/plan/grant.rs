@@ -19,7 +19,8 @@ pub(super) fn needed(disruption: Disruption) -> bool {
 
 /// The node's grant, if it is for that revision, for as much as that, and not over.
 pub(super) fn leave(view: &View<'_>, revision: &str, disruption: Disruption) -> Option<Leave> {
-    let grant = view.wish.grant.as_ref()?;
+    // Who knows no clock but its own begins nothing.
+    let grant = view.wish.grant.as_ref().filter(|_| view.certain)?;
     let expires = time::seconds(&grant.expires_at)?;
     let good = grant.revision == revision && grant.disruption >= disruption && expires > view.now;
     // A name is a word of a command line.
@@ -40,11 +41,13 @@ mod tests {
             Grant { revision: "r".to_owned(), disruption: Disruption::DaemonRestart, expires_at: time::text(1000) };
         let wish = RuntimeNodeSpec { grant: Some(grant), ..RuntimeNodeSpec::default() };
         let (journal, facts, known) = (Journal::default(), Facts::default(), Known::default());
-        let at = |now| View { wish: &wish, journal: &journal, facts: &facts, known: &known, now };
+        let at = |now| View { wish: &wish, journal: &journal, facts: &facts, known: &known, now, certain: true };
         assert_eq!(leave(&at(999), "r", Disruption::DaemonRestart).map(|l| l.expires), Some(1000));
         assert!(leave(&at(1000), "r", Disruption::DaemonRestart).is_none(), "it is over");
         assert!(leave(&at(999), "s", Disruption::DaemonRestart).is_none(), "for another revision");
         assert!(leave(&at(999), "r", Disruption::Drain).is_none(), "for less");
+        let own = View { certain: false, ..at(999) };
+        assert!(leave(&own, "r", Disruption::DaemonRestart).is_none(), "by the node's own clock");
         assert!(needed(Disruption::DaemonRestart) && !needed(Disruption::NewPods));
     }
 }

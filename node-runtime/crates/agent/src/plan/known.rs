@@ -1,5 +1,5 @@
 //! What was fetched and checked, and is not remembered over the agent's end: it can be had again.
-use berth_crds::{AdoptProfile, Disruption, RuntimeRevisionSpec, State};
+use berth_crds::{AdoptProfile, Disruption, RuntimeRevisionSpec, SecretCredential, State};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All of it.
@@ -13,6 +13,10 @@ pub struct Known {
     pub checks: BTreeMap<(String, Circumstances), Result<Disruption, String>>,
     /// Sets of policies that cannot be applied now for reasons of the node. Emptied when it is time to try again.
     pub postponed: BTreeSet<String>,
+    /// Revisions whose credentials are not what they should be, and why. Emptied when it is time to try again.
+    pub lacking: BTreeMap<String, String>,
+    /// Why the last step that changes the node did not come off.
+    pub trouble: Option<String>,
 }
 
 /// What an answer depends on: the daemon's version and configuration; `None` is a node with another runtime.
@@ -40,6 +44,8 @@ pub struct Wanted {
     pub absent: bool,
     /// How the kubelet is run.
     pub profile: Option<AdoptProfile>,
+    /// Credentials that the daemon is to be handed.
+    pub credentials: Vec<SecretCredential>,
     /// The whole content, as JSON.
     pub json: String,
 }
@@ -62,6 +68,7 @@ impl Content {
                 version: runtime.version.clone(),
                 absent: config.state == Some(State::Absent),
                 profile: config.adopt.profile,
+                credentials: config.credentials.from_secret,
                 json,
             }),
             Err(e) => Self::Unsupported(e.message().to_owned()),

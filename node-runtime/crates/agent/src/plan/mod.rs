@@ -39,8 +39,10 @@ pub struct View<'a> {
     pub facts: &'a Facts,
     /// What was fetched and checked.
     pub known: &'a Known,
-    /// Unix seconds.
+    /// Unix seconds, of the API server's clock where that is known.
     pub now: u64,
+    /// Whether it is. A node's own clock may be wrong, and ends no grant and makes none last.
+    pub certain: bool,
 }
 
 /// The next step.
@@ -63,6 +65,8 @@ pub enum Step {
         /// Why.
         message: String,
     },
+    /// Handing the daemon the credentials that a configuration names.
+    HandOver(String),
     /// Having a configuration applied.
     Apply(String),
     /// Restarting the daemon, as that version.
@@ -94,6 +98,8 @@ pub enum Step {
     },
     /// Having an operation that was left walk back.
     Recover,
+    /// Having the cluster's revisions forgotten, on a node that was given back.
+    Release,
     /// Remembering that a revision is applied and verified.
     Commit(String),
     /// Giving a revision up.

@@ -4,6 +4,12 @@ use berth_crds::Phase;
 
 /// The next step, if policies need one.
 pub(super) fn plan(view: &View<'_>) -> Option<Plan> {
+    // A daemon that is left on a node of another runtime, for good, enforces nothing any more.
+    let desired = view.wish.desired_revision.as_ref().and_then(|name| view.known.contents.get(name));
+    let leaves = matches!(desired, Some(Content::Configuration(wanted)) if wanted.absent);
+    if leaves && view.facts.adoption.phase.foreign() {
+        return None;
+    }
     let (wanted, daemon) = (view.wish.policy_revision.as_ref()?, view.facts.daemon.as_ref()?);
     let refused = view.journal.refused_policies.as_ref().is_some_and(|f| f.revision == *wanted);
     let postponed = view.known.postponed.contains(wanted) || view.known.away.contains_key(wanted);

@@ -40,7 +40,7 @@ impl Node {
 
     fn plan(&self) -> Plan {
         let Self { wish, journal, facts, known, now } = self;
-        plan(&View { wish, journal, facts, known, now: *now })
+        plan(&View { wish, journal, facts, known, now: *now, certain: true })
     }
 
     fn checked(&mut self, answer: Result<Disruption, String>) {
@@ -146,4 +146,69 @@ fn policies_wait_for_nobody_and_hold_up_nothing() {
     assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "a hold is none of theirs");
     node.journal.refused_policies = Some(Failure { revision: "p".to_owned(), ..Failure::default() });
     assert_eq!(node.plan().step, Step::Rest);
+}
+
+#[test]
+fn a_node_that_was_given_back_forgets_what_it_was_told() {
+    let mut node = Node::new(AdoptPhase::Returned, Some("new"));
+    let absent = Wanted { absent: true, version: "0.1.0".to_owned(), ..Wanted::default() };
+    node.known.contents.insert("new".to_owned(), Content::Configuration(absent));
+    node.wish.policy_revision = Some("policies".to_owned());
+    node.known.contents.insert("policies".to_owned(), Content::Policies("{}".to_owned()));
+    node.facts.applied = true;
+    assert_eq!(node.plan().step, Step::Release, "and is given no policies again");
+    node.facts.applied = false;
+    assert_eq!((node.plan().step, node.plan().phase), (Step::Rest, Phase::Idle));
+}
+
+#[test]
+fn a_node_that_had_no_other_runtime_is_not_given_back() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.facts.adoption.native = true;
+    let absent = Wanted { absent: true, version: "0.1.0".to_owned(), ..Wanted::default() };
+    node.known.contents.insert("new".to_owned(), Content::Configuration(absent));
+    match node.plan().step {
+        Step::GiveUp { reason, message, .. } => {
+            assert!(reason == "NotReturned" && message.contains("from the beginning"))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nothing_that_interrupts_begins_by_the_nodes_own_clock() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.checked(Ok(Disruption::DaemonRestart));
+    node.granted(Disruption::DaemonRestart);
+    let Node { wish, journal, facts, known, now } = &node;
+    let view = View { wish, journal, facts, known, now: *now, certain: false };
+    assert_eq!(plan(&view).phase, Phase::AwaitingGrant);
+    assert_eq!(plan(&View { certain: true, ..view }).step, Step::Apply("new".to_owned()));
+}
+
+#[test]
+fn credentials_come_before_what_names_them_and_again_for_each_daemon() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    let named = berth_crds::SecretCredential { name: "team".to_owned(), sha256: "1".repeat(64) };
+    let wanted = Wanted { credentials: vec![named.clone()], version: "0.1.0".to_owned(), ..Wanted::default() };
+    node.known.contents.insert("new".to_owned(), Content::Configuration(wanted));
+    assert_eq!(node.plan().step, Step::HandOver("new".to_owned()));
+    node.known.lacking.insert("new".to_owned(), "no such key".to_owned());
+    assert!(matches!(node.plan().step, Step::GiveUp { .. }), "it cannot be had");
+    node.known.lacking.clear();
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.credentials = vec![named];
+    }
+    assert_eq!(node.plan().step, Step::Check("new".to_owned()));
+    node.journal.commit("new", 1000);
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.configuration = Some("new".to_owned());
+    }
+    assert_eq!((node.plan().step, node.plan().phase), (Step::Rest, Phase::Idle));
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.credentials.clear();
+    }
+    assert_eq!(node.plan().step, Step::HandOver("new".to_owned()), "the daemon was restarted");
+    node.known.lacking.insert("new".to_owned(), "no such key".to_owned());
+    assert_eq!((node.plan().step, node.plan().phase), (Step::Rest, Phase::Verifying), "what is applied stays");
 }

@@ -2,6 +2,7 @@
 use super::{Agent, step_revision};
 use crate::cluster::ClusterSide;
 use crate::facts::Facts;
+use crate::hold::hold;
 use crate::journal::{Begun, Failure};
 use crate::node::{NodeSide, Permit, Trouble};
 use crate::plan::{Content, Step, Wanted};
@@ -16,41 +17,56 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         step: &Step,
         now: u64,
     ) -> Result<(), String> {
-        match step {
-            Step::Rest | Step::Wait => Ok(()),
+        let done = match step {
+            Step::Rest | Step::Wait => return Ok(()),
             Step::Fetch(name) => self.fetch(name).await,
             Step::Check(name) => self.check(name, facts).await,
+            Step::HandOver(name) => self.hand_over(name).await,
             Step::ApplyPolicies(name) => self.apply_policies(object, name, now).await,
             Step::RefusePolicies { revision, message } => self.refuse_policies(object, revision, message, now),
             Step::Apply(name) => {
                 self.begin(object, step, Begun::Apply, now)?;
+                hold("apply/begun").await;
                 let json = self.json(name);
                 let done = self.node.apply(name, &json).await;
+                hold("apply/done").await;
                 self.conclude(object, step, done, now)
             }
             Step::Restart { version, .. } => {
                 self.begin(object, step, Begun::Restart, now)?;
+                hold("restart/begun").await;
                 let done = self.node.restart(version).await;
+                hold("restart/done").await;
                 self.conclude(object, step, done, now)
             }
             Step::Adopt { profile, grant, expires, .. } => {
                 self.begin(object, step, Begun::Adopt, now)?;
-                let done = self.node.adopt(*profile, Permit { grant, expires: *expires }).await;
+                let done = self.node.adopt(*profile, self.permit(grant, *expires)).await;
                 self.conclude(object, step, done, now)
             }
             Step::GiveBack { grant, expires, .. } => {
                 self.begin(object, step, Begun::Adopt, now)?;
-                let done = self.node.give_back(Permit { grant, expires: *expires }).await;
+                let done = self.node.give_back(self.permit(grant, *expires)).await;
                 self.conclude(object, step, done, now)
             }
             Step::Recover => self.node.recover().await.map_err(said),
+            Step::Release => self.node.release().await.map_err(said),
             Step::Commit(name) => {
+                hold("commit").await;
                 tracing::info!(revision = name, "a revision is applied and verified");
                 self.journal.commit(name, now);
                 self.kept()
             }
             Step::GiveUp { reason, message, .. } => self.give_up(object, step, reason, message, now),
-        }
+        };
+        self.metrics.step(word(step), if done.is_ok() { "ok" } else { "later" });
+        self.known.trouble = done.as_ref().err().cloned();
+        done
+    }
+
+    /// Programs of the host know the node's clock alone.
+    fn permit<'a>(&self, grant: &'a str, expires: u64) -> Permit<'a> {
+        Permit { grant, expires: self.clock.local(expires) }
     }
 
     fn kept(&self) -> Result<(), String> {
@@ -93,14 +109,33 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         Ok(())
     }
 
+    async fn hand_over(&mut self, name: &str) -> Result<(), String> {
+        let Some(Content::Configuration(wanted)) = self.known.contents.get(name) else { return Ok(()) };
+        let done = match self.cluster.credentials(&wanted.credentials).await {
+            Ok(credentials) => self.node.hand_over(credentials).await,
+            Err(trouble) => Err(trouble),
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(Trouble::Refused(why)) => {
+                tracing::error!(revision = name, why, "credentials cannot be handed over");
+                self.known.lacking.insert(name.to_owned(), why);
+                Ok(())
+            }
+            Err(Trouble::Later(why)) => Err(why),
+        }
+    }
+
     fn json(&self, name: &str) -> String {
         self.known.contents.get(name).and_then(Content::json).unwrap_or_default().to_owned()
     }
 
     async fn apply_policies(&mut self, object: &RuntimeNode, name: &str, now: u64) -> Result<(), String> {
+        hold("policies/begun").await;
         let json = self.json(name);
         match self.node.apply(name, &json).await {
             Ok(()) => {
+                hold("policies/done").await;
                 tracing::info!(revision = name, "policies are in force");
                 self.journal.refused_policies = None;
                 self.kept()
@@ -170,6 +205,27 @@ fn failure(object: &RuntimeNode, revision: &str, reason: &str, message: &str, no
         reason: reason.to_owned(),
         message: message.to_owned(),
         at: now,
+    }
+}
+
+/// A step's name, for the metrics.
+fn word(step: &Step) -> &'static str {
+    match step {
+        Step::Rest => "Rest",
+        Step::Wait => "Wait",
+        Step::Fetch(_) => "Fetch",
+        Step::Check(_) => "Check",
+        Step::HandOver(_) => "HandOver",
+        Step::ApplyPolicies(_) => "ApplyPolicies",
+        Step::RefusePolicies { .. } => "RefusePolicies",
+        Step::Apply(_) => "Apply",
+        Step::Restart { .. } => "Restart",
+        Step::Adopt { .. } => "Adopt",
+        Step::GiveBack { .. } => "GiveBack",
+        Step::Recover => "Recover",
+        Step::Release => "Release",
+        Step::Commit(_) => "Commit",
+        Step::GiveUp { .. } => "GiveUp",
     }
 }
 

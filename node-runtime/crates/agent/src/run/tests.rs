@@ -1,0 +1,239 @@
+//! The loop around plans, over a node and an API server that are values in memory: what is written when, and what is not begun.
+use super::*;
+use crate::credential::Credential;
+use crate::facts::{AdoptPhase, Adoption, Daemon};
+use crate::journal::Begun;
+use crate::node::{Permit, Trouble};
+use crate::plan::Wanted;
+use berth_crds::{AdoptProfile, Disruption, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// A node on Berth, and the API server: what they have, and what was done to them.
+#[derive(Default)]
+struct World {
+    revisions: BTreeMap<String, RuntimeRevisionSpec>,
+    facts: Facts,
+    /// What the daemon refuses to apply.
+    refuses: Option<&'static str>,
+    api_away: bool,
+    done: Vec<String>,
+    statuses: Vec<RuntimeNodeStatus>,
+}
+
+#[derive(Clone, Default)]
+struct Side(Arc<Mutex<World>>);
+
+impl Side {
+    fn with<T>(&self, what: impl FnOnce(&mut World) -> T) -> T {
+        what(&mut self.0.lock().unwrap())
+    }
+
+    fn does(&self, what: &str) -> Result<(), Trouble> {
+        self.with(|world| world.done.push(what.to_owned()));
+        Ok(())
+    }
+}
+
+impl NodeSide for Side {
+    async fn look(&self) -> Facts {
+        self.with(|world| world.facts.clone())
+    }
+
+    async fn check(&self, _revision: &str, _wanted: &Wanted, _foreign: bool) -> Result<Disruption, Trouble> {
+        Ok(Disruption::Live)
+    }
+
+    async fn apply(&self, revision: &str, _json: &str) -> Result<(), Trouble> {
+        if let Some(why) = self.with(|world| world.refuses) {
+            return Err(Trouble::Refused(why.to_owned()));
+        }
+        self.with(|world| {
+            let daemon = world.facts.daemon.as_mut().unwrap();
+            if revision.starts_with("policy-") {
+                daemon.policies = Some(revision.to_owned());
+            } else {
+                daemon.configuration = Some(revision.to_owned());
+            }
+        });
+        self.does(&format!("apply {revision}"))
+    }
+
+    async fn hand_over(&self, credentials: Vec<Credential>) -> Result<(), Trouble> {
+        self.does(&format!("hand over {}", credentials.len()))
+    }
+
+    async fn restart(&self, version: &str) -> Result<(), Trouble> {
+        self.does(&format!("restart {version}"))
+    }
+
+    async fn adopt(&self, _profile: Option<AdoptProfile>, _permit: Permit<'_>) -> Result<(), Trouble> {
+        self.does("adopt")
+    }
+
+    async fn give_back(&self, _permit: Permit<'_>) -> Result<(), Trouble> {
+        self.does("give back")
+    }
+
+    async fn release(&self) -> Result<(), Trouble> {
+        self.does("release")
+    }
+
+    async fn recover(&self) -> Result<(), Trouble> {
+        self.does("recover")
+    }
+}
+
+impl ClusterSide for Side {
+    async fn revision(&self, name: &str) -> Result<RuntimeRevisionSpec, String> {
+        self.with(|world| match world.revisions.get(name) {
+            _ if world.api_away => Err("connection refused".to_owned()),
+            found => found.cloned().ok_or_else(|| "not found".to_owned()),
+        })
+    }
+
+    async fn credentials(&self, _wanted: &[SecretCredential]) -> Result<Vec<Credential>, Trouble> {
+        Ok(Vec::new())
+    }
+
+    async fn report(&self, _node: &str, status: &RuntimeNodeStatus) -> Result<(), String> {
+        self.with(|world| {
+            if world.api_away {
+                return Err("429 Too Many Requests".to_owned());
+            }
+            world.statuses.push(status.clone());
+            Ok(())
+        })
+    }
+}
+
+struct Case {
+    side: Side,
+    dir: tempfile::TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        let side = Side::default();
+        side.with(|world| {
+            world.facts = Facts {
+                boot_id: "b".to_owned(),
+                adoption: Adoption { phase: AdoptPhase::Adopted, ..Adoption::default() },
+                daemon: Some(Daemon { version: "0.1.0".to_owned(), pid: 7, ..Daemon::default() }),
+                kubelet: true,
+                ..Facts::default()
+            };
+        });
+        Self { side, dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn agent(&self) -> Agent<Side, Side> {
+        let store = Store::open(self.dir.path()).unwrap();
+        Agent::new(self.side.clone(), self.side.clone(), store, Clock::default(), Metrics::new("0").unwrap())
+    }
+
+    /// A revision that the API server has.
+    fn revision(&self, limit: u64) -> String {
+        let spec = serde_json::from_value(serde_json::json!({"runtime": {"pidsLimit": limit}})).unwrap();
+        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec, BTreeMap::new());
+        let name = content.name();
+        self.side.with(|world| world.revisions.insert(name.clone(), content));
+        name
+    }
+
+    fn done(&self) -> Vec<String> {
+        self.side.with(|world| std::mem::take(&mut world.done))
+    }
+}
+
+fn object(revision: &str) -> RuntimeNode {
+    let spec = RuntimeNodeSpec { desired_revision: Some(revision.to_owned()), ..RuntimeNodeSpec::default() };
+    RuntimeNode::new("node", spec)
+}
+
+#[tokio::test]
+async fn a_revision_is_applied_once_and_a_status_is_written_on_change_alone() {
+    let case = Case::new();
+    let name = case.revision(50);
+    let mut agent = case.agent();
+    let mut object = object(&name);
+    assert_eq!(agent.pass(object.clone()).await, SELDOM);
+    assert_eq!(case.done(), [format!("apply {name}")]);
+    let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
+    assert_eq!((last.phase, last.current_revision.as_deref()), (Phase::Idle, Some(name.as_str())));
+    let count = case.side.with(|world| world.statuses.len());
+    // An object that is older than what was written last, and one that has it.
+    agent.pass(object.clone()).await;
+    object.status = Some(last);
+    agent.pass(object).await;
+    assert_eq!((case.done().len(), case.side.with(|world| world.statuses.len())), (0, count));
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_keeps_nobody_from_going_on() {
+    let case = Case::new();
+    let name = case.revision(50);
+    let mut agent = case.agent();
+    // It was fetched before; the journal says that it was begun.
+    agent.fetch(&name).await.unwrap();
+    agent.journal.begin(&name, "", Begun::Apply, 1);
+    agent.keep();
+    agent.see(&object(&name));
+    drop(agent);
+    case.side.with(|world| world.api_away = true);
+    let mut agent = case.agent();
+    let kept = agent.object(Seen::Nothing).unwrap();
+    let pause = agent.pass(kept).await;
+    assert_eq!(case.done(), [format!("apply {name}")], "what was begun is finished");
+    assert!(pause <= MAX_BACKOFF && !agent.backoff.is_zero(), "the report waits");
+    assert!(agent.journal.attempt.is_none());
+    assert!(agent.object(Seen::Nothing).is_none(), "nothing else is begun by what was seen yesterday");
+    case.side.with(|world| world.api_away = false);
+    agent.pass(object(&name)).await;
+    assert_eq!(case.side.with(|world| world.statuses.len()), 1);
+}
+
+#[tokio::test]
+async fn without_its_object_or_with_one_that_cannot_be_read_nothing_is_done() {
+    let case = Case::new();
+    let name = case.revision(50);
+    let mut agent = case.agent();
+    agent.pass(object(&name)).await;
+    case.done();
+    assert!(agent.object(Seen::Gone).is_none());
+    assert!(agent.object(Seen::Unreadable("later".to_owned())).is_none());
+    assert_eq!(agent.journal.current.as_ref().map(|held| held.revision.clone()), Some(name));
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_and_the_former_is_kept() {
+    let case = Case::new();
+    let (good, bad) = (case.revision(50), case.revision(60));
+    let mut agent = case.agent();
+    agent.pass(object(&good)).await;
+    case.side.with(|world| world.refuses = Some("pids.max: out of range"));
+    agent.pass(object(&bad)).await;
+    let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
+    let failed = last.failed.unwrap();
+    assert_eq!((failed.revision, failed.reason.as_str()), (bad.clone(), "Refused"));
+    assert_eq!(last.current_revision.as_deref(), Some(good.as_str()));
+    case.side.with(|world| world.refuses = None);
+    case.done();
+    agent.pass(object(&bad)).await;
+    assert!(case.done().is_empty(), "the same order is not tried again");
+    let mut again = object(&bad);
+    again.spec.desired_since = Some("2026-01-01T00:00:00Z".to_owned());
+    agent.pass(again).await;
+    assert_eq!(case.done(), [format!("apply {bad}")], "another order is");
+}
+
+#[tokio::test]
+async fn nothing_begins_without_a_journal() {
+    let case = Case::new();
+    let name = case.revision(50);
+    let mut agent = case.agent();
+    agent.fetch(&name).await.unwrap();
+    std::fs::remove_dir_all(case.dir.path()).unwrap();
+    assert_eq!(agent.pass(object(&name)).await, SOON);
+    assert!(case.done().is_empty());
+}

@@ -10,6 +10,8 @@ mod costs;
 mod normal;
 #[path = "compare/pods.rs"]
 mod pods;
+#[path = "compare/streaming.rs"]
+mod streaming;
 
 use berth_cluster_tests::cluster::Cluster;
 use berth_cluster_tests::runtime::Kind;

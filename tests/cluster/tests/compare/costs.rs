@@ -1,7 +1,7 @@
 //! What the two runtimes take for the same pods: memory and processor time of daemons and of all that they keep running.
 //!
 //! Must not: count what is the pods' own, the kubelet's or the control plane's.
-use super::Both;
+use super::{Both, streaming};
 use berth_cluster_tests::cgroups;
 use berth_cluster_tests::cluster::{Cluster, pod};
 use berth_cluster_tests::images;
@@ -57,7 +57,7 @@ fn group(process: &Process) -> Option<String> {
 }
 
 /// Processor time of the runtime's own control groups so far: its helper programs, ended ones too, are in it.
-fn processor(cluster: &Cluster) -> Duration {
+pub fn processor(cluster: &Cluster) -> Duration {
     let groups = groups(cluster);
     let spent = |name: &String| {
         let directories = cgroups::directories(name);
@@ -121,6 +121,7 @@ pub fn costs(both: &Both) {
     };
     // One after the other: each has the machine for itself.
     let (berth, containerd) = (measure(&both.berth, pods), measure(&both.containerd, pods));
+    let (ours, theirs) = (streaming::measure(&both.berth), streaming::measure(&both.containerd));
     println!("     {pods} pods, and one that was there before; Berth is a {build} build");
     for (name, costs) in [("berth", &berth), ("containerd", &containerd)] {
         println!(
@@ -133,6 +134,12 @@ pub fn costs(both: &Both) {
         for (role, (count, kib)) in &costs.memory {
             println!("       {count:3} {role:26} {:8.2} MiB", mib(*kib));
         }
+    }
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        let told = |moved: &streaming::Moved| {
+            format!("{:.2} s of CPU a GiB, took {:.1} s", moved.processor.as_secs_f64(), moved.took.as_secs_f64())
+        };
+        println!("     {:28} berth {}; containerd {}", ours.name, told(ours), told(theirs));
     }
     let monitors = berth.memory.get("berth-monitor").copied().unwrap_or_default();
     let shims = containerd.memory.get("containerd-shim-runc-v2").copied().unwrap_or_default();

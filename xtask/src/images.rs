@@ -61,7 +61,7 @@ pub fn main(args: &[String]) -> Result {
 }
 
 /// As the tests' programs, but static.
-fn dev_programs() -> Result<PathBuf> {
+pub fn dev_programs() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("berth-bin-static");
     programs::test_static(&dir, "--features=berth/failpoints").map(|()| dir)
 }

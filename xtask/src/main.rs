@@ -24,7 +24,8 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   quickstart      build release programs, run one pod on this machine, show it, and remove everything (needs root);
-                  --keep leaves it running, --image REF runs your image, --help says more
+                  --keep leaves it running, --image REF runs your image, --help says more;
+                  --cluster takes a node of a real cluster over from containerd and gives it back
   test [TIER…]    install what the tests need and run the tiers, by default all: static unit node guest
                   cluster (the last three need root)
   guest TEST…     the tests of some programs of tests/node in the guest, such as guest_guide (needs root)

@@ -1,6 +1,6 @@
 //! `cargo xtask quickstart`: installs what it needs, builds release programs, and becomes `berth-quickstart`, which runs them.
 //! Owns: the programs' directory, complete and movable. Must not: know what the quickstart does.
-use crate::{Result, install, programs, run, workspace};
+use crate::{Result, install, programs, run, test, workspace};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +14,9 @@ const PACKAGES: [install::Package; 4] =
 
 /// Builds and runs. Returns only if that fails: Ctrl-C is then the quickstart's, which cleans up.
 pub fn main(args: &[String]) -> Result {
+    if args.iter().any(|a| a == "--cluster") {
+        return cluster(args);
+    }
     let help = args.iter().any(|a| a == "-h" || a == "--help");
     let given = args.iter().any(|a| a == "--bin" || a.starts_with("--bin="));
     if !help {
@@ -22,6 +25,20 @@ pub fn main(args: &[String]) -> Result {
     let program = if help || given { alone()? } else { build()?.join("berth-quickstart") };
     let error = Command::new(&program).args(args).exec();
     Err(format!("{}: {error}", program.display()))
+}
+
+/// The way of a node in a cluster, from containerd to Berth and back. Returns only if it fails, as [`main`].
+fn cluster(args: &[String]) -> Result {
+    if let Some(unknown) = args.iter().find(|a| !["--cluster", "--keep"].contains(&a.as_str())) {
+        return Err(format!("{unknown}: beside --cluster there is --keep"));
+    }
+    ready()?;
+    println!(
+        "building Kubernetes, containerd, Berth and its images, unless they are built already (half an hour, the first time)"
+    );
+    let mut command = test::cluster_program("e2e", true)?;
+    let error = command.arg("--tour").args(args.iter().filter(|a| *a == "--keep")).exec();
+    Err(format!("{}: {error}", run::shown(&command)))
 }
 
 /// What is missing is told at once: a package that cannot be had, and what the kernel lacks.

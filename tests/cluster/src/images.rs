@@ -7,7 +7,7 @@ use crate::space::NodeSpace;
 use crate::wait::{Diagnose, wait_for};
 use berth_test_registry::{Compression, ImageBuilder, Layer};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where it listens, inside the node.
@@ -29,6 +29,11 @@ pub const MISSING: &str = "127.0.0.1:5000/not-there:v1";
 
 /// Starts it and waits until it answers.
 pub fn start(space: &NodeSpace, node: &impl Diagnose) -> Service {
+    start_with(space, node, &[])
+}
+
+/// The same with further images: `NAME:TAG` and the directory of its OCI layout.
+pub fn start_with(space: &NodeSpace, node: &impl Diagnose, more: &[(String, PathBuf)]) -> Service {
     let mut recipe = Recipe::new("registry", programs::berth("berth-test-registry")).arg("--listen").arg(ADDRESS);
     let built = programs::path_from_env("BERTH_IMAGES");
     let here = space.base().join("images");
@@ -44,6 +49,9 @@ pub fn start(space: &NodeSpace, node: &impl Diagnose) -> Service {
     let dirs = ["busybox", "agnhost"].map(|name| (name, &built)).into_iter();
     for (name, dir) in dirs.chain(["web", "spare", "ghost", "pause"].map(|name| (name, &here))) {
         recipe = recipe.arg("--layout").arg(format!("{name}:v1={}", dir.join(name).display()));
+    }
+    for (name, dir) in more {
+        recipe = recipe.arg("--layout").arg(format!("{name}={}", dir.display()));
     }
     let service = Service::start(space, recipe);
     wait_for(node, "the registry answers", Duration::from_secs(20), || {

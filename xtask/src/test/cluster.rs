@@ -3,7 +3,7 @@
 use super::Tier;
 use super::binaries::{self, TestBinary};
 use super::node::Environment;
-use crate::{Result, install, programs, run, tools, workspace};
+use crate::{Result, images, install, package, programs, run, tools, workspace};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -52,6 +52,31 @@ pub fn costs(dir: PathBuf, pods: Option<&str>) -> Result {
         command.env(variable, make()?);
     }
     run::plain(command.envs(pods.map(|pods| ("BERTH_COSTS_PODS", pods))))
+}
+
+/// The command that runs one of the test programs by name, with all that it needs; with `images`, those of operator and agent too.
+pub fn program(name: &str, images: bool) -> Result<Command> {
+    install::packages(&PACKAGES)?;
+    let (_, (variable, dir)) = built()?;
+    let list = binaries::compile(&["--package", "berth-cluster-tests", "--test", name])?;
+    let binary = list.first().ok_or_else(|| format!("no test program {name}"))?;
+    let mut command = Command::new(&binary.path);
+    command.current_dir(&binary.dir).env("CARGO_MANIFEST_DIR", &binary.dir).env(variable, &dir);
+    for (_, variable, make) in tools::FAMILIES {
+        command.env(variable, make()?);
+    }
+    if images {
+        command.env("BERTH_CLUSTER_IMAGES", product_images()?);
+    }
+    Ok(command)
+}
+
+/// The images of operator and agent, of the programs that the tests run elsewhere too.
+fn product_images() -> Result<PathBuf> {
+    let out = workspace::target_dir().join("test-images");
+    let bin = images::dev_programs()?;
+    images::write(&bin, &out, &images::Recipe { version: package::version()?, fast: true })?;
+    Ok(out)
 }
 
 fn place(program: &str, dir: &Path) -> Result {

@@ -8,7 +8,7 @@ mod node;
 mod statics;
 mod unit;
 
-pub use cluster::costs;
+pub use cluster::{costs, program as cluster_program};
 pub use guest::only as guest_only;
 
 use crate::{Result, run};

@@ -1,0 +1,35 @@
+//! Berth as a user of a cluster has it: `helm install` onto a node that runs on containerd, a RuntimeConfig that takes the node over, workloads
+//! on it, and the way back. Nothing is simulated: images come from a registry, the agent is the DaemonSet's.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A case fails by panicking.
+
+#[path = "e2e/chain.rs"]
+mod chain;
+#[path = "e2e/site.rs"]
+mod site;
+#[path = "e2e/steering.rs"]
+mod steering;
+#[path = "e2e/tour.rs"]
+mod tour;
+
+use berth_cluster_tests::suite::{self, Case};
+use site::Site;
+
+/// One after the other: each goes on where the one before it ended, and does what is missing if it is run alone.
+const CASES: &[Case<Site>] = &[
+    Case::alone("helm_install", chain::is_installed),
+    Case::alone("a_runtime_config_takes_the_node_over", chain::is_taken_over),
+    Case::alone("a_deployment_runs_and_is_entered", chain::runs_workloads),
+    Case::alone("a_policy_denies_an_image", steering::denies_an_image),
+    Case::alone("a_broken_configuration_comes_back", steering::comes_back),
+    Case::alone("helm_upgrade", steering::is_upgraded),
+    Case::alone("the_node_is_given_back_and_uninstalled", chain::is_given_back),
+];
+
+fn main() {
+    berth_cluster_tests::dispatch();
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(tour::WORD) {
+        return tour::run(words.any(|word| word == "--keep"));
+    }
+    suite::main(CASES, Site::start, Site::finish);
+}

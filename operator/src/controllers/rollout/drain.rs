@@ -8,6 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 
+/// Taint of an unschedulable node (<https://kubernetes.io/docs/reference/labels-annotations-taints/>).
+const CORDONED: &str = "node.kubernetes.io/unschedulable";
+
 /// What drains have to move, by node. A node is in it if there is something.
 pub(super) type Drains = BTreeMap<String, Drain>;
 
@@ -79,12 +82,19 @@ fn of(pods: Vec<Pod>, may_go: MayGo) -> Option<Drain> {
     (!evict.is_empty()).then_some(Drain { evict, blocks })
 }
 
-/// Not what has ended, not what a DaemonSet would put there again at once, not what the kubelet itself runs.
+/// Not what has ended, not what a DaemonSet would put there again at once, not what the kubelet itself runs. Nor what puts up with a cordon: it may be
+/// put there again at once too, and on a cluster of one node the operator itself must be able to stay.
 fn evicted_by_a_drain(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let mirror = pod.annotations().contains_key("kubernetes.io/config.mirror");
     let daemon = pod.owner_references().iter().any(|owner| owner.kind == "DaemonSet" && owner.controller == Some(true));
-    !matches!(phase, "Succeeded" | "Failed") && !mirror && !daemon
+    !matches!(phase, "Succeeded" | "Failed") && !mirror && !daemon && !stays_through_a_cordon(pod)
+}
+
+/// Whether it says by name that it tolerates the taint of a cordon. One that tolerates everything may only mean failures.
+fn stays_through_a_cordon(pod: &Pod) -> bool {
+    let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    tolerations.into_iter().any(|toleration| toleration.key.as_deref() == Some(CORDONED))
 }
 
 /// What would be lost with a pod, and what to do. What goes already is lost already.
@@ -129,6 +139,14 @@ mod tests {
             (pod(json!({"metadata": {"name": "a", "annotations": {"kubernetes.io/config.mirror": "x"}}})), false),
             (owned("DaemonSet", Value::Null), false),
             (owned("ReplicaSet", Value::Null), true),
+            (owned("ReplicaSet", json!({"containers": [], "tolerations": [{"operator": "Exists"}]})), true),
+            (
+                owned(
+                    "ReplicaSet",
+                    json!({"containers": [], "tolerations": [{"key": CORDONED, "operator": "Exists"}]}),
+                ),
+                false,
+            ),
         ];
         for (pod, evicted) in cases {
             assert_eq!(evicted_by_a_drain(&pod), evicted, "{pod:?}");

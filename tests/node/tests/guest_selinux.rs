@@ -3,17 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
 mod daemon;
+mod packages;
 
-use berth_proto::cri::{ContainerConfig, SeLinuxOption};
+use berth_proto::cri::{ContainerConfig, IdMapping, NamespaceMode, PodSandboxConfig, SeLinuxOption, UserNamespace};
 use daemon::client::refused;
 use daemon::requests::{bind, pod_security, security};
-use daemon::{Node, pod, shell};
+use daemon::{Cri, Node, host, pod, shell};
+use packages::Tool;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tonic::Code;
 
 const PROCESS: &str = "system_u:system_r:container_t:";
+/// Domain of container runtimes in Debian's policy.
+const ENGINE: &str = "system_u:system_r:container_engine_t";
 const FILE: &str = "system_u:object_r:container_file_t:";
 /// Notes again and again whether the volume can be read.
 const READER: &str = "while :; do cat /data/file >/dev/null 2>&1; echo $? >> /tmp/codes; sleep 0.05; done";
@@ -162,5 +166,105 @@ async fn guest_selinux_privileged_has_the_daemons_label() {
     let id = node.cri().run(&sandbox).await;
     let container = node.cri().launch(&id, &config, &sandbox).await;
     assert_eq!(process_label(node.cri().pid(&container).await), process_label(node.pid()));
+    node.finish().await;
+}
+
+/// What the kernel, systemd and its bus have denied the daemon, its monitors and init so far.
+fn denials() -> Vec<String> {
+    let told = host("dmesg", &["--notime"]);
+    let ours = |line: &&str| line.contains("denied") && line.contains(&format!("scontext={ENGINE}"));
+    told.lines().filter(ours).map(str::to_owned).collect()
+}
+
+/// A node as an administrator makes it: the package, a network, and the policy enforced.
+async fn packaged() -> Cri {
+    packages::node::prepare();
+    packages::Deb.install(1);
+    std::fs::write("/etc/berth/60-network.yaml", packages::node::NETWORK).unwrap();
+    packages::node::systemctl(&["restart", "berth.service"]);
+    packages::node::answers();
+    assert_eq!(process_label(packages::node::daemon()), format!("{ENGINE}:s0"));
+    for (path, kind) in [
+        ("/usr/libexec/berth/berth-init", "container_engine_exec_t"),
+        ("/etc/berth/50-node.yaml", "container_config_t"),
+        ("/var/lib/berth", "container_var_lib_t"),
+        ("/run/berth", "container_runtime_t"),
+    ] {
+        assert_eq!(file_label(path).split(':').nth(2), Some(kind), "{path}");
+    }
+    Cri::connect(Path::new("/run/berth/berth.sock")).await.unwrap()
+}
+
+/// The package's daemon has the domain of container runtimes and needs nothing beyond it while the policy is enforced: pods start, are
+/// entered, outlive the daemon and end; a container reads neither another pod's files nor the runtime's own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_selinux_is_enforced_around_the_package() {
+    let _alone = alone().await;
+    let node = Node::with_tools().await;
+    let cri = packaged().await;
+    // Where the kubelet has volumes: the policy lets runtimes label what is there.
+    let data = Path::new("/var/lib/kubelet/pods/uid/volumes/data");
+    std::fs::create_dir_all(data).unwrap();
+    std::fs::write(data.join("file"), "secret").unwrap();
+    let sandbox = |name: &str| {
+        let log_directory = format!("/var/log/pods/{name}");
+        std::fs::create_dir_all(&log_directory).unwrap();
+        host("restorecon", &["-R", "/var/log/pods"]);
+        PodSandboxConfig { log_directory, ..pod(&node, name) }
+    };
+    host("restorecon", &["-R", "/var/lib/kubelet"]);
+    let before = denials().len();
+    let enforcing = Enforcing::start();
+    cri.pull(&node.tools()).await;
+    let (first, second) = (sandbox("first"), sandbox("second"));
+    let (one, two) = (cri.run(&first).await, cri.run(&second).await);
+    let mut owner = shell(&node, "owner", "echo started; sleep 1000");
+    owner.mounts = vec![bind(data, "/data")];
+    owner.mounts[0].selinux_relabel = true;
+    let owner = cri.launch(&one, &owner, &first).await;
+    let mut hostile = shell(&node, "hostile", "sleep 1000");
+    hostile.mounts = vec![bind(data, "/data"), bind("/run/berth", "/sockets")];
+    let hostile = cri.launch(&two, &hostile, &second).await;
+
+    let (own, theirs) = (process_label(cri.pid(&owner).await), process_label(cri.pid(&hostile).await));
+    assert!(own.starts_with(PROCESS) && theirs.starts_with(PROCESS) && own != theirs, "{own}, {theirs}");
+    assert_eq!(cri.sh(&owner, "cat /proc/self/attr/current | tr -d '\\0'").await.trim_end_matches('\0'), own);
+    assert_eq!(packages::node::exec(&owner, &["cat", "/data/file"]), "secret");
+    let tries = ["cat /data/file", "echo x > /data/new", "rm /data/file", "ls /sockets"];
+    let mut answers = Vec::new();
+    for attempt in tries {
+        let (code, said) = cri.code(&hostile, attempt).await;
+        answers.push((attempt, code != 0 && said.contains("Permission denied"), said));
+    }
+    assert!(answers.iter().all(|(_, denied, _)| *denied), "{answers:#?}");
+    let mut mighty = sandbox("mighty");
+    pod_security(&mut mighty).privileged = true;
+    let three = cri.run(&mighty).await;
+    let mut config = shell(&node, "mighty", "sleep 1000");
+    security(&mut config).privileged = true;
+    let privileged = cri.launch(&three, &config, &mighty).await;
+    assert_eq!(process_label(cri.pid(&privileged).await), "system_u:system_r:spc_t:s0");
+    let mut mapped = sandbox("mapped");
+    let ids = IdMapping { host_id: 1_000_000, container_id: 0, length: 65536 };
+    pod_security(&mut mapped).namespace_options.as_mut().unwrap().userns_options =
+        Some(UserNamespace { mode: NamespaceMode::Pod as i32, uids: vec![ids], gids: vec![ids] });
+    let four = cri.run(&mapped).await;
+    let inside = cri.launch(&four, &shell(&node, "inside", "sleep 1000"), &mapped).await;
+    assert_eq!(cri.sh(&inside, "cut -d: -f3 /proc/self/attr/current").await, "container_t");
+
+    packages::node::systemctl(&["restart", "berth.service"]);
+    packages::node::answers();
+    let cri = Cri::connect(Path::new("/run/berth/berth.sock")).await.unwrap();
+    assert_eq!(cri.sh(&owner, "cat /data/file").await, "secret");
+    assert_eq!(daemon::client::log_text("/var/log/pods/first/owner.log"), "started\n");
+    cri.try_stop(&owner, 0).await.unwrap();
+    assert_eq!(cri.exited(&owner).await.exit_code, 137);
+    for id in [&one, &two, &three, &four] {
+        cri.try_remove_pod(id).await.unwrap();
+    }
+    drop(enforcing);
+    let denied = &denials()[before..];
+    assert!(denied.is_empty(), "the policy denied what a runtime needs:\n{}", denied.join("\n"));
+    packages::Deb.purge();
     node.finish().await;
 }

@@ -44,6 +44,8 @@ pub fn make(root: &Path, bin: &Path) -> Result<Tree> {
     tree.link("usr/bin/berth", "../libexec/berth/berth")?;
     let own = |name: &str| workspace::root().join("packaging").join(name);
     tree.copy(&own("uninstall"), &format!("{PROGRAMS}/uninstall"), 0o755, Role::Plain)?;
+    tree.copy(&own("selinux"), &format!("{PROGRAMS}/selinux"), 0o755, Role::Plain)?;
+    tree.copy(&own("berth.cil"), &format!("{PROGRAMS}/berth.cil"), 0o644, Role::Plain)?;
     tree.copy(&own("50-node.yaml"), "etc/berth/50-node.yaml", 0o644, Role::Configuration)?;
     tree.copy(&own("berth.tmpfiles"), "usr/lib/tmpfiles.d/berth.conf", 0o644, Role::Plain)?;
     tree.write(UNIT, &unit()?, Role::Plain)?;

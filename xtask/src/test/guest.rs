@@ -70,7 +70,7 @@ pub fn tier(tier: &mut Tier) {
         binaries::count(|line| guest.run("tests", &script, line))
     });
     tier.step("node tests in the guest with SELinux", || {
-        let script = tests_script(&labelled, &environment);
+        let script = labelled_script(&labelled, &environment);
         binaries::count(|line| guest.boot("selinux", &script, &SELINUX_BOOT, line))
     });
 }
@@ -84,8 +84,10 @@ pub fn only(names: &[String]) -> Result {
     environment.extend([("BERTH_KUBERNETES", tools::kubernetes()?), ("BERTH_PEERS", tools::peers()?)]);
     environment.push(("BERTH_PACKAGES", packages(&environment)?));
     let selinux = list.iter().all(|binary| binary.name.ends_with(SELINUX_TESTS));
-    let arguments: &[&str] = if selinux { &SELINUX_BOOT } else { &[] };
-    guest.boot("only", &tests_script(&list, &environment), arguments, &mut |_| ())
+    if selinux {
+        return guest.boot("only", &labelled_script(&list, &environment), &SELINUX_BOOT, &mut |_| ());
+    }
+    guest.run("only", &tests_script(&list, &environment), &mut |_| ())
 }
 
 /// A directory with two releases of both packages, and an rpm that runs in the guest.
@@ -99,30 +101,55 @@ fn packages(environment: &node::Environment) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// How a job begins. What it needs of the host is mounted at its own path, read-only, so that every path means the same on
-/// both sides.
-fn prelude(environment: &node::Environment) -> String {
+/// Directories of the host that a job sees.
+fn mounted(environment: &node::Environment) -> BTreeSet<PathBuf> {
     let mut host: BTreeSet<PathBuf> = [workspace::root(), workspace::target_dir()].into();
     host.extend(environment.iter().filter_map(|(_, path)| path.parent().map(Path::to_owned)));
     let all = host.clone();
     host.retain(|dir| !all.iter().any(|other| other != dir && dir.starts_with(other)));
+    host
+}
 
+/// How a job begins. What it needs of the host is mounted at its own path, read-only, so that every path means the same on
+/// both sides.
+fn prelude(environment: &node::Environment) -> String {
     let mut script = String::from("#!/bin/sh\nset -eu\n");
-    for dir in host {
+    for dir in mounted(environment) {
         let dir = dir.display();
         // busybox's mount: util-linux hands the path over in a way that hostfs does not take.
         script += &format!("mkdir -p '{dir}'\n/bin/busybox mount -t hostfs -r -o '{dir}' none '{dir}'\n");
     }
-    for (name, value) in environment {
-        script += &format!("export {name}='{}'\n", value.display());
-    }
+    script + &exports(environment)
+}
+
+fn exports(environment: &node::Environment) -> String {
+    let of = |(name, value): &(_, PathBuf)| format!("export {name}='{}'\n", value.display());
     // The guest's root is an overlay, which cannot be the upper of another one; /tmp is not.
-    script + "export TMPDIR=/tmp RUST_BACKTRACE=1\n"
+    environment.iter().map(of).collect::<String>() + "export TMPDIR=/tmp RUST_BACKTRACE=1\n"
 }
 
 /// The job that runs the tests for the guest.
 fn tests_script(list: &[TestBinary], environment: &node::Environment) -> String {
-    let mut script = prelude(environment) + "rc=0\n";
+    prelude(environment) + &tests(list)
+}
+
+/// The same on a machine whose files have labels, as they have where SELinux was on when they were made: hostfs has none. (The tools'
+/// own recursion stops at files that only hostfs has, as at another file system.) pid 1 and its bus begin anew, in their domains, and
+/// the tests have an administrator's.
+fn labelled_script(list: &[TestBinary], environment: &node::Environment) -> String {
+    let kernel = ["/proc", "/sys", "/dev", "/run", "/tmp", "/job", "/lower"].map(PathBuf::from);
+    let left_out = kernel.into_iter().chain(mounted(environment)).map(|dir| format!("-path '{}'", dir.display()));
+    let left_out: Vec<String> = left_out.collect();
+    prelude(environment)
+        + &format!("find / \\( {} \\) -prune -o -print | restorecon -F -f - || true\n", left_out.join(" -o "))
+        + "systemctl daemon-reexec\nsystemctl restart dbus.socket dbus.service\n"
+        + &format!("cat >/run/tests <<'END'\nset -eu\n{}{}END\n", exports(environment), tests(list))
+        + "exec systemd-run --quiet --wait --pipe --collect --property=Delegate=yes \
+           --property=SELinuxContext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 /bin/sh /run/tests\n"
+}
+
+fn tests(list: &[TestBinary]) -> String {
+    let mut script = "rc=0\n".to_owned();
     for TestBinary { name, path, dir } in list {
         let (path, dir) = (path.display(), dir.display());
         script += &format!("echo '-- {name}'\ncd '{dir}'\ntimeout 600 '{path}' {GUEST_PREFIX} || rc=1\n");

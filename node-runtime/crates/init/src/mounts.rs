@@ -12,6 +12,9 @@ use berth_sys::openat::{self, Access, Walk, magic};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+/// Not the owner's, and nobody's who may act for it.
+const EPERM: i32 = 1;
+
 /// Makes all mounts. Returns the /dev tmpfs, if there is one.
 pub fn make_all(root: &Root, spec: &ContainerSpec, sources: &mut Sources) -> Result<Option<OwnedFd>> {
     let mut dev = None;
@@ -77,13 +80,17 @@ fn fresh(file_system: &str, attributes: u64) -> Result<OwnedFd> {
 }
 
 /// The message queues of the IPC namespace. The kernel has them mounted already, so that a mount option `context` would be
-/// refused; the directory is labelled instead.
+/// refused; the directory is labelled instead. In a user namespace it belongs to a user whom nobody there may act for (EPERM; what the
+/// policy forbids is EACCES) and keeps the policy's own label, which gives a container no more.
 fn message_queues(label: Option<&str>) -> Result<OwnedFd> {
     let tree = fresh("mqueue", attr::QUIET)?;
     if let Some(label) = label {
         let what = || format!("label the message queues {label}");
         let root = openat::open_below(tree.as_fd(), Path::new("."), Access::Read, Walk::SameMount).explain(what)?;
-        openat::set_label(root.as_fd(), label).explain(what)?;
+        match openat::set_label(root.as_fd(), label) {
+            Err(e) if e.raw_os_error() == Some(EPERM) => {}
+            labelled => labelled.explain(what)?,
+        }
     }
     Ok(tree)
 }

@@ -15,6 +15,8 @@ const SERVICES: &str = "10.96.0.0/16";
 pub const API_SERVICE: &str = "10.96.0.1";
 const PODS: &str = "10.88.0.0/16";
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// Name of the service.
+const API_SERVER: &str = "apiserver";
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
 /// A running control plane.
@@ -22,6 +24,8 @@ pub struct ControlPlane {
     services: Vec<Service>,
     dir: PathBuf,
     authority: Authority,
+    /// How the API server was started that was killed.
+    killed: Option<Recipe>,
 }
 
 impl ControlPlane {
@@ -41,19 +45,36 @@ impl ControlPlane {
     pub fn start_api(space: &NodeSpace, node: &impl Diagnose) -> Self {
         let dir = space.base().join("pki");
         let authority = Authority::new(&dir, "ca");
-        let mut plane = Self { services: Vec::new(), dir, authority };
+        let mut plane = Self { services: Vec::new(), dir, authority, killed: None };
         plane.services.push(Service::start(space, etcd()));
         let accounts = service_account_key(&plane.dir);
         let api = plane.api_server(&accounts);
         plane.services.push(Service::start(space, api));
-        let admin = plane.admin();
+        plane.wait_ready(space, node);
+        plane
+    }
+
+    fn wait_ready(&mut self, space: &NodeSpace, node: &impl Diagnose) {
+        let admin = self.admin();
         wait_for(node, "the API server is ready", START_LIMIT, || {
-            plane.services.iter_mut().for_each(Service::must_live);
+            self.services.iter_mut().for_each(Service::must_live);
             let mut kubectl = space.command("tools", programs::kubernetes("kubectl"));
             let output = kubectl.arg("--kubeconfig").arg(&admin).args(["get", "--raw", "/readyz"]).output().unwrap();
             if output.stdout == b"ok" { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
         });
-        plane
+    }
+
+    /// SIGKILL to the API server.
+    pub fn kill_api_server(&mut self) {
+        let at = self.services.iter().position(|s| s.recipe().name == API_SERVER).expect("the API server runs");
+        self.killed = Some(self.services.remove(at).kill());
+    }
+
+    /// Starts it anew after [`Self::kill_api_server`], and waits until it is ready.
+    pub fn start_api_server_again(&mut self, space: &NodeSpace, node: &impl Diagnose) {
+        let recipe = self.killed.take().expect("it was killed");
+        self.services.push(Service::start(space, recipe));
+        self.wait_ready(space, node);
     }
 
     /// Starts kube-proxy on this node.
@@ -112,7 +133,7 @@ impl ControlPlane {
         let front = Authority::new(&self.dir, "front-proxy-ca");
         let proxy = front.issue("front-proxy", "front-proxy-client", "", &[]);
         let ca = self.authority.certificate();
-        Recipe::new("apiserver", programs::kubernetes("kube-apiserver"))
+        Recipe::new(API_SERVER, programs::kubernetes("kube-apiserver"))
             .flag("etcd-servers", ETCD)
             .flag("secure-port", 6443)
             .flag("advertise-address", NODE_ADDRESS)

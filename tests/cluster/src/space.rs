@@ -121,6 +121,12 @@ impl NodeSpace {
         thread.join().unwrap()
     }
 
+    /// Moves the calling thread into the node's network: sockets that it opens from then on are the node's.
+    pub fn enter_network(&self) -> io::Result<()> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.holder()))?;
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
+    }
+
     /// A log that is shown when a case fails.
     pub fn watch_log(&self, name: &str, path: PathBuf) {
         self.logs.lock().unwrap().push((name.to_owned(), path));

@@ -2,16 +2,17 @@
 //! namespace of its own. Owns: the command line. Must not: misbehave; faults need the library.
 #![forbid(unsafe_code)]
 
-use berth_test_registry::{Options, Registry};
+use berth_test_registry::{AuthMode, Options, Registry};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-berth-test-registry [--listen ADDRESS:PORT] [--layout NAME[:TAG]=DIR]…
+berth-test-registry [--listen ADDRESS:PORT] [--basic USER:PASSWORD] [--layout NAME[:TAG]=DIR]…
 
-Serves the distribution API over plain HTTP, open to all, until it is killed.
+Serves the distribution API over plain HTTP until it is killed.
   --listen   where; 127.0.0.1:5000 if it is not given, port 0 is any free one
+  --basic    who may read; without it all may
   --layout   an image: the OCI layout in DIR as NAME. Without TAG it has the tags that the layout's index gives
 It prints one line per image, `ADDRESS:PORT/NAME:TAG@DIGEST`, and then `listening on http://ADDRESS:PORT`.";
 
@@ -32,8 +33,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: impl Iterator<Item = String>) -> Result<(), String> {
-    let (listen, layouts) = parse(args)?;
-    let options = Options { bind: listen.ip(), port: listen.port(), ..Options::default() };
+    let Wish { listen, auth, layouts } = parse(args)?;
+    let options = Options { bind: listen.ip(), port: listen.port(), auth, ..Options::default() };
     let registry = Registry::start_blocking(options).map_err(|e| format!("{listen}: {e}"))?;
     for Layout { name, tag, dir } in &layouts {
         let pushed = registry.push_layout(name, tag.as_deref(), dir).map_err(|e| format!("{}: {e}", dir.display()))?;
@@ -48,18 +49,28 @@ fn run(args: impl Iterator<Item = String>) -> Result<(), String> {
     }
 }
 
-fn parse(mut args: impl Iterator<Item = String>) -> Result<(SocketAddr, Vec<Layout>), String> {
+struct Wish {
+    listen: SocketAddr,
+    auth: AuthMode,
+    layouts: Vec<Layout>,
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Wish, String> {
     let mut listen = SocketAddr::from(([127, 0, 0, 1], 5000));
-    let mut layouts = Vec::new();
+    let (mut auth, mut layouts) = (AuthMode::Open, Vec::new());
     while let Some(arg) = args.next() {
         let value = args.next().ok_or_else(|| format!("{arg} needs a value\n\n{USAGE}"))?;
         match arg.as_str() {
             "--listen" => listen = value.parse().map_err(|e| format!("--listen {value}: {e}"))?,
+            "--basic" => {
+                let words = value.split_once(':').ok_or("--basic needs USER:PASSWORD")?;
+                auth = AuthMode::Basic { username: words.0.to_owned(), password: words.1.to_owned() };
+            }
             "--layout" => layouts.push(layout(&value)?),
             _ => return Err(format!("{arg} is not known\n\n{USAGE}")),
         }
     }
-    Ok((listen, layouts))
+    Ok(Wish { listen, auth, layouts })
 }
 
 /// `NAME[:TAG]=DIR`.

@@ -15,6 +15,7 @@ const CHOICE: [&str; 2] = ["--package", "berth-cluster-tests"];
 const REGISTRY: &str = "berth-test-registry";
 /// The cluster half.
 const OPERATOR: &str = "berth-operator";
+const AGENT: &str = "berth-agent";
 
 pub fn tier(tier: &mut Tier) {
     let ready = tier.prepare("root and packages", || {
@@ -89,5 +90,15 @@ fn built() -> Result<(Vec<TestBinary>, (&'static str, PathBuf))> {
     let dir = programs::build()?;
     place(REGISTRY, &dir)?;
     place(OPERATOR, &dir)?;
+    // With places where a test can have it killed.
+    run::plain(workspace::cargo().args([
+        "build",
+        "--quiet",
+        "--package",
+        AGENT,
+        "--features",
+        "berth-agent/failpoints",
+    ]))?;
+    programs::place(&workspace::target_dir().join("debug").join(AGENT), &dir)?;
     Ok((binaries::compile(&CHOICE)?, ("BERTH_BIN_DIR", dir)))
 }

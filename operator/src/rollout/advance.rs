@@ -36,6 +36,8 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
             Cordon::Ours(since) => since,
             Cordon::Foreign => *told,
         };
+        // A node that is not Ready keeps its cordon between two turns: each turn has its time.
+        let since = since.max(node.postponed_until);
         if node.pods == Pods::Evictable {
             let over = now >= since.saturating_add(rollout.strategy.drain_timeout);
             let evict = || Action::Evict { node: node.name.clone() };

@@ -1,5 +1,6 @@
 //! Budgets: how many more nodes may be begun now.
-use super::fleet::{Disruption, Node, Rollout};
+use super::fleet::{Beside, Disruption, Node, Rollout};
+use super::plan::{Action, Plan};
 
 /// What is left to be taken.
 #[derive(Debug)]
@@ -10,16 +11,39 @@ pub(super) struct Budget {
     now: u64,
 }
 
+/// What nodes take of budgets now.
+fn taken<'a>(nodes: impl Iterator<Item = &'a Node>, timeout: u64, now: u64) -> Beside {
+    nodes.fold(Beside::default(), |mut taken, node| {
+        taken.nodes += 1;
+        taken.away += usize::from(node.unavailable() || node.interrupted(timeout, now));
+        taken.at_work += usize::from(node.under_way(timeout, now) && !node.way_on().needs_grant());
+        taken
+    })
+}
+
+/// What a rollout takes of the budgets that it shares: by its nodes as they are, and by those that a plan tells something.
+pub fn share(rollout: &Rollout, nodes: &[Node], plan: Option<&Plan>, now: u64) -> Beside {
+    let timeout = rollout.strategy.node_timeout;
+    let mut taken = taken(rollout.group(nodes), timeout, now);
+    for action in plan.iter().flat_map(|plan| &plan.actions) {
+        let Action::Tell { node, revision } = action else { continue };
+        let Some(node) = nodes.iter().find(|n| n.name == *node) else { continue };
+        let way = node.way(revision);
+        taken.away += usize::from(way.needs_grant() && !node.unavailable() && !node.interrupted(timeout, now));
+        taken.at_work += usize::from(!way.needs_grant() && !node.under_way(timeout, now));
+    }
+    taken
+}
+
 impl Budget {
     /// What is left: nodes that are away for any reason count as if this rollout had taken them.
     pub(super) fn left(rollout: &Rollout, group: &[&Node], now: u64) -> Self {
-        let timeout = rollout.strategy.node_timeout;
-        let away = group.iter().filter(|n| n.unavailable() || n.interrupted(timeout, now)).count();
-        let gentle = |n: &&&Node| n.under_way(timeout, now) && !n.way_on().needs_grant();
-        let at_work = group.iter().filter(gentle).count();
+        let (timeout, beside) = (rollout.strategy.node_timeout, rollout.beside);
+        let taken = taken(group.iter().copied(), timeout, now);
+        let of = group.len() + beside.nodes;
         Self {
-            interrupting: rollout.strategy.max_unavailable.at_least(group.len()).saturating_sub(away),
-            gentle: rollout.strategy.max_in_flight.at_least(group.len()).saturating_sub(at_work),
+            interrupting: rollout.strategy.max_unavailable.at_least(of).saturating_sub(taken.away + beside.away),
+            gentle: rollout.strategy.max_in_flight.at_least(of).saturating_sub(taken.at_work + beside.at_work),
             timeout,
             now,
         }

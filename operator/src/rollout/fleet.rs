@@ -205,6 +205,19 @@ pub struct Rollout {
     pub paused: bool,
     /// How.
     pub strategy: Strategy,
+    /// Nodes of other rollouts that share its budgets.
+    pub beside: Beside,
+}
+
+/// Nodes that the same RuntimeConfigs are about, and that are to have something else: they share a budget, not a fate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// How many there are.
+    pub nodes: usize,
+    /// Of them, how many are away, or will be by what was planned already.
+    pub away: usize,
+    /// Of them, how many are on their way without an interruption, or will be.
+    pub at_work: usize,
 }
 
 impl Rollout {

@@ -15,6 +15,7 @@ mod strategy;
 mod waves;
 
 pub use advance::leave;
-pub use fleet::{Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
+pub use budget::share;
+pub use fleet::{Beside, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
 pub use plan::{Action, Plan, Stage, Why, plan};
 pub use strategy::{ControlPlane, OnFailure, Share, Strategy};

@@ -225,7 +225,7 @@ fn look_again(rollout: &Rollout, nodes: &[Node], wave: Wave, now: u64) -> Option
     };
     let times = nodes.iter().flat_map(|node| {
         let drain = match node.cordon {
-            Cordon::Ours(since) => Some(since.saturating_add(strategy.drain_timeout)),
+            Cordon::Ours(since) => Some(since.max(node.postponed_until).saturating_add(strategy.drain_timeout)),
             _ => None,
         };
         let ill = node.unready_since.map(|since| since.saturating_add(strategy.node_timeout));

@@ -1,6 +1,6 @@
 //! Whole passes: one object's trouble is no other's.
 use crate::server::{Answer, Server, lead, lease, status, until};
-use berth_crds::{ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec};
+use berth_crds::{ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus};
 use berth_operator::cluster::{World, Writes};
 use berth_operator::controllers::{Context, Events, pass};
 use berth_operator::observe::Metrics;
@@ -114,4 +114,43 @@ async fn a_policy_set_that_is_too_large_is_said_of_each_and_told_to_nobody() {
     assert!(server.asked("/runtimenodes").iter().all(|r| r.body["spec"]["policyRevision"].is_null()));
     let status = server.asked("/imagepolicies/p200/status").pop().unwrap();
     assert!(status.body.to_string().contains("SetTooLarge"), "{status:?}");
+}
+
+/// A node that was cordoned for a rollout, with what its RuntimeNode says.
+fn cordoned(world: &mut World, annotation: bool, spec: Value, current: &str) {
+    let annotations = if annotation { json!({"berth.dev/cordoned-since": "2026-01-01T00:00:00Z"}) } else { json!({}) };
+    let node = json!({"metadata": {"name": "a", "uid": "a", "resourceVersion": "1", "annotations": annotations},
+        "spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    world.nodes.insert("a".to_owned(), Arc::new(serde_json::from_value(node).unwrap()));
+    let object = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
+    object.spec = serde_json::from_value(spec).unwrap();
+    object.status = Some(RuntimeNodeStatus { current_revision: Some(current.to_owned()), ..Default::default() });
+}
+
+#[tokio::test]
+async fn a_node_in_mid_drain_whose_config_was_deleted_is_given_back() {
+    for (ours, on_its_way) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut world = world();
+        world.configs.clear();
+        let desired = if on_its_way { "config-new" } else { "config-old" };
+        cordoned(&mut world, ours, json!({"nodeName": "a", "nodeUID": "a", "desiredRevision": desired}), "config-old");
+        let server = server(|_, _| false);
+        run(&server, &world).await.unwrap();
+        let back = server.asked("/runtimenodes/a?").iter().any(|r| r.body["spec"]["desiredRevision"] == "config-old");
+        let freed = server.asked("/nodes/a?").iter().any(|r| r.body["spec"].get("unschedulable") == Some(&Value::Null));
+        assert_eq!((back, freed), (ours && on_its_way, ours && !on_its_way), "ours: {ours}, on its way: {on_its_way}");
+    }
+}
+
+#[tokio::test]
+async fn a_mark_of_ours_on_a_node_that_somebody_made_schedulable_goes() {
+    let mut world = world();
+    cordoned(&mut world, true, json!({"nodeName": "a", "nodeUID": "a"}), "config-old");
+    Arc::make_mut(world.nodes.get_mut("a").unwrap()).spec = None;
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    let gone = |r: &crate::server::Request| {
+        r.body["metadata"]["annotations"].get("berth.dev/cordoned-since") == Some(&Value::Null)
+    };
+    assert!(server.asked("/nodes/a?").iter().any(gone), "or his next cordon would count as ours");
 }

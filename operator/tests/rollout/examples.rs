@@ -1,7 +1,7 @@
 //! Single cases, as an administrator would tell them.
 use crate::fleet::{Agent, Fleet, node, revision, strategy};
 use berth_operator::rollout::{
-    Action, ControlPlane, Cordon, Disruption, OnFailure, Pods, Share, Stage, Strategy, leave, plan,
+    Action, ControlPlane, Cordon, Disruption, OnFailure, Pods, Share, Stage, Strategy, leave, plan, share,
 };
 
 fn fleet(count: usize, disruption: Disruption) -> Fleet {
@@ -120,6 +120,17 @@ fn an_agent_that_was_away_on_the_way_back_gets_another_grant() {
     assert!(fleet.nodes.iter().all(|n| n.cordon == Cordon::None));
 }
 
+#[test]
+fn a_broken_node_that_could_not_be_drained_in_its_first_turn_comes_back_in_another() {
+    let mut fleet = fleet(1, Disruption::None);
+    fleet.between = Some(Box::new(|_, to| if to == "old" { Disruption::Drain } else { Disruption::None }));
+    fleet.agents.insert("n000".into(), Agent::Breaks(0));
+    // Longer than one turn takes; not Ready, it keeps its cordon meanwhile.
+    fleet.stuck_until.insert("n000".into(), 5000);
+    fleet.run_until(1000, |s| *s == Stage::RolledBack);
+    assert_eq!(fleet.have("old"), 1);
+}
+
 /// Stops a rollout when a node is cordoned, has pods and no grant yet; the node.
 fn in_mid_drain(fleet: &mut Fleet) -> String {
     fleet.stuck_until = fleet.nodes.iter().map(|n| (n.name.clone(), u64::MAX)).collect();
@@ -226,6 +237,23 @@ fn what_was_begun_without_a_budget_is_not_carried_on_with_another_disruption() {
     fleet.run_until(20_000, |s| *s == Stage::Complete);
     assert_eq!(fleet.have("newer"), 50);
     assert!(fleet.nodes.iter().all(|n| n.cordon == Cordon::None));
+}
+
+#[test]
+fn a_drain_for_a_former_target_is_not_carried_on() {
+    let mut fleet = fleet(6, Disruption::Drain);
+    let drained = in_mid_drain(&mut fleet);
+    let between = |_: &str, to: &str| if to == "newer" { Disruption::None } else { Disruption::Drain };
+    fleet.between = Some(Box::new(between));
+    // Nobody is told of the other one before it is tried elsewhere.
+    fleet.node(&drained).hold = true;
+    fleet.touch(|f| f.rollout.target = revision("newer"));
+    (0..3).for_each(|_| fleet.tick());
+    let node = fleet.node(&drained).clone();
+    assert!(node.cordon == Cordon::None && node.settled() && node.grant.is_none(), "{node:?}");
+    fleet.touch(|f| f.node(&drained).hold = false);
+    fleet.run_until(2000, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("newer"), 6);
 }
 
 #[test]
@@ -354,6 +382,23 @@ fn a_newcomer_is_no_canary() {
     assert!(fleet.node("n099").has(&revision("old")), "it has what the others have");
     fleet.run_until(1000, |s| *s == Stage::Complete);
     assert_eq!(fleet.have("new"), 11);
+}
+
+#[test]
+fn rollouts_of_the_same_configs_share_their_budgets() {
+    let (mut one, mut other) = (fleet(10, Disruption::Drain), fleet(10, Disruption::Drain));
+    for f in [&mut one, &mut other] {
+        f.rollout.strategy.max_unavailable = Share::Nodes(1);
+        f.rollout.last_known_good = None;
+    }
+    let first = plan(&one.rollout, &one.nodes, 1000);
+    assert!(matches!(first.actions[..], [Action::Tell { .. }]), "{first:?}");
+    let taken = share(&one.rollout, &one.nodes, Some(&first), 1000);
+    assert_eq!((taken.nodes, taken.away), (10, 1));
+    other.rollout.beside = taken;
+    assert_eq!(plan(&other.rollout, &other.nodes, 1000).actions, [], "the one is taken");
+    other.rollout.strategy.max_unavailable = Share::Percent(10);
+    assert_eq!(plan(&other.rollout, &other.nodes, 1000).actions.len(), 1, "10 % of both are two");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A fleet of simulated agents around the planner. It plans only when something changed or when the plan said so: a plan that
 //! forgets to ask to be woken shows as a rollout that never ends.
 use berth_operator::rollout::{
-    Action, Cordon, Disruption, Node, Plan, Pods, Revision, Rollout, Share, Stage, Strategy, plan,
+    Action, Beside, Cordon, Disruption, Node, Plan, Pods, Revision, Rollout, Share, Stage, Strategy, plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,6 +78,7 @@ impl Fleet {
             bad: BTreeSet::new(),
             paused: false,
             strategy,
+            beside: Beside::default(),
         };
         Self {
             rollout,

@@ -3,7 +3,7 @@ use super::super::runtime_config::Pool;
 use super::changes;
 use super::drain::Drains;
 use crate::cluster::World;
-use crate::rollout::{ControlPlane, Cordon, Grant, Node, OnFailure, Pods, Revision, Rollout, Share, Strategy};
+use crate::rollout::{Beside, ControlPlane, Cordon, Grant, Node, OnFailure, Pods, Revision, Rollout, Share, Strategy};
 use crate::time;
 use berth_crds::{self as crds, IntOrPercent, Phase, RuntimeNode, RuntimeNodeStatus, Verdict};
 use k8s_openapi::api::core::v1::Node as ClusterNode;
@@ -40,7 +40,10 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     });
     let nodes = nodes.collect();
     let paused = pool.rollout.paused.unwrap_or(false);
-    (Rollout { target, last_known_good, bad, paused, strategy: strategy(&pool.rollout) }, nodes)
+    (
+        Rollout { target, last_known_good, bad, paused, strategy: strategy(&pool.rollout), beside: Beside::default() },
+        nodes,
+    )
 }
 
 /// The target itself once it has come through; else, of the good ones that nodes have or had, that of most nodes.

@@ -63,7 +63,7 @@ pub(super) async fn of_pools(context: &Context, world: &World, pools: &[Pool], n
         };
         for node in nodes.iter().filter(drained) {
             let drain = match context.writes.pods(None, Some(&node.name), |pod| pod).await {
-                Ok(pods) => of(pods, may_go),
+                Ok(pods) => of(pods, may_go, node.unready_since.is_some()),
                 // What is not known is no empty node, and one node's trouble is no other's.
                 Err(e) => {
                     tracing::warn!(node = node.name, error = %e, "the pods of a node are not known");
@@ -76,8 +76,10 @@ pub(super) async fn of_pools(context: &Context, world: &World, pools: &[Pool], n
     drains
 }
 
-fn of(pods: Vec<Pod>, may_go: MayGo) -> Option<Drain> {
-    let evict: Vec<Pod> = pods.into_iter().filter(evicted_by_a_drain).collect();
+/// Of a node that is not Ready nobody says that a pod has ended: one that was told to go is not waited for, or the node could never be mended.
+fn of(pods: Vec<Pod>, may_go: MayGo, unready: bool) -> Option<Drain> {
+    let waited_for = |pod: &Pod| evicted_by_a_drain(pod) && !(unready && pod.metadata.deletion_timestamp.is_some());
+    let evict: Vec<Pod> = pods.into_iter().filter(waited_for).collect();
     let blocks = evict.iter().filter_map(|pod| lost(pod, may_go)).collect();
     (!evict.is_empty()).then_some(Drain { evict, blocks })
 }
@@ -168,7 +170,9 @@ mod tests {
         assert_eq!(lost(&owned("ReplicaSet", json!({"containers": []})), none), None);
         let going = pod(json!({"metadata": {"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}}));
         assert_eq!(lost(&going, none), None);
-        let drain = of(vec![bare, with_data], none).unwrap();
+        assert!(of(vec![going.clone()], none, true).is_none(), "its kubelet will never say that it has ended");
+        assert_eq!(of(vec![going], none, false).unwrap().pods(), Pods::Evictable, "it is waited for");
+        let drain = of(vec![bare, with_data], none, true).unwrap();
         assert_eq!((drain.pods(), drain.blocks.len()), (Pods::Blocking, 2));
     }
 }

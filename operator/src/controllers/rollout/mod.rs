@@ -13,7 +13,7 @@ pub use changes::{change_between, to_crd};
 use super::Context;
 use super::runtime_config::Pool;
 use crate::cluster::World;
-use crate::rollout::{Node, Plan, Rollout, leave, plan};
+use crate::rollout::{Beside, Node, Plan, Rollout, leave, plan, share};
 use apply::Step;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
@@ -49,13 +49,9 @@ pub async fn reconcile(context: &Context, world: &World, pools: &[Pool], now: u6
     let mut result = requests::answer(context, world, pools, now).await;
     let drains = drain::of_pools(context, world, pools, now).await;
     let step = Step { context, world, drains: &drains, now };
-    let mut rollouts = Rollouts::default();
-    for pool in pools {
-        let (rollout, nodes) = build::rollout(world, pool, &drains, now);
-        let plan = plan(&rollout, &nodes, now);
-        let running = Running { pool: pool.clone(), rollout, nodes, plan };
-        result = result.and(step.carry_out(&running).await);
-        rollouts.all.push(running);
+    let mut rollouts = Rollouts { all: planned(world, pools, &drains, now), again: None };
+    for running in &rollouts.all {
+        result = result.and(step.carry_out(running).await);
     }
     result = result.and(leave_others(&step, pools).await);
     result = result.and(step.unmark().await);
@@ -64,6 +60,26 @@ pub async fn reconcile(context: &Context, world: &World, pools: &[Pool], now: u6
     let again = times.min().map(|at| Duration::from_secs(at.saturating_sub(now)));
     rollouts.again = if drains.is_empty() { again } else { Some(again.unwrap_or(DRAINING).min(DRAINING)) };
     (rollouts, result)
+}
+
+/// Plans for each pool. Those of the same RuntimeConfigs (nodes that keep different values of a conflict, or have different versions) share budgets.
+fn planned(world: &World, pools: &[Pool], drains: &drain::Drains, now: u64) -> Vec<Running> {
+    let built: Vec<_> = pools.iter().map(|pool| build::rollout(world, pool, drains, now)).collect();
+    let mut shares: Vec<Beside> = built.iter().map(|(rollout, nodes)| share(rollout, nodes, None, now)).collect();
+    let mut all: Vec<Running> = Vec::new();
+    for (at, (mut rollout, nodes)) in built.into_iter().enumerate() {
+        let pool = &pools[at];
+        let beside = pools.iter().zip(&shares).enumerate().filter(|(i, (p, _))| *i != at && p.configs == pool.configs);
+        for (_, (_, share)) in beside {
+            rollout.beside.nodes += share.nodes;
+            rollout.beside.away += share.away;
+            rollout.beside.at_work += share.at_work;
+        }
+        let plan = plan(&rollout, &nodes, now);
+        shares[at] = share(&rollout, &nodes, Some(&plan), now);
+        all.push(Running { pool: pool.clone(), rollout, nodes, plan });
+    }
+    all
 }
 
 /// Nodes that nothing selects any more, or that are frozen, are left as they were found: none of them cordoned by us.

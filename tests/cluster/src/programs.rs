@@ -13,7 +13,7 @@ pub fn path_from_env(name: &str) -> PathBuf {
     }
 }
 
-/// One of `berth`, `berth-monitor`, `berth-init`, `berth-web`, `berth-operator`, `berth-test-registry`.
+/// One of `berth`, `berth-monitor`, `berth-init`, `berth-web`, `berth-operator`, `kubectl-berth`, `berth-test-registry`.
 pub fn berth(program: &str) -> PathBuf {
     path_from_env("BERTH_BIN_DIR").join(program)
 }

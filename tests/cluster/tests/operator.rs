@@ -8,6 +8,8 @@ mod api;
 mod definitions;
 #[path = "operator/documents.rs"]
 mod documents;
+#[path = "operator/plugin.rs"]
+mod plugin;
 #[path = "operator/policies.rs"]
 mod policies;
 #[path = "operator/reporters.rs"]

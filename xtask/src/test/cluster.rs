@@ -16,6 +16,8 @@ const REGISTRY: &str = "berth-test-registry";
 /// The cluster half.
 const OPERATOR: &str = "berth-operator";
 const AGENT: &str = "berth-agent";
+/// kubectl's plugin.
+const PLUGIN: &str = "kubectl-berth";
 
 pub fn tier(tier: &mut Tier) {
     let ready = tier.prepare("root and packages", || {
@@ -100,5 +102,6 @@ fn built() -> Result<(Vec<TestBinary>, (&'static str, PathBuf))> {
         "berth-agent/failpoints",
     ]))?;
     programs::place(&workspace::target_dir().join("debug").join(AGENT), &dir)?;
+    place(PLUGIN, &dir)?;
     Ok((binaries::compile(&CHOICE)?, ("BERTH_BIN_DIR", dir)))
 }

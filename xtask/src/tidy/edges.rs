@@ -38,6 +38,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-agent", &["berth-model", "berth-crds", "berth-proto"]),
     // The cluster half. Of the node half it links what decides about images, which is pure: it must know what nodes will say.
     ("berth-operator", &["berth-model", "berth-crds", "berth-trust"]),
+    // A person's view of it. It reads what the operator says, and decides nothing.
+    ("kubectl-berth", &["berth-crds"]),
     // Tests and tools. The leak counter and xtask share nothing with what they judge.
     ("berth-leaks", &[]),
     ("xtask", &[]),
@@ -162,10 +164,18 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("tonic-prost", GRPC),
     ("tonic-prost-build", &["berth-proto"]),
     ("protox", &["berth-proto"]),
-    ("kube", &["berth-crds", "berth-agent", "berth-operator"]),
+    ("kube", &["berth-crds", "berth-agent", "berth-operator", "kubectl-berth"]),
     (
         "serde_yaml",
-        &["berth-crds", "berth-adopt", "berth", "berth-quickstart", "berth-node-tests", "berth-cluster-tests"],
+        &[
+            "berth-crds",
+            "berth-adopt",
+            "berth",
+            "kubectl-berth",
+            "berth-quickstart",
+            "berth-node-tests",
+            "berth-cluster-tests",
+        ],
     ),
     ("libc", &["berth-sys", "berth-monitor", "berth-init"]),
 ];

@@ -2,9 +2,9 @@
 //! killed in mid-rollout is followed by the other replica, which does nothing twice.
 use crate::api::{Api, GROUP};
 use crate::documents::object;
-use crate::policies;
 use crate::reporters::{IMPOSSIBLE, Reporters, timestamp};
 use crate::trouble;
+use crate::{plugin, policies};
 use berth_cluster_tests::service::Service;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
@@ -162,8 +162,8 @@ fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Ser
 
 /// By an annotation, though it had come through everywhere.
 fn is_taken_back(api: &Api, bad: &str, good: &str) {
-    let path = format!("{GROUP}/runtimeconfigs/fleet");
-    api.patch(&path, &json!({"metadata": {"annotations": {"berth.dev/undo": bad}}})).unwrap();
+    let told = plugin::run(api, &["rollout", "undo", "fleet"]).unwrap();
+    assert_eq!(told, format!("runtimeconfig.berth.dev/fleet: {bad} is taken back\n"));
     api.wait("every node is back", || {
         let nodes = api.get(&format!("{GROUP}/runtimenodes"))?;
         let back = nodes["items"].as_array().unwrap().iter().filter(|n| n["status"]["currentRevision"] == good).count();
@@ -175,7 +175,8 @@ fn is_taken_back(api: &Api, bad: &str, good: &str) {
 }
 
 fn waits_while_paused(api: &Api, reporters: &Reporters) {
-    set(api, &json!({"runtime": {"pidsLimit": 300}, "rollout": {"paused": true}}));
+    plugin::run(api, &["rollout", "pause", "fleet"]).unwrap();
+    set(api, &json!({"runtime": {"pidsLimit": 300}}));
     let target = api.wait("the pause is told", || {
         let config = config(api);
         let paused = condition(&config, "Paused");
@@ -189,6 +190,12 @@ fn waits_while_paused(api: &Api, reporters: &Reporters) {
     // Several passes long.
     std::thread::sleep(Duration::from_secs(3));
     assert!(!reporters.seen.lock().unwrap().tried.contains_key(&target), "a node was told of it");
-    set(api, &json!({"rollout": {"paused": false}}));
+    let stuck = plugin::run(api, &["rollout", "status", "fleet"]).unwrap_err();
+    assert!(stuck.contains("does not get further: Paused"), "{stuck}");
+    plugin::run(api, &["rollout", "resume", "fleet"]).unwrap();
+    // It waits for the end.
+    let told = plugin::run(api, &["rollout", "status", "fleet", "--timeout=60"]).unwrap();
+    assert!(told.ends_with(&format!("successfully rolled out: {NODES}/{NODES} nodes have {target}\n")), "{told}");
     assert_eq!(complete(api), target);
+    plugin::tells(api, &target);
 }

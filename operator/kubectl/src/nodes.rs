@@ -1,0 +1,107 @@
+//! `kubectl berth nodes`: what each node is to have, what it has, what its agent is at, and why it goes no further.
+use crate::cluster::Cluster;
+use crate::output::{self, Format, table};
+use anyhow::Result;
+use berth_crds::RuntimeNode;
+use kube::ResourceExt;
+use serde::Serialize;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    name: String,
+    state: String,
+    phase: String,
+    healthy: bool,
+    current_revision: Option<String>,
+    desired_revision: Option<String>,
+    policy_revision: Option<String>,
+    runtime_version: Option<String>,
+    held: bool,
+    message: String,
+}
+
+/// Tells it.
+pub async fn run(cluster: &Cluster, format: Option<Format>) -> Result<()> {
+    let rows: Vec<Row> = cluster.all::<RuntimeNode>().await?.iter().map(row).collect();
+    if let Some(format) = format {
+        return output::document(&rows, format);
+    }
+    if rows.is_empty() {
+        output::text("No nodes: the operator has made no RuntimeNode yet.\n");
+        return Ok(());
+    }
+    let shown = |name: &Option<String>| name.clone().unwrap_or_default();
+    let cells: Vec<_> = rows
+        .iter()
+        .map(|r| {
+            let (current, desired) = (shown(&r.current_revision), shown(&r.desired_revision));
+            let healthy = if r.healthy { "True" } else { "False" }.to_owned();
+            [
+                r.name.clone(),
+                r.state.clone(),
+                r.phase.clone(),
+                healthy,
+                current,
+                desired,
+                shown(&r.runtime_version),
+                r.message.clone(),
+            ]
+        })
+        .collect();
+    output::text(&table(["NAME", "STATE", "PHASE", "HEALTHY", "CURRENT", "DESIRED", "RUNTIME", "MESSAGE"], &cells));
+    Ok(())
+}
+
+fn row(node: &RuntimeNode) -> Row {
+    let (spec, status) = (&node.spec, node.status.clone().unwrap_or_default());
+    Row {
+        name: node.name_any(),
+        state: format!("{:?}", status.state),
+        phase: format!("{:?}", status.phase),
+        healthy: status.healthy,
+        message: why(node),
+        current_revision: status.current_revision,
+        desired_revision: spec.desired_revision.clone(),
+        policy_revision: status.policy_revision,
+        runtime_version: status.runtime_version,
+        held: spec.hold,
+    }
+}
+
+/// What there is to say of a node, the weightiest first.
+fn why(node: &RuntimeNode) -> String {
+    let (spec, status) = (&node.spec, node.status.clone().unwrap_or_default());
+    let failed = status.failed.filter(|f| Some(&f.revision) == spec.desired_revision.as_ref());
+    if spec.hold {
+        return "held: spec.hold is set".to_owned();
+    }
+    if let Some(failed) = failed {
+        return format!("{}: {}", failed.reason, failed.message);
+    }
+    if let (Some(until), Some(because)) = (&spec.postponed_until, &spec.postponed_because) {
+        return format!("put off until {until}: {because}");
+    }
+    status.message.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weightiest_reason_is_told() {
+        let of = |spec: serde_json::Value, status: serde_json::Value| {
+            let object = serde_json::json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": "n"},
+                "spec": spec, "status": status});
+            why(&serde_json::from_value(object).unwrap())
+        };
+        let failed = serde_json::json!({"failed": {"revision": "r", "reason": "Refused", "message": "no", "at": ""}, "message": "idle"});
+        assert_eq!(of(serde_json::json!({"nodeName": "n", "desiredRevision": "r"}), failed.clone()), "Refused: no");
+        assert_eq!(of(serde_json::json!({"nodeName": "n", "desiredRevision": "s"}), failed.clone()), "idle");
+        let held = serde_json::json!({"nodeName": "n", "desiredRevision": "r", "hold": true});
+        assert_eq!(of(held, failed), "held: spec.hold is set");
+        let put_off = serde_json::json!({"nodeName": "n", "postponedUntil": "T", "postponedBecause": "pod a/b"});
+        assert_eq!(of(put_off, serde_json::json!({})), "put off until T: pod a/b");
+    }
+}

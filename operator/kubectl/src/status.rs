@@ -1,0 +1,145 @@
+//! `kubectl berth status`: how far each RuntimeConfig and ImagePolicy is.
+use crate::cluster::Cluster;
+use crate::output::{self, Format, table};
+use anyhow::Result;
+use berth_crds::{Condition, ImagePolicyObject, RuntimeConfigObject, WaveStatus};
+use kube::ResourceExt;
+use serde::Serialize;
+
+/// What is said of all.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    runtime_configs: Vec<Config>,
+    image_policies: Vec<Policy>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Config {
+    name: String,
+    ready: bool,
+    reason: String,
+    message: String,
+    wave: String,
+    updated: String,
+    ready_nodes: u32,
+    degraded_nodes: u32,
+    disruption: String,
+    target_revision: Option<String>,
+    last_known_good: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Policy {
+    name: String,
+    mode: String,
+    ready: bool,
+    reason: String,
+    message: String,
+    in_force: String,
+    denied: u64,
+    warned: u64,
+}
+
+/// Tells it.
+pub async fn run(cluster: &Cluster, format: Option<Format>) -> Result<()> {
+    let (configs, policies) = (cluster.all::<RuntimeConfigObject>().await?, cluster.all::<ImagePolicyObject>().await?);
+    let status = Status {
+        runtime_configs: configs.iter().map(config).collect(),
+        image_policies: policies.iter().map(policy).collect(),
+    };
+    match format {
+        Some(format) => output::document(&status, format),
+        None => {
+            output::text(&tables(&status));
+            Ok(())
+        }
+    }
+}
+
+/// A condition; of one that is not there, that nobody has looked at the object yet.
+pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> (bool, &'a str, &'a str) {
+    let found = conditions.iter().find(|c| c.kind == kind);
+    found.map_or((false, "Unseen", "the operator has not looked at it yet"), |c| {
+        (c.status == "True", &c.reason, &c.message)
+    })
+}
+
+/// `2/4`, with the end of its soak.
+pub fn wave(wave: Option<&WaveStatus>) -> String {
+    let soak = |w: &WaveStatus| w.soak_until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+    wave.map(|w| format!("{}/{}{}", w.index, w.total, soak(w))).unwrap_or_default()
+}
+
+fn config(object: &RuntimeConfigObject) -> Config {
+    let status = object.status.clone().unwrap_or_default();
+    let (ready, reason, message) = condition(&status.conditions, "Ready");
+    Config {
+        name: object.name_any(),
+        ready,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        wave: wave(status.wave.as_ref()),
+        updated: status.summary.clone(),
+        ready_nodes: status.nodes.ready,
+        degraded_nodes: status.nodes.degraded,
+        disruption: status.disruption.as_ref().map(|d| format!("{:?}", d.class)).unwrap_or_default(),
+        target_revision: status.target_revision.clone(),
+        last_known_good: status.last_known_good.clone(),
+    }
+}
+
+fn policy(object: &ImagePolicyObject) -> Policy {
+    let status = object.status.clone().unwrap_or_default();
+    // Of two that contradict each other that is what to look at.
+    let conflicted = condition(&status.conditions, "Conflicted");
+    let (ready, reason, message) = if conflicted.0 { conflicted } else { condition(&status.conditions, "Ready") };
+    Policy {
+        name: object.name_any(),
+        mode: format!("{:?}", object.spec.mode),
+        ready: ready && !conflicted.0,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        in_force: status.summary,
+        denied: status.denied,
+        warned: status.warned,
+    }
+}
+
+fn tables(status: &Status) -> String {
+    let configs = status.runtime_configs.iter().map(|c| {
+        let (ready, degraded) = (c.ready_nodes.to_string(), c.degraded_nodes.to_string());
+        let target = c.target_revision.clone().unwrap_or_default();
+        [
+            c.name.clone(),
+            c.reason.clone(),
+            c.wave.clone(),
+            c.updated.clone(),
+            ready,
+            degraded,
+            target,
+            c.message.clone(),
+        ]
+    });
+    let configs: Vec<_> = configs.collect();
+    let policies = status.image_policies.iter().map(|p| {
+        let (denied, warned) = (p.denied.to_string(), p.warned.to_string());
+        [p.name.clone(), p.mode.clone(), p.reason.clone(), p.in_force.clone(), denied, warned, p.message.clone()]
+    });
+    let policies: Vec<_> = policies.collect();
+    let mut text = String::new();
+    if configs.is_empty() {
+        text.push_str("No RuntimeConfig: no node is changed.\n");
+    } else {
+        let head = ["RUNTIMECONFIG", "STATUS", "WAVE", "UPDATED", "READY", "DEGRADED", "TARGET", "MESSAGE"];
+        text.push_str(&table(head, &configs));
+    }
+    if !policies.is_empty() {
+        let head = ["IMAGEPOLICY", "MODE", "STATUS", "IN FORCE", "DENIED", "WARNED", "MESSAGE"];
+        text.push('\n');
+        text.push_str(&table(head, &policies));
+    }
+    text
+}

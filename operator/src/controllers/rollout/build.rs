@@ -223,9 +223,11 @@ mod tests {
         let mut world = World::default();
         world.revisions.extend(revisions.iter().map(|r| (r.name_any(), Arc::new(r.clone()))));
         let node = serde_json::from_value(serde_json::json!({"metadata": {"name": "n", "uid": "1"}})).unwrap();
-        let mut runtime_node = RuntimeNode::default();
-        runtime_node.spec = serde_json::from_value(spec).unwrap();
-        runtime_node.status = serde_json::from_value(status).unwrap();
+        let runtime_node = RuntimeNode {
+            spec: serde_json::from_value(spec).unwrap(),
+            status: serde_json::from_value(status).unwrap(),
+            ..Default::default()
+        };
         one(&world, &node, &runtime_node, 10_000)
     }
 

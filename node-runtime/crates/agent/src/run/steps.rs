@@ -74,7 +74,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     }
 
     /// From the disk, else from the API server. One that cannot be had now is not asked for again in this pass.
-    async fn fetch(&mut self, name: &str) -> Result<(), String> {
+    pub(super) async fn fetch(&mut self, name: &str) -> Result<(), String> {
         if let Some(spec) = self.store.revision(name) {
             self.known.contents.insert(name.to_owned(), Content::of(name, &spec));
             return Ok(());

@@ -130,7 +130,7 @@ async fn policy_decides_about_what_an_archive_brings() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_of_writable_layers_that_nothing_enforces_is_refused_with_its_document() {
     let mut node = Node::with_tools().await;
-    node.document("60-limit.yaml", &config("{runtime: {storage: {writableLayerLimit: 1Gi}, pidsLimit: 77}}"));
+    node.document("60-limit.yaml", &config("{runtime: {storage: {writableLayerLimit: 1Gi}}}"));
     let told = async |node: &Node| {
         let refused = node.info().await.refused_documents;
         (refused.contains("writableLayerLimit") && refused.contains("prjquota")).then_some(())

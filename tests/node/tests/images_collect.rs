@@ -327,10 +327,18 @@ async fn settle(bench: &Bench) {
             .flat_map(|i| i.chain_ids().map(|c| c.hex().to_owned()).collect::<Vec<_>>())
             .collect();
         let there: HashSet<String> = names(&bench.root.join("snapshots")).into_iter().collect();
-        if named == there && names(&bench.root.join("ingest")).is_empty() {
+        let blobs: HashSet<String> = bench
+            .images
+            .list()
+            .iter()
+            .flat_map(|i| i.blobs().map(|d| d.hex().to_owned()).collect::<Vec<_>>())
+            .collect();
+        let strays: Vec<_> =
+            names(&bench.root.join("blobs/sha256")).into_iter().filter(|name| !blobs.contains(name)).collect();
+        if named == there && strays.is_empty() && names(&bench.root.join("ingest")).is_empty() {
             return;
         }
-        assert!(Instant::now() < end, "left over: {:?}", there.difference(&named));
+        assert!(Instant::now() < end, "left over: {:?} {strays:?}", there.difference(&named));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -41,7 +41,10 @@ impl Engine {
         }
         for name in [crate::pod::run::MONITORS, crate::session::STREAMING] {
             let group = self.helper_group(name).await?;
-            self.cgroups.remove(&group).await?;
+            // Daemons of one service (each with a root of its own) share these: whoever goes last removes them.
+            if let Err(e) = self.cgroups.remove(&group).await {
+                tracing::warn!(name, error = %e, "a control group that other daemons use too stays");
+            }
         }
         self.cgroups.release_parent(&self.paths.cgroup_parent).await?;
         Ok(true)

@@ -117,7 +117,8 @@ fn guest_doctor_finds_swap_that_a_kubelet_does_not_want() {
     let root = tempfile::tempdir().unwrap();
     let etc = tempfile::tempdir().unwrap();
     let program = etc.path().join("kubelet");
-    std::fs::copy("/bin/bash", &program).unwrap();
+    // By a process of its own: what this one has open for writing a child of another test may have for a moment, and nobody may run it then.
+    host("cp", &["/bin/bash", &program.display().to_string()]);
     let config = etc.path().join("kubelet.yaml");
     let socket = root.path().join("run/berth.sock");
     std::fs::write(

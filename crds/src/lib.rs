@@ -30,6 +30,8 @@ mod selector;
 mod shape;
 mod status;
 mod storage;
+#[cfg(feature = "kube")]
+pub mod time;
 
 pub use credential_provider::{CredentialProvider, MAX_PROVIDER_CONFIG, ProviderEnv, parse_provider_config};
 pub use describe::{Description, descriptions};

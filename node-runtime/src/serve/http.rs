@@ -1,26 +1,16 @@
-//! Metrics over HTTP: `/metrics` (Prometheus text) and `/healthz`.
+//! Metrics over HTTP: `/metrics` (Prometheus text) and `/healthz`, on an address that settings move.
 use super::process::ProcessFigures;
 use anyhow::{Context, Result};
+use berth_endpoint::{CONNECTIONS, Page};
 use berth_engine::Engine;
 use berth_node_api::Scrape;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Encoder, TextEncoder};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-/// Scrapers served at a time; more wait.
-const CONNECTIONS: usize = 16;
-/// How long a client may take to send its request's head.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How often, and with which pause, the former address is tried when another one cannot be had.
 const RETURNS: u32 = 10;
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
@@ -134,56 +124,18 @@ fn in_use(e: &anyhow::Error) -> bool {
 }
 
 fn accept(listener: TcpListener, scraped: Arc<Scraped>, permits: Arc<Semaphore>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let scraped = scraped.clone();
-                    tokio::spawn(async move {
-                        connection(scraped, stream).await;
-                        drop(permit);
-                    });
-                }
-                Err(e) => {
-                    tracing::warn!(error = %e, "metrics connection is lost");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    })
-}
-
-async fn connection(scraped: Arc<Scraped>, stream: TcpStream) {
-    let service = service_fn(move |request: Request<Incoming>| {
+    tokio::spawn(berth_endpoint::serve(listener, permits, move |path| {
         let scraped = scraped.clone();
-        async move { Ok::<_, Infallible>(answer(&scraped, &request)) }
-    });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(e) = served {
-        tracing::debug!(error = %e, "metrics connection ended early");
-    }
+        async move { page(&scraped, &path) }
+    }))
 }
 
-fn answer(scraped: &Scraped, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => match metrics(scraped) {
-            Ok(text) => (StatusCode::OK, text),
-            Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n").into_bytes()),
-        },
-        (&Method::GET, "/healthz") => (StatusCode::OK, b"ok\n".to_vec()),
-        (&Method::GET, _) => (StatusCode::NOT_FOUND, b"see /metrics\n".to_vec()),
-        _ => (StatusCode::METHOD_NOT_ALLOWED, b"only GET\n".to_vec()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let text = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, text);
-    response
+fn page(scraped: &Scraped, path: &str) -> Page {
+    match path {
+        "/metrics" => metrics(scraped).map_or_else(|e| Page::failed(&e.to_string()), Page::ok),
+        "/healthz" => Page::ok("ok\n"),
+        _ => Page::not_found("/metrics /healthz"),
+    }
 }
 
 fn metrics(scraped: &Scraped) -> Result<Vec<u8>, prometheus::Error> {

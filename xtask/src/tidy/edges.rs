@@ -16,6 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-store", &["berth-model", "berth-sys"]),
     ("berth-settings", &["berth-model", "berth-sys", "berth-crds"]),
     ("berth-adopt", &[]),
+    // What daemon, agent and operator answer probes and scrapes with.
+    ("berth-endpoint", &[]),
     // Capabilities: none of them uses another.
     ("berth-images", FOUNDATIONS),
     ("berth-trust", FOUNDATIONS),
@@ -35,9 +37,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Wiring may name everything.
     ("berth", NODE),
     // The one process of a node that knows the API server. It reaches the daemon by its socket and `berth adopt` by its words.
-    ("berth-agent", &["berth-model", "berth-crds", "berth-proto"]),
+    ("berth-agent", &["berth-model", "berth-endpoint", "berth-crds", "berth-proto"]),
     // The cluster half. Of the node half it links what decides about images, which is pure: it must know what nodes will say.
-    ("berth-operator", &["berth-model", "berth-crds", "berth-trust"]),
+    ("berth-operator", &["berth-model", "berth-endpoint", "berth-crds", "berth-trust"]),
     // A person's view of it. It reads what the operator says, and decides nothing.
     ("kubectl-berth", &["berth-crds"]),
     // Tests and tools. The leak counter and xtask share nothing with what they judge.
@@ -109,6 +111,7 @@ const EDGES: &[&str] = &[
 /// What the wiring may use.
 const NODE: &[&str] = &[
     "berth-adopt",
+    "berth-endpoint",
     "berth-model",
     "berth-sys",
     "berth-monitor-api",

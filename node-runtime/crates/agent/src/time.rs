@@ -1,29 +1,7 @@
 //! Unix seconds, which plans are made with, and RFC 3339, which objects have.
-use jiff::Timestamp;
+pub use berth_crds::time::{seconds, text};
 
 /// Now.
 pub fn now() -> u64 {
-    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
-}
-
-/// As objects have it, in UTC.
-pub fn text(seconds: u64) -> String {
-    i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok()).unwrap_or_default().to_string()
-}
-
-/// Of a text; `None` if it is none, or before 1970.
-pub fn seconds(text: &str) -> Option<u64> {
-    u64::try_from(text.parse::<Timestamp>().ok()?.as_second()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_and_back() {
-        assert_eq!(text(1_700_000_000), "2023-11-14T22:13:20Z");
-        assert_eq!(seconds("2023-11-14T22:13:20.5Z"), Some(1_700_000_000));
-        assert_eq!(seconds("yesterday"), None);
-    }
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0)
 }

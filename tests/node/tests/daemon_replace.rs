@@ -8,12 +8,12 @@ mod daemon;
 use berth_node_tests::{next_programs, programs};
 use berth_test_registry::{Fault, When};
 use daemon::client::log_text;
+use daemon::crictl::Session;
 use daemon::requests::bind;
 use daemon::{Cri, Node, crictl, eventually, is_alive, pod, shell};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -67,33 +67,8 @@ impl Scene {
     }
 }
 
-/// An exec session of crictl that reads words and answers.
-struct Exec {
-    child: Child,
-    heard: BufReader<ChildStdout>,
-}
-
-impl Exec {
-    fn start(node: &Node, container: &str, transport: &str) -> Self {
-        let script = "while read w; do echo heard-$w; [ $w = end ] && exit 3; done";
-        let mut command = crictl::command(node, &["exec", "-i", "-r", transport, container, "sh", "-c", script]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let heard = BufReader::new(child.stdout.take().unwrap());
-        Self { child, heard }
-    }
-
-    fn say(&mut self, word: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{word}").unwrap();
-        let mut line = String::new();
-        self.heard.read_line(&mut line).unwrap();
-        assert_eq!(line, format!("heard-{word}\n"));
-    }
-
-    fn end(mut self) {
-        self.say("end");
-        let ran = crictl::ended(self.child.wait_with_output().unwrap());
-        assert!(ran.err.contains("exit code 3"), "{ran:?}");
-    }
+fn session(node: &Node, container: &str, transport: &str) -> Session {
+    Session::start(crictl::command(node, &["exec", "-i", "-r", transport]), container)
 }
 
 fn record(node: &Node) -> PathBuf {
@@ -107,8 +82,8 @@ async fn an_upgrade_and_a_downgrade_lose_nothing() {
     let mut scene = Scene::new().await;
     let cri = scene.node.cri();
     let before = (cri.pid(&scene.chatty).await, cri.monitor_pid(&cri.pods().await[0].id).await);
-    let mut sessions: Vec<Exec> =
-        ["spdy", "websocket"].iter().map(|t| Exec::start(&scene.node, &scene.chatty, t)).collect();
+    let mut sessions: Vec<Session> =
+        ["spdy", "websocket"].iter().map(|t| session(&scene.node, &scene.chatty, t)).collect();
     sessions.iter_mut().for_each(|s| s.say("before"));
     assert!(fs::read_to_string(record(&scene.node)).unwrap().contains("\"version\":1,"));
 
@@ -129,7 +104,7 @@ async fn an_upgrade_and_a_downgrade_lose_nothing() {
     let sandbox = pod(&scene.node, "newer");
     let newer = cri.run(&sandbox).await;
     let young = cri.launch(&newer, &shell(&scene.node, "young", "sleep 1000"), &sandbox).await;
-    let mut late = Exec::start(&scene.node, &young, "websocket");
+    let mut late = session(&scene.node, &young, "websocket");
     late.say("before");
 
     // Back: the older daemon finds a newer monitor and newer records. This time without a farewell.
@@ -230,7 +205,7 @@ async fn a_daemon_that_runs_hands_over_to_the_next() {
     let mut scene = Scene::new().await;
     let cri = scene.node.cri();
     let before = (cri.pid(&scene.chatty).await, scene.node.pid());
-    let mut session = Exec::start(&scene.node, &scene.chatty, "websocket");
+    let mut session = session(&scene.node, &scene.chatty, "websocket");
     session.say("before");
     scene.node.use_programs(next_programs());
     assert!(scene.node.take_over().await.success(), "{}", scene.node.log_tail());

@@ -7,9 +7,9 @@ mod packages;
 mod takeover;
 
 use berth_node_tests::next_programs;
+use daemon::crictl::Session;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use takeover::{JOURNAL, Layout, Node, START, Seen, UNIT_FILE, done, systemctl, wait};
@@ -169,29 +169,6 @@ fn guest_adopt_a_unit_with_the_flag_and_a_kubelet_that_systemd_is_about_to_start
     node.finish();
 }
 
-/// An exec session that answers words.
-struct Exec {
-    child: Child,
-    heard: BufReader<ChildStdout>,
-}
-
-impl Exec {
-    fn start(node: &Node, container: &str) -> Self {
-        let script = "while read w; do echo heard-$w; [ $w = end ] && exit 3; done";
-        let mut command = node.crictl(&["exec", "-i", container, "sh", "-c", script]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let heard = BufReader::new(child.stdout.take().unwrap());
-        Self { child, heard }
-    }
-
-    fn say(&mut self, word: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{word}").unwrap();
-        let mut line = String::new();
-        self.heard.read_line(&mut line).unwrap();
-        assert_eq!(line, format!("heard-{word}\n"));
-    }
-}
-
 /// `current` names another version, and the unit is started again, there and back: containers, logs, sessions and exit codes stay.
 fn versions(node: &Node) {
     let place = |name: &str| format!("/opt/berth/{name}");
@@ -200,7 +177,7 @@ fn versions(node: &Node) {
         fs::copy(next_programs().join(program), format!("{}/{program}", place("two"))).unwrap();
     }
     let before = Seen::of(node);
-    let mut session = Exec::start(node, &before.id);
+    let mut session = Session::start(node.crictl(&["exec", "-i"]), &before.id);
     session.say("before");
     let mut lines = takeover::counted();
     for version in ["two", "one"] {
@@ -219,7 +196,5 @@ fn versions(node: &Node) {
         assert!(more > lines, "the log goes on");
         lines = more;
     }
-    session.say("end");
-    let ended = session.child.wait_with_output().unwrap();
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("exit code 3"), "{ended:?}");
+    session.end();
 }

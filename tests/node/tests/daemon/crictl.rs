@@ -2,8 +2,9 @@
 use super::Node;
 use berth_node_tests::path_from_env;
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// How a run of crictl ended.
 #[derive(Debug)]
@@ -52,4 +53,35 @@ pub fn file(node: &Node, name: &str, content: &Value) -> PathBuf {
     let path = node.base().join(name);
     std::fs::write(&path, content.to_string()).unwrap();
     path
+}
+
+/// An exec session that reads words and answers, until the word `end`.
+pub struct Session {
+    child: Child,
+    heard: BufReader<ChildStdout>,
+}
+
+impl Session {
+    /// What the session runs: `command` is a crictl with its options, up to `exec -i`.
+    pub fn start(mut command: Command, container: &str) -> Self {
+        command.args([container, "sh", "-c", "while read w; do echo heard-$w; [ $w = end ] && exit 3; done"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let heard = BufReader::new(child.stdout.take().unwrap());
+        Self { child, heard }
+    }
+
+    /// A word goes, and its answer comes.
+    pub fn say(&mut self, word: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{word}").unwrap();
+        let mut line = String::new();
+        self.heard.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("heard-{word}\n"));
+    }
+
+    /// It ends with its own exit code.
+    pub fn end(mut self) {
+        self.say("end");
+        let ran = ended(self.child.wait_with_output().unwrap());
+        assert!(ran.err.contains("exit code 3"), "{ran:?}");
+    }
 }

@@ -13,6 +13,7 @@ pub mod images;
 pub mod node;
 pub mod requests;
 pub mod steps;
+pub mod uml;
 pub mod wreck;
 
 pub use client::Cri;

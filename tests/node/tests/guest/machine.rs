@@ -3,12 +3,11 @@
 //! Owns: units, configuration, start and end of both, and the count of what is left over. Must not: help a pod along; what the
 //! kubelet does not do by itself is not done.
 use super::http;
-use crate::daemon::{Cri, host, images};
+use crate::daemon::{Cri, host, images, uml};
 use berth_leaks::{Scope, Snapshot};
 use berth_node_tests::{path_from_env, programs};
 use berth_test_registry::Registry;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,7 +40,7 @@ impl Machine {
         let before = Snapshot::take(&Scope::default()).unwrap();
         let base = tempfile::Builder::new().prefix("berth-kubelet-").tempdir_in("/tmp").unwrap();
         let machine = Self { base, registry: images::registry().await, before, subnet: subnet(), _alone: alone };
-        machine.prepare();
+        uml::prepare_for_kubelet();
         for dir in ["manifests", "kubelet", "pod-logs", "root/etc"] {
             std::fs::create_dir_all(machine.base().join(dir)).unwrap();
         }
@@ -56,24 +55,6 @@ impl Machine {
         machine.systemctl(&["start", "kubelet.service"]);
         machine.healthy().await;
         machine
-    }
-
-    /// What user-mode Linux lacks and a kubelet insists on: a clock speed in /proc/cpuinfo (cAdvisor), shared mounts.
-    fn prepare(&self) {
-        host("mount", &["--make-rshared", "/"]);
-        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap();
-        if info.contains("cpu MHz") {
-            return;
-        }
-        let mut with_speed = String::new();
-        for line in info.lines() {
-            let _ = writeln!(with_speed, "{line}");
-            if line.starts_with("model name") {
-                let _ = writeln!(with_speed, "cpu MHz\t\t: 2000.000");
-            }
-        }
-        std::fs::write("/run/cpuinfo", with_speed).unwrap();
-        host("mount", &["--bind", "/run/cpuinfo", "/proc/cpuinfo"]);
     }
 
     pub fn base(&self) -> &Path {

@@ -3,7 +3,6 @@ use super::{CONTAINERD, systemctl};
 use berth_node_tests::path_from_env;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -89,25 +88,6 @@ fn write(path: &str, text: &str, mode: u32) {
     fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// What user-mode Linux lacks and a kubelet insists on: a clock speed in /proc/cpuinfo (cAdvisor), shared mounts.
-pub(super) fn prepare_machine() {
-    crate::daemon::host("mount", &["--make-rshared", "/"]);
-    fs::write("/tmp/resolv.conf", "nameserver 10.96.0.10\n").unwrap();
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap();
-    if info.contains("cpu MHz") {
-        return;
-    }
-    let mut with_speed = String::new();
-    for line in info.lines() {
-        let _ = writeln!(with_speed, "{line}");
-        if line.starts_with("model name") {
-            let _ = writeln!(with_speed, "cpu MHz\t\t: 2000.000");
-        }
-    }
-    fs::write("/run/cpuinfo", with_speed).unwrap();
-    crate::daemon::host("mount", &["--bind", "/run/cpuinfo", "/proc/cpuinfo"]);
 }
 
 /// containerd with runc as systemd nodes have them. `pause` is what it runs for each pod.

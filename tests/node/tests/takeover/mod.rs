@@ -8,7 +8,7 @@ mod seen;
 pub use layout::Layout;
 pub use seen::{Seen, counted, main_process};
 
-use crate::daemon::host;
+use crate::daemon::{host, uml};
 use crate::packages::node::{Images, prepare};
 use berth_node_tests::{path_from_env, programs};
 use serde_json::Value;
@@ -35,7 +35,8 @@ pub struct Node {
 impl Node {
     pub fn start(layout: Layout) -> Self {
         prepare();
-        layout::prepare_machine();
+        uml::prepare_for_kubelet();
+        fs::write("/tmp/resolv.conf", "nameserver 10.96.0.10\n").unwrap();
         let node = Self { layout, images: Images::start() };
         layout::containerd(&node.images.tools());
         fs::create_dir_all("/etc/berth").unwrap();

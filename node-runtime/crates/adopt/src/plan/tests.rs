@@ -226,10 +226,8 @@ fn commands_that_are_given_make_the_profile() {
     assert_eq!(facts.kubelet.configuration.origin(ENDPOINT), crate::kubelet::Origin::Flag);
 }
 
-#[test]
-fn the_way_back_is_the_same_in_reverse() {
-    let adopted = Plan::example(Direction::Adopt);
-    let facts = ReturnFacts {
+fn return_facts() -> ReturnFacts {
+    ReturnFacts {
         id: "r1".into(),
         boot_id: "boot".into(),
         now: 1000,
@@ -238,9 +236,15 @@ fn the_way_back_is_the_same_in_reverse() {
         in_cluster: false,
         without_daemon: false,
         changed: Vec::new(),
-        pods: adopted.pods.clone(),
+        pods: Vec::new(),
         others: Vec::new(),
-    };
+    }
+}
+
+#[test]
+fn the_way_back_is_the_same_in_reverse() {
+    let adopted = Plan::example(Direction::Adopt);
+    let facts = ReturnFacts { pods: adopted.pods.clone(), ..return_facts() };
     let back = give_back(&adopted, &facts).unwrap();
     assert_eq!((&back.from, &back.to, back.direction), (&adopted.to, &adopted.from, Direction::Return));
     assert_eq!(back.files.len(), 2);
@@ -257,18 +261,7 @@ fn files_that_others_have_changed_get_their_runtime_back() {
     let adopted = Plan::example(Direction::Adopt);
     let (flags, config) = (&adopted.files[0], &adopted.files[1]);
     let after = |change: &FileChange| change.after.clone().unwrap();
-    let facts = |changed| ReturnFacts {
-        id: "r1".into(),
-        boot_id: "boot".into(),
-        now: 1000,
-        deadline: 1600,
-        permission: Permission::Person,
-        in_cluster: false,
-        without_daemon: false,
-        changed,
-        pods: Vec::new(),
-        others: Vec::new(),
-    };
+    let facts = |changed| ReturnFacts { changed, ..return_facts() };
     let found = |change: &FileChange, text: String| Found {
         path: change.path.clone(),
         now: Ok(Some(FileState { text, ..after(change) })),

@@ -17,8 +17,6 @@ const PHASES: [Phase; 9] = [
     Phase::Unsupported,
 ];
 const STATES: [NodeState; 3] = [NodeState::Foreign, NodeState::Managed, NodeState::Absent];
-/// Pages of memory, in bytes, on every architecture that we run on.
-const PAGE: f64 = 4096.0;
 
 /// All series, and when the agent's loop was seen last. Clones are the same.
 #[derive(Clone)]
@@ -165,8 +163,8 @@ impl Metrics {
         self.daemon.set(i64::from(daemon.is_some()));
         #[allow(clippy::cast_precision_loss)] // Of a clock that is wrong by 2^52 seconds nobody wants the last digit.
         self.clock.set(ahead as f64);
-        if let Some(pages) = resident_pages() {
-            self.memory.set(pages * PAGE);
+        if let Some(kibibytes) = resident() {
+            self.memory.set(kibibytes * 1024.0);
         }
         let mut text = Vec::new();
         if let Err(e) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
@@ -177,9 +175,10 @@ impl Metrics {
     }
 }
 
-/// proc_pid_statm(5), the second field.
-fn resident_pages() -> Option<f64> {
-    std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()
+/// `VmRSS` of proc_pid_status(5), in KiB: whatever a page is here.
+fn resident() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -208,6 +207,8 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+        let bytes = text.lines().find_map(|l| l.strip_prefix("berth_agent_process_resident_memory_bytes ")).unwrap();
+        assert!(bytes.parse::<f64>().unwrap() > 1e6, "{bytes}");
         metrics.standing(&RuntimeNodeStatus::default());
         let text = String::from_utf8(metrics.text(None, 0)).unwrap();
         assert!(!text.contains("config-1") && text.contains("berth_agent_daemon_up 0"), "{text}");

@@ -18,6 +18,8 @@ const OPERATOR: &str = "berth-operator";
 const AGENT: &str = "berth-agent";
 /// kubectl's plugin.
 const PLUGIN: &str = "kubectl-berth";
+/// Where the OCI layouts of operator and agent lie.
+const PRODUCT_IMAGES: &str = "BERTH_CLUSTER_IMAGES";
 
 pub fn tier(tier: &mut Tier) {
     let ready = tier.prepare("root and packages", || {
@@ -34,7 +36,10 @@ pub fn tier(tier: &mut Tier) {
         environment.push(bin_dir);
         Ok(list)
     });
-    let Some(list) = list.filter(|_| ready.is_some() && environment.len() == tools::FAMILIES.len() + 1) else { return };
+    let images = tier.prepare("images of operator and agent", product_images);
+    environment.extend(images.map(|dir| (PRODUCT_IMAGES, dir)));
+    // Beside the families: the programs, and the images.
+    let Some(list) = list.filter(|_| ready.is_some() && environment.len() == tools::FAMILIES.len() + 2) else { return };
     for binary in &list {
         let set = |command: &mut Command| {
             command.envs(environment.iter().map(|(name, path)| (name, path)));
@@ -69,7 +74,7 @@ pub fn program(name: &str, images: bool) -> Result<Command> {
         command.env(variable, make()?);
     }
     if images {
-        command.env("BERTH_CLUSTER_IMAGES", product_images()?);
+        command.env(PRODUCT_IMAGES, product_images()?);
     }
     Ok(command)
 }

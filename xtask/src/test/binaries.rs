@@ -1,5 +1,5 @@
 //! Test programs of cargo: compiled in one go, listed, and run one by one, so that a tier chooses who runs them and where.
-use super::{Count, result_line};
+use super::again::{Choice, Outcome, Reader};
 use crate::{Result, run, workspace};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -45,31 +45,29 @@ pub fn run_one(
     wrapper: &[String],
     args: &[&str],
     set: impl FnOnce(&mut Command),
-) -> Result<Count> {
+) -> Result<Outcome> {
     let mut words = vec!["timeout".to_owned(), "--kill-after=10".into(), TIME_LIMIT.into()];
     words.extend_from_slice(wrapper);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).arg(&binary.path).args(args).current_dir(&binary.dir);
     command.env("CARGO_MANIFEST_DIR", &binary.dir);
     set(&mut command);
-    count(|line| run::watched(&mut command, line)).map_err(|e| format!("{}: {e}", binary.name))
+    outcome(|line| run::watched(&mut command, line)).map_err(|e| format!("{}: {e}", binary.name))
 }
 
-/// Counts the tests of whatever prints closing lines of Rust test programs.
-pub fn count(watched: impl FnOnce(&mut dyn FnMut(&str)) -> Result) -> Result<Count> {
-    let mut total = Count::default();
-    let mut closings = 0;
-    let ended = watched(&mut |line| {
-        if let Some(count) = result_line(line) {
-            total.add(count);
-            closings += 1;
-        }
-    });
-    match ended {
-        Ok(()) if closings == 0 => Err("ran no test".into()),
-        Err(e) if total.failed == 0 => Err(e),
-        _ => Ok(total),
+/// The arguments that choose these tests; `usual` chooses all that the tier runs.
+pub fn chosen<'a>(choice: Choice<'a>, usual: &[&'a str]) -> Vec<&'a str> {
+    match choice {
+        Choice::All => usual.to_vec(),
+        Choice::Named(names) => std::iter::once("--exact").chain(names.iter().map(String::as_str)).collect(),
     }
+}
+
+/// Reads the outcome off whatever prints what Rust test programs print.
+pub fn outcome(watched: impl FnOnce(&mut dyn FnMut(&str)) -> Result) -> Result<Outcome> {
+    let mut reader = Reader::default();
+    let ended = watched(&mut |line| reader.line(line));
+    reader.end(ended)
 }
 
 /// Every user's eyes: whether user and group 65534 can reach `path`.
@@ -81,6 +79,7 @@ pub fn nobody_reaches(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Count;
     use super::*;
 
     #[test]
@@ -104,12 +103,13 @@ mod tests {
     fn a_program_that_dies_in_silence_has_failed() {
         let line = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
         let ran = |end: Result, lines: &[&str]| {
-            count(|see| {
+            outcome(|see| {
                 lines.iter().for_each(|l| see(l));
                 end
             })
         };
-        assert_eq!(ran(Ok(()), &[line, line]), Ok(Count { passed: 4, failed: 0 }));
+        let both = Count { passed: 4, failed: 0 };
+        assert_eq!(ran(Ok(()), &[line, line]), Ok(Outcome { count: both, failed: Vec::new() }));
         assert!(ran(Ok(()), &[]).is_err());
         assert!(ran(Err("signal 9".into()), &[line]).is_err());
     }

@@ -18,6 +18,8 @@ const OPERATOR: &str = "berth-operator";
 const AGENT: &str = "berth-agent";
 /// kubectl's plugin.
 const PLUGIN: &str = "kubectl-berth";
+/// Programs whose every case needs those before it.
+const CHAINS: [&str; 1] = [": e2e"];
 /// Where the OCI layouts of operator and agent lie.
 const PRODUCT_IMAGES: &str = "BERTH_CLUSTER_IMAGES";
 
@@ -44,7 +46,8 @@ pub fn tier(tier: &mut Tier) {
         let set = |command: &mut Command| {
             command.envs(environment.iter().map(|(name, path)| (name, path)));
         };
-        tier.step(&binary.name, || binaries::run_one(binary, &[], &[], set));
+        let chain = CHAINS.iter().any(|name| binary.name.ends_with(name));
+        tier.tests(&binary.name, chain, |choice| binaries::run_one(binary, &[], &binaries::chosen(choice, &[]), set));
     }
 }
 

@@ -2,6 +2,7 @@
 //! user-mode-linux program. Its kernel and root are made from Debian's packages, once; the scripts are in `xtask/guest`.
 //! It has no network to the host: a job is a directory that both sees, with a program `run` in it.
 use super::Tier;
+use super::again::Choice;
 use super::binaries::{self, TestBinary};
 use super::node::{self, GUEST_PREFIX};
 use crate::cache::Key;
@@ -65,13 +66,13 @@ pub fn tier(tier: &mut Tier) {
     });
     let (labelled, others): (Vec<_>, Vec<_>) =
         list.into_iter().partition(|binary| binary.name.ends_with(SELINUX_TESTS));
-    tier.step("node tests in the guest", || {
-        let script = tests_script(&others, &environment);
-        binaries::count(|line| guest.run("tests", &script, line))
+    tier.tests("node tests in the guest", false, |choice| {
+        let script = tests_script(&others, &environment, choice);
+        binaries::outcome(|line| guest.run("tests", &script, line))
     });
-    tier.step("node tests in the guest with SELinux", || {
-        let script = labelled_script(&labelled, &environment);
-        binaries::count(|line| guest.boot("selinux", &script, &SELINUX_BOOT, line))
+    tier.tests("node tests in the guest with SELinux", false, |choice| {
+        let script = labelled_script(&labelled, &environment, choice);
+        binaries::outcome(|line| guest.boot("selinux", &script, &SELINUX_BOOT, line))
     });
 }
 
@@ -85,9 +86,9 @@ pub fn only(names: &[String]) -> Result {
     environment.push(("BERTH_PACKAGES", packages(&environment)?));
     let selinux = list.iter().all(|binary| binary.name.ends_with(SELINUX_TESTS));
     if selinux {
-        return guest.boot("only", &labelled_script(&list, &environment), &SELINUX_BOOT, &mut |_| ());
+        return guest.boot("only", &labelled_script(&list, &environment, Choice::All), &SELINUX_BOOT, &mut |_| ());
     }
-    guest.run("only", &tests_script(&list, &environment), &mut |_| ())
+    guest.run("only", &tests_script(&list, &environment, Choice::All), &mut |_| ())
 }
 
 /// A directory with two releases of both packages, and an rpm that runs in the guest.
@@ -129,30 +130,31 @@ fn exports(environment: &node::Environment) -> String {
 }
 
 /// The job that runs the tests for the guest.
-fn tests_script(list: &[TestBinary], environment: &node::Environment) -> String {
-    prelude(environment) + &tests(list)
+fn tests_script(list: &[TestBinary], environment: &node::Environment, choice: Choice<'_>) -> String {
+    prelude(environment) + &tests(list, choice)
 }
 
 /// The same on a machine whose files have labels, as they have where SELinux was on when they were made: hostfs has none. (The tools'
 /// own recursion stops at files that only hostfs has, as at another file system.) pid 1 and its bus begin anew, in their domains, and
 /// the tests have an administrator's.
-fn labelled_script(list: &[TestBinary], environment: &node::Environment) -> String {
+fn labelled_script(list: &[TestBinary], environment: &node::Environment, choice: Choice<'_>) -> String {
     let kernel = ["/proc", "/sys", "/dev", "/run", "/tmp", "/job", "/lower"].map(PathBuf::from);
     let left_out = kernel.into_iter().chain(mounted(environment)).map(|dir| format!("-path '{}'", dir.display()));
     let left_out: Vec<String> = left_out.collect();
     prelude(environment)
         + &format!("find / \\( {} \\) -prune -o -print | restorecon -F -f - || true\n", left_out.join(" -o "))
         + "systemctl daemon-reexec\nsystemctl restart dbus.socket dbus.service\n"
-        + &format!("cat >/run/tests <<'END'\nset -eu\n{}{}END\n", exports(environment), tests(list))
+        + &format!("cat >/run/tests <<'END'\nset -eu\n{}{}END\n", exports(environment), tests(list, choice))
         + "exec systemd-run --quiet --wait --pipe --collect --property=Delegate=yes \
            --property=SELinuxContext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 /bin/sh /run/tests\n"
 }
 
-fn tests(list: &[TestBinary]) -> String {
+fn tests(list: &[TestBinary], choice: Choice<'_>) -> String {
+    let chosen = binaries::chosen(choice, &[GUEST_PREFIX]).join(" ");
     let mut script = "rc=0\n".to_owned();
     for TestBinary { name, path, dir } in list {
         let (path, dir) = (path.display(), dir.display());
-        script += &format!("echo '-- {name}'\ncd '{dir}'\ntimeout 600 '{path}' {GUEST_PREFIX} || rc=1\n");
+        script += &format!("echo '-- {name}'\ncd '{dir}'\ntimeout 600 '{path}' {chosen} || rc=1\n");
     }
     script + "exit $rc\n"
 }
@@ -215,7 +217,7 @@ mod tests {
         let binary =
             |n: &str| TestBinary { name: n.into(), path: root.join("t").join(n), dir: root.join("tests/node") };
         let environment = vec![("BERTH_CRICTL", PathBuf::from("/cache/cri-tools/1/crictl"))];
-        let script = tests_script(&[binary("a"), binary("b")], &environment);
+        let script = tests_script(&[binary("a"), binary("b")], &environment, Choice::All);
         assert_eq!(script.matches(&format!("hostfs -r -o '{}'", root.display())).count(), 1);
         assert!(script.contains("hostfs -r -o '/cache/cri-tools/1'") && script.contains("export BERTH_CRICTL="));
         assert_eq!(script.matches(" guest_ || rc=1").count(), 2);

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: tiers, each a list of named steps. A failed step is told and counted, and the next one runs; nothing
-//! is skipped in silence: what cannot run has failed. The last line is `N passed, N failed`, over every single test.
+//! is skipped in silence: what cannot run has failed. Tests that passed at their second try are named. The last line is
+//! `N passed, N failed`, over every single test.
+mod again;
 mod binaries;
 mod cluster;
 mod fuzz;
@@ -12,6 +14,7 @@ pub use cluster::{costs, program as cluster_program};
 pub use guest::only as guest_only;
 
 use crate::{Result, run};
+use again::{Choice, Outcome};
 use std::time::{Duration, Instant};
 
 /// Tests that passed and failed.
@@ -38,6 +41,8 @@ impl Count {
 pub struct Tier {
     count: Count,
     failures: Vec<String>,
+    /// Tests that passed at their second try.
+    again: Vec<String>,
 }
 
 impl Tier {
@@ -54,6 +59,22 @@ impl Tier {
             Ok(Count::default())
         });
         made
+    }
+
+    /// A step of tests that may be tried again where only the machine may have been late; in a `chain` a test needs those before it.
+    pub fn tests(&mut self, name: &str, chain: bool, mut run: impl FnMut(Choice<'_>) -> Result<Outcome>) {
+        let left = again::MOST.saturating_sub(self.again.len());
+        let mut passed = Vec::new();
+        self.step(name, || {
+            let first = run(Choice::All)?;
+            let Some(choice) = first.second(left, chain) else { return Ok(first.count) };
+            println!("-- {name}: a second try: {}", first.failed.join(" "));
+            let Ok(second) = run(choice) else { return Ok(first.count) };
+            let (count, mended) = first.mended(&second);
+            passed = mended;
+            Ok(count)
+        });
+        self.again.extend(passed.into_iter().map(|test| format!("{name}: {test}")));
     }
 
     /// A step that counts its tests itself.
@@ -115,6 +136,9 @@ pub fn main(names: &[String]) -> Result {
         for failure in &state.failures {
             println!("         {failure}");
         }
+        for test in &state.again {
+            println!("         passed at the second try: {test}");
+        }
         total.add(state.count);
     }
     println!("{} passed, {} failed", total.passed, total.failed);
@@ -144,6 +168,24 @@ mod tests {
         assert_eq!(result_line(bad), Some(Count { passed: 3, failed: 3 }));
         assert_eq!(result_line("test result of mine: ok. 1 passed; 0 failed; 0 ignored"), None);
         assert_eq!(result_line("test result: nonsense"), None);
+    }
+
+    #[test]
+    fn a_second_try_counts_once_and_is_named() {
+        let mut tier = Tier::default();
+        let outcome = |failed: usize, names: &[&str]| Outcome {
+            count: Count { passed: 2 - failed, failed },
+            failed: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let mut tries = 0;
+        tier.tests("late", false, |choice| {
+            tries += 1;
+            assert_eq!(choice == Choice::All, tries == 1);
+            Ok(if tries == 1 { outcome(1, &["a"]) } else { outcome(0, &[]) })
+        });
+        tier.tests("broken", false, |_| Ok(outcome(1, &["b"])));
+        assert_eq!((tries, tier.count), (2, Count { passed: 3, failed: 1 }));
+        assert_eq!((tier.again, tier.failures), (vec!["late: a".to_owned()], vec!["broken: 1 failed".to_owned()]));
     }
 
     #[test]

@@ -45,7 +45,9 @@ pub fn tier(tier: &mut Tier) {
         let set = |command: &mut Command| {
             command.envs(environment.iter().map(|(name, path)| (name, path)));
         };
-        tier.step(&binary.name, || binaries::run_one(binary, &[], &["--skip", GUEST_PREFIX], set));
+        tier.tests(&binary.name, false, |choice| {
+            binaries::run_one(binary, &[], &binaries::chosen(choice, &["--skip", GUEST_PREFIX]), set)
+        });
     }
 }
 

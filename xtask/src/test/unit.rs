@@ -20,7 +20,9 @@ pub fn tier(tier: &mut Tier) {
                 command.env("TMPDIR", &runner.scratch).env("HOME", &runner.scratch);
                 command.env("BERTH_CRI_API_PROTO", &runner.proto);
             };
-            tier.step(&binary.name, || binaries::run_one(binary, &runner.wrapper, &[], set));
+            tier.step(&binary.name, || {
+                binaries::run_one(binary, &runner.wrapper, &[], set).map(|outcome| outcome.count)
+            });
         }
         let _ = std::fs::remove_dir_all(&runner.scratch);
     }
@@ -30,7 +32,9 @@ pub fn tier(tier: &mut Tier) {
 
 fn doc_tests() -> Result<super::Count> {
     let mut cargo = workspace::cargo();
-    binaries::count(|line| run::watched(cargo.args(["test", "--doc", "--quiet"]).args(CHOICE), line))
+    let watched =
+        |line: &mut dyn FnMut(&str)| run::watched(cargo.args(["test", "--doc", "--quiet"]).args(CHOICE), line);
+    Ok(binaries::outcome(watched)?.count)
 }
 
 /// How to run a program with no rights.

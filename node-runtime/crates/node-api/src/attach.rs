@@ -28,8 +28,9 @@ pub(crate) async fn call(
     let Some(Input::Start(start)) = first else {
         return Err(status(Error::invalid("input", "the first message must be a start")));
     };
+    let size = (start.rows > 0).then(|| terminal_size(start.rows, start.cols));
     let opened = match start.run {
-        true => engine.start_attached(&start.container_id).await,
+        true => engine.start_attached(&start.container_id, size).await,
         false => engine.attach(&start.container_id).await,
     };
     let attached = opened.map_err(status)?;
@@ -37,9 +38,11 @@ pub(crate) async fn call(
         let problem = "the container has no stdin; it was made without `stdin: true`";
         return Err(status(Error::new(ErrorKind::FailedPrecondition, problem)));
     }
-    if attached.tty && start.rows > 0 {
-        let size = terminal_size(start.rows, start.cols);
-        engine.resize_container(&attached.id, size).await.map_err(status)?;
+    // It may have ended by now: then its last words and its code are what the client came for.
+    if let Some(size) = size.filter(|_| attached.tty && !start.run)
+        && let Err(e) = engine.resize_container(&attached.id, size).await
+    {
+        tracing::debug!(container = %attached.id, error = %e, "terminal is not resized");
     }
     let (tell, outputs) = mpsc::channel(BACKLOG);
     tokio::spawn(async move {

@@ -1,6 +1,7 @@
 //! What people at the node do with a container beside its life: signals, waiting for its end, its streams, and one more
 //! attempt at it. The CRI has no calls for these.
 use crate::container::exec::running;
+use crate::container::start::Opening;
 use crate::context::Engine;
 use crate::pod::Pod;
 use crate::pod::stop::run_to_end;
@@ -9,11 +10,10 @@ use berth_monitor_api::spec::TerminalSize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How long a wait lies at once; it is taken up again.
 const WAIT: Duration = Duration::from_secs(3600);
-/// How often the monitor is asked for the streams of a container that starts.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// The streams of a container's main process.
 pub struct Attached {
@@ -58,27 +58,15 @@ impl Engine {
         Ok(Attached { stdin: config.tty || fds.len() > 2, tty: config.tty, stdin_once: config.stdin_once, fds, id })
     }
 
-    /// Starts a container with its streams opened before its program is executed, so that nothing that it writes is missed.
-    /// Errors: those of a start.
-    pub async fn start_attached(self: &Arc<Self>, id: &str) -> Result<Attached> {
+    /// Starts a container with its streams opened and its terminal at its size before its program is executed, so that nothing
+    /// that it writes is missed. `size` is looked at where it has a terminal. Errors: those of a start.
+    pub async fn start_attached(self: &Arc<Self>, id: &str, size: Option<TerminalSize>) -> Result<Attached> {
         let (pod, id) = self.table.container(id)?;
         let config = pod.container(&id)?.config;
-        let (engine, starting) = (self.clone(), id.clone());
-        let start = tokio::spawn(async move { engine.start_container(starting.as_str()).await });
-        let fds = loop {
-            // The monitor knows the task from the spawn on, long before init has set the container up.
-            if let Ok(fds) = pod.monitor()?.attach(id.as_str()).await {
-                break fds;
-            }
-            if start.is_finished() {
-                break Vec::new();
-            }
-            tokio::time::sleep(LOOK).await;
-        };
-        start.await.map_err(|_| Error::internal("the start was cut short"))??;
-        if fds.is_empty() {
-            return self.attach(id.as_str()).await;
-        }
+        let (hand, taken) = oneshot::channel();
+        let size = size.filter(|_| config.tty);
+        self.start_opening(id.as_str(), Some(Opening { size, hand })).await?;
+        let fds = taken.await.map_err(|_| Error::internal("a started container has no streams"))?;
         Ok(Attached { stdin: config.tty || fds.len() > 2, tty: config.tty, stdin_once: config.stdin_once, fds, id })
     }
 

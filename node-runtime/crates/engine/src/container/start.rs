@@ -9,16 +9,43 @@ use crate::steps::Walk;
 use berth_cgroups::{DevicePolicy, Driver};
 use berth_model::{ContainerId, Error, ErrorKind, ExitReason, ExitStatus, PhaseLog, Result};
 use berth_monitor_api::frame::TaskKind;
-use berth_monitor_api::spec::InitSpec;
+use berth_monitor_api::spec::{InitSpec, TerminalSize};
 use berth_oci::monitor::{Event, SpawnRequest, Start, TaskStdio};
 use berth_oci::readback::{self, Labels};
 use berth_store::Sync;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
+use tokio::sync::oneshot;
 
-/// Alive as long as somebody waits for the start.
-type Caller = Weak<()>;
+/// Who has asked for a start.
+struct Caller {
+    /// Alive as long as somebody waits for it.
+    waits: Weak<()>,
+    streams: Option<Opening>,
+}
+
+/// Streams of the first process that are to be opened before its program is executed.
+pub(super) struct Opening {
+    /// Of its terminal, if it has one.
+    pub size: Option<TerminalSize>,
+    /// Takes the streams as the monitor hands them over.
+    pub hand: oneshot::Sender<Vec<OwnedFd>>,
+}
+
+impl Opening {
+    /// The child waits for `Go`: it has its terminal, has written nothing, and cannot end before this is done.
+    async fn open(self, pod: &Pod, id: &ContainerId) -> Result<()> {
+        let monitor = pod.monitor()?;
+        let streams = monitor.attach(id.as_str()).await?;
+        if let Some(size) = self.size {
+            monitor.resize(id.as_str(), size.rows, size.cols).await?;
+        }
+        // Who does not take them has gone away, and with them the streams.
+        let _ = self.hand.send(streams);
+        Ok(())
+    }
+}
 
 impl Engine {
     /// Starts a created container; returns after its program was executed.
@@ -26,16 +53,22 @@ impl Engine {
     /// Any other error leaves it EXITED with the reason; so does a caller that goes away before the program is executed. It would make
     /// the next attempt, and two of them would run.
     pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        self.start_opening(id, None).await
+    }
+
+    /// Starts a container, and opens its streams on the way. Errors: as [`Engine::start_container`]; also a container whose streams
+    /// cannot be opened is not executed.
+    pub(super) async fn start_opening(self: &Arc<Self>, id: &str, streams: Option<Opening>) -> Result<()> {
         let (pod, id) = self.table.container(id)?;
         let engine = self.clone();
         let asking = Arc::new(());
-        let caller = Arc::downgrade(&asking);
+        let caller = Caller { waits: Arc::downgrade(&asking), streams };
         let started = run_to_end(async move {
             let mut walk = Walk::new("start", &engine.metrics);
             let lock = pod.container_lock(&id);
             let _one = lock.lock().await;
             walk.waited();
-            engine.execute_start(walk, (&pod, &id), &caller).await
+            engine.execute_start(walk, (&pod, &id), caller).await
         })
         .await;
         drop(asking);
@@ -46,7 +79,7 @@ impl Engine {
         self: &Arc<Self>,
         mut walk: Walk,
         (pod, id): (&Arc<Pod>, &ContainerId),
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<()> {
         let container = pod.container(id)?;
         if container.life != Life::Created {
@@ -97,7 +130,7 @@ impl Engine {
         walk: &mut Walk,
         (pod, id): (&Arc<Pod>, &ContainerId),
         container: &ContainerRecord,
-        caller: &Caller,
+        caller: Caller,
     ) -> Result<Labels> {
         let way = self.starts.take_way(id);
         let begin = pod.update_container(id, Sync::Later, |c| {
@@ -130,7 +163,7 @@ impl Engine {
         // Also of a set-up that failed: where it stood still shows here.
         walk.adopt("setup", start.begun(), start.phases().clone());
         let (pid, identity) = ready?;
-        if caller.strong_count() == 0 {
+        if caller.waits.strong_count() == 0 {
             let problem = "whoever asked for the start went away before the program was executed";
             return Err(Error::new(ErrorKind::DeadlineExceeded, problem));
         }
@@ -140,6 +173,9 @@ impl Engine {
             c.identity = Some(identity);
         });
         walk.step("running", run).await?;
+        if let Some(streams) = caller.streams {
+            streams.open(pod, id).await?;
+        }
         walk.step("exec", self.execute(&mut start, (pod, container), pid)).await
     }
 

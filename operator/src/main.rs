@@ -133,6 +133,6 @@ async fn run(args: Args) -> Result<(), String> {
         tracing::warn!("a pass took too long and is broken off; who leads next goes on");
     }
     let _ = release.send(true);
-    let _ = tokio::time::timeout(Duration::from_secs(5), holding).await;
+    let _ = tokio::time::timeout(Duration::from_secs(15), holding).await;
     Ok(())
 }

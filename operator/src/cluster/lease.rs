@@ -69,26 +69,21 @@ pub async fn hold(client: Client, candidate: Candidate, leadership: Leadership, 
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    let led = leadership.held();
     leadership.set(None);
-    if led {
-        let given = tokio::time::timeout(candidate.duration / 3, give_back(&api, &candidate)).await;
-        if !matches!(given, Ok(Ok(()))) {
-            tracing::warn!(?given, "the lease could not be given back; it expires");
-        }
+    // Also where it was not renewed in time: as long as it names this process, nobody else has it.
+    let given = tokio::time::timeout(candidate.duration, give_back(&api, &candidate)).await;
+    if !matches!(given, Ok(Ok(()))) {
+        tracing::warn!(?given, "the lease could not be given back; it expires");
     }
 }
 
+/// If it is this one's.
 async fn give_back(api: &Api<Lease>, candidate: &Candidate) -> kube::Result<()> {
-    if let Some(mut lease) = api.get_opt(&candidate.name).await? {
-        if let Some(spec) =
-            lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&candidate.identity))
-        {
-            spec.holder_identity = None;
-        }
-        api.replace(&candidate.name, &PostParams::default(), &lease).await?;
-    }
-    Ok(())
+    let Some(mut lease) = api.get_opt(&candidate.name).await? else { return Ok(()) };
+    let ours = |spec: &&mut LeaseSpec| spec.holder_identity.as_deref() == Some(&candidate.identity);
+    let Some(spec) = lease.spec.as_mut().filter(ours) else { return Ok(()) };
+    spec.holder_identity = None;
+    api.replace(&candidate.name, &PostParams::default(), &lease).await.map(drop)
 }
 
 async fn attempt(

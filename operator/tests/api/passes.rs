@@ -1,6 +1,8 @@
 //! Whole passes: one object's trouble is no other's.
 use crate::server::{Answer, Server, lead, lease, status, until};
-use berth_crds::{ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus};
+use berth_crds::{
+    ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus, RuntimeRevision,
+};
 use berth_operator::cluster::{World, Writes};
 use berth_operator::controllers::{Context, Events, pass};
 use berth_operator::observe::Metrics;
@@ -33,7 +35,7 @@ fn versioned<K: ResourceExt>(mut object: K) -> K {
 
 async fn run(server: &Server, world: &World) -> Result<(), String> {
     let (leadership, _release) = lead(server.client(), 15).await;
-    until("it leads", Duration::from_secs(5), || leadership.held()).await;
+    until("it leads", Duration::from_secs(60), || leadership.held()).await;
     let metrics = Metrics::new("0").unwrap();
     let context = Context {
         writes: Writes::new(server.client(), leadership.clone(), metrics.clone()),
@@ -48,9 +50,16 @@ async fn run(server: &Server, world: &World) -> Result<(), String> {
 
 /// Takes everything, but what `refuses` says.
 fn server(refuses: impl Fn(&str, &Value) -> bool + Send + Sync + 'static) -> Server {
+    refusing((403, "Forbidden"), refuses)
+}
+
+fn refusing(
+    (code, reason): (u16, &'static str),
+    refuses: impl Fn(&str, &Value) -> bool + Send + Sync + 'static,
+) -> Server {
     Server::start(move |request| match lease(request) {
         Some(answer) => answer,
-        None if refuses(&request.line, &request.body) => status(403, "Forbidden"),
+        None if refuses(&request.line, &request.body) => status(code, reason),
         None if request.line.starts_with("GET") && request.line.contains("/pods") => {
             Answer::Json(200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}))
         }
@@ -99,6 +108,62 @@ async fn a_request_by_annotation_that_fails_holds_up_no_rollout() {
     let server = server(|line, _| line.contains("/runtimeconfigs/a?"));
     run(&server, &world).await.unwrap_err();
     assert!(told(&server, "a") && told(&server, "b"));
+}
+
+/// The same world, with the revision that node `a` is to have, one that was good before, and both nodes told. `a` has given the new one up.
+async fn failed_on_a() -> (World, String) {
+    let mut world = world();
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    let name = server
+        .asked("/runtimenodes/a?")
+        .iter()
+        .find_map(|r| r.body["spec"]["desiredRevision"].as_str().map(str::to_owned))
+        .unwrap();
+    let made =
+        server.asked("/runtimerevisions").into_iter().find(|r| r.body["metadata"]["name"] == name.as_str()).unwrap();
+    for (of, verdict) in [(name.as_str(), Value::Null), ("config-old", json!("Good"))] {
+        let mut object = RuntimeRevision::new(of, serde_json::from_value(made.body["spec"].clone()).unwrap());
+        object.status = serde_json::from_value(json!({ "verdict": verdict })).unwrap();
+        world.revisions.insert(of.to_owned(), Arc::new(versioned(object)));
+    }
+    let object = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
+    object.spec.desired_revision = Some(name.clone());
+    object.spec.desired_since = Some("2026-01-01T00:00:00Z".to_owned());
+    let failed = json!({"revision": name, "reason": "Refused", "message": "", "at": "2026-01-01T00:00:01Z"});
+    object.status = serde_json::from_value(json!({"currentRevision": "config-old", "failed": failed})).unwrap();
+    (world, name)
+}
+
+/// What is bad is not known yet: another node would be told to have it as soon as the one that it failed on is told to leave it.
+#[tokio::test]
+async fn nobody_leaves_a_bad_revision_before_it_is_written_that_it_is_bad() {
+    let (world, bad) = failed_on_a().await;
+    for (code, reason) in [(409, "Conflict"), (500, "InternalError"), (0, "")] {
+        let of = format!("/runtimerevisions/{bad}/status");
+        let server = refusing((code, reason), move |line, body| {
+            code != 0 && line.contains(&of) && body["status"]["verdict"] == "Bad"
+        });
+        let result = run(&server, &world).await;
+        assert_eq!(result.is_ok(), code != 500, "{result:?}");
+        let left = server.asked("/runtimenodes/a?").iter().any(|r| r.body["spec"]["desiredRevision"] == "config-old");
+        assert_eq!(left, code == 0, "{code}: {:?}", server.asked("PATCH"));
+    }
+}
+
+#[tokio::test]
+async fn a_request_by_annotation_stays_until_it_is_answered() {
+    let (mut world, bad) = failed_on_a().await;
+    let config = Arc::make_mut(world.configs.get_mut("a").unwrap());
+    config.annotations_mut().insert("berth.dev/retry".to_owned(), bad.clone());
+    for taken in [false, true] {
+        let of = format!("/runtimerevisions/{bad}/status");
+        let server = refusing((409, "Conflict"), move |line, _| !taken && line.contains(&of));
+        run(&server, &world).await.unwrap();
+        let removed =
+            |r: &crate::server::Request| r.body["metadata"]["annotations"].get("berth.dev/retry") == Some(&Value::Null);
+        assert_eq!(server.asked("/runtimeconfigs/a?").iter().any(removed), taken, "{:?}", server.asked("PATCH"));
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use super::build::CORDONED;
 use super::changes::to_crd;
 use super::drain::Drains;
 use crate::cluster::World;
+use crate::cluster::writes::Done;
 use crate::rollout::{Action, Grant, Node, Revision, Why};
 use crate::time;
 use berth_crds::{RuntimeNode, RuntimeRevision, Verdict};
@@ -26,14 +27,20 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// All of a plan. Errors: the first one; one node's trouble is no other's.
+    /// All of a plan. Errors: the first one; one node's trouble is no other's. What is to be remembered of a revision before nodes are told to
+    /// leave it ends the plan where it could not be written: once they have left, nobody could tell any more, and others would be told to have it.
     pub(super) async fn carry_out(&self, running: &Running) -> Result<(), String> {
         let mut result = Ok(());
         for action in &running.plan.actions {
             tracing::info!(?action, "acts");
             let done = match action {
                 Action::Tell { node, revision } => self.tell(running, node, revision).await,
-                Action::MarkBad(revision) => self.mark_bad(running, revision).await,
+                Action::MarkBad(revision) => match self.mark_bad(running, revision).await {
+                    Ok(Done::Yes) => Ok(()),
+                    // Its change comes, and with it the next pass.
+                    Ok(Done::Stale) => return result,
+                    Err(e) => return result.and(Err(e)),
+                },
                 Action::Graduate(revision) => self.graduate(running, revision).await,
                 on_node => self.on_node(on_node).await,
             };
@@ -151,10 +158,10 @@ impl Step<'_> {
 
     async fn graduate(&self, running: &Running, revision: &Revision) -> Result<(), String> {
         let have = running.nodes.iter().filter(|n| n.has(revision)).count();
-        self.verdict(running, revision, Verdict::Good, format!("{have} nodes have come through")).await
+        self.verdict(running, revision, Verdict::Good, format!("{have} nodes have come through")).await.map(drop)
     }
 
-    async fn mark_bad(&self, running: &Running, revision: &Revision) -> Result<(), String> {
+    async fn mark_bad(&self, running: &Running, revision: &Revision) -> Result<Done, String> {
         let failed = running.nodes.iter().filter(|n| n.failed.as_ref() == Some(revision));
         let first = failed.min_by_key(|n: &&Node| n.desired.clone());
         let message = match first.map(|n| (&n.name, self.world.runtime_nodes.get(&n.name))) {
@@ -174,10 +181,12 @@ impl Step<'_> {
         revision: &Revision,
         verdict: Verdict,
         message: String,
-    ) -> Result<(), String> {
-        let Some(object) = self.world.revisions.get(&revision.0) else { return Ok(()) };
+    ) -> Result<Done, String> {
+        let Some(object) = self.world.revisions.get(&revision.0) else { return Ok(Done::Yes) };
         let status = json!({"verdict": verdict, "since": time::text(self.now), "message": message});
-        self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await?;
+        if self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await? == Done::Stale {
+            return Ok(Done::Stale);
+        }
         for config in running.pool.configs.iter().filter_map(|name| self.world.configs.get(name)) {
             let (config, note) = (config.as_ref(), format!("{revision}: {message}"));
             match verdict {
@@ -185,7 +194,7 @@ impl Step<'_> {
                 Verdict::Bad => self.context.events.warning(config, "RolledBack", note).await,
             }
         }
-        Ok(())
+        Ok(Done::Yes)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::super::Context;
 use super::super::runtime_config::Pool;
 use crate::cluster::World;
+use crate::cluster::writes::Done;
 use crate::time;
 use berth_crds::{RuntimeConfigObject, RuntimeRevision, Verdict};
 use kube::ResourceExt;
@@ -39,7 +40,10 @@ async fn one(
 ) -> Result<(), String> {
     if let Some(object) = object {
         let status = asked(annotation, &config.name_any(), object, now);
-        context.writes.patch_status(object, status).await?;
+        if context.writes.patch_status(object, status).await? == Done::Stale {
+            // The request stays until it is answered.
+            return Ok(());
+        }
     } else {
         let revision = config.annotations().get(annotation).cloned().unwrap_or_default();
         let note = format!("{revision} is not what nodes of this RuntimeConfig are to have");

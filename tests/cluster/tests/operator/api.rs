@@ -6,10 +6,13 @@ use berth_cluster_tests::space::NodeSpace;
 use berth_cluster_tests::{Diagnose, http, programs, wait_for};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PROXY: &str = "127.0.0.1:8001";
-const LIMIT: Duration = Duration::from_secs(60);
+/// A fleet takes as long as the machine is slow; who waits for what comes does not wait longer.
+const LIMIT: Duration = Duration::from_secs(240);
+/// How long an API server may be busy with itself: a definition that has changed makes its kind answer 429 and 503 for a while.
+const BUSY: Duration = Duration::from_secs(60);
 /// Where our kinds are.
 pub const GROUP: &str = "/apis/berth.dev/v1alpha1";
 
@@ -64,7 +67,7 @@ impl Api {
     pub fn operator(&self, identity: &str, port: u16) -> Service {
         let mut recipe = Recipe::new(identity, programs::berth("berth-operator"))
             .flag("identity", identity)
-            .flag("lease-seconds", 5)
+            .flag("lease-seconds", 10)
             .flag("listen", format!("127.0.0.1:{port}"));
         recipe.env.push(("KUBECONFIG".to_owned(), self.plane.admin().display().to_string()));
         Service::start(self.space(), recipe)
@@ -72,16 +75,16 @@ impl Api {
 
     /// What is served at a path: JSON, or its text where it is none.
     pub fn get(&self, path: &str) -> Result<Value, String> {
-        answer(http::get(self.space(), PROXY, path))
+        patiently(|| http::get(self.space(), PROXY, path))
     }
 
     pub fn post(&self, path: &str, object: &Value) -> Result<Value, String> {
-        answer(http::send(self.space(), PROXY, ("POST", "application/json"), path, object))
+        patiently(|| http::send(self.space(), PROXY, ("POST", "application/json"), path, object))
     }
 
     /// A merge patch.
     pub fn patch(&self, path: &str, fields: &Value) -> Result<Value, String> {
-        answer(http::send(self.space(), PROXY, ("PATCH", "application/merge-patch+json"), path, fields))
+        patiently(|| http::send(self.space(), PROXY, ("PATCH", "application/merge-patch+json"), path, fields))
     }
 
     pub fn wait<T>(&self, what: &str, condition: impl FnMut() -> Result<T, String>) -> T {
@@ -92,6 +95,17 @@ impl Api {
         self.proxy.kill();
         self.plane.finish();
         self.space.0.finish();
+    }
+}
+
+/// Again where nothing was done because the API server was busy.
+fn patiently(ask: impl Fn() -> std::io::Result<(u16, String)>) -> Result<Value, String> {
+    let end = Instant::now() + BUSY;
+    loop {
+        match ask() {
+            Ok((429 | 503, _)) if Instant::now() < end => std::thread::sleep(Duration::from_millis(200)),
+            other => return answer(other),
+        }
     }
 }
 

@@ -46,8 +46,14 @@ impl Reporters {
                     if report != json!({}) {
                         let name = node["metadata"]["name"].as_str().unwrap();
                         let path = format!("{GROUP}/runtimenodes/{name}/status");
-                        let _ =
-                            api.patch(&path, &json!({"metadata": {"uid": node["metadata"]["uid"]}, "status": report}));
+                        // Once it is done it is said, or it would be done again.
+                        let said = json!({"metadata": {"uid": node["metadata"]["uid"]}, "status": report});
+                        while let Err(e) = api.patch(&path, &said)
+                            && !e.starts_with('4')
+                            && !self.stop.load(Ordering::Relaxed)
+                        {
+                            std::thread::sleep(Duration::from_millis(200));
+                        }
                     }
                 }
             }

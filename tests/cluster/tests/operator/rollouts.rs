@@ -34,7 +34,7 @@ pub fn fleet(api: &Api) {
         reporters.stop.store(true, Ordering::Relaxed);
         outcome
     });
-    let ends: Vec<_> = operators.into_iter().map(|operator| operator.stop(Duration::from_secs(15))).collect();
+    let ends: Vec<_> = operators.into_iter().map(|operator| operator.stop(Duration::from_secs(60))).collect();
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
@@ -194,7 +194,7 @@ fn waits_while_paused(api: &Api, reporters: &Reporters) {
     assert!(stuck.contains("does not get further: Paused"), "{stuck}");
     plugin::run(api, &["rollout", "resume", "fleet"]).unwrap();
     // It waits for the end.
-    let told = plugin::run(api, &["rollout", "status", "fleet", "--timeout=60"]).unwrap();
+    let told = plugin::run(api, &["rollout", "status", "fleet", "--timeout=240"]).unwrap();
     assert!(told.ends_with(&format!("successfully rolled out: {NODES}/{NODES} nodes have {target}\n")), "{told}");
     assert_eq!(complete(api), target);
     plugin::tells(api, &target);

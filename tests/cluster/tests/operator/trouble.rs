@@ -47,6 +47,8 @@ pub fn replaced(api: &Api, reporters: &Reporters) {
     });
     assert_eq!(runtime_node(api, REPLACED).unwrap()["spec"]["desiredRevision"], target, "it is remembered");
     reporters.hang.lock().unwrap().clear();
+    // From here on every node may take its time.
+    set(api, &json!({"rollout": {"nodeTimeout": "15m"}}));
     let retry = json!({"metadata": {"annotations": {"berth.dev/retry": target}}});
     api.patch(&format!("{GROUP}/runtimeconfigs/fleet"), &retry).unwrap();
     assert_eq!(complete(api), target.as_str().unwrap());

@@ -2,8 +2,10 @@
 use super::again::{Choice, Outcome, Reader};
 use crate::{Result, run, workspace};
 use serde_json::Value;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// Seconds after which a test program that still runs has failed.
 const TIME_LIMIT: &str = "900";
@@ -46,13 +48,54 @@ pub fn run_one(
     args: &[&str],
     set: impl FnOnce(&mut Command),
 ) -> Result<Outcome> {
+    let mut command = limited(binary, wrapper, args);
+    set(&mut command);
+    outcome(|line| run::watched(&mut command, line)).map_err(|e| format!("{}: {e}", binary.name))
+}
+
+fn limited(binary: &TestBinary, wrapper: &[String], args: &[&str]) -> Command {
     let mut words = vec!["timeout".to_owned(), "--kill-after=10".into(), TIME_LIMIT.into()];
     words.extend_from_slice(wrapper);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).arg(&binary.path).args(args).current_dir(&binary.dir);
     command.env("CARGO_MANIFEST_DIR", &binary.dir);
-    set(&mut command);
-    outcome(|line| run::watched(&mut command, line)).map_err(|e| format!("{}: {e}", binary.name))
+    command
+}
+
+/// A test program that runs while others do. What it prints is shown when its turn comes.
+pub struct Beside {
+    name: String,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Beside {
+    /// Starts it.
+    pub fn start(binary: &TestBinary, set: impl FnOnce(&mut Command)) -> Result<Self> {
+        let output = workspace::target_dir().join("test-output-beside");
+        let name = binary.name.clone();
+        let at = |e: io::Error| format!("{name}: {e}");
+        let file = File::create(&output).map_err(at)?;
+        let mut command = limited(binary, &[], &[]);
+        command.stdin(Stdio::null()).stdout(file.try_clone().map_err(at)?).stderr(file);
+        set(&mut command);
+        let child = command.spawn().map_err(at)?;
+        Ok(Self { child, output, name })
+    }
+
+    /// Waits for its end, shows what it printed, and counts.
+    pub fn outcome(mut self) -> Result<Outcome> {
+        let at = |e: io::Error| format!("{}: {e}", self.name);
+        let status = self.child.wait().map_err(at)?;
+        let printed = fs::read(&self.output).map_err(at)?;
+        let printed = String::from_utf8_lossy(&printed);
+        print!("{printed}");
+        let ended = if status.success() { Ok(()) } else { Err(format!("{}: {status}", self.name)) };
+        outcome(|line| {
+            printed.lines().for_each(line);
+            ended
+        })
+    }
 }
 
 /// The arguments that choose these tests; `usual` chooses all that the tier runs.

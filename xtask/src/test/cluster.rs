@@ -1,7 +1,7 @@
 //! Tier `cluster`: a real kubelet on Berth, alone and with a control plane around it, in namespaces of their own, as root.
 //! Owns: what those tests need to have been built, and their environment. Must not: know what they test.
 use super::Tier;
-use super::binaries::{self, TestBinary};
+use super::binaries::{self, Beside, TestBinary};
 use super::node::Environment;
 use crate::{Result, images, install, package, programs, run, tools, workspace};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,10 @@ const AGENT: &str = "berth-agent";
 const PLUGIN: &str = "kubectl-berth";
 /// Programs whose every case needs those before it.
 const CHAINS: [&str; 1] = [": e2e"];
+/// The program that waits most of its time: for periods to pass and for patience to end.
+const WAITS: &str = ": agent";
+/// Programs that measure nothing and leave a core to it.
+const COMPANY: [&str; 4] = [": adopt", ": archives", ": chart", ": operator"];
 /// Where the OCI layouts of operator and agent lie.
 const PRODUCT_IMAGES: &str = "BERTH_CLUSTER_IMAGES";
 
@@ -42,13 +46,27 @@ pub fn tier(tier: &mut Tier) {
     environment.extend(images.map(|dir| (PRODUCT_IMAGES, dir)));
     // Beside the families: the programs, and the images.
     let Some(list) = list.filter(|_| ready.is_some() && environment.len() == tools::FAMILIES.len() + 2) else { return };
-    for binary in &list {
-        let set = |command: &mut Command| {
-            command.envs(environment.iter().map(|(name, path)| (name, path)));
-        };
-        let chain = CHAINS.iter().any(|name| binary.name.ends_with(name));
-        tier.tests(&binary.name, chain, |choice| binaries::run_one(binary, &[], &binaries::chosen(choice, &[]), set));
-    }
+    run_all(tier, list, &environment);
+}
+
+/// One that waits most of its time runs beside those that bear company; then the others, one after the other.
+fn run_all(tier: &mut Tier, list: Vec<TestBinary>, environment: &Environment) {
+    let set = |command: &mut Command| {
+        command.envs(environment.iter().map(|(name, path)| (name, path)));
+    };
+    let named = |binary: &TestBinary, names: &[&str]| names.iter().any(|name| binary.name.ends_with(name));
+    let (waiting, others): (Vec<_>, Vec<_>) = list.into_iter().partition(|binary| named(binary, &[WAITS]));
+    let (company, alone): (Vec<_>, Vec<_>) = others.into_iter().partition(|binary| named(binary, &COMPANY));
+    let mut started: Vec<_> = waiting.iter().map(|binary| Some(Beside::start(binary, set))).collect();
+    let mut one = |binary: &TestBinary, mut beside: Option<Result<Beside>>| {
+        tier.tests(&binary.name, named(binary, &CHAINS), |choice| match beside.take() {
+            Some(started) => started?.outcome(),
+            None => binaries::run_one(binary, &[], &binaries::chosen(choice, &[]), set),
+        });
+    };
+    company.iter().for_each(|binary| one(binary, None));
+    waiting.iter().zip(&mut started).for_each(|(binary, started)| one(binary, started.take()));
+    alone.iter().for_each(|binary| one(binary, None));
 }
 
 /// Runs the one case that compares costs, on the programs in `dir`.

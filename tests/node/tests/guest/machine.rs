@@ -20,8 +20,8 @@ const NODE: &str = "node1";
 const HEALTH: &str = "127.0.0.1:10248";
 const READ_ONLY: &str = "127.0.0.1:10255";
 /// For one thing to happen. The guest runs one thread of a process at a time.
-const LIMIT: Duration = Duration::from_secs(60);
-const SETTLE: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(180);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// A node: `berth.service`, `kubelet.service`, and a registry in this process.
 pub struct Machine {

@@ -5,8 +5,9 @@
 mod daemon;
 
 use berth_node_tests::path_from_env;
+use berth_proto::cri::PortMapping;
 use berth_test_registry::{Options, Registry};
-use daemon::{Node, cli, container, eventually, images, page, pod};
+use daemon::{Node, cli, container, eventually, images, is_alive, page, pod};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -123,6 +124,47 @@ async fn what_is_rare_is_counted() {
     assert!(
         node.figure("berth_gc_removed_total{kind=\"blob\"}") >= 1.0 && node.figure("berth_gc_seconds_count") >= 1.0
     );
+    node.finish().await;
+}
+
+/// What a reconciler finds without an owner, caused: a pod whose record is gone while no daemon runs. Nothing of it stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_owns_is_counted_and_removed() {
+    // A host port's elements go with their lease, and are found alone only where that is lost too.
+    const KINDS: [&str; 5] = ["monitor", "lease", "interface", "rootfs", "directory"];
+    let mut node = Node::with_tools().await;
+    let cri = node.cri();
+    let kept_sandbox = pod(&node, "kept");
+    let kept = cri.run(&kept_sandbox).await;
+    let alive = cri.launch(&kept, &container(&node, "app", &["sleep", "1000"]), &kept_sandbox).await;
+    let mut sandbox = pod(&node, "orphan");
+    // A group of the kubelet's kind, which nothing but the lost record names.
+    let linux = sandbox.linux.get_or_insert_default();
+    linux.cgroup_parent = format!("/{}-orphans/pod1", node.name());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    sandbox.port_mappings.push(PortMapping { container_port: 80, host_port: i32::from(port), ..Default::default() });
+    let id = cri.run(&sandbox).await;
+    let app = cri.launch(&id, &container(&node, "app", &["sleep", "1000"]), &sandbox).await;
+    let pid = cri.pid(&app).await;
+    for kind in KINDS {
+        assert_eq!(node.figure(&format!("berth_leaks_total{{kind=\"{kind}\"}}")), 0.0, "{kind}");
+    }
+    node.kill();
+    std::fs::remove_dir_all(node.root().join("lib/pods").join(&id)).unwrap();
+    node.start().await;
+    for kind in KINDS {
+        assert!(node.figure(&format!("berth_leaks_total{{kind=\"{kind}\"}}")) >= 1.0, "{kind}: {}", node.log_tail());
+    }
+    assert!(!is_alive(pid), "its program runs on");
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path());
+    for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        let group = hierarchy.join(format!("{}-orphans", node.name()));
+        assert!(!group.exists(), "{} stays", group.display());
+    }
+    node.nothing_but(&[&kept], &[&alive]);
+    sandbox.metadata.as_mut().unwrap().name = "next".to_owned();
+    node.cri().run(&sandbox).await;
+    assert!(is_alive(node.cri().pid(&alive).await), "another pod's container");
     node.finish().await;
 }
 

@@ -19,6 +19,12 @@ impl Cgroups {
         Ok(pids(&self.view(path)?))
     }
 
+    /// The group of the container (or pod) `name` in which the process is, if it is in one; for what no record tells of.
+    pub fn group_named(&self, pid: u32, name: &str) -> Option<CgroupPath> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        text.lines().find_map(|line| crate::path::named(self.driver(), line.splitn(3, ':').nth(2)?, name))
+    }
+
     /// Whether a process is in the group or below it. A group that is gone has none.
     pub fn is_populated(&self, path: &CgroupPath) -> Result<bool> {
         match self.view(path) {

@@ -74,6 +74,17 @@ pub(crate) fn resolve(driver: Driver, parent: &str, fallback_parent: &str, name:
     }
 }
 
+/// The group of `name` at or above a directory, if there is one.
+pub(crate) fn named(driver: Driver, dir: &str, name: &str) -> Option<CgroupPath> {
+    let leaf = match driver {
+        Driver::Cgroupfs => name.to_owned(),
+        Driver::Systemd => format!("berth-{name}.scope"),
+    };
+    let parts: Vec<&str> = dir.split('/').filter(|part| !part.is_empty()).collect();
+    let at = parts.iter().position(|part| *part == leaf)?;
+    resolve(driver, &parts.get(..at)?.join("/"), "", name).ok()
+}
+
 /// The group that a parent stands for: its directory, see [`crate::Cgroups::parent`].
 pub(crate) fn resolve_parent(driver: Driver, parent: &str) -> Result<CgroupPath> {
     let parts = components("cgroup_parent", parent)?;
@@ -180,6 +191,19 @@ mod tests {
         {
             assert!(path(bad).is_err(), "{bad:?} was taken for a slice");
         }
+    }
+
+    #[test]
+    fn a_group_is_found_by_a_process_below_it() {
+        for (driver, parent) in [(Driver::Cgroupfs, "/kubepods/pod12"), (Driver::Systemd, "kubepods-pod12.slice")] {
+            for parent in [parent, ""] {
+                let path = resolve(driver, parent, "", ID).unwrap();
+                assert_eq!(named(driver, &path.to_string(), ID), Some(path.clone()));
+                assert_eq!(named(driver, &format!("{path}/inner/0f00aa"), ID), Some(path.clone()));
+                assert_eq!(named(driver, &path.to_string(), "0f00ab"), None);
+            }
+        }
+        assert_eq!(named(Driver::Cgroupfs, "/", ID), None);
     }
 
     #[test]

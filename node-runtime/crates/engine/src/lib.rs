@@ -30,6 +30,7 @@ mod oom;
 mod own_group;
 mod pod;
 mod profiles;
+mod reconcile;
 mod record;
 mod recover;
 mod selinux;

@@ -4,10 +4,10 @@
 //! answers tells what ended meanwhile; one that does not has left exit records on tmpfs. A torn record is reported and its
 //! pod left alone; it never stops the start.
 use crate::clock;
-use crate::context::{Engine, blocking};
+use crate::context::Engine;
 use crate::pod::Pod;
 use crate::record::{LOST_CODE, Life, PodPhase, PodRecord};
-use berth_model::{ContainerId, ExitReason, ExitStatus, Leak, Observation, PodId, Result};
+use berth_model::{ContainerId, ExitReason, ExitStatus, PodId, Result};
 use berth_monitor_api::frame::Task;
 use berth_oci::monitor::Monitor;
 use berth_store::Sync;
@@ -187,57 +187,6 @@ impl Engine {
         }
         let status = gone("the daemon ended before the start was complete", ExitReason::StartError);
         self.container_ended(pod, &id, status).await;
-    }
-
-    /// Removes monitors, addresses, links, root file systems and directories that no record owns.
-    async fn reconcile(self: &Arc<Self>) {
-        let mut pods: Vec<PodId> = self.table.all().iter().map(|p| p.id.clone()).collect();
-        // What this build cannot read another one can: a newer build's pods run on, with their monitors and addresses.
-        let unknown = self.unknown_pods();
-        pods.extend(unknown.keys().filter_map(|id| PodId::parse(id).ok()));
-        let (base, known) = (self.paths.pod_base(), pods.clone());
-        let stray = move |pod: &str| !known.iter().any(|id| id.as_str() == pod);
-        match blocking(move || berth_oci::processes::kill_monitors(&base, stray)).await {
-            Ok(0) => {}
-            Ok(count) => {
-                self.leaked(Leak::Monitor, count);
-                tracing::info!(count, "monitors without a pod are ended");
-            }
-            Err(e) => tracing::error!(error = %e, "monitors without a pod stay"),
-        }
-        match self.network.recover(&pods).await {
-            Ok(done) => {
-                self.leaked(Leak::Lease, done.leases.len());
-                self.leaked(Leak::Interface, done.interfaces.len());
-                self.leaked(Leak::NftElement, done.elements.len());
-                tracing::debug!(?done, "network is reconciled");
-            }
-            Err(e) => tracing::error!(error = %e, "network cannot be reconciled"),
-        }
-        if !unknown.is_empty() {
-            // Nobody can say which containers these pods have.
-            tracing::warn!(
-                pods = unknown.len(),
-                "root file systems without a container stay, because there are pods that cannot be read"
-            );
-            return;
-        }
-        let containers: HashSet<ContainerId> =
-            self.table.all().iter().flat_map(|p| p.record().containers.keys().cloned().collect::<Vec<_>>()).collect();
-        for owner in self.images.rootfs_owners().into_iter().filter(|o| !containers.contains(o)) {
-            self.leaked(Leak::Rootfs, 1);
-            tracing::info!(container = %owner, "a root file system without a container is removed");
-            if let Err(e) = self.images.remove_rootfs(&owner).await {
-                tracing::error!(container = %owner, error = %e, "root file system stays");
-            }
-        }
-    }
-}
-
-impl Engine {
-    fn leaked(&self, what: Leak, count: usize) {
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        self.metrics.tell(Observation::Leaked { what, count });
     }
 }
 

@@ -92,11 +92,14 @@ pub enum Leak {
     NftElement,
     /// A root file system without a container.
     Rootfs,
+    /// A pod's directory on tmpfs without a pod.
+    Directory,
 }
 
 impl Leak {
     /// All.
-    pub const ALL: [Self; 5] = [Self::Monitor, Self::Lease, Self::Interface, Self::NftElement, Self::Rootfs];
+    pub const ALL: [Self; 6] =
+        [Self::Monitor, Self::Lease, Self::Interface, Self::NftElement, Self::Rootfs, Self::Directory];
 
     /// Its name in figures.
     pub fn as_str(self) -> &'static str {
@@ -106,6 +109,7 @@ impl Leak {
             Self::Interface => "interface",
             Self::NftElement => "nft_element",
             Self::Rootfs => "rootfs",
+            Self::Directory => "directory",
         }
     }
 }

@@ -45,6 +45,19 @@ pub fn release_base(base: &Path) -> Result<()> {
     }
 }
 
+/// Removes the directories below `base` of pods that are `stray`, with what is mounted in them; what is not named like a pod
+/// stays. Returns how many. Errors: that of the first one that stays; the others are removed all the same.
+pub fn remove_strays(base: &Path, stray: impl Fn(&PodId) -> bool) -> Result<usize> {
+    let mut removed = Ok(0);
+    for entry in fs::read_dir(base).context(|| base.display())? {
+        let name = entry.context(|| base.display())?.file_name();
+        let Some(pod) = name.to_str().and_then(|name| PodId::parse(name).ok()).filter(&stray) else { continue };
+        let done = PodDir::new(base, &pod).teardown();
+        removed = removed.and_then(|count| done.map(|()| count + 1));
+    }
+    removed
+}
+
 fn make_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("directory {}", path.display()))
 }

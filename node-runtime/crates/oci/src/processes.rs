@@ -3,7 +3,7 @@ use berth_model::{Error, PodId, Result, ResultExt};
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A tree that forks while it is killed is walked again, so often at the most.
@@ -20,13 +20,57 @@ pub fn is_monitor_of(pid: u32, pod: &PodId) -> bool {
         && arguments.iter().any(|a| *a == pod.as_str().as_bytes())
 }
 
+/// A living monitor.
+#[derive(Debug)]
+pub struct MonitorProcess {
+    base: PathBuf,
+    pid: u32,
+    /// Its pod, as its command line has it.
+    pub pod: String,
+}
+
+/// The living monitors whose pods' directories lie in `base`. Errors: when /proc cannot be read.
+pub fn monitors(base: &Path) -> Result<Vec<MonitorProcess>> {
+    let pids = all_processes()?.into_iter();
+    let monitor = |pid| Some(MonitorProcess { base: base.to_owned(), pid, pod: pod_of_monitor(pid, base)? });
+    Ok(pids.filter_map(monitor).collect())
+}
+
+impl MonitorProcess {
+    /// The processes that it supervises, as far as they descend: what double-forks in a pod becomes its child.
+    pub fn tree(&self) -> Vec<u32> {
+        let pids = self.candidates().unwrap_or_default();
+        members(self.pid, &pids, stat_of)
+    }
+
+    /// Kills them. Errors: as [`kill_tree`].
+    pub fn kill_tree(&self) -> Result<()> {
+        kill_tree(self.pid, || self.candidates())
+    }
+
+    /// All processes; none when this one has ended, so that nobody who got its number is taken for it.
+    fn candidates(&self) -> Result<Vec<u32>> {
+        let pids = all_processes()?;
+        let lives = pod_of_monitor(self.pid, &self.base).is_some_and(|pod| pod == self.pod);
+        Ok(if lives { pids } else { Vec::new() })
+    }
+}
+
+fn all_processes() -> Result<Vec<u32>> {
+    let entries = std::fs::read_dir("/proc").context(|| "/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn stat_of(pid: u32) -> Option<Stat> {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text))
+}
+
 /// Kills the monitors whose pods' directories lie in `base` and whose pods are `meant`, and waits until they have gone. For
 /// those that no connection leads to: their daemon was killed before it knew them, or they are stopped. Returns how many.
 /// Errors: `Internal` when one does not go.
 pub fn kill_monitors(base: &Path, meant: impl Fn(&str) -> bool) -> Result<usize> {
     let mut killed = 0;
-    for entry in std::fs::read_dir("/proc").context(|| "/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+    for pid in all_processes()? {
         // The descriptor first: what is read afterwards is said of this process, or it has gone.
         let Ok(process) = berth_sys::pidfd::open(pid) else { continue };
         if pod_of_monitor(pid, base).is_some_and(|pod| meant(&pod)) {
@@ -88,9 +132,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
 pub fn kill_tree(root: u32, candidates: impl Fn() -> Result<Vec<u32>>) -> Result<()> {
     for _ in 0..ROUNDS {
         let pids = candidates()?;
-        let tree = members(root, &pids, |pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text))
-        });
+        let tree = members(root, &pids, stat_of);
         if tree.is_empty() {
             return Ok(());
         }

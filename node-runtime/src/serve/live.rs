@@ -12,6 +12,10 @@ use berth_network::{Bridge, CONF_LIST_FIELD, Cni};
 use berth_settings::{Settings, Standing};
 use prometheus::{IntGauge, Opts};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the CNI configuration of a document is looked at: somebody may put a file in its place, or take it away.
+const CONF_LIST_AGAIN: Duration = Duration::from_secs(5);
 
 /// What follows the settings.
 pub struct Followers {
@@ -72,6 +76,7 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
     gauges.set(&standing);
     tokio::spawn(async move {
         loop {
+            let kept = in_force.spec.network.cni.conf_list.is_some();
             tokio::select! {
                 changed = current.changed() => match changed {
                     Ok(()) => {}
@@ -82,6 +87,11 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
                     Ok(()) => {}
                     Err(_) => return,
                 },
+                () = tokio::time::sleep(CONF_LIST_AGAIN), if kept || standing.problems().contains_key(CONF_LIST_FIELD) => {
+                    told(&standing, CONF_LIST_FIELD, followers.cni.write_configuration().await);
+                    gauges.set(&standing);
+                    continue;
+                }
             }
             let wanted = current.borrow_and_update().clone();
             metrics.follow(&wanted);
@@ -139,10 +149,11 @@ fn tell_unused(settings: &Settings) {
 
 fn told<E: std::fmt::Display>(standing: &Standing, field: &str, applied: Result<(), E>) {
     let problem = applied.err().map(|e| format!("{e:#}"));
-    if let Some(problem) = &problem {
-        tracing::error!(field, problem, "a setting cannot be applied");
+    if !standing.report(field, problem.clone()) {
+        return;
     }
-    if standing.report(field, problem.clone()) && problem.is_none() {
-        tracing::info!(field, "the setting is applied after all");
+    match problem {
+        Some(problem) => tracing::error!(field, problem, "a setting cannot be applied"),
+        None => tracing::info!(field, "the setting is applied after all"),
     }
 }

@@ -115,7 +115,21 @@ async fn a_document_has_the_configuration_and_the_kubelet_the_pod_cidr() {
     tell_pod_cidr(&node, "10.73.0.0/24,fd73::/64").await;
     node.becomes_ready().await;
     let text = fs::read_to_string(&file).unwrap();
-    assert!(text.contains("10.73.0.0/24") && text.contains("berth.dev/written-from") && !text.contains("$("), "{text}");
+    assert!(text.contains("berth.dev/written-from") && !text.contains("$("), "{text}");
+    // All of the template, with the node's ranges in it and a default route of each family.
+    let written: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&written["cniVersion"], &written["name"]), (&json!("1.0.0"), &json!("pods")));
+    assert_eq!(
+        written["plugins"],
+        json!([
+            { "type": "ptp", "ipam": {
+                "type": "host-local", "dataDir": node.node.base().join("ipam"),
+                "ranges": [[{ "subnet": "10.73.0.0/24" }], [{ "subnet": "fd73::/64" }]],
+                "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
+            } },
+            { "type": "tuning", "sysctl": { "net.ipv4.conf.eth0.arp_filter": "1" } },
+        ])
+    );
     let id = node.cri().run(&pod(&node.node, "first")).await;
     let both = addresses(&node.cri().pod_status(&id).await.unwrap());
     assert!(both.len() == 2 && both[0].starts_with("10.73.0.") && both[1].starts_with("fd73::"), "{both:?}");
@@ -147,11 +161,22 @@ async fn a_document_has_the_configuration_and_the_kubelet_the_pod_cidr() {
     node.configure("10-berth.conflist", "{}");
     node.settings_with(Path::new(DEBIAN), "60s", &more);
     node.becomes_unready("10-berth.conflist is somebody else's; remove it, or unset the field").await;
-    let problems = async || node.node.info().await.settings_problems.join(" ").contains("confList").then_some(());
-    eventually("`berth info` says so", problems).await;
+    let told = async |node: &CniNode| {
+        eventually("`berth info` says so", async || {
+            node.node.info().await.settings_problems.join(" ").contains("confList").then_some(())
+        })
+        .await;
+    };
+    told(&node).await;
     assert_eq!(fs::read_to_string(&file).unwrap(), "{}");
+    // Another daemon says so too; and once the file is out of the way, the document's is written and nothing is told any more.
+    node.node.kill_and_start().await;
+    told(&node).await;
     fs::remove_file(&file).unwrap();
     node.becomes_ready().await;
+    eventually("nothing is told any more", async || node.node.info().await.settings_problems.is_empty().then_some(()))
+        .await;
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
     node.finish().await;
 }
 

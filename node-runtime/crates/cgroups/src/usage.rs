@@ -340,6 +340,10 @@ mod tests {
         let memory = usage.memory.unwrap();
         assert_eq!((memory.working_set, memory.available, memory.rss, memory.oom_kills), (7000, Some(13_000), 6000, 2));
         assert_eq!((memory.kernel, memory.mapped_file, memory.limit_hits), (30, 30, 3));
+        // Kernels have `memory.peak` from 5.19 on.
+        assert_eq!(memory.peak, None);
+        put("memory.peak", "20000\n");
+        assert_eq!(cgroups.usage(&path).unwrap().memory.unwrap().peak, Some(20_000));
         let huge = HugepageUsage { page_size: "2MB".into(), usage: 2 << 20, peak: None };
         assert_eq!(usage.hugepages, [huge]);
         assert_eq!(usage.swap.unwrap(), SwapUsage { usage: 100, available: None });

@@ -250,5 +250,10 @@ mod tests {
         make_room(&view, &limit(-1)).unwrap();
         let e = make_room(&view, &limit(4999)).unwrap_err();
         assert!(e.message().contains("5000 bytes, peak 6000"), "{e}");
+        // Before 5.19 there is neither a peak to tell nor a way to have memory freed.
+        let (dir, view) = self::view(&[("memory.current", "5000\n")]);
+        let e = make_room(&view, &limit(4999)).unwrap_err();
+        assert!(e.message().contains("(5000 bytes)"), "{e}");
+        assert!(!dir.path().join("memory.reclaim").exists(), "a file of that name is the kernel's to make");
     }
 }

@@ -60,9 +60,9 @@ impl Host {
             .map_err(|_| Error::internal(format!("interface {name:?} vanished while it was set up")))?;
         self.limit(lease, bandwidth, &host_end)?;
         for link in [&host_end, &bridge_now] {
-            wait_for_carrier(&mut self.route, link)?;
+            wait_for_carrier(link, || Ok(self.route.link(&link.name)?))?;
         }
-        wait_for_carrier(inside, &pod_end)
+        wait_for_carrier(&pod_end, || Ok(inside.link(&pod_end.name)?))
     }
 
     /// Addresses and default routes of the pod's end.
@@ -102,12 +102,12 @@ fn one(found: Vec<LinkInfo>, name: &str) -> Result<LinkInfo> {
 /// Waits until an interface carries packets. The kernel enables queue and bridge port of a veth only when its link watch
 /// ran, up to a second after both ends are up (net/core/link_watch.c), and drops packets until then: a pod's first SYN or ARP
 /// request would be lost, and sent again a second later. From 6.8 on, looking an interface up runs the link watch for it
-/// (`rtnl_getlink`), so `seen`, the first look, is the last.
-fn wait_for_carrier(socket: &mut RouteSocket, seen: &LinkInfo) -> Result<()> {
+/// (`rtnl_getlink`), so `seen`, the first look, is the last; before, `look` is asked again.
+fn wait_for_carrier(seen: &LinkInfo, mut look: impl FnMut() -> Result<Option<LinkInfo>>) -> Result<()> {
     let (name, deadline) = (&seen.name, Instant::now() + CARRIER);
     let mut carries = seen.carries;
     while !carries {
-        match socket.link(name)? {
+        match look()? {
             None => return Err(Error::internal(format!("interface {name:?} vanished while it was set up"))),
             Some(link) => carries = link.carries,
         }
@@ -120,4 +120,48 @@ fn wait_for_carrier(socket: &mut RouteSocket, seen: &LinkInfo) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(carries: bool) -> LinkInfo {
+        LinkInfo {
+            index: 7,
+            name: "veth7".into(),
+            up: true,
+            carries,
+            mtu: 1500,
+            master: None,
+            kind: "veth".into(),
+            alias: String::new(),
+        }
+    }
+
+    /// As on kernels before 6.8, where a look does not hurry the link watch.
+    #[test]
+    fn an_interface_is_looked_at_until_it_carries_packets() {
+        let mut looks = 0;
+        let wait = |seen: bool, looks: &mut u32| {
+            wait_for_carrier(&link(seen), || {
+                *looks += 1;
+                Ok(Some(link(*looks >= 5)))
+            })
+        };
+        wait(false, &mut looks).unwrap();
+        assert_eq!(looks, 5);
+        wait(true, &mut looks).unwrap();
+        assert_eq!(looks, 5, "one that carries packets is not asked again");
+    }
+
+    #[test]
+    fn one_that_never_does_or_that_vanishes_holds_no_pod_for_long() {
+        let begun = Instant::now();
+        wait_for_carrier(&link(false), || Ok(Some(link(false)))).unwrap();
+        let took = begun.elapsed();
+        assert!(took >= CARRIER && took < CARRIER + Duration::from_secs(30), "{took:?}");
+        let error = wait_for_carrier(&link(false), || Ok(None)).unwrap_err();
+        assert!(error.message().contains("\"veth7\" vanished"), "{error}");
+    }
 }

@@ -72,6 +72,17 @@ fn no_two_samples_of_a_subject_have_the_same_labels() {
     }
 }
 
+/// v2 keeps a peak from kernel 5.19 on.
+#[test]
+fn a_peak_is_the_kernels_or_at_least_what_is_in_use() {
+    let peak = |peak: Option<u64>| {
+        let memory = MemoryUsage { usage: 99, peak, ..MemoryUsage::default() };
+        let usage = Usage { memory: Some(memory), ..usage() };
+        value(&pod_samples(Subject::default(), 1, (&usage, &limits(), 2), &[]), "container_memory_max_usage_bytes")
+    };
+    assert_eq!((peak(Some(120)), peak(None)), (120, 99));
+}
+
 #[test]
 fn values_are_whole_seconds_and_bytes() {
     let (pod, container) = both();

@@ -3,7 +3,7 @@
 mod daemon;
 
 use daemon::cli::{command, on_terminal, refused, run, try_run};
-use daemon::{Node, pod, shell};
+use daemon::{Node, images, pod, shell};
 use serde_json::Value;
 use std::process::Stdio;
 
@@ -56,6 +56,86 @@ async fn lists_are_filtered_and_formatted() {
     assert_eq!(run(&node, &["inspect", "--type", "container", "-f", "{{.Kind}}", "web"]), "container");
     assert_eq!(run(&node, &["info", "--format", "{{.podsReady}} {{.containersRunning}}"]), "2 1");
     assert!(run(&node, &["version", "-f", "{{.Server.Cri}}"]).starts_with('v'));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_filtered_as_docker_does_it() {
+    let node = Node::new().await;
+    let image = |name: &str, year: u32, stage: &str| {
+        let built = images::web(name, "v1").label("stage", stage).created(&format!("{year}-05-01T00:00:00Z"));
+        node.registry().push_image(&built).unwrap();
+        node.registry().reference(&format!("{name}:v1"))
+    };
+    let (old, middle, new) =
+        (image("team/old", 2020, "test"), image("team/middle", 2022, "live"), image("team/new", 2024, "test"));
+    for reference in [&old, &middle, &new] {
+        run(&node, &["pull", "-q", reference]);
+    }
+    let id = run(&node, &["inspect", "-f", "{{.image.id}}", &new]);
+    let listed = |filters: &[&str]| {
+        let mut args = vec!["images", "--format", "{{.Repository}}"];
+        filters.iter().for_each(|filter| args.extend(["-f", filter]));
+        let out = run(&node, &args);
+        out.lines().map(|line| line.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (before, since) = (format!("before={middle}"), format!("since={middle}"));
+    for (filters, wanted) in [
+        (&[][..], &["middle", "new", "old"][..]),
+        (&["label=stage"], &["middle", "new", "old"]),
+        (&["label=stage=test"], &["new", "old"]),
+        (&["label=stage=test", "label=none"], &[]),
+        (&["label!=stage=test"], &["middle"]),
+        (&[&before], &["old"]),
+        (&[&since], &["new"]),
+        (&[&since, "label=stage=live"], &[]),
+        (&[&format!("since={old}"), &format!("before={id}")], &["middle"]),
+        (&["reference=*/team/*:v[0-9]"], &["middle", "new", "old"]),
+        (&["reference=*/team/?e?"], &["new"]),
+        (&["reference=team/*"], &[]),
+        (&["reference=team/o", "reference=team/n"], &["new", "old"]),
+        (&["dangling=true"], &[]),
+        (&["dangling=false", "reference=old"], &["old"]),
+    ] {
+        assert_eq!(listed(filters), wanted, "{filters:?}");
+    }
+    let (said, code) = refused(&node, &["images", "-f", "since=no/such:1"]);
+    assert!(said.contains("--filter since: there is no image \"no/such:1\"") && code == 1, "{said}");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_variants_the_one_that_is_asked_for_is_pulled() {
+    let node = Node::new().await;
+    let host = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let variant = |variant: Option<&str>| {
+        let built = images::web("variants", "").label("variant", variant.unwrap_or("none"));
+        built.platform("linux", host, variant)
+    };
+    let several = [variant(None), variant(Some("v9")), variant(Some("v12"))];
+    node.registry().push_index("variants", "v1", &several).unwrap();
+    let reference = node.registry().reference("variants:v1");
+    let pulled = |platform: &str| {
+        let mut args = vec!["pull", "-q", &reference];
+        if !platform.is_empty() {
+            args.extend(["--platform", platform]);
+        }
+        let id = run(&node, &args);
+        run(&node, &["inspect", "-f", "{{.image.config.labels.variant}}", &id])
+    };
+    assert_eq!(pulled(""), "none");
+    assert_eq!(pulled(&format!("linux/{host}/v10")), "v9");
+    assert_eq!(pulled(&format!("{host}/v12")), "v12");
+    let archive = node.base().join("variants.tar").display().to_string();
+    run(&node, &["save", "-o", &archive, &reference]);
+    let (said, code) = refused(&node, &["pull", "--platform", "linux/s390x", &reference]);
+    assert!(said.contains("programs for it do not run here") && code == 1, "{said}");
+    let (said, _) = refused(&node, &["load", "--platform", "linux/s390x", "-i", &archive]);
+    assert!(said.contains("programs for it do not run here"), "{said}");
+    run(&node, &["load", "-q", "--platform", &format!("linux/{host}/v12"), "-i", &archive]);
+    std::fs::write(&archive, b"\xfd7zXZ\0 and so on").unwrap();
+    let (said, _) = refused(&node, &["load", "-i", &archive]);
+    assert!(said.contains("xz -dc FILE | berth load"), "{said}");
     node.finish().await;
 }
 

@@ -4,9 +4,12 @@
 
 mod daemon;
 
+use berth_model::Digest;
 use berth_proto::cri::{AuthConfig, ImageSpec, PullImageRequest};
-use berth_test_registry::{AuthMode, BuiltImage, Options, Registry};
+use berth_test_registry::{AuthMode, BuiltImage, Fault, OCI_INDEX, OCI_MANIFEST, Options, Registry, When, sha256};
 use daemon::{Node, eventually, images, page, pod};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -65,23 +68,32 @@ impl DebianRegistry {
 
     /// Puts an image into its storage, as distribution's file system driver has it.
     fn store(&self, repo: &str, tag: &str, image: &BuiltImage) {
-        let root = self.dir.path().join("data/docker/registry/v2");
-        let write = |path: String, bytes: &[u8]| {
-            let path = root.join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, bytes).unwrap();
-        };
         let blobs = image.layers.iter().map(|l| (&l.digest, &l.blob)).chain([(&image.config_digest, &image.config)]);
-        for (digest, bytes) in blobs.chain([(&image.digest, &image.manifest)]) {
-            let hex = digest.hex();
-            write(format!("blobs/sha256/{}/{hex}/data", &hex[..2]), bytes);
-            write(format!("repositories/{repo}/_layers/sha256/{hex}/link"), digest.as_str().as_bytes());
-        }
-        let (hex, link) = (image.digest.hex(), image.digest.as_str().as_bytes());
+        blobs.for_each(|(digest, bytes)| self.store_blob(repo, digest, bytes));
+        self.store_manifest(repo, tag, &image.manifest);
+    }
+
+    fn write(&self, path: String, bytes: &[u8]) {
+        let path = self.dir.path().join("data/docker/registry/v2").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    fn store_blob(&self, repo: &str, digest: &Digest, bytes: &[u8]) {
+        let hex = digest.hex();
+        self.write(format!("blobs/sha256/{}/{hex}/data", &hex[..2]), bytes);
+        self.write(format!("repositories/{repo}/_layers/sha256/{hex}/link"), digest.as_str().as_bytes());
+    }
+
+    /// A manifest or index.
+    fn store_manifest(&self, repo: &str, tag: &str, bytes: &[u8]) {
+        let digest = sha256(bytes);
+        self.store_blob(repo, &digest, bytes);
+        let (hex, link) = (digest.hex(), digest.as_str().as_bytes());
         let manifests = format!("repositories/{repo}/_manifests");
-        write(format!("{manifests}/revisions/sha256/{hex}/link"), link);
-        write(format!("{manifests}/tags/{tag}/current/link"), link);
-        write(format!("{manifests}/tags/{tag}/index/sha256/{hex}/link"), link);
+        self.write(format!("{manifests}/revisions/sha256/{hex}/link"), link);
+        self.write(format!("{manifests}/tags/{tag}/current/link"), link);
+        self.write(format!("{manifests}/tags/{tag}/index/sha256/{hex}/link"), link);
     }
 
     fn trusted(&self) -> String {
@@ -193,6 +205,150 @@ async fn debians_registry_by_login_and_by_the_pods_credentials_and_no_secret_is_
     }
     let holding = holding_the_secret(node.base());
     assert!(holding.is_empty(), "{holding:?}");
+    node.finish().await;
+}
+
+const SPDX: &str = "application/spdx+json";
+
+/// The manifest of something that refers to a manifest, if to any.
+fn referrer(kind: &str, number: usize, subject: Option<&[u8]>) -> Vec<u8> {
+    let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2});
+    let mut manifest = json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": kind, "config": empty, "layers": [empty],
+        "annotations": {"number": number.to_string()},
+    });
+    if let Some(bytes) = subject {
+        manifest["subject"] = json!({"mediaType": OCI_MANIFEST, "digest": sha256(bytes), "size": bytes.len()});
+    }
+    manifest.to_string().into_bytes()
+}
+
+/// A list of manifests, as the referrers API answers it and as the tag that stands in for it holds it.
+fn list_of(manifests: &[&[u8]]) -> Vec<u8> {
+    let entry = |bytes: &&[u8]| json!({"mediaType": OCI_MANIFEST, "digest": sha256(bytes), "size": bytes.len(), "artifactType": SPDX});
+    let entries: Vec<Value> = manifests.iter().map(entry).collect();
+    json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).to_string().into_bytes()
+}
+
+/// What `berth image referrers` lists, and what it says beside.
+fn referrers(node: &Node, reference: &str, input: &str, options: &[&str]) -> (Vec<Value>, String) {
+    let args = [&["image", "referrers", "-o", "json", reference], options].concat();
+    let output = berth(node, &args, input);
+    assert!(output.status.success(), "{}", said(&output));
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    (list.as_array().unwrap().clone(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_refers_to_an_image_is_listed_by_the_registrys_api() {
+    let node = Node::new().await;
+    let registry = node.registry();
+    let image = images::web("signed", "v1").build().unwrap();
+    registry.push_built("signed", Some("v1"), &image);
+    let reference = registry.reference("signed:v1");
+    assert_eq!(referrers(&node, &reference, "", &[]), (vec![], String::new()));
+
+    // More than a page has; and what refers to something else.
+    let push = |bytes: Vec<u8>| registry.put_manifest("signed", None, OCI_MANIFEST, bytes);
+    let many: Vec<Digest> = (0..120).map(|n| push(referrer(SPDX, n, Some(&image.manifest)))).collect();
+    let signature = push(referrer("application/vnd.example.signature", 0, Some(&image.manifest)));
+    push(referrer(SPDX, 999, Some(b"something else")));
+    let (found, told) = referrers(&node, &reference, "", &[]);
+    assert_eq!((found.len(), told.as_str()), (121, ""));
+    let digests: BTreeSet<&str> = found.iter().map(|one| one["digest"].as_str().unwrap()).collect();
+    assert_eq!(digests, many.iter().chain([&signature]).map(Digest::as_str).collect());
+    let first = &found[0];
+    assert_eq!((&first["artifactType"], &first["foundBy"]), (&json!(SPDX), &json!("api")));
+    assert_eq!(first["subject"], json!(image.digest));
+    let args = ["image", "referrers", "-q", "--artifact-type", "application/vnd.example.signature", &reference];
+    assert_eq!(said(&berth(&node, &args, "")), format!("{signature}\n"));
+    assert!(registry.count(&When::path("/referrers/")) >= 3, "three pages");
+
+    // A registry that lies: one refers to nothing, one to another image, one is not there.
+    let (nothing, other) = (referrer(SPDX, 1, None), referrer(SPDX, 2, Some(b"something else")));
+    push(nothing.clone());
+    push(other.clone());
+    let good = referrer(SPDX, 0, Some(&image.manifest));
+    let lie = list_of(&[&nothing, &other, b"nowhere", &good, &good]);
+    registry.inject(When::path("/referrers/"), Fault::Body(lie.into()));
+    let (found, told) = referrers(&node, &reference, "", &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["digest"], json!(many[0]));
+    for words in [
+        format!("{}: {0} refers to nothing", sha256(&nothing)),
+        format!("{}: {0} refers to {}, not to {}", sha256(&other), sha256(b"something else"), image.digest),
+        format!("{}: registry", sha256(b"nowhere")),
+    ] {
+        assert!(told.contains(&words), "{words}: {told}");
+    }
+    registry.clear_faults();
+    for (body, words) in [
+        (vec![b' '; 5 << 20], "larger than"),
+        (list_of(&vec![good.as_slice(); 1001]), "at most 1000"),
+        (b"{}".to_vec(), "list of referrers"),
+    ] {
+        registry.inject(When::path("/referrers/"), Fault::Body(body.into()));
+        let refused = berth(&node, &["image", "referrers", &reference], "");
+        assert!(!refused.status.success() && said(&refused).contains(words), "{words}: {}", said(&refused));
+        registry.clear_faults();
+    }
+    registry.inject(When::path("/referrers/"), Fault::Status { code: 500, retry_after: None });
+    let refused = berth(&node, &["image", "referrers", &reference], "");
+    assert!(!refused.status.success(), "a registry that fails is not one that has nothing: {}", said(&refused));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_registry_has_no_such_api_a_tag_stands_in_for_it() {
+    let node = Node::new().await;
+    // Debian's registry has no referrers API.
+    let debian = DebianRegistry::start().await;
+    node.document("70-registries.yaml", &document(&format!("  registries:\n  {}", debian.trusted())));
+    in_force(&node, "RuntimeConfig/registries").await;
+    let image = images::web("team/signed", "v1").build().unwrap();
+    debian.store("team/signed", "v1", &image);
+    let reference = format!("{}/team/signed:v1", debian.address);
+    let input = format!("planted:{SECRET}\n");
+    let list = || referrers(&node, &reference, &input, &["--creds", "-"]);
+    assert_eq!(list(), (vec![], String::new()), "neither an API nor such a tag: nothing refers to it");
+    let sbom = referrer(SPDX, 0, Some(&image.manifest));
+    debian.store_blob("team/signed", &sha256(b"{}"), b"{}");
+    debian.store_manifest("team/signed", "sbom", &sbom);
+    let tag = format!("sha256-{}", image.digest.hex());
+    debian.store_manifest("team/signed", &tag, &list_of(&[&sbom]));
+    let (found, told) = list();
+    assert_eq!((found.len(), told.as_str()), (1, ""));
+    assert_eq!((&found[0]["digest"], &found[0]["foundBy"]), (&json!(sha256(&sbom)), &json!("tag")));
+
+    // Others say in their own words that they have none; a tag of that name that is an image says nothing.
+    let registry = node.registry();
+    registry.push_built("signed", Some("v1"), &image);
+    registry.put_manifest("signed", Some(&tag), OCI_MANIFEST, image.manifest.clone());
+    let reference = registry.reference("signed:v1");
+    for fault in [
+        Fault::Status { code: 404, retry_after: None },
+        Fault::Status { code: 405, retry_after: None },
+        Fault::ContentType("text/html".into()),
+    ] {
+        registry.clear_faults();
+        registry.inject(When::path("/referrers/"), fault);
+        assert_eq!(referrers(&node, &reference, "", &[]).0, Vec::<Value>::new());
+    }
+    registry.put_manifest("signed", None, OCI_MANIFEST, sbom.clone());
+    registry.put_manifest("signed", Some(&tag), OCI_INDEX, list_of(&[&sbom]));
+    assert_eq!(referrers(&node, &reference, "", &[]).0[0]["foundBy"], "tag");
+
+    // What the image's own index brings beside it is found without either.
+    let about =
+        json!({"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": image.digest});
+    let mut attested: Value = serde_json::from_slice(&list_of(&[&image.manifest, &sbom])).unwrap();
+    attested["manifests"][0]["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    attested["manifests"][1]["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    attested["manifests"][1]["annotations"] = about;
+    registry.put_manifest("signed", Some("attested"), OCI_INDEX, attested.to_string());
+    let (found, _) = referrers(&node, &registry.reference("signed:attested"), "", &[]);
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0]["foundBy"], &found[0]["subject"]), (&json!("index"), &json!(image.digest)));
     node.finish().await;
 }
 

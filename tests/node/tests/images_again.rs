@@ -6,7 +6,7 @@ mod images;
 
 use berth_images::{ImportRequest, Imported, PushOutcome, PushRequest};
 use berth_model::{Digest, Reference, Result};
-use berth_registry::Auth;
+use berth_registry::{Auth, Platform};
 use berth_test_registry::{BuiltImage, Compression, Entry, ImageBuilder, Layer, Options, Registry, sha256};
 use bytes::Bytes;
 use images::{Bench, names};
@@ -21,7 +21,10 @@ async fn import(bench: &Bench, archive: Vec<u8>) -> Result<Imported> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move { sender.send(Ok(Bytes::from(archive))).await });
     let approve = Box::new(|_: &Reference| Ok(Vec::new()));
-    bench.images.import(ImportRequest { archive: receiver, name: None, approve, progress: None }).await
+    bench
+        .images
+        .import(ImportRequest { archive: receiver, name: None, platform: Platform::host(), approve, progress: None })
+        .await
 }
 
 async fn export(bench: &Bench, name: &str) -> Vec<u8> {

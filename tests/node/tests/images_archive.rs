@@ -5,6 +5,7 @@ mod images;
 
 use berth_images::{ImportRequest, Imported};
 use berth_model::{Error, ErrorKind, Reference, Result};
+use berth_registry::Platform;
 use berth_test_registry::{Compression, Entry, ImageBuilder, Layer, sha256};
 use bytes::Bytes;
 use images::{Bench, noise};
@@ -28,7 +29,8 @@ fn channel(archive: Vec<u8>, end: Option<Error>) -> mpsc::Receiver<Result<Bytes>
 }
 
 fn request(archive: Vec<u8>) -> ImportRequest {
-    ImportRequest { archive: channel(archive, None), name: None, approve: Box::new(|_| Ok(Vec::new())), progress: None }
+    let approve = Box::new(|_: &Reference| Ok(Vec::new()));
+    ImportRequest { archive: channel(archive, None), name: None, platform: Platform::host(), approve, progress: None }
 }
 
 async fn import(bench: &Bench, archive: Vec<u8>) -> Result<Imported> {
@@ -168,6 +170,8 @@ async fn archives_that_lie_leave_nothing() {
         ("too many directories", tar((0..200).map(|n| Entry::dir(format!("d{n}")))), "max_archive_files"),
         ("more behind its end", [tar(good("l")), vec![0; 17 << 20]].concat(), "behind its end"),
         ("no archive of images", tar([Entry::file("readme", "hello")]), "neither"),
+        ("compressed by xz", b"\xfd7zXZ\0 and so on".to_vec(), "xz -dc FILE"),
+        ("compressed by bzip2", b"BZh91AY&SY and so on".to_vec(), "bzip2 -dc FILE"),
         ("no archive at all", b"hello world, this is text".repeat(100), "archive"),
         (
             "a blob with another digest",
@@ -241,7 +245,7 @@ async fn policy_decides_about_names_and_the_platform_is_the_nodes() {
             }
             manifests.push(json!({"mediaType": "application/vnd.oci.image.manifest.v1+json",
                 "digest": sha256(&built.manifest).to_string(), "size": built.manifest.len(),
-                "platform": {"os": "linux", "architecture": built.architecture},
+                "platform": {"os": "linux", "architecture": built.architecture, "variant": built.variant},
                 "annotations": {"io.containerd.image.name": "r.io/multi:1"}}));
         }
         let index = json!({"schemaVersion": 2, "manifests": manifests}).to_string();
@@ -251,6 +255,22 @@ async fn policy_decides_about_names_and_the_platform_is_the_nodes() {
     let imported = import(&other, archive(&[&theirs, &ours])).await.unwrap();
     assert_eq!(imported.images.len(), 1, "the node's own alone");
     assert_eq!(imported.images[0].0.id, sha256(&ours.config));
+    // Of several variants under one name the one that a pull would take, wherever it stands.
+    if cfg!(target_arch = "x86_64") {
+        let mut newer = platform_manifest("linux", host());
+        newer.variant = Some("v4");
+        newer.config.push(b' ');
+        newer.manifest = String::from_utf8(ours.manifest.clone())
+            .unwrap()
+            .replace(&sha256(&ours.config).to_string(), &sha256(&newer.config).to_string())
+            .replace(&format!("\"size\":{}", ours.config.len()), &format!("\"size\":{}", newer.config.len()))
+            .into_bytes();
+        for order in [[&newer, &ours], [&ours, &newer]] {
+            let imported = import(&other, archive(&order)).await.unwrap();
+            assert_eq!(imported.images.len(), 1, "one name, one image");
+            assert_eq!(imported.images[0].0.id, sha256(&ours.config));
+        }
+    }
     let error = import(&other, archive(&[&theirs])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.message().contains("s390x"), "{error}");
@@ -258,6 +278,7 @@ async fn policy_decides_about_names_and_the_platform_is_the_nodes() {
 
 struct Built {
     architecture: String,
+    variant: Option<&'static str>,
     manifest: Vec<u8>,
     config: Vec<u8>,
     layer: Vec<u8>,
@@ -280,5 +301,5 @@ fn platform_manifest(os: &str, architecture: &str) -> Built {
             "size": layer.blob.len()}]})
     .to_string()
     .into_bytes();
-    Built { architecture: architecture.into(), manifest, config, layer: layer.blob.to_vec() }
+    Built { architecture: architecture.into(), variant: None, manifest, config, layer: layer.blob.to_vec() }
 }

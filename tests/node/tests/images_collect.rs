@@ -6,7 +6,7 @@ mod images;
 
 use berth_images::{ImportRequest, Prune, PushRequest, RootfsPlan, StoreLimits};
 use berth_model::{ContainerId, ErrorKind, Reference};
-use berth_registry::Auth;
+use berth_registry::{Auth, Platform};
 use berth_test_registry::{Compression, Entry, ImageBuilder, Layer};
 use images::{Bench, Overlay, names, noise};
 use std::collections::HashSet;
@@ -231,7 +231,8 @@ async fn hand_on(bench: &Bench, name: &str) {
     archive.into_iter().for_each(|chunk| sender.try_send(chunk).unwrap());
     drop(sender);
     let approve = Box::new(|_: &Reference| Ok(Vec::new()));
-    let request = ImportRequest { archive: archive_bytes, name: None, approve, progress: None };
+    let request =
+        ImportRequest { archive: archive_bytes, name: None, platform: Platform::host(), approve, progress: None };
     bench.images.import(request).await.unwrap();
 }
 

@@ -79,6 +79,7 @@ async fn pull(bench: &Bench, reference: &Reference) -> berth_model::Digest {
     let request = PullRequest {
         reference: reference.clone(),
         digest: digest.clone(),
+        platform: berth_registry::Platform::host(),
         auth: Auth::Anonymous,
         evidence,
         progress: None,

@@ -134,6 +134,41 @@ async fn credentials_of_a_push_are_for_its_registry_alone() {
     );
 }
 
+/// A pod's pull secret leads again to where the pull found the image, as long as the daemon lives; no other server is shown it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pull_secret_of_a_pod_fetches_again_what_was_given_up() {
+    let mut bench = Bench::new().await;
+    let id = found_unpacked(&bench).await;
+    let (registry, target) = target().await;
+    let built = app().build().unwrap();
+    // Only the private registry has the layers by now.
+    built.layers.iter().for_each(|layer| bench.registry.remove_blob(&layer.digest));
+    let (username, password) = ("user".to_owned(), "secret".to_owned());
+    let auth = AuthMode::Basic { username: username.clone(), password: password.clone() };
+    let private = Registry::start(Options { auth, ..Options::default() }).await.unwrap();
+    private.push_image(&app()).unwrap();
+    let secret = Auth::Basic { username, password: password.into() };
+    let reference = Reference::parse(&private.reference("app:v1")).unwrap();
+    let digest = bench.images.resolve(&reference, &secret).await.unwrap().digest;
+    let source = Source { reference: reference.clone(), registry: reference.host().into(), digest: digest.clone() };
+    let evidence = berth_images::Evidence { sources: vec![source], verified_keys: vec![] };
+    let request = bench.request("app:v1").await.unwrap();
+    let request = berth_images::PullRequest { reference, digest, evidence, auth: secret, ..request };
+    bench.images.fetch(request.clone()).await.unwrap();
+
+    // Nothing of it is on the disk: another daemon does not have it.
+    bench.reopen();
+    let error = push(&bench, &id, &target).await.unwrap_err();
+    assert!(error.message().contains("the node's own credentials") && !error.message().contains("its pull"), "{error}");
+    bench.images.fetch(request).await.unwrap();
+    let outcome = push(&bench, &id, &target).await.unwrap();
+    assert_eq!(registry.tag("copy", "v1"), Some(outcome.digest));
+    let shown = |registry: &Registry| {
+        registry.requests().iter().any(|r| r.headers.iter().any(|(name, _)| name == "authorization"))
+    };
+    assert!(shown(&private) && !shown(&registry) && !shown(&bench.registry), "the secret went elsewhere");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_keeps_no_compressed_layers_keeps_none_for_a_push() {
     let bench = Bench::with(|config| config.keep_layer_blobs = false).await;

@@ -32,6 +32,7 @@ pub struct ImageBuilder {
     variant: Option<String>,
     docker: bool,
     annotations: Map<String, Value>,
+    created: String,
 }
 
 /// A finished image.
@@ -71,6 +72,7 @@ impl ImageBuilder {
             variant: None,
             docker: false,
             annotations: Map::new(),
+            created: "2024-01-01T00:00:00Z".into(),
         }
     }
 
@@ -152,6 +154,13 @@ impl ImageBuilder {
         self
     }
 
+    /// Sets when it was built, in RFC 3339.
+    #[must_use]
+    pub fn created(mut self, at: &str) -> Self {
+        self.created = at.to_owned();
+        self
+    }
+
     /// Uses Docker's media types (schema 2) in place of OCI's.
     #[must_use]
     pub fn docker(mut self) -> Self {
@@ -191,7 +200,7 @@ impl ImageBuilder {
 
     fn config_bytes(&self, layers: &[BuiltLayer]) -> io::Result<Bytes> {
         let mut config = json!({
-            "created": "2024-01-01T00:00:00Z",
+            "created": self.created,
             "os": self.os,
             "architecture": self.architecture,
             "config": self.config,

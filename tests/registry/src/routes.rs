@@ -6,12 +6,14 @@ use crate::state::State;
 use crate::{auth, uploads};
 use berth_model::Digest;
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RANGE};
+use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LINK, RANGE};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 
 /// The digest of what is sent.
+/// Referrers in one page.
+const REFERRERS_AT_ONCE: usize = 50;
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// An answer before faults.
@@ -178,9 +180,19 @@ fn referrers(state: &State, target: &Target<'_>, uri: &http::Uri) -> Answer {
         })
         .collect();
     found.sort_by_key(|d| d["digest"].to_string());
+    // Pages, by the last digest of the one before.
+    let last = query.iter().find(|(name, _)| name == "last").map(|(_, value)| value.as_str()).unwrap_or_default();
+    found.retain(|d| d["digest"].as_str() > Some(last));
+    let more = found.len() > REFERRERS_AT_ONCE;
+    found.truncate(REFERRERS_AT_ONCE);
+    let next = found.last().and_then(|d| d["digest"].as_str()).filter(|_| more);
+    let next = next.map(|last| format!("</v2/{}/referrers/{}?last={last}>; rel=\"next\"", target.repo, target.last));
     let index = json!({"schemaVersion": 2, "mediaType": crate::OCI_INDEX, "manifests": found});
     let mut answer = Answer::json(StatusCode::OK, &index);
     answer.header(CONTENT_TYPE, crate::OCI_INDEX);
+    if let Some(next) = next {
+        answer.header(LINK, &next);
+    }
     if wanted.is_some() {
         answer.header(HeaderName::from_static("oci-filters-applied"), "artifactType");
     }

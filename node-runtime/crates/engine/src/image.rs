@@ -6,7 +6,7 @@ use crate::record::PullTimes;
 use crate::steps::Walk;
 use berth_images::{Evidence, FsUsage, ImageRecord, PullRequest, Source};
 use berth_model::{ErrorKind, Observation, PullPhase, PullProgress, Reference, Result};
-use berth_registry::Auth;
+use berth_registry::{Auth, Platform};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -15,6 +15,8 @@ use tokio::sync::mpsc;
 pub struct PullSpec {
     /// The reference as written.
     pub reference: String,
+    /// Of an image for several platforms, which one; empty is the node's.
+    pub platform: String,
     /// Credentials.
     pub auth: Auth,
     /// Namespace whose policies apply; empty is unknown: the strictest set.
@@ -46,6 +48,11 @@ impl Drop for Count<'_> {
     }
 }
 
+/// The platform that a text means; empty is the node's. Errors: as [`Platform::of_node`].
+pub(crate) fn platform_of(text: &str) -> Result<Platform> {
+    if text.is_empty() { Ok(Platform::host()) } else { Platform::of_node(text) }
+}
+
 impl Engine {
     /// Pulls an image; equal pulls join one transfer. It is given up when this is dropped: what asked for it has gone away. The
     /// transfer itself ends with the last of those that wait for it, between two of its steps (see `Images::fetch`).
@@ -69,6 +76,7 @@ impl Engine {
 
     async fn execute_pull(&self, spec: PullSpec) -> Result<PullOutcome> {
         let reference = Reference::parse(&spec.reference)?;
+        let platform = platform_of(&spec.platform)?;
         let mut walk = Walk::new("pull", &self.metrics);
         let namespace = spec.namespace.clone();
         let warnings = walk.step("policy", async { self.decide_reference(&namespace, &reference) }).await?;
@@ -83,7 +91,8 @@ impl Engine {
         };
         let evidence = Evidence { sources: vec![source], verified_keys: Vec::new() };
         let (auth, progress, log) = (spec.auth, spec.progress, walk.parts());
-        let request = PullRequest { reference, digest: resolved.digest, auth, evidence, progress, log };
+        let digest = resolved.digest;
+        let request = PullRequest { reference, digest, platform, auth, evidence, progress, log };
         let image = walk.step("fetch", self.images.fetch(request)).await?;
         self.starts.pulled(&image.id, PullTimes { reference: spec.reference.clone(), timeline: walk.timeline() });
         tracing::info!(image = %image.id, reference = spec.reference, "image is here");

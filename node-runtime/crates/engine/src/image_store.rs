@@ -3,10 +3,11 @@
 //! Owns: what policy says about names that come in by an archive, and that the store keeps to its settings. Must not: decide which images
 //! may go (that is the images' knowledge).
 use crate::context::Engine;
+use crate::image::platform_of;
 use crate::pod::stop::run_to_end;
 use berth_images::{
-    CollectionTotals, ImageRecord, ImportRequest, Imported, Prune, Pruned, PushOutcome, PushRequest, Removed, Step,
-    StoreLimits, StoreUsage,
+    CollectionTotals, ImageRecord, ImageReferrers, ImportRequest, Imported, Prune, Pruned, PushOutcome, PushRequest,
+    Removed, Step, StoreLimits, StoreUsage,
 };
 use berth_model::{Error, ImageId, PullProgress, Reference, Result};
 use berth_registry::Auth;
@@ -36,6 +37,8 @@ pub struct ImportSpec {
     pub archive: mpsc::Receiver<Result<Bytes>>,
     /// A name for the only image; empty keeps the archive's.
     pub name: String,
+    /// Of images for several platforms, which one; empty is the node's.
+    pub platform: String,
     /// Namespace whose policies apply to the names; empty is unknown: the strictest set.
     pub namespace: String,
     /// Where progress goes.
@@ -70,6 +73,11 @@ impl Engine {
         Ok((image.id.clone(), self.images.history(image.id.as_str()).await?))
     }
 
+    /// What refers to an image on its registry. Errors: the registry client's.
+    pub async fn image_referrers(&self, reference: &Reference, auth: &Auth) -> Result<ImageReferrers> {
+        self.images.referrers(reference, auth).await
+    }
+
     /// What images and containers take on disk; containers counted anew where that takes a moment.
     pub async fn disk_usage(self: &Arc<Self>) -> Result<StoreUsage> {
         let owners = self.images.rootfs_owners();
@@ -84,11 +92,12 @@ impl Engine {
 
     /// Takes the images of an archive in. Image policy decides about each name, as at a pull. Errors: `PolicyDenied`; the store's.
     pub async fn import_images(self: &Arc<Self>, spec: ImportSpec) -> Result<Imported> {
-        let ImportSpec { archive, name, namespace, progress } = spec;
+        let ImportSpec { archive, name, platform, namespace, progress } = spec;
+        let platform = platform_of(&platform)?;
         let name = if name.is_empty() { None } else { Some(Reference::parse(&name)?) };
         let engine = self.clone();
         let approve = Box::new(move |name: &Reference| engine.decide_reference(&namespace, name));
-        let imported = self.images.import(ImportRequest { archive, name, approve, progress }).await?;
+        let imported = self.images.import(ImportRequest { archive, name, platform, approve, progress }).await?;
         for (image, names) in &imported.images {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             tracing::info!(image = %image.id, ?names, "image is imported");

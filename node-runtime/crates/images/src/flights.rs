@@ -4,7 +4,7 @@
 use crate::ImageRecord;
 use crate::pull::PullRequest;
 use berth_model::{Digest, Error, PullProgress, Reference, Result};
-use berth_registry::Auth;
+use berth_registry::{Auth, Platform};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{mpsc, watch};
 
@@ -17,6 +17,7 @@ struct Key {
     digest: Digest,
     auth: Auth,
     evidence: crate::Evidence,
+    platform: Platform,
 }
 
 /// Those who hear of a pull's progress. A listener that does not keep up misses some of it.
@@ -112,8 +113,8 @@ impl Flights {
         F: Future<Output = Outcome> + Send + 'static,
     {
         let listener = request.progress.take();
-        let PullRequest { reference, digest, auth, evidence, .. } = request.clone();
-        let key = Key { reference, digest, auth, evidence };
+        let PullRequest { reference, digest, auth, evidence, platform, .. } = request.clone();
+        let key = Key { reference, digest, auth, evidence, platform };
         let mut all = self.lock();
         // One that nobody wants is about to end, so it cannot be joined.
         let equal = all.iter().filter(|f| f.key == key).find_map(|f| Some((f.wish.upgrade()?, f)));

@@ -27,7 +27,9 @@ mod pull;
 mod push;
 mod quota;
 mod record;
+mod referrers;
 mod refill;
+mod remembered;
 mod rootfs;
 mod state;
 mod tree;
@@ -45,6 +47,7 @@ pub use prune::{Prune, Pruned, StoreLimits};
 pub use pull::PullRequest;
 pub use push::{PushOutcome, PushRequest};
 pub use record::{Bundle, Evidence, ImageRecord, LayerRecord, Source};
+pub use referrers::{FoundBy, ImageReferrer, ImageReferrers};
 pub use rootfs::{ImageFile, ImageVolume, RootfsDirs, RootfsPlan, RootfsRecord, RootfsUsage};
 pub use tree::DiskUsage;
 pub use usage::FsUsage;
@@ -78,6 +81,8 @@ struct Inner {
     /// Whether layers' blobs stay after they were unpacked, for pulls that begin now.
     keep_blobs: AtomicBool,
     flights: flights::Flights,
+    /// Credentials of pulls, for what must be fetched again.
+    remembered: remembered::Remembered,
     /// Held while names and records change, so that each change is built on the one before.
     committing: tokio::sync::Mutex<()>,
     /// Held while the trash is emptied.

@@ -95,6 +95,7 @@ impl Images {
             quota: Quota::probe(layout.root())?,
             keep_blobs,
             flights: Default::default(),
+            remembered: Default::default(),
             committing: Default::default(),
             collecting: Default::default(),
             placing: Default::default(),

@@ -54,6 +54,8 @@ pub struct PullRequest {
     pub reference: Reference,
     /// What it was resolved to: the digest of a manifest or an index.
     pub digest: Digest,
+    /// Of an image for several platforms, which one.
+    pub platform: Platform,
     /// Credentials.
     pub auth: Auth,
     /// What trust found out about this digest; stored with the image.
@@ -162,7 +164,10 @@ impl Pull {
         let mut lease = Lease::new(&self.images);
         let result = self.run_once(&mut lease).await;
         match &result {
-            Ok(image) => self.tell("", PullStage::Done, image.size, image.size),
+            Ok(image) => {
+                self.remember();
+                self.tell("", PullStage::Done, image.size, image.size);
+            }
             // Asking again may help: then the layers that were finished are not fetched again.
             Err(e) if matches!(e.kind(), ErrorKind::Unknown | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) => {
                 lease.keep = KEEP_PARTIAL;
@@ -178,6 +183,18 @@ impl Pull {
             }
         }
         result
+    }
+
+    /// Keeps the credentials in mind that led here.
+    fn remember(&self) {
+        let PullRequest { reference, auth, .. } = &self.request;
+        if *auth == Auth::Anonymous {
+            return;
+        }
+        let images = self.images.list();
+        let sources = images.iter().flat_map(|image| &image.evidence.sources);
+        let here: std::collections::HashSet<String> = sources.map(|source| source.reference.repository()).collect();
+        self.images.inner.remembered.keep(reference.repository(), auth, |other| here.contains(other));
     }
 
     async fn run_once(&self, lease: &mut Lease) -> Result<Arc<ImageRecord>> {
@@ -247,7 +264,8 @@ impl Pull {
     fn present(&self) -> Option<ImageId> {
         let state = self.images.state();
         let image = state.image_by_digest(&self.request.digest)?;
-        if !state.is_whole(image) {
+        // Which variant is here nobody has written down: another one than the node's usual is looked for anew.
+        if !state.is_whole(image) || self.request.platform != Platform::host() {
             return None;
         }
         self.tell("", PullStage::Exists, image.size, image.size);
@@ -272,7 +290,7 @@ impl Pull {
                         let problem = format!("has {} entries, more than {most} (maxIndexEntries)", entries.len());
                         return Err(refused("image index", problem));
                     }
-                    select_platform(&entries, &Platform::host())?.digest.clone()
+                    select_platform(&entries, &self.request.platform)?.digest.clone()
                 }
             };
         }

@@ -47,7 +47,7 @@ impl Drop for Complete {
 
 impl Images {
     /// Makes sure that every blob of an image is here, and stays as long as the result lives. `auth` are credentials for a registry, used
-    /// for sources there beside the node's own for others. Errors: `FailedPrecondition` when layers are not here and no registry gives
+    /// for sources there before those that the image was pulled with and the node's own. Errors: `FailedPrecondition` when layers are not here and no registry gives
     /// them again.
     pub(crate) async fn complete(&self, image: &ImageRecord, auth: Option<(&str, &Auth)>) -> Result<Complete> {
         let mut lease = Lease::new(self);
@@ -120,19 +120,32 @@ impl Images {
             if !asked.insert(source.repository()) {
                 continue;
             }
-            // Credentials are for the registry that they were given for, and no other.
-            let own = auth.filter(|(host, _)| *host == source.host()).map_or(&Auth::Anonymous, |(_, auth)| auth);
-            match self.fetch_from(source, layer, own).await {
-                Ok(()) => return Ok(()),
-                // The same everywhere.
-                Err(e) if e.kind() == ErrorKind::ResourceExhausted => return Err(e),
-                Err(e) => {
-                    let by = if matches!(own, Auth::Anonymous) { "the node's own credentials" } else { "those given" };
-                    problems.push(format!("{} (with {by}): {}", source.repository(), e.message()));
+            for (own, by) in self.credentials_for(source, auth) {
+                match self.fetch_from(source, layer, &own).await {
+                    Ok(()) => return Ok(()),
+                    // The same everywhere.
+                    Err(e) if e.kind() == ErrorKind::ResourceExhausted => return Err(e),
+                    Err(e) => {
+                        problems.push(format!("{} (with {by}): {}", source.repository(), e.message()));
+                        // Who may not see a repository is told by some registries that there is none.
+                        if !matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) {
+                            break;
+                        }
+                    }
                 }
             }
         }
         Err(missing(image, layer, &problems))
+    }
+
+    /// What a source may be shown, one after the other. Credentials are for the registry that they were given for, and no other; those
+    /// of a pull are for its repository.
+    fn credentials_for(&self, source: &Reference, given: Option<(&str, &Auth)>) -> Vec<(Auth, &'static str)> {
+        let given = given.filter(|(host, auth)| *host == source.host() && **auth != Auth::Anonymous);
+        let given = given.map(|(_, auth)| (auth.clone(), "those given"));
+        let pulled = self.inner.remembered.of(&source.repository()).map(|auth| (auth, "those of its pull"));
+        let node = Some((Auth::Anonymous, "the node's own credentials"));
+        [given, pulled, node].into_iter().flatten().collect()
     }
 
     async fn fetch_from(&self, source: &Reference, layer: &Descriptor, auth: &Auth) -> Result<()> {

@@ -34,7 +34,8 @@ async fn run(
 ) -> Result<wire::ImportImagesEvent, Status> {
     let (sender, archive) = mpsc::channel(CHUNKS);
     let (progress, steps) = mpsc::channel(BACKLOG);
-    let spec = ImportSpec { archive, name: start.name, namespace: start.namespace, progress: Some(progress) };
+    let wire::ImportImagesStart { name, namespace, platform } = start;
+    let spec = ImportSpec { archive, name, platform, namespace, progress: Some(progress) };
     let forward = forward(steps, &tell, |step| wire::ImportImagesEvent { event: Some(Event::Progress(step)) });
     let (imported, (), ()) = tokio::join!(engine.import_images(spec), forward, feed(inputs, sender));
     imported.map(result).map_err(status)

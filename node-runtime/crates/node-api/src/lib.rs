@@ -13,6 +13,7 @@ mod explain;
 mod export_images;
 mod give_credentials;
 mod image_history;
+mod image_referrers;
 mod import_images;
 mod info;
 mod inspect;

@@ -19,7 +19,8 @@ async fn run(
 ) -> Result<wire::PullImageEvent, Status> {
     let (progress, steps) = mpsc::channel(BACKLOG);
     let auth = auth(request.username, request.password);
-    let spec = PullSpec { reference: request.reference, auth, namespace: request.namespace, progress: Some(progress) };
+    let wire::PullImageRequest { reference, namespace, platform, .. } = request;
+    let spec = PullSpec { reference, platform, auth, namespace, progress: Some(progress) };
     let forward = forward(steps, &tell, |step| event(Event::Progress(step)));
     let (pulled, ()) = tokio::join!(engine.pull(spec), forward);
     let pulled = pulled.map_err(status)?;

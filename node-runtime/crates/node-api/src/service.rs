@@ -4,7 +4,8 @@ use crate::{
     revisions, stats, wait,
 };
 use crate::{
-    disk_usage, export_images, image_history, import_images, prune_images, push_image, tag_image, untag_image,
+    disk_usage, export_images, image_history, image_referrers, import_images, prune_images, push_image, tag_image,
+    untag_image,
 };
 use berth_engine::Engine;
 use berth_proto::node::node_server::Node;
@@ -174,6 +175,13 @@ impl Node for NodeService {
         request: Request<wire::ImageHistoryRequest>,
     ) -> Result<Response<wire::ImageHistoryResponse>, Status> {
         image_history::call(&self.engine, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn image_referrers(
+        &self,
+        request: Request<wire::ImageReferrersRequest>,
+    ) -> Result<Response<wire::ImageReferrersResponse>, Status> {
+        image_referrers::call(&self.engine, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     async fn disk_usage(

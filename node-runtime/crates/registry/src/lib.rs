@@ -26,6 +26,8 @@ mod observe;
 mod proxy;
 mod push;
 mod range;
+mod referrer;
+mod referrers;
 mod resolve;
 mod retry;
 mod secret;
@@ -50,6 +52,8 @@ pub use observe::{CredentialSource, Observation, Observer, Outcome, Phase, Place
 pub use proxy::{NoProxy, Proxy, ProxyConfig};
 pub use push::{Pushed, Upload};
 pub use range::{parse_content_range, parse_next_link};
+pub use referrer::{About, Referrer};
+pub use referrers::{Referrers, ReferrersBy};
 pub use resolve::{RawManifest, Resolved};
 pub use retry::RetryPolicy;
 pub use secret::Secret;

@@ -78,6 +78,54 @@ impl Platform {
         Self { os: "linux".into(), architecture: architecture.into(), variant: variant.map(Into::into) }
     }
 
+    /// A platform of this node as people name it: `OS[/ARCH[/VARIANT]]` or `ARCH[/VARIANT]`, with the names that uname(1) has too. Errors:
+    /// `InvalidArgument` for what is none, and for one whose programs do not run here.
+    pub fn of_node(text: &str) -> Result<Self> {
+        let host = Self::host();
+        let parts: Vec<&str> = text.split('/').collect();
+        let word = |part: &&str| {
+            !part.is_empty() && part.len() <= 32 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        let shaped = !parts.is_empty() && parts.len() <= 3 && parts.iter().all(word);
+        let lower: Vec<String> = parts.iter().map(|part| part.to_ascii_lowercase()).collect();
+        let (architecture, variant) = match lower.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            _ if !shaped => (None, None),
+            ["linux"] => (Some(host.architecture.as_str()), None),
+            ["linux", architecture] => (Some(architecture), None),
+            ["linux", architecture, variant] => (Some(architecture), Some(variant)),
+            [architecture, variant] => (Some(architecture), Some(variant)),
+            [architecture] => (Some(architecture), None),
+            _ => (None, None),
+        };
+        let Some(architecture) = architecture else {
+            return Err(Error::invalid(
+                "platform",
+                format!("{text:?} must be OS/ARCH or OS/ARCH/VARIANT, as in {host}"),
+            ));
+        };
+        let (architecture, implied) = match architecture {
+            "x86_64" | "x86-64" => ("amd64", None),
+            "aarch64" => ("arm64", None),
+            "armhf" => ("arm", Some("v7")),
+            "armel" => ("arm", Some("v6")),
+            "i386" | "i686" => ("386", None),
+            other => (other, None),
+        };
+        if architecture != host.architecture {
+            let text = format!(
+                "{text:?} is not this node's: programs for it do not run here ({host}); to carry an image for other nodes, use a tool that \
+                 runs nothing (skopeo copy)"
+            );
+            return Err(Error::invalid("platform", text));
+        }
+        let variant = variant.or(implied).map(str::to_owned).or_else(|| host.variant.clone());
+        let platform = Self { variant, ..host };
+        match platform.level() {
+            Some(_) => Ok(platform),
+            None => Err(Error::invalid("platform", format!("{text:?}: a variant is v and a number, as in v2"))),
+        }
+    }
+
     /// The variant as a number, with what an absent one means.
     fn level(&self) -> Option<u32> {
         match (self.variant.as_deref().unwrap_or_default(), self.architecture.as_str()) {
@@ -285,6 +333,38 @@ mod tests {
     fn refused(document: &Value, declared: &str, why: &str) {
         let e = parse(document, declared).unwrap_err();
         assert!(e.message().contains(why), "{e} does not say {why}");
+    }
+
+    #[test]
+    fn people_name_this_nodes_platform_in_several_ways() {
+        let host = Platform::host();
+        let of = |text: &str| Platform::of_node(text);
+        for text in [
+            "linux",
+            &host.architecture,
+            &format!("linux/{}", host.architecture),
+            &format!("Linux/{}", host.architecture),
+        ] {
+            assert_eq!(of(text).unwrap(), host, "{text}");
+        }
+        assert_eq!(of(std::env::consts::ARCH).unwrap(), host);
+        for text in [format!("linux/{}/v3", host.architecture), format!("{}/v3", host.architecture)] {
+            assert_eq!(of(&text).unwrap(), Platform { variant: Some("v3".into()), ..host.clone() });
+        }
+        for (text, why) in [
+            ("linux/s390x", "not this node's"),
+            ("windows/amd64", "not this node's"),
+            ("", "must be OS/ARCH"),
+            ("linux/", "must be OS/ARCH"),
+            ("a/b/c/d", "must be OS/ARCH"),
+            ("windows/amd64/v1", "must be OS/ARCH"),
+            ("linux/\x1b[2J", "must be OS/ARCH"),
+        ] {
+            let error = of(text).unwrap_err();
+            assert!(error.message().contains(why), "{text}: {error}");
+        }
+        let error = of(&format!("linux/{}/x3", host.architecture)).unwrap_err();
+        assert!(error.message().contains("v and a number"), "{error}");
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Client {
         self.across(repo.host(), Need::Content, get).await
     }
 
-    async fn manifest_at(
+    pub(crate) async fn manifest_at(
         &self,
         site: Arc<Site>,
         repo: &Reference,

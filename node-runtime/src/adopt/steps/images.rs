@@ -72,7 +72,7 @@ async fn copy(node: &Node<'_>, image: &str) -> Result<()> {
     let taken = async {
         run(node.layout, &words, EXPORT_LIMIT).await?;
         let file = File::open(&archive)?;
-        let start = ImportImagesStart { name: String::new(), namespace: String::new() };
+        let start = ImportImagesStart::default();
         take_in(node.layout, Box::new(file), start, Progress::new(image, true)).await.map(drop)
     };
     let taken: Result<()> = taken.await;

@@ -28,7 +28,7 @@ const CHUNKS: usize = 8;
   berth image import --name registry.example/web:1 layout.tar
 
 Takes an OCI image layout or what docker save writes, as tar, plain or compressed by gzip or zstd.
-Of an image for several platforms the node's own is taken. Image policies decide about the names.
+Of an image for several platforms the node's own is taken; --platform chooses a variant. Image policies decide about the names.
 Prints the images that are here now.")]
 pub struct ImportOptions {
     /// File to read; without one, or with -, standard input
@@ -40,6 +40,9 @@ pub struct ImportOptions {
     /// Name for the archive's only image, instead of its own
     #[arg(long, value_name = "REFERENCE")]
     name: Option<String>,
+    /// Of images for several platforms, which variant: OS/ARCH/VARIANT of this node's architecture
+    #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
+    platform: String,
     /// Namespace whose image policies apply; without one the strictest do
     #[arg(long, value_name = "NAMESPACE", default_value = "")]
     namespace: String,
@@ -57,7 +60,8 @@ pub async fn import(layout: &Layout, options: &ImportOptions) -> Result<()> {
         None => Box::new(std::io::stdin()),
     };
     let name = options.name.clone().unwrap_or_default();
-    let start = ImportImagesStart { name, namespace: options.namespace.clone() };
+    let (namespace, platform) = (options.namespace.clone(), options.platform.clone());
+    let start = ImportImagesStart { name, namespace, platform };
     let shown = file.map_or_else(|| "standard input".to_owned(), |f| f.display().to_string());
     let result = take_in(layout, reader, start, Progress::new(&shown, options.quiet)).await?;
     show(&result, options.quiet)

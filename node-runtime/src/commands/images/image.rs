@@ -1,5 +1,5 @@
 //! `berth image …`: what there is to say about images, in one place, as docker has it.
-use super::{archive, history, list, prune, pull, push, rmi};
+use super::{archive, history, list, prune, pull, push, referrers, rmi};
 use crate::commands::node::inspect;
 use crate::layout::Layout;
 use anyhow::Result;
@@ -30,6 +30,8 @@ pub enum Command {
     Inspect(inspect::Options),
     /// Show how an image came to be
     History(history::Options),
+    /// Show what refers to an image: signatures, attestations, bills of materials
+    Referrers(referrers::Options),
     /// Remove images that nobody uses
     Prune(prune::Options),
 }
@@ -46,6 +48,7 @@ pub async fn run(layout: &Layout, command: &Command) -> Result<()> {
         Command::Rm(options) => rmi::run(layout, options).await,
         Command::Inspect(options) => inspect::run(layout, options).await,
         Command::History(options) => history::run(layout, options).await,
+        Command::Referrers(options) => referrers::run(layout, options).await,
         Command::Prune(options) => prune::run(layout, options).await,
     }
 }

@@ -9,4 +9,5 @@ pub mod progress;
 pub mod prune;
 pub mod pull;
 pub mod push;
+pub mod referrers;
 pub mod rmi;

@@ -15,6 +15,7 @@ const MAX_CREDENTIALS: u64 = 64 * 1024;
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:
   berth pull registry.example/web:1
+  berth pull --platform linux/amd64/v3 registry.example/web:1
   berth pull --creds me --password-stdin registry.example/web:1 < password
   printf 'me:secret' | berth pull --creds - registry.example/web:1
 
@@ -26,6 +27,9 @@ pub struct Options {
     reference: String,
     #[command(flatten)]
     login: Login,
+    /// Of an image for several platforms, which variant: OS/ARCH/VARIANT of this node's architecture
+    #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
+    platform: String,
     /// Namespace whose image policies apply; without one the strictest do
     #[arg(long, value_name = "NAMESPACE", default_value = "")]
     namespace: String,
@@ -64,6 +68,7 @@ pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
         username,
         password,
         namespace: options.namespace.clone(),
+        platform: options.platform.clone(),
     };
     let result = pull(&mut node, request, options.quiet).await?;
     if options.quiet {

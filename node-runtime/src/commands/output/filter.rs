@@ -12,6 +12,8 @@ const MAX_FILTERS: usize = 64;
 pub enum Match {
     /// The value is a part of it; `^` and `$` bind it to the beginning and to the end.
     Part,
+    /// As `Part`; with `*`, `?` or `[` in it the value is a pattern of all of it, in which these do not stand for `/`.
+    Pattern,
     /// The value is the beginning of it.
     Prefix,
     /// The value is it, whatever the case.
@@ -79,6 +81,11 @@ impl Filters {
         Ok(Self(filters))
     }
 
+    /// Whether a key is asked for.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|f| f.key == key)
+    }
+
     /// The values of a key, for keys that the list decides on itself.
     pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |f| f.key == key && !f.not).map(|f| f.value.as_str())
@@ -123,13 +130,48 @@ impl Filter {
             Match::Whole => text.eq_ignore_ascii_case(value),
             Match::Prefix => text.starts_with(value),
             Match::Label | Match::Other => false,
-            Match::Part => match (value.strip_prefix('^'), value.strip_suffix('$')) {
+            Match::Pattern if value.contains(['*', '?', '[']) => {
+                let chars = |text: &str| text.chars().collect::<Vec<_>>();
+                glob(&chars(value), &chars(text))
+            }
+            Match::Part | Match::Pattern => match (value.strip_prefix('^'), value.strip_suffix('$')) {
                 (Some(_), Some(_)) => text == &value[1..value.len() - 1],
                 (Some(start), None) => text.starts_with(start),
                 (None, Some(end)) => text.ends_with(end),
                 (None, None) => text.contains(value),
             },
         }
+    }
+}
+
+/// Whether a text is what a pattern stands for (Go's `path.Match`, which docker has for names of images). A class that does not end
+/// matches nothing.
+fn glob(pattern: &[char], text: &[char]) -> bool {
+    match pattern {
+        [] => text.is_empty(),
+        ['*', rest @ ..] => {
+            let most = text.iter().position(|c| *c == '/').unwrap_or(text.len());
+            (0..=most).any(|taken| glob(rest, &text[taken..]))
+        }
+        ['?', rest @ ..] => matches!(text, [c, behind @ ..] if *c != '/' && glob(rest, behind)),
+        ['[', rest @ ..] => {
+            let Some(end) = rest.iter().position(|c| *c == ']') else { return false };
+            let (class, not) = match &rest[..end] {
+                ['^', class @ ..] => (class, true),
+                class => (class, false),
+            };
+            matches!(text, [c, behind @ ..] if *c != '/' && in_class(class, *c) != not && glob(&rest[end + 1..], behind))
+        }
+        [one, rest @ ..] => matches!(text, [c, behind @ ..] if c == one && glob(rest, behind)),
+    }
+}
+
+/// `abc` and `a-c`.
+fn in_class(class: &[char], c: char) -> bool {
+    match class {
+        [] => false,
+        [low, '-', high, rest @ ..] => (*low <= c && c <= *high) || in_class(rest, c),
+        [one, rest @ ..] => *one == c || in_class(rest, c),
     }
 }
 
@@ -189,6 +231,35 @@ mod tests {
         ] {
             assert!(!keep(bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn patterns_are_of_the_whole_and_stop_at_slashes() {
+        let chars = |text: &str| text.chars().collect::<Vec<_>>();
+        let fits = |pattern: &str, text: &str| glob(&chars(pattern), &chars(text));
+        for (pattern, text) in [
+            ("busy*:*libc", "busybox:uclibc"),
+            ("*", ""),
+            ("*/web:?", "team/web:1"),
+            ("web:[12]", "web:2"),
+            ("web:v[0-9]*", "web:v12"),
+            ("web:[^a-z]", "web:1"),
+        ] {
+            assert!(fits(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [
+            ("busy*", "x/busybox"),
+            ("*", "a/b"),
+            ("?", "/"),
+            ("web:[12]", "web:3"),
+            ("web:[", "web:["),
+            ("web", "web:1"),
+        ] {
+            assert!(!fits(pattern, text), "{pattern} {text}");
+        }
+        let filters = |text: &str| Filters::parse(&[text.to_owned()], &[("reference", Match::Pattern)]).unwrap();
+        let keeps = |text: &str| filters(text).keep(|_| Seen::Texts(vec!["team/web:1"]));
+        assert!(keeps("reference=eb:") && keeps("reference=*/web:1") && !keeps("reference=web:*"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 use berth_images::{Evidence, ImageRecord, Images, ImagesConfig, PullRequest, Source};
 use berth_model::{PhaseLog, Reference, Result};
-use berth_registry::{Auth, Client, ClientConfig, RetryPolicy};
+use berth_registry::{Auth, Client, ClientConfig, Platform, RetryPolicy};
 use berth_store::Database;
 use berth_test_registry::{ImageBuilder, Options, Registry};
 use std::collections::BTreeMap;
@@ -66,7 +66,8 @@ impl Bench {
         let digest = self.images.resolve(&reference, &auth).await?.digest;
         let source = Source { reference: reference.clone(), registry: reference.host().into(), digest: digest.clone() };
         let evidence = Evidence { sources: vec![source], verified_keys: vec![] };
-        Ok(PullRequest { reference, digest, auth, evidence, progress: None, log: PhaseLog::default() })
+        let platform = Platform::host();
+        Ok(PullRequest { reference, digest, platform, auth, evidence, progress: None, log: PhaseLog::default() })
     }
 
     pub async fn pull(&self, name: &str) -> Result<Arc<ImageRecord>> {

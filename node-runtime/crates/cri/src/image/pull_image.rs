@@ -15,6 +15,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, request: wire::PullImageRequest) 
     let spec = PullSpec {
         auth: auth(request.auth, Reference::parse(&image.image)?.host())?,
         reference: image.image,
+        platform: String::new(),
         namespace: metadata.map(|m| m.namespace).unwrap_or_default(),
         progress: None,
     };

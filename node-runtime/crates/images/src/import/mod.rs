@@ -20,7 +20,7 @@ use crate::pull::{Assembly, BlobSource, Lease, given_up};
 use crate::record::{Bundle, Evidence, ImageRecord};
 use crate::{Images, refused};
 use berth_model::{Digest, ErrorKind, PullProgress, PullStage, Reference, Result, ResultExt};
-use berth_registry::ImageManifest;
+use berth_registry::{ImageManifest, Platform};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -34,6 +34,8 @@ pub struct ImportRequest {
     pub archive: mpsc::Receiver<Result<Bytes>>,
     /// A name for the image, if the archive has one image only.
     pub name: Option<Reference>,
+    /// Of images for several platforms, which one.
+    pub platform: Platform,
     /// Image policy.
     pub approve: Approve,
     /// Where progress is told.
@@ -88,14 +90,14 @@ impl Images {
     }
 
     async fn import_once(&self, request: ImportRequest, wanted: Wanted) -> Result<Imported> {
-        let ImportRequest { archive, name, approve, progress } = request;
+        let ImportRequest { archive, name, platform, approve, progress } = request;
         let listeners = Listeners::default();
         listeners.add(progress);
         let images = self.clone();
         let reading = self.blocking(move || Spool::read(&images.inner.layout, &images.limits(), archive));
         let spool = Arc::new(reading.await?);
         let (plan, limits) = (spool.clone(), self.limits());
-        let mut found = self.blocking(move || plan::plan(&plan, &limits)).await?;
+        let mut found = self.blocking(move || plan::plan(&plan, &limits, &platform)).await?;
         if let Some(name) = name {
             match found.as_mut_slice() {
                 [only] => only.names = vec![name],

@@ -1,6 +1,6 @@
 //! From an archive's files to the images in it.
 //!
-//! Owns: the choice of the node's platform, and whether an index is whole. Must not: unpack or keep anything.
+//! Owns: the choice of the platform, and whether an index is whole. Must not: unpack or keep anything.
 use super::index::{self, DockerEntry, MAX_DOCUMENT, MAX_IMAGES, docker_manifest};
 use super::spool::{Spool, SpoolFile};
 use super::{Found, no_image};
@@ -33,9 +33,9 @@ struct Document {
 }
 
 /// The images of an archive for this node. Errors: `FailedPrecondition` naming what is wrong; `NotFound` where there is none.
-pub(crate) fn plan(spool: &Spool, limits: &Limits) -> Result<Vec<Found>> {
+pub(crate) fn plan(spool: &Spool, limits: &Limits, platform: &Platform) -> Result<Vec<Found>> {
     if let (Some(_), Some(index)) = (spool.find("oci-layout"), spool.find("index.json")) {
-        return layout(spool, &spool.small(index, MAX_DOCUMENT)?);
+        return layout(spool, &spool.small(index, MAX_DOCUMENT)?, platform);
     }
     match spool.find("manifest.json") {
         Some(manifest) => {
@@ -50,7 +50,7 @@ pub(crate) fn plan(spool: &Spool, limits: &Limits) -> Result<Vec<Found>> {
 }
 
 /// An OCI image layout.
-fn layout(spool: &Spool, index: &[u8]) -> Result<Vec<Found>> {
+fn layout(spool: &Spool, index: &[u8], wanted: &Platform) -> Result<Vec<Found>> {
     let ManifestKind::Index(entries) = parse_manifest(index, INDEX).context(|| "index.json")? else {
         return Err(refused("index.json", "is no index"));
     };
@@ -60,12 +60,22 @@ fn layout(spool: &Spool, index: &[u8]) -> Result<Vec<Found>> {
     // One image may stand there under several names.
     let mut images: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
     let mut elsewhere = Vec::new();
-    for entry in entries.into_iter().filter(|e| !index::is_attestation(&e.annotations)) {
-        if let Some(platform) = entry.platform.as_ref().filter(|p| !fits(p)) {
+    let about = |e: &Descriptor| index::is_attestation(&e.annotations);
+    let (entries, names) = named(entries.into_iter().filter(|e| !about(e)).collect())?;
+    for (entry, name) in entries.iter().cloned().zip(names.clone()) {
+        if let Some(platform) = entry.platform.as_ref().filter(|p| !fits(p, wanted)) {
             elsewhere.push(platform.to_string());
             continue;
         }
-        let name = index::oci_name(&entry.annotations)?;
+        if let Some(platform) = entry.platform.as_ref().filter(|_| name.is_some()) {
+            // One name for several variants of the architecture: the one that a pull would take.
+            let same = entries.iter().zip(&names).filter(|(e, n)| e.platform.is_some() && **n == name);
+            let same: Vec<Descriptor> = same.map(|(e, _)| e.clone()).collect();
+            if select_platform(&same, wanted).map_or(true, |best| best.digest != entry.digest) {
+                elsewhere.push(platform.to_string());
+                continue;
+            }
+        }
         match images.iter_mut().find(|(e, _)| e.digest == entry.digest) {
             Some((_, names)) => names.extend(name),
             None => images.push((entry, name.into_iter().collect())),
@@ -73,25 +83,30 @@ fn layout(spool: &Spool, index: &[u8]) -> Result<Vec<Found>> {
     }
     if images.is_empty() {
         let found = if elsewhere.is_empty() { "nothing".to_owned() } else { elsewhere.join(", ") };
-        return Err(no_image(format!("has no image for {}; it has {found}", Platform::host())));
+        return Err(no_image(format!("has no image for {wanted}; it has {found}")));
     }
-    images.into_iter().map(|(entry, names)| described(spool, &entry, names)).collect()
+    images.into_iter().map(|(entry, names)| described(spool, &entry, names, wanted)).collect()
 }
 
-fn fits(platform: &Platform) -> bool {
-    let host = Platform::host();
-    (&platform.os, &platform.architecture) == (&host.os, &host.architecture)
+/// Entries with the names that they give their images.
+fn named(entries: Vec<Descriptor>) -> Result<(Vec<Descriptor>, Vec<Option<Reference>>)> {
+    let names = entries.iter().map(|entry| index::oci_name(&entry.annotations)).collect::<Result<_>>()?;
+    Ok((entries, names))
+}
+
+fn fits(platform: &Platform, wanted: &Platform) -> bool {
+    (&platform.os, &platform.architecture) == (&wanted.os, &wanted.architecture)
 }
 
 /// An image by its entry: a manifest, or an index to choose from.
-fn described(spool: &Spool, entry: &Descriptor, names: Vec<Reference>) -> Result<Found> {
+fn described(spool: &Spool, entry: &Descriptor, names: Vec<Reference>, wanted: &Platform) -> Result<Found> {
     let bytes = spool.small(spool.described(entry)?, MAX_DOCUMENT)?;
     let (manifest, bundle) = match parse_manifest(&bytes, &entry.media_type)? {
         ManifestKind::Image(manifest) => {
             return found(names, (entry.digest.clone(), bytes, manifest), None);
         }
         ManifestKind::Index(entries) => {
-            let own = select_platform(&entries, &Platform::host())?;
+            let own = select_platform(&entries, wanted)?;
             (own.clone(), whole(spool, &entry.digest, &entries, own))
         }
     };

@@ -67,6 +67,8 @@ impl Spool {
                 let decoder = zstd::stream::read::Decoder::with_buffer(input)?;
                 spool.take(BufReader::with_capacity(CHUNK, decoder), &mut budget)
             }
+            [0xfd, b'7', b'z', b'X'] => Err(refused("archive", unpack_first("xz"))),
+            [b'B', b'Z', b'h', _] => Err(refused("archive", unpack_first("bzip2"))),
             _ => spool.take(input, &mut budget),
         }
         .map_err(|e| e.context("image archive"))?;
@@ -189,6 +191,11 @@ impl Spool {
             Ok((!bytes.is_empty()).then(|| (bytes.into(), (file, spool))))
         }))
     }
+}
+
+/// What docker reads and this does not: nothing makes such archives of images any more.
+fn unpack_first(program: &str) -> String {
+    format!("is compressed by {program}, which is not read here: {program} -dc FILE | berth load")
 }
 
 fn no_file(member: &Member, path: &str) -> Error {

@@ -28,6 +28,8 @@ const ROOT_PACKAGES: [install::Package; 1] = [("mmdebstrap", "mmdebstrap")];
 
 /// The tests that need the other of the two large security modules: a boot has one.
 const SELINUX_TESTS: &str = "guest_selinux";
+/// The tests that take the whole machine over: kubelet, runtime and units are the system's own.
+const ADOPT_TESTS: &str = "guest_adopt";
 /// Permissive at first: a test that wants to see denials turns them on.
 const SELINUX_BOOT: [&str; 3] = ["security=selinux", "selinux=1", "enforcing=0"];
 
@@ -66,9 +68,15 @@ pub fn tier(tier: &mut Tier) {
     });
     let (labelled, others): (Vec<_>, Vec<_>) =
         list.into_iter().partition(|binary| binary.name.ends_with(SELINUX_TESTS));
+    let (adopting, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|binary| binary.name.ends_with(ADOPT_TESTS));
     tier.tests("node tests in the guest", false, |choice| {
         let script = tests_script(&others, &environment, choice);
         binaries::outcome(|line| guest.run("tests", &script, line))
+    });
+    tier.tests("a node is taken over in the guest", false, |choice| {
+        let script = tests_script(&adopting, &environment, choice);
+        binaries::outcome(|line| guest.run("adopt", &script, line))
     });
     tier.tests("node tests in the guest with SELinux", false, |choice| {
         let script = labelled_script(&labelled, &environment, choice);

@@ -8,7 +8,6 @@ use crate::atomic_file;
 use crate::node_files::{self, MAX_FILE};
 use anyhow::{Context, Result, bail};
 use aws_lc_rs::digest;
-use berth_adopt::Plan;
 use berth_adopt::plan::{FileChange, FileState, Profile};
 use std::fs::Permissions;
 use std::io::ErrorKind;
@@ -75,9 +74,16 @@ fn link_before(change: &FileChange) {
     }
 }
 
-/// Takes away what stood beside the files in case they had to come back.
-pub(super) fn forget(plan: &Plan) {
-    for change in &plan.files {
+/// Takes away what stood beside the files in case they had to come back, and the directories that were made for files that are gone.
+pub(super) fn commit(changes: &[FileChange]) {
+    forget(changes);
+    for change in changes {
+        leave_directory(change, change.after.as_ref());
+    }
+}
+
+fn forget(changes: &[FileChange]) {
+    for change in changes {
         let _ = std::fs::remove_file(kept(&change.path));
         let _ = std::fs::remove_file(atomic_file::draft(&change.path));
     }
@@ -101,7 +107,7 @@ pub(super) async fn restore(node: &Node<'_>) -> Result<()> {
         }
         come_back(change)?;
     }
-    forget(node.plan);
+    forget(&node.plan.files);
     for change in &node.plan.files {
         leave_directory(change, change.before.as_ref());
     }
@@ -232,6 +238,15 @@ mod tests {
             put(change, change.before.as_ref()).unwrap();
             assert_eq!(found(&change.path).unwrap(), change.before);
         }
+        // A drop-in of an adoption goes, and has a second name until the way back is over.
+        let drop_in = change(&new, None, state("b: 1\n", 0o644), false);
+        put(&drop_in, drop_in.after.as_ref()).unwrap();
+        let gone = [drop_in.reversed()];
+        link_before(&gone[0]);
+        put(&gone[0], gone[0].after.as_ref()).unwrap();
+        assert!(kept(&new).exists());
+        commit(&gone);
+        assert!(!new.parent().unwrap().exists(), "its directory goes with it");
         // Somebody else's link, which is no text to be copied.
         let (journal, link) = (dir.path().join("journal"), dir.path().join("link"));
         std::fs::create_dir(&journal).unwrap();

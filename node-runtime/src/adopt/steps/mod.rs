@@ -59,7 +59,7 @@ pub(super) async fn perform(node: &Node<'_>, step: Step) -> Result<()> {
         Step::StartKubelet => kubelet::start(node).await,
         Step::Verify => verify::verify(node).await,
         Step::Commit => {
-            files::forget(plan);
+            files::commit(&plan.files);
             Ok(())
         }
         Step::StopDaemon => daemon::stop(node).await,

@@ -172,7 +172,7 @@ impl Node {
 
 /// The words that take it over.
 pub const START: [&str; 7] =
-    ["adopt", "start", "--without-grant", "--deadline=300s", "--version-name=one", "-o", "json"];
+    ["adopt", "start", "--without-grant", "--deadline=600s", "--version-name=one", "-o", "json"];
 
 /// What systemctl does; it must succeed.
 pub fn systemctl(words: &[&str]) -> String {

@@ -162,7 +162,7 @@ fn tests(list: &[TestBinary], choice: Choice<'_>) -> String {
     let mut script = "rc=0\n".to_owned();
     for TestBinary { name, path, dir } in list {
         let (path, dir) = (path.display(), dir.display());
-        script += &format!("echo '-- {name}'\ncd '{dir}'\ntimeout 1200 '{path}' {chosen} || rc=1\n");
+        script += &format!("echo '-- {name}'\ncd '{dir}'\ntimeout 1500 '{path}' {chosen} || rc=1\n");
     }
     script + "exit $rc\n"
 }

@@ -25,14 +25,14 @@ use std::time::{Duration, Instant};
 /// Waits until `condition` gives something.
 ///
 /// # Panics
-/// After 20 seconds, saying what was waited for.
+/// After a minute, saying what was waited for.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(Instant::now() < end, "waited 20 seconds in vain: {what}");
+        assert!(Instant::now() < end, "waited a minute in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::client::{ClientBuilder, DynBody};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Config as Watch, Event, watcher};
+use kube::runtime::watcher::{Config as Watch, Error as WatchError, Event, watcher};
 use kube::{Api, Client, Config};
 use serde::Deserialize;
 use serde_json::json;
@@ -27,6 +27,8 @@ const MANAGER: &str = "berth-agent";
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a request for one object, or a write of one, may take.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
+/// Most characters of what is said of an answer.
+const MAX_SAID: usize = 300;
 /// After this many seconds the API server ends a watch, and it is begun again.
 const WATCH_SECONDS: u32 = 60;
 /// How long a connection may be silent: longer than a watch lasts. An API server, or a way to it, that is stuck says nothing at all.
@@ -38,6 +40,8 @@ pub struct Kubernetes {
     client: Client,
     /// Namespace and name of the Secret with the registries' credentials.
     secret: Option<(String, String)>,
+    /// How long a request may take.
+    limit: Duration,
 }
 
 impl Kubernetes {
@@ -50,8 +54,14 @@ impl Kubernetes {
     /// By that configuration; each answer tells `clock` the API server's time. Tokens are read from their file again while it works.
     /// Errors: certificates or keys that cannot be used.
     pub fn connect(mut config: Config, clock: &Clock) -> Result<Self, String> {
+        // Of all that is linked, only this provider is meant; rustls would not guess.
+        if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+            tracing::debug!("rustls has its provider already");
+        }
         config.connect_timeout = Some(CONNECT_LIMIT);
         config.read_timeout = Some(SILENCE);
+        // Whoever asks knows when to ask again.
+        config.default_retry = false;
         config.reset_reader_on_write = true;
         let clock = clock.clone();
         let listen = MapResponseLayer::new(move |response: http::Response<Box<DynBody>>| {
@@ -61,13 +71,19 @@ impl Kubernetes {
             response
         });
         let builder = ClientBuilder::try_from(config).map_err(|e| e.to_string())?;
-        Ok(Self { client: builder.with_layer(&listen).build(), secret: None })
+        Ok(Self { client: builder.with_layer(&listen).build(), secret: None, limit: REQUEST_LIMIT })
     }
 
     /// The Secret with the registries' credentials; no other one is ever asked for.
     #[must_use]
     pub fn with_secret(self, secret: Option<(String, String)>) -> Self {
         Self { secret, ..self }
+    }
+
+    /// With another limit for each request.
+    #[must_use]
+    pub fn limited(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// Watches the RuntimeNode of that name. An API server that is away changes nothing of what was seen: only an answer does.
@@ -97,7 +113,7 @@ impl Kubernetes {
                     Ok(Event::Apply(object)) => read(object),
                     Err(e) => {
                         metrics.watch_failed();
-                        tracing::warn!(error = %e, "the watch failed and is begun again");
+                        tracing::warn!(error = watch_said(&e), "the watch failed and is begun again");
                         continue;
                     }
                 };
@@ -128,7 +144,7 @@ fn read(mut object: DynamicObject) -> Seen {
 impl ClusterSide for Kubernetes {
     async fn revision(&self, name: &str) -> Result<RuntimeRevisionSpec, String> {
         let api: Api<RuntimeRevision> = Api::all(self.client.clone());
-        let got = in_time(api.get(name)).await;
+        let got = self.in_time(api.get(name)).await;
         got.map(|object| object.spec).map_err(|e| format!("RuntimeRevision {name}: {e}"))
     }
 
@@ -138,7 +154,7 @@ impl ClusterSide for Kubernetes {
             return Err(Trouble::Refused(remedy.to_owned()));
         };
         let (place, api) = (format!("{namespace}/{name}"), Api::<Secret>::namespaced(self.client.clone(), namespace));
-        match tokio::time::timeout(REQUEST_LIMIT, api.get(name)).await {
+        match tokio::time::timeout(self.limit, api.get(name)).await {
             Ok(Ok(secret)) => {
                 let data = secret.data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0));
                 named(wanted, data.collect(), &place).map_err(Trouble::Refused)
@@ -146,7 +162,7 @@ impl ClusterSide for Kubernetes {
             Ok(Err(kube::Error::Api(status))) if [403, 404].contains(&status.code) => {
                 Err(Trouble::Refused(format!("Secret {place}: {}", status.message)))
             }
-            Ok(Err(e)) => Err(Trouble::Later(format!("Secret {place}: {e}"))),
+            Ok(Err(e)) => Err(Trouble::Later(format!("Secret {place}: {}", said(&e)))),
             Err(_) => Err(Trouble::Later(format!("Secret {place}: the API server does not answer"))),
         }
     }
@@ -155,15 +171,45 @@ impl ClusterSide for Kubernetes {
         let api: Api<RuntimeNode> = Api::all(self.client.clone());
         let patch = Patch::Merge(json!({ "status": whole(status) }));
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let done = in_time(api.patch_status(node, &params, &patch)).await;
+        let done = self.in_time(api.patch_status(node, &params, &patch)).await;
         done.map(drop).map_err(|e| format!("status of {node}: {e}"))
     }
 }
 
-async fn in_time<T>(what: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
-    match tokio::time::timeout(REQUEST_LIMIT, what).await {
-        Ok(done) => done.map_err(|e| e.to_string()),
-        Err(_) => Err(format!("the API server does not answer within {} s", REQUEST_LIMIT.as_secs())),
+impl Kubernetes {
+    async fn in_time<T>(&self, what: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
+        match tokio::time::timeout(self.limit, what).await {
+            Ok(done) => done.map_err(|e| said(&e)),
+            Err(_) => Err(format!("the API server does not answer within {} ms", self.limit.as_millis())),
+        }
+    }
+}
+
+/// What came instead of an answer, for people: a page that a proxy sent is named, not shown.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status_said(status),
+        other => other.to_string().chars().take(MAX_SAID).collect(),
+    }
+}
+
+fn status_said(status: &kube::core::Status) -> String {
+    // So the client names an answer that is no Status of the API server.
+    if status.reason == "Failed to parse error data" {
+        let what = if status.message.trim_start().starts_with('<') { "a page of HTML" } else { "a text" };
+        return format!(
+            "{} with {what}: this is not the API server's own answer, a proxy before it may be",
+            status.code
+        );
+    }
+    format!("{} {}: {}", status.code, status.reason, status.message).chars().take(MAX_SAID).collect()
+}
+
+fn watch_said(error: &WatchError) -> String {
+    match error {
+        WatchError::InitialListFailed(e) | WatchError::WatchStartFailed(e) | WatchError::WatchFailed(e) => said(e),
+        WatchError::WatchError(status) => status_said(status),
+        other => other.to_string(),
     }
 }
 

@@ -7,6 +7,7 @@
 //! Must not: do anything to a node whose RuntimeNode is gone (it keeps what it has); cordon, drain or uncordon.
 #![forbid(unsafe_code)]
 
+mod backoff;
 pub mod clock;
 pub mod cluster;
 pub mod credential;

@@ -108,10 +108,6 @@ fn main() -> ExitCode {
         LogFormat::Json => log.json().flatten_event(true).init(),
         LogFormat::Text => log.init(),
     }
-    // Of all that is linked, only this provider is meant; rustls would not guess.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        tracing::debug!("rustls has its provider already");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(args.run))) {
         Ok(()) => ExitCode::SUCCESS,

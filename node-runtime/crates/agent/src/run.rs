@@ -6,6 +6,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::cluster::{ClusterSide, Seen};
 use crate::facts::Facts;
@@ -17,17 +18,18 @@ use crate::report;
 use crate::store::Store;
 use berth_crds::{RuntimeNode, RuntimeNodeStatus};
 use berth_model::Result;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// Most steps of one pass; what needs more goes on in the next one.
 const MAX_STEPS: usize = 32;
+/// Names of which it is remembered how often they could not be had.
+const MAX_ASKED: usize = 32;
 /// How soon it looks again while something goes on.
 const SOON: Duration = Duration::from_secs(2);
 /// How often it looks when nothing changes: for drift, crashes, and what was away.
 const SELDOM: Duration = Duration::from_secs(15);
-/// Longest pause between two reports that fail.
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// An agent of one node.
 pub struct Agent<N, C> {
@@ -38,8 +40,10 @@ pub struct Agent<N, C> {
     known: Known,
     /// The status that the API server has, with the UID of its object.
     reported: Option<(Option<String>, RuntimeNodeStatus)>,
-    /// How soon a report that failed is tried again; zero: it did not fail.
-    backoff: Duration,
+    /// Of a report that failed.
+    reporting: Backoff,
+    /// What could not be had of the API server, by name.
+    asking: BTreeMap<String, Backoff>,
     /// The object that lies on the disk.
     seen: Option<RuntimeNode>,
     clock: Clock,
@@ -50,8 +54,8 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     /// Over these, with what was kept in the store. `clock` is the one that the answers of `cluster` tell.
     pub fn new(node: N, cluster: C, store: Store, clock: Clock, metrics: Metrics) -> Self {
         let journal = store.journal();
-        let (known, reported, backoff) = (Known::default(), None, Duration::ZERO);
-        Self { node, cluster, store, journal, known, reported, backoff, seen: None, clock, metrics }
+        let (known, reported, reporting, asking) = (Known::default(), None, Backoff::default(), BTreeMap::new());
+        Self { node, cluster, store, journal, known, reported, reporting, asking, seen: None, clock, metrics }
     }
 
     /// Works until it is told to stop. A step that goes on then is finished first.
@@ -109,7 +113,10 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     pub async fn pass(&mut self, object: RuntimeNode) -> Duration {
         self.journal = std::mem::take(&mut self.journal).of_node(&object.spec.node_uid);
         // What could not be had may be had now.
-        self.known.away.clear();
+        if self.asking.len() > MAX_ASKED {
+            self.asking.retain(|_, backoff| backoff.rest().is_some());
+        }
+        self.known.away.retain(|name, _| self.asking.get(name).is_some_and(|backoff| backoff.rest().is_some()));
         self.known.postponed.clear();
         self.known.lacking.clear();
         let mut pause = SELDOM;
@@ -126,15 +133,19 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 View { wish: &object.spec, journal: &self.journal, facts: &facts, known: &self.known, now, certain };
             let plan = plan(&view);
             tracing::debug!(?plan, "plans");
-            self.report(&object, &facts, &plan, now).await;
+            if !quick(&plan.step) {
+                self.report(&object, &facts, &plan, now).await;
+            }
             match &plan.step {
-                Step::Rest if self.backoff.is_zero() => return pause,
-                Step::Rest => return pause.min(self.backoff),
+                Step::Rest => return self.reporting.rest().map_or(pause, |rest| pause.min(rest)),
                 Step::Wait => return SOON,
                 step => match self.take(&object, &facts, step, now).await {
                     Ok(()) => {}
                     Err(later) => {
                         tracing::warn!(step = ?plan.step, why = later, "a step is tried again");
+                        if quick(&plan.step) {
+                            self.report(&object, &facts, &plan.clone().saying_if_silent(&later), now).await;
+                        }
                         pause = SOON;
                         if !self.known.away.contains_key(step_revision(step).unwrap_or_default()) {
                             return SOON;
@@ -167,16 +178,19 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         if known.status.as_ref() == Some(&status) {
             return;
         }
+        if self.reporting.rest().is_some() {
+            return;
+        }
         let name = object.metadata.name.clone().unwrap_or_default();
         let done = self.cluster.report(&name, &status).await;
         self.metrics.reported(done.is_ok());
         match done {
             Ok(()) => {
                 self.reported = Some((object.metadata.uid.clone(), status));
-                self.backoff = Duration::ZERO;
+                self.reporting = Backoff::default();
             }
             Err(e) => {
-                self.backoff = (self.backoff * 2).clamp(Duration::from_secs(1), MAX_BACKOFF);
+                self.reporting.failed(&e);
                 tracing::warn!(error = e, "the status could not be written; it is tried again");
             }
         }
@@ -186,6 +200,19 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     fn order(object: &RuntimeNode) -> String {
         order(&object.spec)
     }
+}
+
+/// Steps that are over at once, if they come off: what follows is told. For each change of each node, what the API server is told counts.
+fn quick(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Fetch(_)
+            | Step::Check(_)
+            | Step::HandOver(_)
+            | Step::RefusePolicies { .. }
+            | Step::Commit(_)
+            | Step::GiveUp { .. }
+    )
 }
 
 /// The revision that a step is about.

@@ -70,8 +70,13 @@ fn point(prefix: &Path, version: &str) -> Result<(), Trouble> {
     if fs::read_link(&link).is_ok_and(|now| now == Path::new(version)) {
         return Ok(());
     }
-    let _ = fs::remove_file(&new);
-    let pointed = std::os::unix::fs::symlink(version, &new).and_then(|()| fs::rename(&new, &link));
+    let replace = |target: &Path, link: &Path| {
+        let _ = fs::remove_file(&new);
+        std::os::unix::fs::symlink(target, &new).and_then(|()| fs::rename(&new, link))
+    };
+    // The way back stays open: whoever removes old versions leaves that one.
+    let former = fs::read_link(&link).ok().map_or(Ok(()), |former| replace(&former, &prefix.join("previous")));
+    let pointed = former.and_then(|()| replace(Path::new(version), &link));
     let synced = pointed.and_then(|()| fs::File::open(prefix)?.sync_all());
     synced.map_err(|e| Trouble::Later(format!("{}: {e}", link.display())))
 }
@@ -80,7 +85,7 @@ fn versions(prefix: &Path) -> Vec<String> {
     let entries = fs::read_dir(prefix).into_iter().flatten().flatten();
     let names =
         entries.filter(|e| e.path().join("berth").is_file()).map(|e| e.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| name != "current").collect();
+    let mut names: Vec<String> = names.filter(|name| name != "current" && name != "previous").collect();
     names.sort();
     names
 }
@@ -119,6 +124,7 @@ mod tests {
         point(dir.path(), "0.2.0").unwrap();
         point(dir.path(), "0.2.0").unwrap();
         assert_eq!(fs::read_link(dir.path().join("current")).unwrap(), Path::new("0.2.0"));
+        assert_eq!(fs::read_link(dir.path().join("previous")).unwrap(), Path::new("0.1.0"));
         match point(dir.path(), "0.3.0") {
             Err(Trouble::Refused(why)) => assert!(why.contains("there are: 0.1.0, 0.2.0"), "{why}"),
             other => panic!("{other:?}"),

@@ -14,6 +14,7 @@ mod version;
 
 pub use known::{Content, Known, Wanted};
 pub use target::order;
+pub(crate) use version::compare;
 
 use crate::facts::Facts;
 use crate::journal::Journal;
@@ -131,6 +132,12 @@ impl Plan {
 
     fn saying(self, message: impl Into<String>) -> Self {
         Self { message: Some(message.into()), ..self }
+    }
+
+    /// With that to say, if there is nothing else.
+    #[must_use]
+    pub fn saying_if_silent(self, message: &str) -> Self {
+        if self.message.is_some() { self } else { self.saying(message) }
     }
 }
 

@@ -2,7 +2,7 @@
 use std::cmp::Ordering;
 
 /// Numbers count as numbers, part by part; a pre-release (`1.0.0-rc.1`) is older than what it precedes (semver.org, 11).
-pub(super) fn compare(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare(a: &str, b: &str) -> Ordering {
     let split = |text: &str| match text.split_once('-') {
         Some((core, pre)) => (core.to_owned(), Some(pre.to_owned())),
         None => (text.to_owned(), None),

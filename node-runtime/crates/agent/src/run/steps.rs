@@ -81,6 +81,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         }
         match self.cluster.revision(name).await {
             Ok(spec) => {
+                self.asking.remove(name);
                 if let Err(e) = self.store.keep_revision(name, &spec) {
                     tracing::warn!(error = %e, revision = name, "a revision could not be kept");
                 }
@@ -88,6 +89,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 Ok(())
             }
             Err(e) => {
+                self.asking.entry(name.to_owned()).or_default().failed(&e);
                 self.known.away.insert(name.to_owned(), e.clone());
                 Err(e)
             }
@@ -111,7 +113,16 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
 
     async fn hand_over(&mut self, name: &str) -> Result<(), String> {
         let Some(Content::Configuration(wanted)) = self.known.contents.get(name) else { return Ok(()) };
-        let done = match self.cluster.credentials(&wanted.credentials).await {
+        let asked = format!("{name}/credentials");
+        if let Some(backoff) = self.asking.get(&asked).filter(|backoff| backoff.rest().is_some()) {
+            return Err(backoff.why.clone());
+        }
+        let had = self.cluster.credentials(&wanted.credentials).await;
+        match &had {
+            Err(Trouble::Later(why)) => self.asking.entry(asked).or_default().failed(why),
+            _ => drop(self.asking.remove(&asked)),
+        }
+        let done = match had {
             Ok(credentials) => self.node.hand_over(credentials).await,
             Err(trouble) => Err(trouble),
         };

@@ -1,5 +1,6 @@
 //! The loop around plans, over a node and an API server that are values in memory: what is written when, and what is not begun.
 use super::*;
+use crate::backoff::MOST;
 use crate::credential::Credential;
 use crate::facts::{AdoptPhase, Adoption, Daemon};
 use crate::journal::Begun;
@@ -169,7 +170,7 @@ async fn a_revision_is_applied_once_and_a_status_is_written_on_change_alone() {
     assert_eq!((case.done().len(), case.side.with(|world| world.statuses.len())), (0, count));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_api_server_that_is_away_keeps_nobody_from_going_on() {
     let case = Case::new();
     let name = case.revision(50);
@@ -185,10 +186,13 @@ async fn an_api_server_that_is_away_keeps_nobody_from_going_on() {
     let kept = agent.object(Seen::Nothing).unwrap();
     let pause = agent.pass(kept).await;
     assert_eq!(case.done(), [format!("apply {name}")], "what was begun is finished");
-    assert!(pause <= MAX_BACKOFF && !agent.backoff.is_zero(), "the report waits");
+    assert!(pause <= MOST && agent.reporting.rest().is_some(), "the report waits");
     assert!(agent.journal.attempt.is_none());
     assert!(agent.object(Seen::Nothing).is_none(), "nothing else is begun by what was seen yesterday");
     case.side.with(|world| world.api_away = false);
+    agent.pass(object(&name)).await;
+    assert_eq!(case.side.with(|world| world.statuses.len()), 0, "it is not asked again at once");
+    tokio::time::advance(MOST).await;
     agent.pass(object(&name)).await;
     assert_eq!(case.side.with(|world| world.statuses.len()), 1);
 }

@@ -4,6 +4,7 @@
 //! docs/formats/staged-programs.md. Must not: touch a version that is in use, or `current`; start anything.
 mod copy;
 mod manifest;
+mod old;
 mod stager;
 
 pub use manifest::Manifest;
@@ -16,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 /// What must stay free on the node's disk beside the programs: a node without any room is worse than one without them.
 const RESERVE: u64 = 1 << 20;
+
+/// Links beside the versions: to the one that the node runs, and to the one before it.
+const LINKS: [&str; 2] = ["current", "previous"];
 
 /// Why programs were not staged. The node is as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +54,9 @@ impl Problem {
     fn of(path: &Path, error: &io::Error) -> Self {
         let text = format!("{}: {error}", path.display());
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(text),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(format!(
+                "{text}: the disk got full, of bytes or of inodes, while the programs were written: make room, it is tried again"
+            )),
             _ => Self::Failed(text),
         }
     }
@@ -126,10 +132,11 @@ impl Staging {
             return Ok(());
         }
         Err(Problem::Full(format!(
-            "{}: the disk has {} KiB free, and the programs need {} KiB: make room, it is tried again",
+            "{}: the disk has {} KiB free, and the programs need {} KiB: {} KiB are missing; make room, it is tried again",
             self.prefix.display(),
             free >> 10,
-            needed >> 10
+            needed >> 10,
+            (needed - free).div_ceil(1 << 10)
         )))
     }
 }
@@ -137,7 +144,7 @@ impl Staging {
 /// It becomes a path.
 fn is_version(name: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
-    !name.is_empty() && !name.starts_with('.') && name != "current" && name.len() <= 64 && name.chars().all(word)
+    !name.is_empty() && !name.starts_with('.') && !LINKS.contains(&name) && name.len() <= 64 && name.chars().all(word)
 }
 
 #[cfg(test)]

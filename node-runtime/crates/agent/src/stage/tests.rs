@@ -1,4 +1,4 @@
-//! Of staging, without root. A disk that is full: `tests/node/tests/agent_stage.rs`.
+//! Of staging, without root. A disk that is full: `tests/cluster/tests/staging.rs`.
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
@@ -94,6 +94,56 @@ fn programs_in_use_are_not_replaced() {
     fs::remove_file(fixture.staging.prefix.join("current")).unwrap();
     fixture.staging.ensure().unwrap();
     assert_eq!((fixture.text("0.1.0/berth").as_str(), fixture.names()), ("berth another", vec!["0.1.0".to_owned()]));
+}
+
+/// A program of a version, at work.
+struct Running(std::process::Child);
+
+impl Running {
+    fn start(fixture: &Fixture, program: &str) -> Self {
+        Self(std::process::Command::new(fixture.staging.prefix.join(program)).arg("600").spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn old_versions_go_that_nothing_runs_and_nobody_goes_back_to() {
+    let fixture = Fixture::new();
+    for version in ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.9.0", "0.10.0"] {
+        fixture.image(version, version);
+        fixture.staging.ensure().unwrap();
+        fs::remove_dir_all(fixture.staging.from.join(version)).unwrap();
+        // Another file for each: what runs is told by the file.
+        fs::copy("/bin/sleep", fixture.staging.prefix.join(version).join("berth-monitor")).unwrap();
+    }
+    fixture.image("0.4.0", "0.4.0");
+    let here = |name: &str| fixture.staging.prefix.join(name);
+    for (link, version) in [("current", "0.9.0"), ("previous", "0.3.0")] {
+        std::os::unix::fs::symlink(version, here(link)).unwrap();
+    }
+    // Of somebody else; and of a removal that was broken off.
+    fs::create_dir_all(here("0.0.1")).unwrap();
+    fs::create_dir_all(here(".0.0.2.removing/x")).unwrap();
+    let proc = Path::new("/proc");
+    let none: Vec<String> = Vec::new();
+    assert_eq!(fixture.staging.remove_old(proc).unwrap(), none, "no process can be seen that runs a program from here");
+    let monitor = Running::start(&fixture, "0.1.0/berth-monitor");
+    let _daemon = Running::start(&fixture, "0.9.0/berth-monitor");
+    assert_eq!(fixture.staging.remove_old(proc).unwrap(), ["0.2.0"]);
+    assert_eq!(fixture.names(), ["0.0.1", "0.1.0", "0.10.0", "0.3.0", "0.4.0", "0.9.0", "current", "previous"]);
+    drop(monitor);
+    assert_eq!(fixture.staging.remove_old(proc).unwrap(), ["0.1.0"]);
+    // Nobody said which one was before: the next older one is.
+    fs::remove_file(here("previous")).unwrap();
+    fs::remove_dir_all(fixture.staging.from.join("0.4.0")).unwrap();
+    assert_eq!(fixture.staging.remove_old(proc).unwrap(), ["0.3.0"]);
+    assert_eq!(fixture.names(), ["0.0.1", "0.10.0", "0.4.0", "0.9.0", "current"]);
 }
 
 #[test]

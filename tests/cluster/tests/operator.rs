@@ -1,5 +1,5 @@
-//! The definitions of our kinds and the operator, on a real API server. Nodes are objects; what an agent would report of each is written by
-//! `operator/reporters.rs`.
+//! The definitions of our kinds and the operator, on a real API server. Nodes are objects, each with an agent: its
+//! own code, with `operator/reporters.rs` instead of the node behind it.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A case fails by panicking.
 
 #[path = "operator/api.rs"]

@@ -8,7 +8,8 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const PROXY: &str = "127.0.0.1:8001";
+/// `kubectl proxy`.
+pub const PROXY: &str = "127.0.0.1:8001";
 /// A fleet takes as long as the machine is slow; who waits for what comes does not wait longer.
 const LIMIT: Duration = Duration::from_secs(240);
 /// How long an API server may be busy with itself: a definition that has changed makes its kind answer 429 and 503 for a while.

@@ -15,11 +15,12 @@ const BUDGET: usize = 10;
 
 pub fn fleet(api: &Api) {
     api.kubectl().run(&["create", "namespace", "berth-system"]);
-    (0..NODES).for_each(|i| node(api, &format!("sim-{i:02}")));
+    let names: Vec<String> = (0..NODES).map(|i| format!("sim-{i:02}")).collect();
+    names.iter().for_each(|name| node(api, name));
     let mut operators = vec![api.operator("op-a", 8081), api.operator("op-b", 8082)];
     let reporters = Reporters::default();
     let outcome = std::thread::scope(|scope| {
-        scope.spawn(|| reporters.run(api));
+        scope.spawn(|| reporters.run(api, &names));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let first = taken_over(api, &reporters);
             policies::reach_everybody(api, NODES);
@@ -138,6 +139,7 @@ fn is_tried_again(api: &Api, reporters: &Reporters, bad: &str, first: &str) {
 }
 
 fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Service>) -> String {
+    reporters.held_back.store(true, Ordering::Relaxed);
     set(api, &json!({"runtime": {"pidsLimit": 200}}));
     let target = api.wait("some nodes have it, and some do not", || {
         let status = config(api)["status"].clone();
@@ -152,6 +154,7 @@ fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Ser
     let leader = lease["spec"]["holderIdentity"].as_str().unwrap();
     let index = operators.iter().position(|operator| operator.recipe().name == leader).unwrap();
     operators.remove(index).kill();
+    reporters.held_back.store(false, Ordering::Relaxed);
     assert_eq!(complete(api), target);
     let seen = reporters.seen.lock().unwrap();
     assert_eq!(seen.tried[&target].len(), NODES);

@@ -24,6 +24,7 @@ pub fn replaced(api: &Api, reporters: &Reporters) {
     let before = runtime_node(api, REPLACED).unwrap();
     let target = before["status"]["currentRevision"].clone();
     api.kubectl().run(&["delete", "node", REPLACED]);
+    reporters.replace(REPLACED);
     pod(api);
     node(api, REPLACED);
     let uid = api.get(&format!("/api/v1/nodes/{REPLACED}")).unwrap()["metadata"]["uid"].clone();

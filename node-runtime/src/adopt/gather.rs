@@ -138,7 +138,7 @@ async fn berth(layout: &Layout) -> Result<(Runtime, bool)> {
         Driver::Systemd => "systemd",
         Driver::Cgroupfs => "cgroupfs",
     };
-    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let version = berth_engine::VERSION.to_owned();
     Ok((Runtime { socket, name: "berth".into(), version, cgroup_driver: Some(driver.into()) }, false))
 }
 
@@ -168,7 +168,7 @@ async fn install(layout: &Layout, options: &Start, daemon_before: bool) -> Resul
         }
     }
     let prefix = options.prefix.clone();
-    let version = options.version_name.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+    let version = options.version_name.clone().unwrap_or_else(|| berth_engine::VERSION.to_owned());
     if version.is_empty() || version.starts_with('.') || version.contains('/') || version == "current" {
         bail!("--version-name {version:?}: must be one plain name");
     }

@@ -109,6 +109,12 @@ pub struct Engine {
     pub(crate) creates: Inflight<(PodId, ContainerMetadata), ContainerConfig, ContainerId>,
 }
 
+/// The runtime's version. That of a build which stands for the next one is a newer one of the same minor version.
+pub const VERSION: &str = if cfg!(feature = "next-version") {
+    concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"), ".99")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
 /// Version of the pod record's format.
 const RECORD_VERSION: u32 = if cfg!(feature = "next-version") { 2 } else { 1 };
 

@@ -50,7 +50,7 @@ pub use berth_oci::readback::Labels;
 pub use container::control::Attached;
 pub use container::exec::{ExecEnd, ExecOutput, ExecOverrides, ExecRequest, ExecSession, ExecStreams, RunningExec};
 pub use container::stats::StatsFilter;
-pub use context::{Engine, Parts, Paths};
+pub use context::{Engine, Parts, Paths, VERSION};
 pub use events::{Event, EventKind, Subscription};
 pub use explain::{Line, LineKind, StartReport};
 pub use image::{PullOutcome, PullSpec};

@@ -18,7 +18,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::Inf
     let (major, minor) = engine.facts().kernel;
     let path = |p: &std::path::Path| p.to_string_lossy().into_owned();
     wire::InfoResponse {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: berth_engine::VERSION.to_owned(),
         pid: std::process::id(),
         root: path(&facts.root),
         cri_socket: path(&facts.cri_socket),

@@ -54,7 +54,7 @@ pub async fn run(layout: Result<Layout>, options: &Options) -> Result<()> {
         Ok(server) => (server, None),
         Err(e) => (None, Some(e)),
     };
-    show(&Versions { client: Client { version: env!("CARGO_PKG_VERSION") }, server }, options)?;
+    show(&Versions { client: Client { version: berth_engine::VERSION }, server }, options)?;
     error.map_or(Ok(()), Err)
 }
 

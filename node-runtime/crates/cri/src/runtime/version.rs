@@ -6,7 +6,7 @@ pub(crate) fn call() -> wire::VersionResponse {
         version: "0.1.0".to_owned(),
         // Prefix of container ids in pod status; it never changes.
         runtime_name: "berth".to_owned(),
-        runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_version: berth_engine::VERSION.to_owned(),
         runtime_api_version: "v1".to_owned(),
     }
 }

@@ -50,7 +50,7 @@ impl Node {
             "Always 1; the labels say what this daemon is: its version and the monitor protocol that it speaks.";
         let protocol = berth_monitor_api::frame::VERSION.to_string();
         make.gauge("berth_build_info", build, &["version", "monitor_protocol"])?
-            .with_label_values(&[env!("CARGO_PKG_VERSION"), protocol.as_str()])
+            .with_label_values(&[crate::VERSION, protocol.as_str()])
             .set(1);
         let node = Self {
             execs: make.counter(

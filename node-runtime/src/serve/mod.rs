@@ -14,6 +14,7 @@ use crate::layout::Layout;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 const REPLACE: &str = "Take over from the daemon that runs with this root. It is asked to end (SIGTERM); pods, their logs and open sessions
 stay, and calls under way get a few seconds. Without a daemon it is an ordinary start. One that systemd or
@@ -47,12 +48,13 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
     runtime.block_on(serve(layout, options, log))
 }
 
-async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Result<()> {
-    // Signals are caught before anything exists, so that none ends the daemon half-made.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let _lock = lock::take(layout, options.replace)?;
-    let listeners = sockets::bind(layout)?;
+/// Everything up to the point where the sockets answer.
+async fn start(
+    layout: &Layout,
+    options: &Options,
+    log: logging::Handle,
+    listeners: sockets::Listeners,
+) -> Result<(wire::Daemon, sockets::Servers, watch::Receiver<String>)> {
     let daemon = wire::build(layout, options).await?;
     daemon.engine.leave_pods_groups().await;
     daemon.engine.load_default_profile().await;
@@ -62,11 +64,28 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     let metrics = http.address();
     let servers = sockets::serve(layout, &daemon, &http, listeners).await?;
     daemon.follow(layout, options, log, http)?;
+    Ok((daemon, servers, metrics))
+}
+
+async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Result<()> {
+    // Signals are caught before anything exists, so that none ends the daemon half-made.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let _lock = lock::take(layout, options.replace)?;
+    let listeners = sockets::bind(layout)?;
+    let (daemon, servers, metrics) = match start(layout, options, log, listeners).await {
+        Ok(started) => started,
+        Err(e) => {
+            wire::start_failed(layout, &e);
+            return Err(e);
+        }
+    };
+    daemon.engine.standing().live().came_up();
     notify::ready();
     tracing::info!(
         cri = %layout.cri_socket().display(),
         metrics = metrics.borrow().as_str(),
-        version = env!("CARGO_PKG_VERSION"),
+        version = berth_engine::VERSION,
         "berth is ready"
     );
     tokio::select! {

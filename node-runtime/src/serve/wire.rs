@@ -115,8 +115,7 @@ fn watch(layout: &Layout, documents: &Path) -> Result<berth_settings::Live> {
         }
         accept::everywhere(settings)
     });
-    let watch =
-        || berth_settings::watch(documents.to_owned(), layout.lib.join("accepted-documents.json"), check.clone());
+    let watch = || berth_settings::watch(documents.to_owned(), accepted(layout), check.clone());
     let live = watch().or_else(|_| {
         // A disk that has lost its quota keeps no node from starting: containers with a limit are refused then, with words.
         strict.store(false, Ordering::Relaxed);
@@ -124,6 +123,24 @@ fn watch(layout: &Layout, documents: &Path) -> Result<berth_settings::Live> {
     })?;
     strict.store(true, Ordering::Relaxed);
     Ok(live)
+}
+
+/// Where the documents that were accepted last are kept; the cluster's revisions lie beside them.
+fn accepted(layout: &Layout) -> PathBuf {
+    layout.lib.join("accepted-documents.json")
+}
+
+/// Has the next start go back to the configuration that the daemon came up with last, where it never came up with the present one.
+pub(super) fn start_failed(layout: &Layout, problem: &anyhow::Error) {
+    match berth_settings::start_failed(&accepted(layout), &format!("{problem:#}")) {
+        Ok(None) => {}
+        Ok(Some(revision)) => tracing::error!(
+            revision,
+            problem = %format!("{problem:#}"),
+            "the daemon does not start with this revision; the next start is with the configuration before it"
+        ),
+        Err(e) => tracing::error!(error = %e, "the next start is with the same configuration"),
+    }
 }
 
 fn default_metrics(layout: &Layout) -> &'static str {

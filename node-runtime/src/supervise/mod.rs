@@ -90,6 +90,8 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
         }
         tokio::select! {
             () = signals.end.wanted() => break,
+            // Another program is there: it is not what failed.
+            _ = signals.hangup.recv() => pause = FIRST_PAUSE,
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
         }
     }

@@ -16,6 +16,8 @@ pub struct Facts {
     pub applied: bool,
     /// What the node can do.
     pub capabilities: Capabilities,
+    /// Versions of the runtime that are on the node.
+    pub versions: Vec<String>,
     /// Why the programs of the agent's image are not on the node: one word, and a sentence. `None`: they are.
     pub staging: Option<(&'static str, String)>,
 }
@@ -75,6 +77,10 @@ pub struct Daemon {
     pub pending: Vec<String>,
     /// What is not well: conditions that are not true, fields that could not be applied.
     pub troubles: Vec<String>,
+    /// One of them does not pass by itself: a field could not be applied, or what the network is configured by is not there.
+    pub lasting: bool,
+    /// The revision that the daemon did not start with, and why; it runs with another one.
+    pub not_started: Option<(String, String)>,
     /// Decisions by policy since it started.
     pub decisions: Vec<PolicyDecisions>,
     /// Files of its own that somebody else has changed.

@@ -59,6 +59,7 @@ impl NodeSock {
         let diagnosis = node.diagnose(wire::DiagnoseRequest {}).await.map_err(trouble)?.into_inner();
         let bad = diagnosis.conditions.into_iter().filter(|c| !c.ok);
         let mut troubles: Vec<String> = bad.map(|c| format!("{}: {} {}", c.kind, c.reason, c.message)).collect();
+        let lasting = !revisions.problems.is_empty() || diagnosis.cni.as_ref().is_some_and(unconfigured);
         let mut problems: Vec<_> = revisions.problems.into_iter().collect();
         problems.sort();
         troubles.extend(problems.into_iter().map(|(field, why)| format!("{field}: {why}")));
@@ -70,7 +71,9 @@ impl NodeSock {
             policies: named(revisions.policies),
             credentials: revisions.credentials.into_iter().map(credential).collect(),
             pending: revisions.pending_restart,
+            lasting: lasting && !troubles.is_empty(),
             troubles,
+            not_started: revisions.failed_start.map(|failed| (failed.revision, failed.problem)),
             decisions: revisions.decisions.into_iter().map(decisions).collect(),
             drift: revisions.drift.into_iter().map(|d| Drift { path: d.path, kind: d.kind }).collect(),
         };
@@ -111,6 +114,12 @@ impl NodeSock {
         let request = wire::ApplyRevisionRequest { name: revision.to_owned(), content: content.to_owned() };
         self.connect().await?.apply_revision(limited(request)).await.map(drop).map_err(trouble)
     }
+}
+
+/// Whether the daemon has looked for a network's configuration and found none that can be used. One that it writes itself (a field of
+/// the spec) waits for what the kubelet tells.
+fn unconfigured(cni: &wire::CniState) -> bool {
+    cni.file.is_empty() && !cni.refused.iter().any(|why| why.starts_with("spec."))
 }
 
 fn credential(of: wire::CredentialName) -> SecretCredential {
@@ -174,6 +183,18 @@ mod tests {
             assert_eq!(disruption(&class.to_string()), Ok(expected));
         }
         assert!(matches!(disruption("reboot"), Err(Trouble::Refused(_))));
+    }
+
+    #[test]
+    fn a_network_without_a_configuration_is_told_from_one_that_waits() {
+        let cni = |file: &str, refused: &[&str]| wire::CniState {
+            file: file.to_owned(),
+            refused: refused.iter().map(|why| (*why).to_owned()).collect(),
+            ..wire::CniState::default()
+        };
+        assert!(unconfigured(&cni("", &[])) && unconfigured(&cni("", &["/etc/cni/net.d/10.conf: no JSON"])));
+        assert!(!unconfigured(&cni("/etc/cni/net.d/10.conflist", &[])));
+        assert!(!unconfigured(&cni("", &["spec.network.cni.confList waits for the pod CIDR that the kubelet tells"])));
     }
 
     #[test]

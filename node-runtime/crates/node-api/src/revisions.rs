@@ -46,6 +46,9 @@ pub(crate) fn applied(engine: &Engine, facts: &DaemonFacts) -> wire::RevisionsRe
         drift: drift.into_iter().collect(),
         decisions: decisions.collect(),
         credentials: held.collect(),
+        failed_start: live
+            .failed_start()
+            .map(|failed| wire::FailedStart { revision: failed.revision, problem: failed.problem }),
     }
 }
 

@@ -12,6 +12,7 @@ mod load;
 mod managed;
 mod revision;
 mod standing;
+mod starts;
 
 use berth_crds::for_the_cluster;
 pub use berth_crds::{
@@ -26,6 +27,7 @@ pub use load::{document_files, from_sources, from_texts, load};
 pub use managed::FileDrift;
 pub use revision::{Revision, Revisions};
 pub use standing::Standing;
+pub use starts::{FailedStart, start_failed};
 
 use berth_model::Reference;
 use std::collections::BTreeMap;

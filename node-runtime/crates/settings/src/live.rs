@@ -2,8 +2,9 @@
 use crate::accepted::{Accepted, Texts};
 use crate::load::{from_sources, sources, texts};
 use crate::managed::{Applied, FileDrift};
-use crate::revision::Revisions;
-use crate::{Change, Settings, Source, diff};
+use crate::revision::{Revision, Revisions};
+use crate::starts::FailedStart;
+use crate::{Change, Class, Settings, Source, diff};
 use berth_model::{Error, Result, ResultExt};
 use futures_util::StreamExt;
 use inotify::{EventMask, Inotify, WatchMask};
@@ -34,6 +35,8 @@ pub type Check = Arc<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 struct Shared {
     check: Check,
     publish: watch::Sender<Arc<Settings>>,
+    /// What this daemon starts with.
+    started: (Arc<Settings>, Option<Revision>),
     state: Mutex<State>,
 }
 
@@ -118,13 +121,37 @@ impl Live {
     /// in force still.
     pub fn apply(&self, revisions: Revisions) -> Result<Vec<Change>> {
         let mut state = self.shared.state();
+        let again = revisions.configuration.is_some();
         let revisions = revisions.over(&state.applied.revisions);
         let wanted = settings(&state.directory, &revisions, &self.shared.check)?;
+        if again {
+            state.applied.starts.forgive();
+            if state.applied.revisions.configuration.is_none() {
+                note(state.applied.starts.came_up(None));
+            }
+        }
         if revisions != state.applied.revisions || state.applied.drift().is_some() {
             state.applied.keep(revisions)?;
         }
         state.told.clear();
+        // What needs no restart is in force already: no start will fail for it.
+        let needs_start = |change: &Change| change.class == Class::DaemonRestart;
+        if again && !diff(&self.shared.started.0, &wanted).iter().any(needs_start) {
+            note(state.applied.starts.came_up(state.applied.revisions.configuration.as_ref()));
+        }
         Ok(self.shared.publish(wanted))
+    }
+
+    /// The daemon has come up with what it was started with. Blocks on the disk.
+    pub fn came_up(&self) {
+        if let Some(configuration) = &self.shared.started.1 {
+            note(self.shared.state().applied.starts.came_up(Some(configuration)));
+        }
+    }
+
+    /// The configuration that a daemon did not start with, until another one is applied. Reads a small file.
+    pub fn failed_start(&self) -> Option<FailedStart> {
+        self.shared.state().applied.starts.failed()
     }
 
     /// Whether somebody else has changed the file of what is applied. May read it.
@@ -169,10 +196,11 @@ pub fn watch(directory: PathBuf, accepted: PathBuf, check: Check) -> Result<Live
     if !problems.is_empty() {
         tracing::error!(problems, "not everything that the node was told is in force");
     }
-    let (publish, current) = watch::channel(Arc::new(first));
+    let started = (Arc::new(first), applied.revisions.configuration.clone());
+    let (publish, current) = watch::channel(started.0.clone());
     let (refuse, refused) = watch::channel(problems);
     let state = Mutex::new(State { directory: sources, applied, told });
-    let shared = Arc::new(Shared { check, publish, state });
+    let shared = Arc::new(Shared { check, publish, started, state });
     tokio::spawn(Follower { directory, accepted, shared: shared.clone(), refuse }.run(events));
     Ok(Live { current, refused, shared })
 }
@@ -219,6 +247,13 @@ fn fall_back(accepted: &Accepted, revisions: &Revisions, check: &Check, problem:
     let (settings, sources) = accepted
         .map_err(|e| refuse(format!("; and what was accepted last is refused by this version: {}", e.message())))?;
     Ok(Begun { settings, sources, texts: None, problem: format!("{}; {told}", problem.message()) })
+}
+
+/// Without the note, a configuration that the daemon cannot start with is tried again for ever: for people to know, and no reason to stop.
+fn note(kept: Result<()>) {
+    if let Err(e) = kept {
+        tracing::error!(error = %e, "what the daemon came up with cannot be noted");
+    }
 }
 
 fn keep(accepted: &mut Accepted, texts: &Texts) {
@@ -456,5 +491,52 @@ mod tests {
         let message = live.apply(Revisions::of(unknown)).unwrap_err().to_string();
         assert!(message.contains("turbo"), "{message}");
         assert_eq!((live.current.borrow().pids_limit, live.applied()), (Some(70), good));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_configuration_that_no_daemon_starts_with_gives_way_to_the_one_before_it_alone() {
+        let (dir, _) = root(&document("{runtime: {pidsLimit: 50}}"));
+        let accepted = dir.path().join("accepted.json");
+        let of = |manager: &str| Revisions::of(revision(serde_json::json!({"runtime": {"cgroupManager": manager}})));
+        let policies = {
+            let spec = serde_json::from_value(serde_json::json!({"mode": "Enforce"})).unwrap();
+            let content = berth_crds::RuntimeRevisionSpec::of_policies([("p", &spec)]);
+            Revisions::of(crate::Revision { name: content.name(), content })
+        };
+        let live = start(dir.path()).unwrap();
+        live.came_up();
+        live.apply(of("Cgroupfs")).unwrap();
+        drop(live);
+        start(dir.path()).unwrap().came_up();
+        assert_eq!(crate::start_failed(&accepted, "some trouble").unwrap(), None, "it came up with this one");
+        let live = start(dir.path()).unwrap();
+        let bad = of("Systemd");
+        live.apply(bad.clone()).unwrap();
+        live.apply(policies.clone()).unwrap();
+        drop(live);
+        let failed = crate::start_failed(&accepted, "no systemd").unwrap();
+        assert_eq!(failed.as_ref(), bad.configuration.as_ref().map(|r| &r.name));
+        assert_eq!(crate::start_failed(&accepted, "again").unwrap(), None);
+        let live = start(dir.path()).unwrap();
+        assert_eq!(live.applied(), policies.over(&of("Cgroupfs")), "policies stay");
+        assert_eq!((live.failed_start().unwrap().problem.as_str(), live.drift()), ("no systemd", None));
+        live.came_up();
+        live.apply(bad).unwrap();
+        assert_eq!(live.failed_start(), None, "it is to be tried again");
+        // What needs no start is proven at once.
+        live.apply(Revisions::of(revision(
+            serde_json::json!({"runtime": {"cgroupManager": "Cgroupfs", "pidsLimit": 60}}),
+        )))
+        .unwrap();
+        drop(live);
+        let live = start(dir.path()).unwrap();
+        live.came_up();
+        let limit = |pids: u64| {
+            Revisions::of(revision(serde_json::json!({"runtime": {"cgroupManager": "Cgroupfs", "pidsLimit": pids}})))
+        };
+        live.apply(limit(70)).unwrap();
+        drop(live);
+        assert_eq!(crate::start_failed(&accepted, "disk full").unwrap(), None);
+        assert_eq!(start(dir.path()).unwrap().current.borrow().pids_limit, Some(70));
     }
 }

@@ -4,6 +4,7 @@
 //! Must not: judge what they say; their documents go the same way as those of the directory.
 use crate::accepted::write_whole;
 use crate::revision::{MAX_BYTES, Revision, Revisions, decode, encode};
+use crate::starts::Starts;
 use crate::{Document, Source};
 use berth_crds::{API_VERSION, ImagePolicy, ObjectMeta, RuntimeConfig, check};
 use berth_model::{Error, ErrorKind, Result, ResultExt};
@@ -70,6 +71,8 @@ impl Revisions {
 /// The file of what is in force, and beside it one of what was in force before.
 pub(crate) struct Applied {
     path: PathBuf,
+    /// What is known of starts with them.
+    pub(crate) starts: Starts,
     pub(crate) revisions: Revisions,
     /// What is there to go back to at a start where the others cannot be used.
     pub(crate) former: Option<Revisions>,
@@ -106,7 +109,7 @@ impl Applied {
             },
         };
         let former = former.unwrap_or_default().map(|(former, _)| former);
-        Ok((Self { path, former, revisions, seen }, told))
+        Ok((Self { starts: Starts::beside(&path), path, former, revisions, seen }, told))
     }
 
     /// Whether somebody else has changed the file. It is read only where it may have been.
@@ -152,6 +155,7 @@ impl Applied {
         if let Some(parent) = self.path.parent() {
             File::open(parent).and_then(|dir| dir.sync_all()).context(|| parent.display())?;
         }
+        self.starts.forget();
         (self.revisions, self.former, self.seen) = (Revisions::default(), None, None);
         Ok(())
     }

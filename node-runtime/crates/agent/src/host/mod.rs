@@ -84,6 +84,7 @@ impl NodeSide for Host {
             kubelet: kubelet.is_ok(),
             applied,
             capabilities: capabilities(info.as_ref()),
+            versions: restart::staged(self),
             staging: staging.map(|problem| (problem.reason(), problem.to_string())),
         }
     }

@@ -5,12 +5,13 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// The one that means nothing alone comes first.
-const FILES: [&str; 2] = ["applied-revisions.former.json", "applied-revisions.json"];
+/// Those that mean nothing alone come first.
+const FILES: [&str; 4] =
+    ["started-configuration.json", "failed-start.json", "applied-revisions.former.json", "applied-revisions.json"];
 
 /// Whether there is something to forget.
 pub(super) fn is_needed(state: &Path) -> bool {
-    FILES.iter().any(|name| fs::symlink_metadata(state.join(name)).is_ok())
+    FILES[2..].iter().any(|name| fs::symlink_metadata(state.join(name)).is_ok())
 }
 
 /// Removes them, for good.
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_files_go() {
+    fn all_files_go() {
         let dir = tempfile::tempdir().unwrap();
         assert!(!is_needed(dir.path()));
         for name in FILES {

@@ -6,7 +6,10 @@ use super::enter_call::{entered, run};
 use crate::facts::Daemon;
 use crate::node::Trouble;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Deserialize;
 use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,31 +20,97 @@ const UNIT: &str = "berth.service";
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 /// How long it may take until another daemon answers.
 const LIMIT: Duration = Duration::from_secs(90);
+/// The same after systemd has said that the first start failed: the second one is a second later, with the settings of before.
+const FAILED_LIMIT: Duration = Duration::from_secs(20);
+/// So many ends of the daemon, and it does not stay up: the one that was asked for, and three starts.
+const MAX_ENDS: u64 = 4;
 const PAUSE: Duration = Duration::from_millis(250);
+/// Longest status file of a supervisor, in bytes.
+const MAX_STATUS: u64 = 64 << 10;
 
 pub(super) async fn restart(host: &Host, version: &str) -> Result<(), Trouble> {
-    let Some((former, _)) = host.sock.look().await else {
-        return Err(Trouble::Later("the daemon does not answer, so it is not known which one to restart".to_owned()));
-    };
+    let former = host.sock.look().await.map(|(daemon, _)| daemon);
+    let before = Supervisor::read(&host.sock.path);
     point(&prefix(host)?, version)?;
-    if of_unit(former.pid) {
-        let words = ["systemctl", "restart", UNIT].map(str::to_owned);
-        let command = entered(host, &words).map_err(Trouble::Later)?;
-        let ended = run(command, COMMAND_LIMIT).await.map_err(Trouble::Later)?;
-        if ended.code != Some(0) {
-            return Err(Trouble::Later(ended.said()));
-        }
-    } else {
-        end(host, &former).await?;
-    }
-    let end = Instant::now() + LIMIT;
-    while Instant::now() < end {
-        if host.sock.look().await.is_some_and(|(daemon, _)| daemon.pid != former.pid) {
+    let failed = match (&former, &before) {
+        (Some(daemon), _) if !of_unit(daemon.pid) => end(host, daemon).await.map(|()| None)?,
+        // It may be pausing between two starts.
+        (None, Some(supervisor)) => supervisor.wake().map(|()| None)?,
+        _ => restart_unit(host).await?,
+    };
+    let limit = if failed.is_some() { FAILED_LIMIT } else { LIMIT };
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        let pid = host.sock.look().await.map(|(daemon, _)| daemon.pid);
+        if pid.is_some() && pid != former.as_ref().map(|daemon| daemon.pid) {
             return Ok(());
+        }
+        if let (Some(before), Some(now)) = (&before, Supervisor::read(&host.sock.path))
+            && now.ends.saturating_sub(before.ends) >= MAX_ENDS
+        {
+            return Err(Trouble::Refused(format!("the daemon does not stay up: {}", now.last_end)));
         }
         tokio::time::sleep(PAUSE).await;
     }
-    Err(Trouble::Later(format!("no daemon answers {} s after the restart", LIMIT.as_secs())))
+    match failed.filter(|_| former.is_some()) {
+        Some(said) => Err(Trouble::Refused(format!("{UNIT} does not start: {said}"))),
+        None => Err(Trouble::Later(format!("no daemon answers {} s after the restart", limit.as_secs()))),
+    }
+}
+
+/// What systemd says where the first start fails.
+async fn restart_unit(host: &Host) -> Result<Option<String>, Trouble> {
+    // One that was started too often may be started again.
+    let forget = entered(host, &["systemctl", "reset-failed", UNIT].map(str::to_owned)).map_err(Trouble::Later)?;
+    let _ = run(forget, COMMAND_LIMIT).await;
+    let command = entered(host, &["systemctl", "restart", UNIT].map(str::to_owned)).map_err(Trouble::Later)?;
+    let ended = run(command, COMMAND_LIMIT).await.map_err(Trouble::Later)?;
+    Ok((ended.code != Some(0)).then(|| ended.said()))
+}
+
+/// `berth supervise`, by its status file (docs/formats/supervisor.md).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Supervisor {
+    supervisor: u32,
+    ends: u64,
+    #[serde(default, deserialize_with = "or_empty")]
+    last_end: String,
+}
+
+fn or_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
+impl Supervisor {
+    /// The one whose daemon has that socket; `None`: there is none.
+    fn read(socket: &Path) -> Option<Self> {
+        let mut text = String::new();
+        let file = fs::File::open(socket.with_file_name("supervise.json")).ok()?;
+        file.take(MAX_STATUS).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Has it start the daemon now.
+    fn wake(&self) -> Result<(), Trouble> {
+        pidfd_send_signal(process(self.supervisor)?, Signal::HUP).map_err(|e| later(self.supervisor, e))
+    }
+}
+
+fn later(pid: u32, e: rustix::io::Errno) -> Trouble {
+    Trouble::Later(format!("process {pid}: {e}"))
+}
+
+fn process(pid: u32) -> Result<OwnedFd, Trouble> {
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return Err(Trouble::Later(format!("{pid} is no process id")));
+    };
+    pidfd_open(number, PidfdFlags::empty()).map_err(|e| later(pid, e))
+}
+
+/// Versions that the node can be switched to; none where there is no kubelet.
+pub(super) fn staged(host: &Host) -> Vec<String> {
+    prefix(host).map(|prefix| versions(&prefix)).unwrap_or_default()
 }
 
 /// The programs' directory as the kubelet's root has it.
@@ -97,21 +166,31 @@ fn of_unit(pid: u32) -> bool {
 
 /// Asks it to end; its supervisor starts the next one.
 async fn end(host: &Host, daemon: &Daemon) -> Result<(), Trouble> {
-    let later = |e: rustix::io::Errno| Trouble::Later(format!("process {}: {e}", daemon.pid));
-    let Some(pid) = i32::try_from(daemon.pid).ok().and_then(Pid::from_raw) else {
-        return Err(Trouble::Later("the daemon has no process id".to_owned()));
-    };
-    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(later)?;
+    let process = process(daemon.pid)?;
     // Whoever answers now is who the descriptor means.
     if host.sock.look().await.is_none_or(|(now, _)| now.pid != daemon.pid) {
         return Ok(());
     }
-    pidfd_send_signal(&process, Signal::TERM).map_err(later)
+    pidfd_send_signal(&process, Signal::TERM).map_err(|e| later(daemon.pid, e))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_supervisor_is_read_as_it_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("node.sock");
+        assert!(Supervisor::read(&socket).is_none());
+        let text =
+            r#"{"supervisor": 7, "daemon": null, "starts": 3, "ends": 3, "since": "x", "lastEnd": "exit status: 1"}"#;
+        fs::write(dir.path().join("supervise.json"), text).unwrap();
+        let found = Supervisor::read(&socket).unwrap();
+        assert_eq!((found.supervisor, found.ends, found.last_end.as_str()), (7, 3, "exit status: 1"));
+        fs::write(dir.path().join("supervise.json"), r#"{"supervisor": 7, "ends": 0, "lastEnd": null}"#).unwrap();
+        assert_eq!(Supervisor::read(&socket).unwrap().last_end, "");
+    }
 
     #[test]
     fn only_a_staged_version_becomes_the_current_one() {

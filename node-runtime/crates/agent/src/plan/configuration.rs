@@ -1,7 +1,7 @@
 //! The configuration: taking the node over, the version, the settings, verifying; and, where `state: Absent`, giving the node back.
 use super::grant::{self, leave};
 use super::target::{Target, order, target};
-use super::{Content, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted, version};
+use super::{Content, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted, version};
 use crate::facts::{AdoptPhase, Daemon};
 use crate::journal::Attempt;
 use berth_crds::{Disruption, Phase, SecretCredential};
@@ -174,7 +174,10 @@ impl Way<'_> {
         if let Some(plan) = self.worn_out() {
             return plan;
         }
-        let Some(daemon) = &self.view.facts.daemon else { return self.unwell("the daemon does not answer") };
+        let Some(daemon) = &self.view.facts.daemon else { return self.silent() };
+        if let Some(why) = self.not_started(daemon) {
+            return give_up(self.revision, "NotStarted", format!("the daemon does not start with it: {why}"));
+        }
         // A newer daemon knows all that an older one knows: it comes before what it is for, and goes after it.
         let newer = version::compare(&self.wanted.version, &daemon.version);
         if newer == Ordering::Greater {
@@ -190,8 +193,8 @@ impl Way<'_> {
             return self.restart();
         }
         match daemon.troubles.first() {
-            Some(trouble) => self.unwell(trouble),
-            None if !self.view.facts.kubelet => self.unwell("no kubelet runs"),
+            Some(trouble) => self.unwell(trouble, if daemon.lasting { LASTING } else { PATIENCE }),
+            None if !self.view.facts.kubelet => self.unwell("no kubelet runs", PATIENCE),
             None => self.commit().unwrap_or_else(|| self.there()),
         }
     }
@@ -228,6 +231,9 @@ impl Way<'_> {
     }
 
     fn restart(&self) -> Plan {
+        if let Some(plan) = self.staged() {
+            return plan;
+        }
         if !self.may(Disruption::DaemonRestart) {
             return self.awaiting(Disruption::DaemonRestart);
         }
@@ -239,16 +245,52 @@ impl Way<'_> {
         Plan::new(step, self.phase(Phase::Applying))
     }
 
+    /// A version that is newer than all that are there comes with the next image of the agent, which may be on its way; the operator says how
+    /// long a node may take. Any other one is not to be had.
+    fn staged(&self) -> Option<Plan> {
+        let (wanted, versions) = (&self.wanted.version, &self.view.facts.versions);
+        let known = versions.join(", ");
+        if versions.is_empty() || versions.contains(wanted) {
+            return None;
+        }
+        if versions.iter().all(|v| version::compare(wanted, v) == Ordering::Greater) {
+            let why = format!(
+                "version {wanted} is not on this node yet (there are: {known}): the DaemonSet's image brings it"
+            );
+            return Some(Plan::new(Step::Wait, self.phase(Phase::Preparing)).saying(why));
+        }
+        let why = format!(
+            "version {wanted} is not on this node (there are: {known}), and no newer image of the agent brings it"
+        );
+        Some(give_up(self.revision, "Refused", why))
+    }
+
     /// What has begun is finished, also when the leave ends meanwhile.
     fn may(&self, disruption: Disruption) -> bool {
         let begun = self.attempt.is_some();
         !grant::needed(disruption) || self.back || begun || leave(self.view, self.revision, disruption).is_some()
     }
 
-    /// Not well: during an attempt for a while only; else it is told, and not for an agent to mend.
-    fn unwell(&self, why: &str) -> Plan {
+    /// A restart of this attempt has brought a daemon that runs with another configuration.
+    fn not_started<'d>(&self, daemon: &'d Daemon) -> Option<&'d str> {
+        let restarted = self.attempt.is_some_and(|a| a.restarts > 0);
+        let (revision, why) = daemon.not_started.as_ref()?;
+        (restarted && revision == self.revision && daemon.configuration.as_deref() != Some(self.revision))
+            .then_some(why)
+    }
+
+    /// Nobody answers. On the way back it may be the version that does not come up, so that the one to go back to is started.
+    fn silent(&self) -> Plan {
+        if self.back && self.attempt.is_none() {
+            return self.restart();
+        }
+        self.unwell("the daemon does not answer", PATIENCE)
+    }
+
+    /// Not well: during an attempt for so many seconds only; else it is told, and not for an agent to mend.
+    fn unwell(&self, why: &str, patience: u64) -> Plan {
         match self.attempt {
-            Some(attempt) if self.view.now > attempt.acted.saturating_add(PATIENCE) => {
+            Some(attempt) if self.view.now > attempt.acted.saturating_add(patience) => {
                 give_up(self.revision, "NotWell", why)
             }
             Some(_) => Plan::new(Step::Wait, self.phase(Phase::Verifying)).saying(why),

@@ -22,6 +22,9 @@ use berth_crds::{AdoptProfile, Phase, RuntimeNodeSpec};
 
 /// How long a node may be unwell after a step before the revision is given up, in seconds.
 pub const PATIENCE: u64 = 120;
+/// The same where a daemon that answers says something that does not pass by itself, in seconds. What it has said of the configuration
+/// before it is heard out.
+pub const LASTING: u64 = 8;
 /// Most steps of one attempt.
 pub const MAX_TRIES: u32 = 8;
 /// Most restarts of the daemon of one attempt.

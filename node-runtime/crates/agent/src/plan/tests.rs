@@ -122,6 +122,69 @@ fn a_node_that_is_not_well_goes_back_and_then_rests() {
 }
 
 #[test]
+fn what_does_not_pass_by_itself_goes_back_within_seconds() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.journal.begin("new", "", Begun::Apply, 1000);
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.configuration = Some("new".to_owned());
+        daemon.troubles = vec!["spec.metrics.address: is in use".to_owned()];
+        daemon.lasting = true;
+    }
+    node.now += LASTING;
+    assert_eq!(node.plan().step, Step::Wait, "it may be said of the configuration before");
+    node.now += 1;
+    assert!(matches!(node.plan().step, Step::GiveUp { reason: "NotWell", .. }));
+}
+
+#[test]
+fn a_daemon_that_came_up_without_the_revision_goes_back_at_once() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.checked(Ok(Disruption::DaemonRestart));
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.not_started = Some(("new".to_owned(), "no systemd".to_owned()));
+    }
+    node.granted(Disruption::DaemonRestart);
+    assert_eq!(node.plan().step, Step::Apply("new".to_owned()), "that was another attempt");
+    node.journal.begin("new", "", Begun::Apply, 1000);
+    node.journal.begin("new", "", Begun::Restart, 1000);
+    match node.plan().step {
+        Step::GiveUp { reason, message, .. } => assert!(reason == "NotStarted" && message.contains("no systemd")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_version_that_is_on_its_way_is_waited_for_and_one_that_is_not_is_refused() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.facts.versions = vec!["0.1.0".to_owned(), "0.2.0".to_owned()];
+    let wants = |node: &mut Node, version: &str| {
+        let wanted = Wanted { version: version.to_owned(), ..Wanted::default() };
+        node.known.contents.insert("new".to_owned(), Content::Configuration(wanted));
+        node.plan()
+    };
+    let plan = wants(&mut node, "0.3.0");
+    assert!(plan.step == Step::Wait && plan.message.is_some_and(|m| m.contains("0.3.0 is not on this node yet")));
+    assert!(matches!(wants(&mut node, "0.1.5").step, Step::GiveUp { reason: "Refused", .. }));
+    assert_eq!(wants(&mut node, "0.2.0").phase, Phase::AwaitingGrant);
+    node.facts.versions.push("0.3.0".to_owned());
+    assert_eq!(wants(&mut node, "0.3.0").phase, Phase::AwaitingGrant, "now it is there");
+}
+
+#[test]
+fn a_version_that_does_not_come_up_makes_way_for_the_one_before() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.journal.begin("new", "", Begun::Restart, 1000);
+    node.facts.daemon = None;
+    assert_eq!(node.plan().step, Step::Wait, "it may only be slow");
+    node.journal.give_up(Failure { revision: "new".to_owned(), ..Failure::default() }, false);
+    assert_eq!(node.plan().step, Step::Restart { revision: "old".to_owned(), version: "0.1.0".to_owned() });
+    node.journal.begin("old", "", Begun::Restart, 1000);
+    assert_eq!(node.plan().step, Step::Wait, "once");
+    node.now += PATIENCE + 1;
+    assert!(matches!(node.plan().step, Step::GiveUp { .. }));
+}
+
+#[test]
 fn restarts_need_leave_and_end() {
     let mut node = Node::new(AdoptPhase::Adopted, Some("new"));
     if let Some(daemon) = &mut node.facts.daemon {

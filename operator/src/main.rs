@@ -6,10 +6,9 @@ use berth_operator::controllers::{self, Context, Events};
 use berth_operator::observe::{self, Health, Metrics};
 use clap::{Parser, ValueEnum};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -32,9 +31,12 @@ struct Args {
     /// How long a lease lasts that is not renewed, in seconds; 5 to 600.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(5..=600))]
     lease_seconds: u64,
-    /// Where probes and metrics are served; by default on port 8080 of all addresses of both families.
-    #[arg(long)]
+    /// Where probes and metrics are served, instead of a port of all addresses of both families.
+    #[arg(long, conflicts_with = "port")]
     listen: Option<SocketAddr>,
+    /// That port.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
     /// How much is logged, as of `RUST_LOG`: `info`, or `berth_operator=debug,kube=warn`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     log: String,
@@ -78,17 +80,10 @@ fn of_its_own() -> String {
     format!("{}-{random:016x}", host.trim())
 }
 
-/// Of both families, unless the kernel has no IPv6.
-async fn listen(asked: Option<SocketAddr>) -> Result<TcpListener, String> {
-    let all = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))];
-    let addresses = asked.map_or(all.to_vec(), |address| vec![address]);
-    TcpListener::bind(&addresses[..]).await.map_err(|e| format!("{addresses:?}: {e}"))
-}
-
 async fn run(args: Args) -> Result<(), String> {
     let told = |what: &str, e: &dyn std::fmt::Display| format!("{what}: {e}");
     // Bound first: a second process on the address must not begin to lead.
-    let listener = listen(args.listen).await?;
+    let listener = berth_endpoint::listen(args.listen, args.port).await.map_err(|e| told("probes and metrics", &e))?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| told("metrics", &e))?;
     let config = kube::Config::infer().await.map_err(|e| told("no way to the API server", &e))?;
     let client = cluster::client::of(config).map_err(|e| told("no way to the API server", &e))?;

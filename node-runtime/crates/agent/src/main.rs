@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -84,9 +83,12 @@ struct Run {
     /// Namespace of the agent.
     #[arg(long, env = "BERTH_NAMESPACE")]
     namespace: Option<String>,
-    /// Where probes are answered, and the metrics of agent and daemon.
-    #[arg(long, default_value = "0.0.0.0:9464")]
-    listen: SocketAddr,
+    /// Where probes are answered, and the metrics of agent and daemon, instead of a port of all addresses of both families.
+    #[arg(long, conflicts_with = "port")]
+    listen: Option<SocketAddr>,
+    /// That port.
+    #[arg(long, default_value_t = 9464)]
+    port: u16,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -126,7 +128,8 @@ async fn run(args: Run) -> Result<(), String> {
     let mut interrupted = signal(SignalKind::interrupt()).map_err(|e| format!("signals: {e}"))?;
     let store = Store::open(&args.state.join("agent")).map_err(|e| e.to_string())?;
     let (clock, metrics) = (Clock::default(), Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| e.to_string())?);
-    let listener = TcpListener::bind(args.listen).await.map_err(|e| format!("--listen {}: {e}", args.listen))?;
+    let listener = berth_endpoint::listen(args.listen, args.port).await;
+    let listener = listener.map_err(|e| format!("probes and metrics: {e}"))?;
     let host = host(&args);
     let health = Health { metrics: metrics.clone(), daemon: host.sock.clone(), clock: clock.clone() };
     tokio::spawn(serve(listener, health));

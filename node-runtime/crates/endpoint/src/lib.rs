@@ -9,6 +9,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -57,6 +59,13 @@ impl Page {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
         response
     }
+}
+
+/// Listens on an address or, without one, on that port of all addresses of both families; of IPv4 alone where the kernel has no IPv6.
+pub async fn listen(address: Option<SocketAddr>, port: u16) -> io::Result<TcpListener> {
+    let all = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
+    let addresses = address.map_or(all.to_vec(), |address| vec![address]);
+    TcpListener::bind(&addresses[..]).await.map_err(|e| io::Error::new(e.kind(), format!("{addresses:?}: {e}")))
 }
 
 /// Serves for as long as it is polled: to each GET the page of its path. `room` has a permit for each connection at a time.
@@ -112,7 +121,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn served(connections: usize) -> SocketAddr {
@@ -151,6 +159,19 @@ mod tests {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.ends_with(text), "{head}: {answer}");
             assert!(answer.contains(&format!("content-type: {TEXT}\r\n")), "{answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn without_an_address_both_families_are_heard() {
+        let listener = listen(None, 0).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        // A kernel without IPv6 has no loopback of it either.
+        if std::path::Path::new("/proc/net/if_inet6").exists() {
+            assert!(listener.local_addr().unwrap().is_ipv6());
+        }
+        let one = listen(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), port).await.unwrap();
+        assert_eq!(one.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
     }
 
     /// One that asks and does not read, and one that does not ask: both go, and the next one has its turn.

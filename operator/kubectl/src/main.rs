@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod complete;
 mod explain;
 mod nodes;
 mod output;
@@ -44,7 +45,7 @@ enum Command {
     Explain(Explain),
     /// Writes the completion of a shell
     #[command(
-        after_long_help = "kubectl calls a program named kubectl_complete-berth for the completion of its plugin;
+        after_long_help = "kubectl completes `kubectl berth` itself where a link named kubectl_complete-berth leads to this program;
 for the program itself: kubectl berth completion bash > /etc/bash_completion.d/kubectl-berth"
     )]
     Completion {
@@ -76,6 +77,10 @@ struct Output {
 }
 
 fn main() -> ExitCode {
+    if let Some(words) = complete::answer(Args::command(), std::env::args()) {
+        output::text(&words);
+        return ExitCode::SUCCESS;
+    }
     let args = Args::parse();
     // Of all that is linked, only this provider is meant; it is there already where somebody else was first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -82,10 +82,26 @@ fn a_package_from_begin_to_end(tool: &dyn Tool) {
     assert!(leaks.is_empty(), "left over:\n{}", leaks.iter().map(|l| format!("  {l}\n")).collect::<String>());
 }
 
-/// One test, as both packages bring the same service.
+/// On the machine of somebody who looks after a cluster: kubectl finds the program, its words and nothing of the node's.
+fn the_plugin_is_where_kubectl_looks_for_it() {
+    packages::plugin(&["--install", &packages::plugin_file(1)]);
+    let completed = daemon::host("/usr/bin/kubectl_complete-berth", &["rollout", "pa"]);
+    assert!(completed.starts_with("pause\t") && completed.ends_with(":4\n"), "{completed}");
+    assert!(daemon::host("/usr/bin/kubectl-berth", &["--version"]).starts_with("kubectl"));
+    let words = std::fs::read_to_string("/usr/share/bash-completion/completions/kubectl-berth").unwrap();
+    assert!(words.contains("kubectl-berth") && words.contains("rollout"), "{words}");
+    packages::plugin(&["--purge", "kubectl-berth"]);
+    for place in ["/usr/bin/kubectl-berth", "/usr/bin/kubectl_complete-berth", "/usr/share/doc/kubectl-berth"] {
+        assert!(!Path::new(place).exists(), "{place} is left");
+    }
+}
+
+/// One test, as both packages bring the same service, and there is one dpkg.
 #[test]
 fn guest_packages_are_installed_upgraded_and_removed() {
     node::prepare();
+    println!("-- plugin");
+    the_plugin_is_where_kubectl_looks_for_it();
     println!("-- deb");
     a_package_from_begin_to_end(&packages::Deb);
     println!("-- rpm");

@@ -1,6 +1,6 @@
 //! The deb, by `dpkg-deb`. Owns: its control files (deb-control(5), Debian policy 5 to 7). Must not: decide what is in it.
+use super::About;
 use super::tree::{Role, Tree};
-use super::{About, DESCRIPTION, SUMMARY};
 use crate::{Result, install, run, workspace};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -38,25 +38,29 @@ fn control_files(tree: &Tree, about: &About, dir: &Path) -> Result<String> {
     let conffiles: String = configuration.map(|(place, _)| format!("/{place}\n")).collect();
     fs::write(dir.join("conffiles"), conffiles).map_err(at)?;
     fs::write(dir.join("md5sums"), checksums(tree)?).map_err(at)?;
-    for script in SCRIPTS {
+    for script in SCRIPTS.iter().filter(|_| about.subject.scripts) {
         let to = dir.join(script);
         fs::copy(workspace::root().join("packaging/scripts").join(script), &to).map_err(at)?;
         fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).map_err(at)?;
     }
-    for file in ["control", "conffiles", "md5sums"] {
+    if tree.files.iter().all(|(_, role)| *role != Role::Configuration) {
+        fs::remove_file(dir.join("conffiles")).map_err(at)?;
+    }
+    for file in ["control", "conffiles", "md5sums"].iter().filter(|file| dir.join(file).exists()) {
         fs::set_permissions(dir.join(file), PermissionsExt::from_mode(0o644)).map_err(at)?;
     }
-    Ok(format!("berth_{version}_{architecture}.deb"))
+    Ok(format!("{}_{version}_{architecture}.deb", about.subject.name))
 }
 
 fn control(about: &About, version: &str, architecture: &str, kib: u64) -> String {
     let depends = about.glibc.as_ref().map(|v| format!("Depends: libc6 (>= {v})\n")).unwrap_or_default();
     // A long description's lines begin with a space.
-    let description = DESCRIPTION.lines().map(|line| format!(" {}\n", line.trim())).collect::<String>();
+    let subject = about.subject;
+    let description = subject.description.lines().map(|line| format!(" {}\n", line.trim())).collect::<String>();
     format!(
-        "Package: berth\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: The Berth authors <berth@berth.dev>\n\
-         Section: admin\nPriority: optional\nInstalled-Size: {kib}\n{depends}Recommends: apparmor, ca-certificates\n\
-         Suggests: containernetworking-plugins\nDescription: {SUMMARY}\n{description}"
+        "Package: {}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: The Berth authors <berth@berth.dev>\n\
+         Section: admin\nPriority: optional\nInstalled-Size: {kib}\n{depends}{}Description: {}\n{description}",
+        subject.name, subject.relations, subject.summary
     )
 }
 
@@ -94,7 +98,14 @@ mod tests {
     #[test]
     fn the_control_file_has_what_dpkg_needs() {
         let effort = Effort { release: 4, fast: true };
-        let about = About { version: "1.2.3".into(), effort, time: 0, glibc: Some("2.34".into()), out: PathBuf::new() };
+        let about = About {
+            subject: &crate::package::BERTH,
+            version: "1.2.3".into(),
+            effort,
+            time: 0,
+            glibc: Some("2.34".into()),
+            out: PathBuf::new(),
+        };
         let text = control(&about, "1.2.3-4", "amd64", 7);
         for line in ["Package: berth", "Version: 1.2.3-4", "Depends: libc6 (>= 2.34)", "Installed-Size: 7"] {
             assert!(text.lines().any(|l| l == line), "{line} is not in {text}");

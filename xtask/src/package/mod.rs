@@ -1,4 +1,4 @@
-//! `cargo xtask package`: a deb and an rpm of the node half. Owns: what is in them and where it lies ([`tree`]), and their names and
+//! `cargo xtask package`: a deb and an rpm of the node half, and of kubectl's plugin. Owns: what is in them and where it lies ([`tree`]), and their names and
 //! versions. Must not: differ between two runs on the same programs and the same commit.
 //!
 //! The tools are the distributions' own, by package name: `dpkg-deb` and `rpmbuild` know their formats, and xtask stays small.
@@ -8,17 +8,62 @@ mod tree;
 
 pub use rpm::tool as rpm_tool;
 
-use crate::{Result, install, quickstart, run, workspace};
+use crate::{Result, install, programs, quickstart, run, workspace};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tree::Tree;
 
-const SUMMARY: &str = "container runtime for Kubernetes nodes";
+/// What is packaged, as both kinds of package say it.
+pub struct Subject {
+    /// Name of the package.
+    pub name: &'static str,
+    summary: &'static str,
+    description: &'static str,
+    /// Further lines of a deb's control file.
+    relations: &'static str,
+    /// Below `packaging`.
+    spec: &'static str,
+    /// Whether something is to be done when it is installed and removed (`packaging/scripts`).
+    scripts: bool,
+    /// Directories that are this package's alone.
+    directories: &'static [&'static str],
+    /// Its program that asks for the newest glibc, by its place.
+    program: &'static str,
+    /// Lays it out.
+    make: fn(&Path, &Path) -> Result<Tree>,
+}
+
+const BERTH: Subject = Subject {
+    name: "berth",
+    summary: "container runtime for Kubernetes nodes",
+    description: DESCRIPTION,
+    relations: "Recommends: apparmor, ca-certificates\nSuggests: containernetworking-plugins\n",
+    spec: "rpm.spec",
+    scripts: true,
+    directories: &["/etc/berth", "/usr/libexec/berth", "/usr/share/doc/berth"],
+    program: "usr/libexec/berth/berth",
+    make: tree::make,
+};
+/// For those who look after a cluster; a node has no use for it.
+const PLUGIN: Subject = Subject {
+    name: "kubectl-berth",
+    summary: "plugin of kubectl for clusters that run on Berth",
+    description: "kubectl berth tells how far RuntimeConfigs and ImagePolicies are on which nodes and what is wrong, pauses, resumes and undoes\n\
+        rollouts, and explains where the fields in force on a node come from. kubectl completes its words.",
+    relations: "Enhances: kubectl\n",
+    spec: "kubectl-berth.spec",
+    scripts: false,
+    directories: &["/usr/share/doc/kubectl-berth"],
+    program: tree::PLUGIN,
+    make: tree::plugin,
+};
 const DESCRIPTION: &str = "Berth is the program behind a kubelet's CRI socket: it pulls and checks images, runs pods, executes commands in them and\n\
     exports metrics. Pods go on while the daemon is replaced. The command `berth` looks after a node without a cluster, too.";
 const HELP: &str = "\
 cargo xtask package [deb] [rpm] [--bin DIR] [--release N] [--out DIR] [--fast]
 
-  Both kinds by default, in target/package. --bin takes programs that are built already (berth, berth-monitor, berth-init)
+  Both kinds by default, of Berth and of kubectl's plugin, in target/package. --bin takes programs that are built already (berth,
+  berth-monitor, berth-init, kubectl-berth)
   instead of building them for release; --release is the package's own number behind the version, 1 by default; --fast compresses
   as little as may be.
 ";
@@ -52,6 +97,8 @@ pub struct Effort {
 
 /// What both kinds say of themselves.
 pub struct About {
+    /// What it is.
+    pub subject: &'static Subject,
     /// The workspace's version.
     pub version: String,
     /// How it is to be made.
@@ -73,12 +120,19 @@ pub fn main(args: &[String]) -> Result {
     let options = parse(args)?;
     let bin = match &options.bin {
         Some(dir) => dir.clone(),
-        None => quickstart::build()?,
+        None => with_plugin(quickstart::build()?)?,
     };
     for package in build(&options.kinds, &bin, options.effort, &options.out)? {
         println!("{}", package.display());
     }
     Ok(())
+}
+
+/// The plugin too, of release quality.
+fn with_plugin(bin: PathBuf) -> Result<PathBuf> {
+    run::plain(workspace::cargo().args(["build", "--release", "--package", PLUGIN.name]))?;
+    programs::place(&workspace::target_dir().join("release").join(PLUGIN.name), &bin)?;
+    Ok(bin)
 }
 
 fn parse(args: &[String]) -> Result<Options> {
@@ -103,7 +157,7 @@ fn parse(args: &[String]) -> Result<Options> {
     Ok(options)
 }
 
-/// Makes packages of the programs in `bin`.
+/// Makes packages of the programs in `bin`: of each kind one of Berth and one of kubectl's plugin.
 pub fn build(kinds: &[Kind], bin: &Path, effort: Effort, out: &Path) -> Result<Vec<PathBuf>> {
     install::packages(&[("binutils", "strip")])?;
     // rpmbuild has a working directory of its own.
@@ -111,12 +165,14 @@ pub fn build(kinds: &[Kind], bin: &Path, effort: Effort, out: &Path) -> Result<V
     let out = absolute.map_err(|e| format!("{}: {e}", out.display()))?;
     let work = out.join(format!(".tree-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&work);
-    let made = tree::make(&work, bin).and_then(|tree| {
+    let made = [&BERTH, &PLUGIN].into_iter().map(|subject| {
+        let tree = (subject.make)(&work, bin)?;
         let about = About {
+            subject,
             version: version()?,
             effort,
             time: commit_time()?,
-            glibc: glibc(&tree.root.join(tree::PROGRAMS).join("berth"))?,
+            glibc: glibc(&tree.root.join(subject.program))?,
             out: out.clone(),
         };
         tree.set_times(about.time)?;
@@ -124,10 +180,13 @@ pub fn build(kinds: &[Kind], bin: &Path, effort: Effort, out: &Path) -> Result<V
             Kind::Deb => deb::build(&tree, &about),
             Kind::Rpm => rpm::build(&tree, &about),
         };
-        kinds.iter().map(one).collect::<Result<Vec<_>>>()
+        let packages = kinds.iter().map(one).collect::<Result<Vec<_>>>();
+        let _ = std::fs::remove_dir_all(&work);
+        packages
     });
+    let made: Result<Vec<_>> = made.collect();
     let _ = std::fs::remove_dir_all(&work);
-    made
+    Ok(made?.concat())
 }
 
 /// Makes the first release's deb and rpm in `dir` a second time, elsewhere. Error: their bytes differ.

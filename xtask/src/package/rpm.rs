@@ -1,13 +1,10 @@
 //! The rpm, by `rpmbuild`. Owns: filling in `packaging/rpm.spec`. Must not: decide what is in it, or compile anything.
+use super::About;
 use super::tree::{Role, Tree};
-use super::{About, DESCRIPTION, SUMMARY};
 use crate::{Result, install, run, workspace};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Directories that are this package's alone.
-const DIRECTORIES: [&str; 3] = ["/etc/berth", "/usr/libexec/berth", "/usr/share/doc/berth"];
 
 /// Makes it, and says where it is.
 pub fn build(tree: &Tree, about: &About) -> Result<PathBuf> {
@@ -37,7 +34,7 @@ pub fn tool(dir: &Path) -> Result {
 }
 
 fn build_in(tree: &Tree, about: &About, work: &Path) -> Result<PathBuf> {
-    let template = workspace::root().join("packaging/rpm.spec");
+    let template = workspace::root().join("packaging").join(about.subject.spec);
     let text = fs::read_to_string(&template).map_err(|e| format!("{}: {e}", template.display()))?;
     let spec = work.join("berth.spec");
     fs::write(&spec, filled(&text, tree, about)).map_err(|e| format!("{}: {e}", spec.display()))?;
@@ -56,13 +53,14 @@ fn build_in(tree: &Tree, about: &About, work: &Path) -> Result<PathBuf> {
         rpmbuild.arg("--define").arg(format!("{name} {value}"));
     }
     run::captured(rpmbuild.env("SOURCE_DATE_EPOCH", about.time.to_string()).arg(&spec))?;
-    let name = format!("berth-{}-{}.{}.rpm", about.version, about.effort.release, std::env::consts::ARCH);
+    let name =
+        format!("{}-{}-{}.{}.rpm", about.subject.name, about.version, about.effort.release, std::env::consts::ARCH);
     let path = about.out.join(name);
     if path.is_file() { Ok(path) } else { Err(format!("rpmbuild made no {}", path.display())) }
 }
 
 fn filled(template: &str, tree: &Tree, about: &About) -> String {
-    let lines = DIRECTORIES.iter().map(|dir| format!("%dir {dir}"));
+    let lines = about.subject.directories.iter().map(|dir| format!("%dir {dir}"));
     let files = tree.files.iter().map(|(place, role)| match role {
         Role::Plain => format!("/{place}"),
         Role::Configuration => format!("%config(noreplace) /{place}"),
@@ -72,8 +70,8 @@ fn filled(template: &str, tree: &Tree, about: &About) -> String {
     let values = [
         ("@VERSION@", about.version.clone()),
         ("@RELEASE@", about.effort.release.to_string()),
-        ("@SUMMARY@", SUMMARY.to_owned()),
-        ("@DESCRIPTION@", DESCRIPTION.lines().map(str::trim).collect::<Vec<_>>().join("\n")),
+        ("@SUMMARY@", about.subject.summary.to_owned()),
+        ("@DESCRIPTION@", about.subject.description.lines().map(str::trim).collect::<Vec<_>>().join("\n")),
         ("@ARCH@", std::env::consts::ARCH.to_owned()),
         ("@TREE@", tree.root.display().to_string()),
         ("@FILES@", files.join("\n")),
@@ -92,14 +90,20 @@ mod tests {
             vec![("etc/berth/a.yaml".to_owned(), Role::Configuration), ("usr/bin/berth".to_owned(), Role::Plain)];
         let tree = Tree { root: "/tree".into(), files };
         let about = About {
+            subject: &crate::package::BERTH,
             version: "1.2.3".into(),
             effort: Effort { release: 4, fast: true },
             time: 0,
             glibc: None,
             out: PathBuf::new(),
         };
-        let template = fs::read_to_string(workspace::root().join("packaging/rpm.spec")).unwrap();
-        let spec = filled(&template, &tree, &about);
+        let filled = |about: &About| {
+            let template = workspace::root().join("packaging").join(about.subject.spec);
+            filled(&fs::read_to_string(template).unwrap(), &tree, about)
+        };
+        let spec = filled(&about);
+        let plugin = filled(&About { subject: &crate::package::PLUGIN, ..about });
+        assert!(plugin.contains("Name: kubectl-berth\nVersion: 1.2.3\n") && !plugin.contains("@FILES@"), "{plugin}");
         let left = spec.lines().filter(|line| !line.starts_with('#')).any(|line| line.contains('@'));
         assert!(!left && spec.contains("%config(noreplace) /etc/berth/a.yaml"), "{spec}");
         assert!(spec.contains("\nVersion: 1.2.3\nRelease: 4\n") && spec.contains("cp -a /tree/. "), "{spec}");

@@ -7,6 +7,8 @@ use std::process::Command;
 
 /// Where the programs lie: `berth` finds its siblings beside itself, whatever name it was called by.
 pub const PROGRAMS: &str = "usr/libexec/berth";
+/// Where kubectl looks for its plugin.
+pub const PLUGIN: &str = "usr/bin/kubectl-berth";
 const DOC: &str = "usr/share/doc/berth";
 const MANUAL: &str = "usr/share/man/man1";
 const UNIT: &str = "usr/lib/systemd/system/berth.service";
@@ -58,10 +60,26 @@ pub fn make(root: &Path, bin: &Path) -> Result<Tree> {
     }
     tree.copy(&own("copyright"), &format!("{DOC}/copyright"), 0o644, Role::Documentation)?;
     tree.copy(&workspace::root().join("LICENSE"), &format!("{DOC}/LICENSE"), 0o644, Role::Documentation)?;
-    tree.write(&format!("{DOC}/third-party.txt"), &third_party()?, Role::Documentation)?;
+    tree.write(&format!("{DOC}/third-party.txt"), &third_party(&BINARIES)?, Role::Documentation)?;
     tree.compress(&workspace::root().join("CHANGELOG.md"), &format!("{DOC}/changelog.gz"))?;
-    tree.completions()?;
+    tree.completions(&format!("{PROGRAMS}/berth"), "berth")?;
     tree.manual()?;
+    Ok(tree)
+}
+
+/// Lays out kubectl's plugin.
+pub fn plugin(root: &Path, bin: &Path) -> Result<Tree> {
+    let mut tree = Tree { root: root.to_owned(), files: Vec::new() };
+    tree.copy(&bin.join("kubectl-berth"), PLUGIN, 0o755, Role::Plain)?;
+    run::plain(Command::new("strip").arg("--strip-unneeded").arg(root.join(PLUGIN)))?;
+    // By this name kubectl asks for a plugin's words.
+    tree.link("usr/bin/kubectl_complete-berth", "kubectl-berth")?;
+    tree.completions(PLUGIN, "kubectl-berth")?;
+    let own = |name: &str| workspace::root().join("packaging").join(name);
+    let doc = "usr/share/doc/kubectl-berth";
+    tree.copy(&own("copyright"), &format!("{doc}/copyright"), 0o644, Role::Documentation)?;
+    tree.copy(&workspace::root().join("LICENSE"), &format!("{doc}/LICENSE"), 0o644, Role::Documentation)?;
+    tree.write(&format!("{doc}/third-party.txt"), &third_party(&["kubectl-berth"])?, Role::Documentation)?;
     Ok(tree)
 }
 
@@ -76,10 +94,10 @@ fn unit() -> Result<String> {
 }
 
 /// The libraries that are linked into the programs, with versions and licences.
-fn third_party() -> Result<String> {
+fn third_party(packages: &[&str]) -> Result<String> {
     let mut names = workspace::cargo();
     names.args(["tree", "--locked", "--edges=normal", "--prefix=none", "--format={p} {l}"]);
-    names.args(["--package=berth", "--package=berth-monitor", "--package=berth-init"]);
+    names.args(packages.iter().map(|package| format!("--package={package}")));
     let text = run::captured(&mut names)?;
     // Our own are those with a path.
     let mut lines: Vec<&str> =
@@ -125,15 +143,15 @@ impl Tree {
     }
 
     /// The program writes them itself.
-    fn completions(&mut self) -> Result {
-        let program = self.root.join(PROGRAMS).join("berth");
+    fn completions(&mut self, program: &str, name: &str) -> Result {
+        let program = self.root.join(program);
         for (shell, place) in [
-            ("bash", "usr/share/bash-completion/completions/berth"),
-            ("zsh", "usr/share/zsh/vendor-completions/_berth"),
-            ("fish", "usr/share/fish/vendor_completions.d/berth.fish"),
+            ("bash", format!("usr/share/bash-completion/completions/{name}")),
+            ("zsh", format!("usr/share/zsh/vendor-completions/_{name}")),
+            ("fish", format!("usr/share/fish/vendor_completions.d/{name}.fish")),
         ] {
             let text = run::captured(Command::new(&program).args(["completion", shell]))?;
-            self.write(place, &text, Role::Plain)?;
+            self.write(&place, &text, Role::Plain)?;
         }
         Ok(())
     }

@@ -99,10 +99,14 @@ pub fn only(names: &[String]) -> Result {
     guest.run("only", &tests_script(&list, &environment, Choice::All), &mut |_| ())
 }
 
+/// kubectl's plugin, which has a package of its own.
+const PLUGIN: &str = "kubectl-berth";
+
 /// A directory with two releases of both packages, and an rpm that runs in the guest.
 fn packages(environment: &node::Environment) -> Result<PathBuf> {
     let (bin, out) = (node::programs_dir(environment)?, workspace::target_dir().join("package-tests"));
     let _ = fs::remove_dir_all(&out);
+    programs::one(PLUGIN, bin)?;
     for release in [1, 2] {
         package::build(&[Kind::Deb, Kind::Rpm], bin, Effort { release, fast: true }, &out)?;
     }

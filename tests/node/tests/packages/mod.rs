@@ -26,12 +26,24 @@ pub trait Tool {
     fn purge(&self);
 }
 
-fn package(end: &str) -> String {
+/// The package of that name whose file ends so.
+fn package(name: &str, end: &str) -> String {
     let dir = path_from_env("BERTH_PACKAGES");
     let mut found: Vec<PathBuf> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| path.to_string_lossy().ends_with(end));
-    assert_eq!(found.len(), 1, "packages *{end} in {}: {found:?}", dir.display());
+    let begins = |path: &PathBuf| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
+    found.retain(|path| begins(path) && path.to_string_lossy().ends_with(end));
+    assert_eq!(found.len(), 1, "packages {name}*{end} in {}: {found:?}", dir.display());
     found[0].display().to_string()
+}
+
+/// dpkg, about the plugin's package.
+pub fn plugin(args: &[&str]) {
+    host("dpkg", args);
+}
+
+/// The plugin's package of that release.
+pub fn plugin_file(release: u32) -> String {
+    package("kubectl-berth_", &format!("-{release}_amd64.deb"))
 }
 
 /// dpkg of the guest.
@@ -39,7 +51,7 @@ pub struct Deb;
 
 impl Tool for Deb {
     fn install(&self, release: u32) {
-        host("dpkg", &["--install", &package(&format!("-{release}_amd64.deb"))]);
+        host("dpkg", &["--install", &package("berth_", &format!("-{release}_amd64.deb"))]);
         // The guest leaves documentation out.
         let left_out = |line: &&str| {
             ["/usr/share/doc/", "/usr/share/man/", " c /etc/berth/"].iter().any(|place| line.contains(place))
@@ -85,7 +97,7 @@ impl Rpm {
 
 impl Tool for Rpm {
     fn install(&self, release: u32) {
-        let file = package(&format!("-{release}.x86_64.rpm"));
+        let file = package("berth-", &format!("-{release}.x86_64.rpm"));
         Self::run(&["--upgrade", "--oldpackage", "--nodeps", "--nosignature", &file]);
         let changed = Self::run(&["--query", "--queryformat", "%{NAME}", "berth"]);
         assert_eq!(changed, "berth");

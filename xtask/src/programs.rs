@@ -23,9 +23,6 @@ pub fn build() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Features of the static ones of the next version.
-const NEXT_STATIC: [&str; 1] = ["--features=berth-monitor/next-version,berth-init/next-version"];
-
 /// Builds them once more as the next version (feature `next-version`), and returns that directory.
 pub fn build_next() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("berth-bin-next");
@@ -33,7 +30,7 @@ pub fn build_next() -> Result<PathBuf> {
     let features = "--features=berth/failpoints,berth/next-version";
     run::plain(workspace::cargo().args(["build", "--quiet", "--package=berth", features]))?;
     place(&workspace::target_dir().join("debug").join("berth"), &dir)?;
-    static_into(&dir, &NEXT_STATIC)?;
+    static_into(&dir, &["--features=berth-monitor/next-version,berth-init/next-version"])?;
     Ok(dir)
 }
 
@@ -67,34 +64,21 @@ pub fn release_static() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Builds them static, from the crates that the tests are compiled with: only the last step, linking, differs (static glibc).
-pub fn test_static(dir: &Path) -> Result {
-    linked_static(dir, &IN_IMAGES, "--features=berth/failpoints")?;
-    static_into(dir, &[])
-}
-
-/// The same of the next version ([`build_next`]), with operator and agent of this one, which lie in `now`.
-pub fn test_static_next(dir: &Path, now: &Path) -> Result {
-    linked_static(dir, &IN_IMAGES[..1], "--features=berth/failpoints,berth/next-version")?;
-    for program in &IN_IMAGES[1..] {
-        place(&now.join(program), dir)?;
-    }
-    static_into(dir, &NEXT_STATIC)
-}
-
-fn linked_static(dir: &Path, programs: &[&str], features: &str) -> Result {
+/// Builds them static, from the crates that the tests are compiled with: only the last step, linking, differs (static glibc). `features`
+/// are those of `berth`, as the tests' programs have them.
+pub fn test_static(dir: &Path, features: &str) -> Result {
     fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     install::packages(&[("libc6-dev", "/usr/include/features.h")])?;
-    for program in programs {
+    for program in IN_IMAGES {
         let mut cargo = workspace::cargo();
         cargo.args(["rustc", "--quiet", "--package", program, "--bin", program]);
-        if *program == "berth" {
+        if program == "berth" {
             cargo.arg(features);
         }
         run::plain(cargo.args(["--", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"]))?;
         place(&workspace::target_dir().join("debug").join(program), dir)?;
     }
-    Ok(())
+    static_into(dir, &[])
 }
 
 /// Builds the static ones, and puts them into `dir`.

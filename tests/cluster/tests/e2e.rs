@@ -4,6 +4,8 @@
 
 #[path = "e2e/chain.rs"]
 mod chain;
+#[path = "e2e/figures.rs"]
+mod figures;
 #[path = "e2e/site.rs"]
 mod site;
 #[path = "e2e/steering.rs"]
@@ -20,7 +22,9 @@ const CASES: &[Case<Site>] = &[
     Case::alone("a_runtime_config_takes_the_node_over", chain::is_taken_over),
     Case::alone("a_deployment_runs_and_is_entered", chain::runs_workloads),
     Case::alone("a_policy_denies_an_image", steering::denies_an_image),
-    Case::alone("a_broken_configuration_comes_back", steering::comes_back),
+    Case::alone("a_prometheus_scrapes_all_parts", figures::are_scraped),
+    Case::alone("a_broken_configuration_comes_back_within_seconds", steering::comes_back),
+    Case::alone("a_killed_leader_is_followed", steering::survives_its_leader),
     Case::alone("helm_upgrade", steering::is_upgraded),
     Case::alone("the_node_is_given_back_and_uninstalled", chain::is_given_back),
 ];

@@ -4,7 +4,7 @@ use super::Tier;
 use super::binaries::{self, Beside, TestBinary};
 use super::node::Environment;
 use crate::{Result, images, install, package, programs, run, tools, workspace};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// What the harness, the kubelet and kube-proxy call.
@@ -24,10 +24,31 @@ const CHAINS: [&str; 1] = [": e2e"];
 const WAITS: &str = ": agent";
 /// Programs that measure nothing and leave a core to it.
 const COMPANY: [&str; 4] = [": adopt", ": archives", ": chart", ": operator"];
+/// helm.
+const HELM: &str = "BERTH_HELM";
 /// Where the OCI layouts of operator and agent lie.
 const PRODUCT_IMAGES: &str = "BERTH_CLUSTER_IMAGES";
 
 pub fn tier(tier: &mut Tier) {
+    let Some((list, environment)) = prepared(tier) else { return };
+    run_all(tier, list, &environment);
+}
+
+/// Under Helm 3, what a cluster's user does: installing, upgrading, uninstalling.
+pub fn with_helm3(tier: &mut Tier) {
+    let helm3 = tier.prepare("helm 3", tools::helm3);
+    let (Some(helm3), Some((mut list, mut environment))) = (helm3, prepared(tier)) else { return };
+    environment.retain(|(name, _)| *name != HELM);
+    environment.push((HELM, helm3));
+    list.retain(|binary| binary.name.ends_with(": e2e"));
+    if list.is_empty() {
+        tier.check("e2e under Helm 3", || Err("no test program e2e".to_owned()));
+    }
+    run_all(tier, list, &environment);
+}
+
+/// The test programs and what they find where; `None` where something is missing, which is counted.
+fn prepared(tier: &mut Tier) -> Option<(Vec<TestBinary>, Environment)> {
     let ready = tier.prepare("root and packages", || {
         install::need_root("the cluster tier")?;
         install::packages(&PACKAGES)
@@ -45,8 +66,8 @@ pub fn tier(tier: &mut Tier) {
     let images = tier.prepare("images of operator and agent", product_images);
     environment.extend(images.map(|dir| (PRODUCT_IMAGES, dir)));
     // Beside the families: the programs, and the images.
-    let Some(list) = list.filter(|_| ready.is_some() && environment.len() == tools::FAMILIES.len() + 2) else { return };
-    run_all(tier, list, &environment);
+    let list = list.filter(|_| ready.is_some() && environment.len() == tools::FAMILIES.len() + 2)?;
+    Some((list, environment))
 }
 
 /// One that waits most of its time runs beside those that bear company; then the others, one after the other.
@@ -72,7 +93,7 @@ fn run_all(tier: &mut Tier, list: Vec<TestBinary>, environment: &Environment) {
 /// Runs the one case that compares costs, on the programs in `dir`.
 pub fn costs(dir: PathBuf, pods: Option<&str>) -> Result {
     install::packages(&PACKAGES)?;
-    place(REGISTRY, &dir)?;
+    programs::one(REGISTRY, &dir)?;
     let list = binaries::compile(&CHOICE)?;
     let compare = list.iter().find(|binary| binary.name.ends_with("compare")).ok_or("no test program compare")?;
     let mut command = Command::new(&compare.path);
@@ -108,16 +129,11 @@ fn product_images() -> Result<PathBuf> {
     Ok(out)
 }
 
-fn place(program: &str, dir: &Path) -> Result {
-    run::plain(workspace::cargo().args(["build", "--quiet", "--package", program]))?;
-    programs::place(&workspace::target_dir().join("debug").join(program), dir)
-}
-
 /// The test programs, and where the product's programs lie, with the registry beside them.
 fn built() -> Result<(Vec<TestBinary>, (&'static str, PathBuf))> {
     let dir = programs::build()?;
-    place(REGISTRY, &dir)?;
-    place(OPERATOR, &dir)?;
+    programs::one(REGISTRY, &dir)?;
+    programs::one(OPERATOR, &dir)?;
     // With places where a test can have it killed.
     run::plain(workspace::cargo().args([
         "build",
@@ -128,6 +144,6 @@ fn built() -> Result<(Vec<TestBinary>, (&'static str, PathBuf))> {
         "berth-agent/failpoints",
     ]))?;
     programs::place(&workspace::target_dir().join("debug").join(AGENT), &dir)?;
-    place(PLUGIN, &dir)?;
+    programs::one(PLUGIN, &dir)?;
     Ok((binaries::compile(&CHOICE)?, ("BERTH_BIN_DIR", dir)))
 }

@@ -101,22 +101,30 @@ impl Tier {
 }
 
 type Run = fn(&mut Tier);
-const TIERS: [(&str, Run); 5] = [
+const TIERS: [(&str, Run); 6] = [
     ("static", statics::tier),
     ("unit", unit::tier),
     ("node", node::tier),
     ("guest", guest::tier),
     ("cluster", cluster::tier),
+    (BY_NAME, cluster::with_helm3),
 ];
+/// What is slow and needed seldom: run where it is named, and told where it is not.
+const BY_NAME: &str = "full";
 
-/// Runs the named tiers, or all. The error is empty: what failed has been told.
+/// Whether a tier is asked for.
+fn wanted(name: &str, names: &[String]) -> bool {
+    if names.is_empty() { name != BY_NAME } else { names.iter().any(|n| n == name) }
+}
+
+/// Runs the named tiers, or all but `full`. The error is empty: what failed has been told.
 pub fn main(names: &[String]) -> Result {
     let known = TIERS.map(|(name, _)| name).join(" ");
     if let Some(unknown) = names.iter().find(|n| !TIERS.iter().any(|(name, _)| name == *n)) {
         return Err(format!("no tier {unknown:?}; there are: {known}"));
     }
     let mut summary: Vec<(&str, Tier, Duration)> = Vec::new();
-    for (name, tier) in TIERS.into_iter().filter(|(name, _)| names.is_empty() || names.iter().any(|n| n == name)) {
+    for (name, tier) in TIERS.into_iter().filter(|(name, _)| wanted(name, names)) {
         println!("== tier {name}");
         let start = Instant::now();
         let mut state = Tier::default();
@@ -140,6 +148,11 @@ pub fn main(names: &[String]) -> Result {
             println!("         passed at the second try: {test}");
         }
         total.add(state.count);
+    }
+    if names.is_empty() {
+        println!(
+            "not run: tier {BY_NAME} (the way from install to uninstall under Helm 3): cargo xtask test {BY_NAME}"
+        );
     }
     println!("{} passed, {} failed", total.passed, total.failed);
     if total.failed == 0 { Ok(()) } else { Err(String::new()) }
@@ -186,6 +199,13 @@ mod tests {
         tier.tests("broken", false, |_| Ok(outcome(1, &["b"])));
         assert_eq!((tries, tier.count), (2, Count { passed: 3, failed: 1 }));
         assert_eq!((tier.again, tier.failures), (vec!["late: a".to_owned()], vec!["broken: 1 failed".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_slow_runs_by_name_alone() {
+        let names = [BY_NAME.to_owned()];
+        assert!(wanted("cluster", &[]) && !wanted(BY_NAME, &[]));
+        assert!(wanted(BY_NAME, &names) && !wanted("cluster", &names));
     }
 
     #[test]

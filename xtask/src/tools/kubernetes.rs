@@ -1,4 +1,4 @@
-//! Kubernetes' own programs, etcd and helm, from the modules `tools/{kubernetes,etcd,helm}`.
+//! Kubernetes' own programs, etcd and helm, from the modules `tools/{kubernetes,etcd,helm,helm3}`.
 //! Owns: which programs are taken, and what they say of their version. Must not: run any of them.
 use super::go::{Build, Module};
 use crate::{Result, cache};
@@ -61,15 +61,21 @@ pub fn etcd() -> Result<PathBuf> {
 
 /// helm.
 pub fn helm() -> Result<PathBuf> {
-    let module = Module::new("helm");
-    let version = module.version("helm.sh/helm/v4")?;
-    let build = Build {
-        packages: &["helm.sh/helm/v4/cmd/helm"],
-        ldflags: format!("-X helm.sh/helm/v4/internal/version.version={version}"),
-        ..Build::default()
-    };
+    helm_of("helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm")
+}
+
+/// helm of the major version before, which many clusters are still installed with.
+pub fn helm3() -> Result<PathBuf> {
+    helm_of("helm3", "helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm")
+}
+
+fn helm_of(name: &str, module: &str, program: &str) -> Result<PathBuf> {
+    let tools = Module::new(name);
+    let version = tools.version(module)?;
+    let ldflags = format!("-X {module}/internal/version.version={version}");
+    let build = Build { packages: &[program], ldflags, ..Build::default() };
     let note = format!("helm {version}, once: a minute or two");
-    Ok(module.programs("helm", &note, &[build])?.join("helm"))
+    Ok(tools.programs(name, &note, &[build])?.join("helm"))
 }
 
 #[cfg(test)]

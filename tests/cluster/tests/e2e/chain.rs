@@ -8,6 +8,8 @@ use std::path::Path;
 
 /// The RuntimeConfig that takes the node over.
 pub const CONFIG: &str = "workers";
+/// Where the daemon itself serves its figures.
+pub const DAEMON_METRICS: &str = "127.0.0.1:19464";
 
 pub fn chart() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/berth").display().to_string()
@@ -38,7 +40,7 @@ fn install(site: &Site) {
 }
 
 /// The version that the agent's image carries.
-fn version(site: &Site) -> String {
+pub fn version(site: &Site) -> String {
     let node = site.kubectl(NAMESPACE).get("runtimenode", NODE_NAME).unwrap();
     node["status"]["agentVersion"].as_str().unwrap().to_owned()
 }
@@ -54,6 +56,7 @@ pub fn config(site: &Site, spec: &Value) -> Value {
         "rollout": {"soak": {"canary": "1s", "wave": "1s"}, "drain": {"timeout": "60s"}},
         "adopt": {"profile": "Command"},
         "network": network(site),
+        "metrics": {"address": DAEMON_METRICS},
     });
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": {"name": CONFIG}, "spec": whole})

@@ -1,10 +1,14 @@
-//! What is steered once the node is Berth's: image policies, a configuration that breaks it, a new release.
+//! What is steered once the node is Berth's: image policies, configurations that break it, an operator that dies, a new release.
 use crate::chain::{self, CONFIG};
 use crate::site::{NAMESPACE, Site};
 use berth_cluster_tests::kubelet::NODE_NAME;
+use berth_cluster_tests::processes::{self, Process};
 use berth_cluster_tests::runtime::Kind;
+use berth_cluster_tests::space::NODE_ADDRESS;
 use berth_cluster_tests::{cluster, images};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 /// An ImagePolicy denies an image, and the pod's events say why.
 pub fn denies_an_image(site: &Site) {
@@ -33,31 +37,89 @@ fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     object["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind).unwrap_or(&Value::Null)
 }
 
-/// A RuntimeConfig that the schema takes and the node does not survive: it goes back to what was good, and says so.
+/// How long the node may take to be well again. An agent that only waited would take two minutes.
+const COMES_BACK: Duration = Duration::from_secs(60);
+
+/// RuntimeConfigs that the schema takes and the node does not survive: it goes back to what was good within seconds, and says why.
 pub fn comes_back(site: &Site) {
     chain::is_taken_over(site);
-    let kubectl = site.kubectl("default");
-    let good = kubectl.get("runtimenode", NODE_NAME).unwrap()["status"]["currentRevision"].clone();
     let empty = site.base().join("no-networks");
     std::fs::create_dir_all(&empty).unwrap();
-    let mut network = chain::network(site);
-    network["cni"]["confDir"] = json!(empty);
-    let bad = site.timed("a broken configuration is taken back", || {
-        kubectl.apply(&chain::config(site, &json!({"network": network})));
-        let bad = site.wait_object("runtimeconfig", CONFIG, "is rolled back", |object| {
-            condition(object, "Degraded")["status"] == "True" && object["status"]["targetRevision"] != good
-        });
-        site.wait_object("runtimenode", NODE_NAME, "is well on what was good", |node| {
-            let status = &node["status"];
-            status["currentRevision"] == good && status["loadedRevision"] == good && status["healthy"] == true
-        });
-        bad["status"]["targetRevision"].clone()
-    });
-    let verdict = kubectl.get("runtimerevision", bad.as_str().unwrap()).unwrap();
-    assert_eq!(verdict["status"]["verdict"], "Bad", "it is remembered: {verdict}");
+    let mut nowhere = chain::network(site);
+    nowhere["cni"]["confDir"] = json!(empty);
+    goes_back(site, "whose network is configured by nothing", &nowhere, ("NotWell", "no CNI configuration in"));
+    let mut overlap: std::net::Ipv4Addr = NODE_ADDRESS.parse().unwrap();
+    overlap = (u32::from(overlap) & 0xffff_ff00).into();
+    let taken = json!({"mode": "Builtin", "subnet": format!("{overlap}/24")});
+    goes_back(site, "that the daemon does not start with", &taken, ("NotStarted", "overlaps"));
     site.is_on(Kind::Berth);
-    kubectl.apply(&chain::config(site, &json!({"runtime": {"pidsLimit": 4000}})));
+    site.kubectl("default").apply(&chain::config(site, &json!({"runtime": {"pidsLimit": 4000}})));
     chain::complete(site);
+}
+
+fn goes_back(site: &Site, what: &str, network: &Value, (reason, why): (&str, &str)) {
+    let kubectl = site.kubectl("default");
+    let good = kubectl.get("runtimenode", NODE_NAME).unwrap()["status"]["currentRevision"].clone();
+    let began = Instant::now();
+    let failed = site.timed(&format!("a configuration {what} is taken back"), || {
+        kubectl.apply(&chain::config(site, &json!({"network": network})));
+        let node = site.wait_object("runtimenode", NODE_NAME, "has given it up and is well on what was good", |node| {
+            let status = &node["status"];
+            let back = status["currentRevision"] == good && status["loadedRevision"] == good;
+            back && status["healthy"] == true && status["failed"]["reason"] == reason
+        });
+        node["status"]["failed"].clone()
+    });
+    assert!(began.elapsed() < COMES_BACK, "the node was away for {} s", began.elapsed().as_secs());
+    assert!(failed["message"].as_str().unwrap().contains(why), "{failed}");
+    let bad = failed["revision"].as_str().unwrap();
+    site.wait_object("runtimeconfig", CONFIG, "is rolled back", |object| {
+        condition(object, "Degraded")["status"] == "True" && object["status"]["targetRevision"] == bad
+    });
+    site.wait_object("runtimerevision", bad, "is remembered as bad", |revision| revision["status"]["verdict"] == "Bad");
+}
+
+/// The operator's process.
+fn operator(site: &Site, pod: &str) -> Process {
+    let name = format!("BERTH_POD_NAME={pod}");
+    let of_pod = |process: &Process| {
+        let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        environment.split(|b| *b == 0).any(|variable| variable == name.as_bytes())
+    };
+    let mut found = processes::of(site.space()).into_iter().filter(|p| p.words[0] == "berth-operator");
+    found.find(of_pod).unwrap_or_else(|| panic!("no process of {pod}"))
+}
+
+fn leader(site: &Site) -> String {
+    let lease = site.wait_object("lease", "berth-operator", "has a holder", |lease| {
+        lease["spec"]["holderIdentity"].as_str().is_some_and(|holder| !holder.is_empty())
+    });
+    lease["spec"]["holderIdentity"].as_str().unwrap().to_owned()
+}
+
+/// The leader is killed in the middle of a rollout: another one ends it, and the node is not touched twice.
+pub fn survives_its_leader(site: &Site) {
+    chain::is_taken_over(site);
+    let kubectl = site.kubectl(NAMESPACE);
+    let before = kubectl.get("runtimenode", NODE_NAME).unwrap()["spec"]["desiredRevision"].clone();
+    let soaks = json!({"soak": {"canary": "10s", "wave": "1s"}, "drain": {"timeout": "60s"}});
+    kubectl.apply(&chain::config(site, &json!({"runtime": {"pidsLimit": 4100}, "rollout": soaks})));
+    let told = site.wait_object("runtimenode", NODE_NAME, "is told the new revision", |node| {
+        node["spec"]["desiredRevision"] != before
+    });
+    let holder = leader(site);
+    let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or_default();
+    let former = restarts(&kubectl.get("pod", &holder).unwrap());
+    operator(site, &holder).signal(Signal::SIGKILL);
+    let object = kubectl.get("runtimeconfig", CONFIG).unwrap();
+    assert_ne!(condition(&object, "Ready")["status"], "True", "it was killed in the middle: {object}");
+    site.timed("a rollout whose leader was killed is over", || chain::complete(site));
+    let node = kubectl.get("runtimenode", NODE_NAME).unwrap();
+    assert_eq!(node["status"]["currentRevision"], told["spec"]["desiredRevision"]);
+    assert_eq!(node["spec"]["desiredSince"], told["spec"]["desiredSince"], "it was told once");
+    site.wait_object("pod", &holder, "runs again", |pod| {
+        restarts(pod) > former && cluster::has_condition(pod, "Ready")
+    });
 }
 
 /// A new release brings a new agent, which goes on where the former one ended: the node's pods do not notice.

@@ -70,6 +70,8 @@ pub(super) fn unstage(install: &Install) -> Result<()> {
         remove_tree(&install.prefix.join(&install.version))?;
     }
     if !install.prefix_before {
+        // The agent's, which points `current` too.
+        remove_link(&install.prefix.join("previous"))?;
         // Versions that came by updates; a prefix that was there before belongs to whoever made it.
         for place in std::fs::read_dir(&install.prefix).into_iter().flatten().flatten().map(|entry| entry.path()) {
             if PROGRAMS.iter().all(|name| place.join(name).is_file()) {

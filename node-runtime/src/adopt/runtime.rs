@@ -29,6 +29,9 @@ const SOURCE: &str = "kubernetes.io/config.source";
 const CANARY: &str = "berth-adopt-canary";
 /// Rounds of removing what is there: somebody may make a pod in between.
 const ROUNDS: usize = 5;
+/// How often a sandbox is stopped until it is, and the pause in between.
+const STOPS: usize = 5;
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A connection to one.
 pub(super) struct Peer {
@@ -173,10 +176,22 @@ impl Peer {
     }
 
     async fn remove(&mut self, id: &str) -> Result<()> {
-        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        gone(SLOW, "StopPodSandbox", self.client.stop_pod_sandbox(request)).await?;
+        self.stop(id).await?;
         let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
         gone(SLOW, "RemovePodSandbox", self.client.remove_pod_sandbox(request)).await
+    }
+
+    /// A stop that failed is asked for again, as kubelets do: two at a time meet each other in a CNI plugin.
+    async fn stop(&mut self, id: &str) -> Result<()> {
+        let mut left = STOPS;
+        loop {
+            left -= 1;
+            let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+            match gone(SLOW, "StopPodSandbox", self.client.stop_pod_sandbox(request)).await {
+                Err(_) if left > 0 => tokio::time::sleep(AGAIN).await,
+                other => return other,
+            }
+        }
     }
 
     /// Runs a sandbox with a network of its own, looks whether it is ready, and removes it.

@@ -169,7 +169,11 @@ async fn install(layout: &Layout, options: &Start, daemon_before: bool) -> Resul
     }
     let prefix = options.prefix.clone();
     let version = options.version_name.clone().unwrap_or_else(|| berth_engine::VERSION.to_owned());
-    if version.is_empty() || version.starts_with('.') || version.contains('/') || version == "current" {
+    if version.is_empty()
+        || version.starts_with('.')
+        || version.contains('/')
+        || ["current", "previous"].contains(&version.as_str())
+    {
         bail!("--version-name {version:?}: must be one plain name");
     }
     let place = prefix.join(&version);

@@ -34,6 +34,9 @@ pub fn build_next() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// kubectl's plugin, which is a package of its own.
+pub const PLUGIN: &str = "kubectl-berth";
+
 /// Builds one more program, and puts it there.
 pub fn one(program: &str, dir: &Path) -> Result {
     run::plain(workspace::cargo().args(["build", "--quiet", "--package", program]))?;

@@ -1,4 +1,5 @@
 //! Tables without borders, as docker and kubectl print them.
+use super::output::harmless;
 use comfy_table::{Cell, Color, Table, presets};
 
 /// A table under construction.
@@ -23,8 +24,7 @@ impl Columns {
     /// Adds a row. A cell that is empty is shown as `-`; one that names a state gets its colour.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let cells = cells.into_iter().map(|text| {
-            // A line break or control character in a name must not forge a row, or drive the terminal.
-            let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+            let text = harmless(&text);
             let text = if text.is_empty() { "-".to_owned() } else { text };
             match state_colour(&text).filter(|_| self.colours) {
                 Some(colour) => Cell::new(text).fg(colour),

@@ -46,7 +46,7 @@ const BERTH: Subject = Subject {
 };
 /// For those who look after a cluster; a node has no use for it.
 const PLUGIN: Subject = Subject {
-    name: "kubectl-berth",
+    name: programs::PLUGIN,
     summary: "plugin of kubectl for clusters that run on Berth",
     description: "kubectl berth tells how far RuntimeConfigs and ImagePolicies are on which nodes and what is wrong, pauses, resumes and undoes\n\
         rollouts, and explains where the fields in force on a node come from. kubectl completes its words.",

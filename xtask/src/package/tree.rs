@@ -1,5 +1,5 @@
 //! What a package holds, laid out as on a node. Owns: places and modes. Must not: know a package format.
-use crate::{Result, run, workspace};
+use crate::{Result, programs, run, workspace};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -70,16 +70,16 @@ pub fn make(root: &Path, bin: &Path) -> Result<Tree> {
 /// Lays out kubectl's plugin.
 pub fn plugin(root: &Path, bin: &Path) -> Result<Tree> {
     let mut tree = Tree { root: root.to_owned(), files: Vec::new() };
-    tree.copy(&bin.join("kubectl-berth"), PLUGIN, 0o755, Role::Plain)?;
+    tree.copy(&bin.join(programs::PLUGIN), PLUGIN, 0o755, Role::Plain)?;
     run::plain(Command::new("strip").arg("--strip-unneeded").arg(root.join(PLUGIN)))?;
     // By this name kubectl asks for a plugin's words.
-    tree.link("usr/bin/kubectl_complete-berth", "kubectl-berth")?;
-    tree.completions(PLUGIN, "kubectl-berth")?;
+    tree.link("usr/bin/kubectl_complete-berth", programs::PLUGIN)?;
+    tree.completions(PLUGIN, programs::PLUGIN)?;
     let own = |name: &str| workspace::root().join("packaging").join(name);
     let doc = "usr/share/doc/kubectl-berth";
     tree.copy(&own("copyright"), &format!("{doc}/copyright"), 0o644, Role::Documentation)?;
     tree.copy(&workspace::root().join("LICENSE"), &format!("{doc}/LICENSE"), 0o644, Role::Documentation)?;
-    tree.write(&format!("{doc}/third-party.txt"), &third_party(&["kubectl-berth"])?, Role::Documentation)?;
+    tree.write(&format!("{doc}/third-party.txt"), &third_party(&[programs::PLUGIN])?, Role::Documentation)?;
     Ok(tree)
 }
 

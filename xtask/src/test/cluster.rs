@@ -16,8 +16,6 @@ const REGISTRY: &str = "berth-test-registry";
 /// The cluster half.
 const OPERATOR: &str = "berth-operator";
 const AGENT: &str = "berth-agent";
-/// kubectl's plugin.
-const PLUGIN: &str = "kubectl-berth";
 /// Programs whose every case needs those before it.
 const CHAINS: [&str; 1] = [": e2e"];
 /// The program that waits most of its time: for periods to pass and for patience to end.
@@ -144,6 +142,6 @@ fn built() -> Result<(Vec<TestBinary>, (&'static str, PathBuf))> {
         "berth-agent/failpoints",
     ]))?;
     programs::place(&workspace::target_dir().join("debug").join(AGENT), &dir)?;
-    programs::one(PLUGIN, &dir)?;
+    programs::one(programs::PLUGIN, &dir)?;
     Ok((binaries::compile(&CHOICE)?, ("BERTH_BIN_DIR", dir)))
 }

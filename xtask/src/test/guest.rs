@@ -103,9 +103,6 @@ pub fn only(names: &[String]) -> Result {
     guest.run("only", &tests_script(&list, &environment, Choice::All), &mut |_| ())
 }
 
-/// kubectl's plugin, which has a package of its own.
-const PLUGIN: &str = "kubectl-berth";
-
 /// Names of the tests in these programs: each that fails leaves a machine that the next one cannot use.
 fn listed(list: &[TestBinary]) -> Result<Vec<String>> {
     let mut names = Vec::new();
@@ -120,7 +117,7 @@ fn listed(list: &[TestBinary]) -> Result<Vec<String>> {
 fn packages(environment: &node::Environment) -> Result<PathBuf> {
     let (bin, out) = (node::programs_dir(environment)?, workspace::target_dir().join("package-tests"));
     let _ = fs::remove_dir_all(&out);
-    programs::one(PLUGIN, bin)?;
+    programs::one(programs::PLUGIN, bin)?;
     for release in [1, 2] {
         package::build(&[Kind::Deb, Kind::Rpm], bin, Effort { release, fast: true }, &out)?;
     }

@@ -104,12 +104,12 @@ fn end_strays(base: &Path, cgroups: &Cgroups, known: &HashSet<String>, container
     let mut ended = Ended { monitors: 0, groups: HashSet::new() };
     for stray in processes::monitors(base)?.into_iter().filter(|m| !known.contains(&m.pod)) {
         let names = || containers.iter().map(String::as_str).chain([stray.pod.as_str()]);
-        for pid in stray.tree() {
-            ended.groups.extend(names().find_map(|name| cgroups.group_named(pid, name)));
-        }
-        for group in &ended.groups {
+        let group_of = |pid| names().find_map(|name| cgroups.group_named(pid, name));
+        let groups: HashSet<CgroupPath> = stray.tree().into_iter().filter_map(group_of).collect();
+        for group in &groups {
             cgroups.kill(group, KILL_WAIT)?;
         }
+        ended.groups.extend(groups);
         stray.kill_tree()?;
         ended.monitors += processes::kill_monitors(base, |pod| pod == stray.pod)?;
     }

@@ -256,6 +256,7 @@ fn untagged(image: &ImageView) -> String {
     digest.map_or_else(|| "<none>".to_owned(), |(name, _)| name.to_owned())
 }
 
+/// A colon before a slash is a port's.
 fn untagged_name(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((bare, tag)) if !tag.contains('/') => bare,
@@ -263,12 +264,9 @@ fn untagged_name(name: &str) -> &str {
     }
 }
 
-/// A colon before a slash is a port's.
 fn split(reference: &str) -> (String, String) {
-    match reference.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name.to_owned(), tag.to_owned()),
-        _ => (reference.to_owned(), String::new()),
-    }
+    let name = untagged_name(reference);
+    (name.to_owned(), reference[name.len()..].trim_start_matches(':').to_owned())
 }
 
 #[cfg(test)]

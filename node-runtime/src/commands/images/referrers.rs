@@ -1,6 +1,7 @@
 //! `berth image referrers`: signatures, attestations and bills of materials of an image, as its registry has them.
 use super::pull::Login;
 use crate::commands::connect::{self, said};
+use crate::commands::output::harmless;
 use crate::commands::output::list::{Column, Row, Seen, Show};
 use crate::commands::table::size;
 use crate::layout::Layout;
@@ -87,9 +88,7 @@ pub async fn run(layout: &Layout, options: &Options) -> Result<()> {
     let request = ImageReferrersRequest { reference: options.reference.clone(), username, password };
     let answer = node.image_referrers(request).await.map_err(said)?.into_inner();
     for refused in &answer.refused {
-        // A registry's words must not move a terminal's cursor.
-        let words: String = refused.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        eprintln!("berth: warning: not listed: {words}");
+        eprintln!("berth: warning: not listed: {}", harmless(refused));
     }
     let wanted = |kind: &str| options.artifact_type.as_deref().is_none_or(|wanted| wanted == kind);
     let views: Vec<View> = answer

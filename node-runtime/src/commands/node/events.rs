@@ -124,7 +124,7 @@ fn text(event: &NodeEvent, whole: bool) -> String {
     attributes.sort();
     let line =
         format!("{} {} {} {id} ({})", time::rfc3339(event.at), event.r#type, event.action, attributes.join(", "));
-    line.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    output::harmless(&line)
 }
 
 #[cfg(test)]

@@ -5,18 +5,19 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Those that mean nothing alone come first.
-const FILES: [&str; 4] =
-    ["started-configuration.json", "failed-start.json", "applied-revisions.former.json", "applied-revisions.json"];
+/// What became of starts with the applied revisions: it means nothing without those, and goes first.
+const STARTS: [&str; 2] = ["started-configuration.json", "failed-start.json"];
+/// The one that means nothing alone comes first.
+const APPLIED: [&str; 2] = ["applied-revisions.former.json", "applied-revisions.json"];
 
 /// Whether there is something to forget.
 pub(super) fn is_needed(state: &Path) -> bool {
-    FILES[2..].iter().any(|name| fs::symlink_metadata(state.join(name)).is_ok())
+    APPLIED.iter().any(|name| fs::symlink_metadata(state.join(name)).is_ok())
 }
 
 /// Removes them, for good.
 pub(super) fn remove(state: &Path) -> Result<(), Trouble> {
-    for name in FILES {
+    for name in STARTS.iter().chain(&APPLIED) {
         let path = state.join(name);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -37,7 +38,7 @@ mod tests {
     fn all_files_go() {
         let dir = tempfile::tempdir().unwrap();
         assert!(!is_needed(dir.path()));
-        for name in FILES {
+        for name in STARTS.iter().chain(&APPLIED) {
             fs::write(dir.path().join(name), "{}").unwrap();
         }
         fs::write(dir.path().join("accepted-documents.json"), "{}").unwrap();

@@ -5,6 +5,7 @@ use super::Host;
 use super::enter_call::{entered, run};
 use crate::facts::Daemon;
 use crate::node::Trouble;
+use crate::stage::LINKS;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
 use std::fs;
@@ -154,7 +155,7 @@ fn versions(prefix: &Path) -> Vec<String> {
     let entries = fs::read_dir(prefix).into_iter().flatten().flatten();
     let names =
         entries.filter(|e| e.path().join("berth").is_file()).map(|e| e.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| name != "current" && name != "previous").collect();
+    let mut names: Vec<String> = names.filter(|name| !LINKS.contains(&name.as_str())).collect();
     names.sort();
     names
 }

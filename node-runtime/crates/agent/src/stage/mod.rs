@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 const RESERVE: u64 = 1 << 20;
 
 /// Links beside the versions: to the one that the node runs, and to the one before it.
-const LINKS: [&str; 2] = ["current", "previous"];
+pub(crate) const LINKS: [&str; 2] = ["current", "previous"];
 
 /// Why programs were not staged. The node is as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]

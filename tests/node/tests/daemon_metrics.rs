@@ -7,7 +7,7 @@ mod daemon;
 use berth_node_tests::path_from_env;
 use berth_proto::cri::PortMapping;
 use berth_test_registry::{Options, Registry};
-use daemon::{Node, cli, container, eventually, images, is_alive, page, pod};
+use daemon::{Node, cli, container, eventually, images, is_alive, page, pod, signal};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -131,7 +131,7 @@ async fn what_is_rare_is_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_owns_is_counted_and_removed() {
     // A host port's elements go with their lease, and are found alone only where that is lost too.
-    const KINDS: [&str; 5] = ["monitor", "lease", "interface", "rootfs", "directory"];
+    const KINDS: [&str; 6] = ["monitor", "lease", "interface", "rootfs", "directory", "cgroup"];
     let mut node = Node::with_tools().await;
     let cri = node.cri();
     let kept_sandbox = pod(&node, "kept");
@@ -164,6 +164,98 @@ async fn what_nobody_owns_is_counted_and_removed() {
     node.nothing_but(&[&kept], &[&alive]);
     sandbox.metadata.as_mut().unwrap().name = "next".to_owned();
     node.cri().run(&sandbox).await;
+    assert!(is_alive(node.cri().pid(&alive).await), "another pod's container");
+    node.finish().await;
+}
+
+/// The directories of a group, in every hierarchy that is mounted where it usually is.
+fn group_dirs(group: &str) -> Vec<PathBuf> {
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path());
+    hierarchies
+        .chain([PathBuf::from("/sys/fs/cgroup")])
+        .filter(|h| h.join("cgroup.procs").exists())
+        .map(|h| h.join(group))
+        .collect()
+}
+
+/// A group that the test makes below the daemon's parent, named like one of the daemon's; a program runs in it.
+struct Foreign {
+    dirs: Vec<PathBuf>,
+    program: Child,
+}
+
+impl Foreign {
+    fn new(parent: &str) -> Self {
+        let dirs = group_dirs(&format!("{parent}/{}", "5a".repeat(32)));
+        let program = Command::new("sleep").arg("1000").spawn().unwrap();
+        for dir in &dirs {
+            std::fs::create_dir(dir).unwrap();
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(list) = std::fs::read(dir.parent().unwrap().join(file)) {
+                    std::fs::write(dir.join(file), list).unwrap();
+                }
+            }
+            std::fs::write(dir.join("cgroup.procs"), program.id().to_string()).unwrap();
+        }
+        Self { dirs, program }
+    }
+
+    fn is_untouched(&mut self) -> bool {
+        self.program.try_wait().unwrap().is_none() && self.dirs.iter().all(|dir| dir.exists())
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+        for dir in &self.dirs {
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+}
+
+/// Pods whose record and monitor are both gone: nothing but the names of control groups tells of what runs. One is below the daemon's
+/// own parent, one where a kubelet wanted it. What the daemon did not make is nobody's to kill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lost_its_monitor_too_is_ended_by_its_group() {
+    let mut node = Node::with_tools().await;
+    let cri = node.cri();
+    let kept_sandbox = pod(&node, "kept");
+    let kept = cri.run(&kept_sandbox).await;
+    let alive = cri.launch(&kept, &container(&node, "app", &["sleep", "1000"]), &kept_sandbox).await;
+    let own = pod(&node, "own");
+    let mut elsewhere = pod(&node, "elsewhere");
+    elsewhere.linux.get_or_insert_default().cgroup_parent = format!("/{}-lost/pod1", node.name());
+    let mut lost = Vec::new();
+    for sandbox in [&own, &elsewhere] {
+        let id = cri.run(sandbox).await;
+        let app =
+            cri.launch(&id, &container(&node, "app", &["sh", "-c", "setsid sleep 1000 & sleep 1000"]), sandbox).await;
+        lost.push((id.clone(), cri.monitor_pid(&id).await, cri.pid(&app).await, app));
+    }
+    let mut foreign = Foreign::new(node.name());
+    let groups = [format!("{}/{}", node.name(), lost[0].3), format!("{}-lost", node.name())];
+    for group in &groups {
+        assert!(group_dirs(group).iter().all(|dir| dir.exists()), "{group} is not where this test looks for it");
+    }
+    node.kill();
+    for (id, monitor, program, _) in &lost {
+        signal(*monitor, nix::sys::signal::Signal::SIGKILL);
+        std::fs::remove_dir_all(node.root().join("lib/pods").join(id)).unwrap();
+        assert!(is_alive(*program), "the program ended with its monitor, and this test shows nothing");
+    }
+    node.start().await;
+    assert!(foreign.is_untouched(), "a group that the daemon did not make was touched");
+    drop(foreign);
+    for (_, _, program, _) in &lost {
+        assert!(!is_alive(*program), "its program runs on: {}", node.log_tail());
+    }
+    for dir in groups.iter().flat_map(|group| group_dirs(group)) {
+        assert!(!dir.exists(), "{} stays: {}", dir.display(), node.log_tail());
+    }
+    assert_eq!(node.figure("berth_leaks_total{kind=\"cgroup\"}"), 2.0, "{}", node.log_tail());
+    node.nothing_but(&[&kept], &[&alive]);
     assert!(is_alive(node.cri().pid(&alive).await), "another pod's container");
     node.finish().await;
 }

@@ -15,6 +15,7 @@ mod io;
 mod join;
 mod kernel_log;
 mod kill;
+mod made;
 mod path;
 mod probe;
 mod program;

@@ -1,7 +1,9 @@
-//! What no record owns, at the daemon's start: monitors with what runs below them, addresses, links, directories, root file systems.
+//! What no record owns, at the daemon's start: monitors with what runs below them, control groups, addresses, links, directories, root
+//! file systems.
 //!
 //! Must not: touch anything of a pod whose record cannot be read; remove a record.
 use crate::context::{Engine, blocking};
+use crate::pod::Pod;
 use crate::pod::stop::KILL_WAIT;
 use berth_cgroups::{CgroupPath, Cgroups};
 use berth_model::{ContainerId, Leak, Observation, PodId, Result};
@@ -19,6 +21,10 @@ impl Engine {
         pods.extend(unknown.keys().filter_map(|id| PodId::parse(id).ok()));
         let roots = self.rootfs_strays();
         self.end_stray_pods(&pods, &roots).await;
+        if unknown.is_empty() {
+            // Before the network and the root file systems, which the processes use.
+            self.end_stray_groups(&pods, &roots).await;
+        }
         match self.network.recover(&pods).await {
             Ok(done) => {
                 self.leaked(Leak::Lease, done.leases.len());
@@ -34,7 +40,7 @@ impl Engine {
             // Nobody can say which containers these pods have.
             tracing::warn!(
                 pods = unknown.len(),
-                "root file systems without a container stay, because there are pods that cannot be read"
+                "root file systems and control groups without a container stay, because there are pods that cannot be read"
             );
             return;
         }
@@ -62,6 +68,7 @@ impl Engine {
         match blocking(move || end_strays(&base, &cgroups, &known, &containers)).await {
             Ok(ended) if ended.monitors > 0 => {
                 self.leaked(Leak::Monitor, ended.monitors);
+                self.leaked(Leak::Cgroup, ended.groups.len());
                 tracing::info!(count = ended.monitors, "monitors without a pod are ended, with what they supervised");
                 for group in ended.groups {
                     if let Err(e) = self.clear_cgroup(&group).await {
@@ -71,6 +78,26 @@ impl Engine {
             }
             Ok(_) => {}
             Err(e) => tracing::error!(error = %e, "monitors without a pod stay"),
+        }
+    }
+
+    /// Ends what runs in control groups of pods and containers that neither a record nor a monitor tells of.
+    async fn end_stray_groups(self: &Arc<Self>, pods: &[PodId], roots: &[ContainerId]) {
+        let known: HashSet<String> = self.table.all().iter().flat_map(|pod| group_names(pod)).collect();
+        let (base, cgroups, parent) = (self.paths.pod_base(), self.cgroups.clone(), self.paths.cgroup_parent.clone());
+        let pods = pods.to_vec();
+        let lost: HashSet<String> = roots.iter().map(|id| id.as_str().to_owned()).collect();
+        let find = move || stray_groups(&cgroups, &parent, &known, lost_names(&base, &pods, lost)?);
+        let groups = match blocking(find).await {
+            Ok(groups) => groups,
+            Err(e) => return tracing::error!(error = %e, "control groups without a record stay"),
+        };
+        self.leaked(Leak::Cgroup, groups.len());
+        for group in groups {
+            tracing::info!(cgroup = %group, "a control group without a record is removed, with what runs in it");
+            if let Err(e) = self.clear_cgroup(&group).await {
+                tracing::error!(cgroup = %group, error = %e, "control group without a record stays");
+            }
         }
     }
 
@@ -90,6 +117,40 @@ impl Engine {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.metrics.tell(Observation::Leaked { what, count });
     }
+}
+
+/// The names of a pod's control groups: its own one's and its containers'.
+fn group_names(pod: &Pod) -> Vec<String> {
+    let containers = pod.record().containers.keys().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
+    containers.into_iter().chain([pod.id.as_str().to_owned()]).collect()
+}
+
+/// Ids that this root gave and no record has: of root file systems (`lost`), and of pods' directories.
+fn lost_names(base: &Path, pods: &[PodId], mut lost: HashSet<String>) -> Result<HashSet<String>> {
+    let directories = pod_dir::strays(base, |pod| !pods.contains(pod))?;
+    lost.extend(directories.iter().map(|pod| pod.as_str().to_owned()));
+    Ok(lost)
+}
+
+/// Control groups that are provably this daemon's and stand in no record: below its own parent those that it made, by their mark or
+/// name and an id as ours are; wherever the kubelet wanted them those that have processes and the name of a lost id, which is 32
+/// random bytes.
+fn stray_groups(
+    cgroups: &Cgroups,
+    parent: &str,
+    known: &HashSet<String>,
+    lost: HashSet<String>,
+) -> Result<HashSet<CgroupPath>> {
+    let made = cgroups.made_below(parent)?.into_iter();
+    let mut found: HashSet<CgroupPath> = made
+        .filter(|(name, _)| ContainerId::parse(name).is_ok() && !known.contains(name))
+        .map(|(_, group)| group)
+        .collect();
+    if !lost.is_empty() {
+        let of = |pid| lost.iter().find_map(|name| cgroups.group_named(pid, name));
+        found.extend(processes::all()?.into_iter().filter_map(of));
+    }
+    Ok(found)
 }
 
 /// What [`end_strays`] found.

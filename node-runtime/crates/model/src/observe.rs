@@ -94,12 +94,14 @@ pub enum Leak {
     Rootfs,
     /// A pod's directory on tmpfs without a pod.
     Directory,
+    /// A control group of a pod or container without a record.
+    Cgroup,
 }
 
 impl Leak {
     /// All.
-    pub const ALL: [Self; 6] =
-        [Self::Monitor, Self::Lease, Self::Interface, Self::NftElement, Self::Rootfs, Self::Directory];
+    pub const ALL: [Self; 7] =
+        [Self::Monitor, Self::Lease, Self::Interface, Self::NftElement, Self::Rootfs, Self::Directory, Self::Cgroup];
 
     /// Its name in figures.
     pub fn as_str(self) -> &'static str {
@@ -110,6 +112,7 @@ impl Leak {
             Self::NftElement => "nft_element",
             Self::Rootfs => "rootfs",
             Self::Directory => "directory",
+            Self::Cgroup => "cgroup",
         }
     }
 }

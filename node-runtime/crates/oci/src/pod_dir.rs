@@ -49,13 +49,21 @@ pub fn release_base(base: &Path) -> Result<()> {
 /// stays. Returns how many. Errors: that of the first one that stays; the others are removed all the same.
 pub fn remove_strays(base: &Path, stray: impl Fn(&PodId) -> bool) -> Result<usize> {
     let mut removed = Ok(0);
-    for entry in fs::read_dir(base).context(|| base.display())? {
-        let name = entry.context(|| base.display())?.file_name();
-        let Some(pod) = name.to_str().and_then(|name| PodId::parse(name).ok()).filter(&stray) else { continue };
+    for pod in strays(base, stray)? {
         let done = PodDir::new(base, &pod).teardown();
         removed = removed.and_then(|count| done.map(|()| count + 1));
     }
     removed
+}
+
+/// The pods that are `stray` and have a directory below `base`. Errors: `base` cannot be read.
+pub fn strays(base: &Path, stray: impl Fn(&PodId) -> bool) -> Result<Vec<PodId>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(base).context(|| base.display())? {
+        let name = entry.context(|| base.display())?.file_name();
+        found.extend(name.to_str().and_then(|name| PodId::parse(name).ok()).filter(&stray));
+    }
+    Ok(found)
 }
 
 fn make_dir(path: &Path) -> Result<()> {

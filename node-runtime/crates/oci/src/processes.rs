@@ -31,7 +31,7 @@ pub struct MonitorProcess {
 
 /// The living monitors whose pods' directories lie in `base`. Errors: when /proc cannot be read.
 pub fn monitors(base: &Path) -> Result<Vec<MonitorProcess>> {
-    let pids = all_processes()?.into_iter();
+    let pids = all()?.into_iter();
     let monitor = |pid| Some(MonitorProcess { base: base.to_owned(), pid, pod: pod_of_monitor(pid, base)? });
     Ok(pids.filter_map(monitor).collect())
 }
@@ -50,13 +50,14 @@ impl MonitorProcess {
 
     /// All processes; none when this one has ended, so that nobody who got its number is taken for it.
     fn candidates(&self) -> Result<Vec<u32>> {
-        let pids = all_processes()?;
+        let pids = all()?;
         let lives = pod_of_monitor(self.pid, &self.base).is_some_and(|pod| pod == self.pod);
         Ok(if lives { pids } else { Vec::new() })
     }
 }
 
-fn all_processes() -> Result<Vec<u32>> {
+/// The numbers of all processes. Errors: when /proc cannot be read.
+pub fn all() -> Result<Vec<u32>> {
     let entries = std::fs::read_dir("/proc").context(|| "/proc")?.flatten();
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
@@ -70,7 +71,7 @@ fn stat_of(pid: u32) -> Option<Stat> {
 /// Errors: `Internal` when one does not go.
 pub fn kill_monitors(base: &Path, meant: impl Fn(&str) -> bool) -> Result<usize> {
     let mut killed = 0;
-    for pid in all_processes()? {
+    for pid in all()? {
         // The descriptor first: what is read afterwards is said of this process, or it has gone.
         let Ok(process) = berth_sys::pidfd::open(pid) else { continue };
         if pod_of_monitor(pid, base).is_some_and(|pod| meant(&pod)) {

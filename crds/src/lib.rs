@@ -61,8 +61,8 @@ pub use runtime_config::{
 #[cfg(feature = "kube")]
 pub use runtime_node::RuntimeNode;
 pub use runtime_node::{
-    Capabilities, Drift, Enforcement, FailedRevision, Grant, NodeState, Phase, PolicyDecisions, RuntimeNodeSpec,
-    RuntimeNodeStatus,
+    AgentProblem, Capabilities, Drift, Enforcement, FailedRevision, Grant, NodeState, Phase, PolicyDecisions,
+    RuntimeNodeSpec, RuntimeNodeStatus,
 };
 #[cfg(feature = "kube")]
 pub use runtime_revision::RuntimeRevision;

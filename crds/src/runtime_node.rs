@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
         printcolumn(name = "Healthy", type_ = "boolean", json_path = ".status.healthy"),
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
         printcolumn(name = "Policy", type_ = "string", json_path = ".status.policyRevision", priority = 1),
+        printcolumn(name = "Agent", type_ = "string", json_path = ".spec.agentProblem.reason", priority = 1),
         printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
         selectable = ".spec.desiredRevision",
         selectable = ".status.phase"
@@ -65,6 +66,26 @@ pub struct RuntimeNodeSpec {
     /// Why, for people: the pods that could not be evicted, or that would have been lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postponed_because: Option<String>,
+    /// What keeps its agent from running, for people. Until that is over, the node is told nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_problem: Option<AgentProblem>,
+}
+
+/// What keeps a node's agent from running, as the agent's pod says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentProblem {
+    /// The agent's pod, in the operator's namespace.
+    pub pod: String,
+    /// The container. Empty: the pod itself.
+    #[serde(default)]
+    pub container: String,
+    /// The kubelet's word for it: `ImagePullBackOff`, `CreateContainerError`, `CrashLoopBackOff`.
+    pub reason: String,
+    /// Pod, container, the kubelet's own message, and what to do.
+    pub message: String,
+    /// Since when.
+    pub since: String,
 }
 
 /// Leave to interrupt a node: for one revision, for one kind of interruption, for a while.

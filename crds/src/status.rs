@@ -31,7 +31,7 @@ pub struct RuntimeConfigStatus {
     /// The generation of the spec that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, `Ready`, `Progressing`, `Degraded`, `Conflicted`, `Paused`, `RolledBack`.
+    /// `Accepted`, `Ready`, `Progressing`, `Degraded`, `Conflicted`, `Paused`, `RolledBack`, `AgentsRunning`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The revision that its nodes are to have; where they are to have several, the one of most nodes.
@@ -82,7 +82,7 @@ pub struct NodeCounts {
     /// Gave up the target and have what they had before.
     #[serde(default)]
     pub rolled_back: u32,
-    /// Not Ready, so that nothing is known of them.
+    /// Not Ready, or without an agent that runs, so that nothing is known of them.
     #[serde(default)]
     pub unreachable: u32,
     /// Left alone because somebody asked for it.

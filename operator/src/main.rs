@@ -22,6 +22,9 @@ struct Args {
     /// Further namespaces whose images no policy may shut out.
     #[arg(long, value_delimiter = ',', default_value = "kube-system")]
     system_namespaces: Vec<String>,
+    /// Labels of the agents' pods, which are in the operator's namespace.
+    #[arg(long, default_value = "app.kubernetes.io/name=berth,app.kubernetes.io/component=agent")]
+    agent_selector: String,
     /// Version of the runtime that nodes get where no RuntimeConfig names one.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     runtime_version: String,
@@ -89,7 +92,7 @@ async fn run(args: Args) -> Result<(), String> {
     let client = cluster::client::of(config).map_err(|e| told("no way to the API server", &e))?;
     let identity = args.identity.unwrap_or_else(of_its_own);
     let leadership = Leadership::default();
-    let stores = Stores::watch(&client, &metrics);
+    let stores = Stores::watch(&client, &metrics, &args.namespace, &args.agent_selector);
     tokio::spawn(observe::serve(listener, Health { stores: stores.clone(), metrics: metrics.clone() }));
     let (stop, stopped) = watch::channel(false);
     let candidate = Candidate {

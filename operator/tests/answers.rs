@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-const KINDS: usize = 5;
+const KINDS: usize = 6;
 
 /// Answers each connection's one request: the first of all kinds badly, then lists, then watches that stay open.
 fn server(asked: Arc<AtomicUsize>) -> String {
@@ -65,7 +65,7 @@ async fn bad_answers_are_waited_out() {
     // What the client itself would try again is not what is tested here.
     config.default_retry = false;
     let metrics = Metrics::new("0").unwrap();
-    let stores = Stores::watch(&kube::Client::try_from(config).unwrap(), &metrics);
+    let stores = Stores::watch(&kube::Client::try_from(config).unwrap(), &metrics, "berth-system", "a=b");
     let end = Instant::now() + Duration::from_secs(60);
     while !stores.synced() {
         assert!(Instant::now() < end, "not synced after {} requests", asked.load(Ordering::Relaxed));

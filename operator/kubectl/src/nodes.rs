@@ -76,6 +76,9 @@ fn why(node: &RuntimeNode) -> String {
     if spec.hold {
         return "held: spec.hold is set".to_owned();
     }
+    if let Some(agent) = &spec.agent_problem {
+        return format!("no agent since {}: {}", agent.since, agent.message);
+    }
     if let Some(failed) = failed {
         return format!("{}: {}", failed.reason, failed.message);
     }
@@ -100,7 +103,10 @@ mod tests {
         assert_eq!(of(serde_json::json!({"nodeName": "n", "desiredRevision": "r"}), failed.clone()), "Refused: no");
         assert_eq!(of(serde_json::json!({"nodeName": "n", "desiredRevision": "s"}), failed.clone()), "idle");
         let held = serde_json::json!({"nodeName": "n", "desiredRevision": "r", "hold": true});
-        assert_eq!(of(held, failed), "held: spec.hold is set");
+        assert_eq!(of(held, failed.clone()), "held: spec.hold is set");
+        let agent = serde_json::json!({"pod": "p", "container": "agent", "reason": "ErrImagePull", "message": "pod p: no", "since": "T"});
+        let without = serde_json::json!({"nodeName": "n", "desiredRevision": "r", "agentProblem": agent});
+        assert_eq!(of(without, failed.clone()), "no agent since T: pod p: no");
         let put_off = serde_json::json!({"nodeName": "n", "postponedUntil": "T", "postponedBecause": "pod a/b"});
         assert_eq!(of(put_off, serde_json::json!({})), "put off until T: pod a/b");
     }

@@ -5,7 +5,7 @@ use super::world::{Broken, World};
 use crate::observe::Metrics;
 use berth_crds::{ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeRevision};
 use futures_util::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -78,9 +78,11 @@ impl<T: DeserializeOwned> Store<T> {
 
 fn parse<T: DeserializeOwned>(mut object: DynamicObject) -> Result<Arc<T>, Broken> {
     object.metadata.managed_fields = None;
-    let node = object.types.as_ref().is_some_and(|t| t.kind == "Node" && t.api_version == "v1");
-    if node {
+    let is = |kind: &str| object.types.as_ref().is_some_and(|t| t.kind == kind && t.api_version == "v1");
+    if is("Node") {
         object = what_counts(object);
+    } else if is("Pod") {
+        object = what_counts_of_a_pod(object);
     }
     let value = serde_json::to_value(&object).unwrap_or_default();
     T::deserialize(&value).map(Arc::new).map_err(|e| Broken {
@@ -100,6 +102,31 @@ fn what_counts(mut node: DynamicObject) -> DynamicObject {
     let unschedulable = node.data["spec"]["unschedulable"].take();
     node.data = json!({"spec": {"unschedulable": unschedulable}, "status": {"conditions": ready}});
     node
+}
+
+/// Of an agent's pod: where it is, and how it and its containers fare.
+fn what_counts_of_a_pod(mut pod: DynamicObject) -> DynamicObject {
+    (pod.metadata.annotations, pod.metadata.labels) = (None, None);
+    let mut status = pod.data["status"].take();
+    let node = pod.data["spec"]["nodeName"].take();
+    let kept = ["phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses"];
+    let status = kept.map(|field| (field.to_owned(), status[field].take()));
+    let status: serde_json::Map<_, _> = status.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    pod.data = json!({"spec": {"nodeName": node, "containers": []}, "status": status});
+    pod
+}
+
+/// Of those pods the one that counts for each node.
+fn by_node(pods: BTreeMap<String, Arc<Pod>>) -> BTreeMap<String, Arc<Pod>> {
+    let mut found: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
+    for pod in pods.into_values().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else { continue };
+        let newer = |other: &Arc<Pod>| pod.metadata.creation_timestamp >= other.metadata.creation_timestamp;
+        if found.get(&node).is_none_or(newer) {
+            found.insert(node, pod);
+        }
+    }
+    found
 }
 
 /// How long a watch may fail before what it knows counts as old.
@@ -142,23 +169,29 @@ pub struct Stores {
     configs: Store<RuntimeConfigObject>,
     policies: Store<ImagePolicyObject>,
     revisions: Store<RuntimeRevision>,
+    agents: Store<Pod>,
     /// Something has changed.
     pub changed: Notify,
 }
 
 impl Stores {
-    /// Begins to watch.
-    pub fn watch(client: &Client, metrics: &Metrics) -> Arc<Self> {
+    /// Begins to watch. Pods are watched in that namespace alone, those that the selector of labels names: the agents'.
+    pub fn watch(client: &Client, metrics: &Metrics, namespace: &str, agents: &str) -> Arc<Self> {
         let stores = Arc::new(Self::default());
         macro_rules! follow {
+            ($field:ident: $kind:ty, $api:expr, $config:expr) => {
+                let watch = (<$kind as Resource>::kind(&()).into_owned(), $config);
+                let following = tokio::spawn(follow($api, watch, Arc::clone(&stores), |s| &s.$field, metrics.clone()));
+                tokio::spawn(ended(following, Arc::clone(&stores)));
+            };
             ($($field:ident: $kind:ty),*) => { $(
                 let api = Api::all_with(client.clone(), &ApiResource::erase::<$kind>(&()));
-                let kind = <$kind as Resource>::kind(&()).into_owned();
-                let following = tokio::spawn(follow(api, kind, Arc::clone(&stores), |s| &s.$field, metrics.clone()));
-                tokio::spawn(ended(following, Arc::clone(&stores)));
+                follow!($field: $kind, api, watcher::Config::default());
             )* };
         }
         follow!(nodes: Node, runtime_nodes: RuntimeNode, configs: RuntimeConfigObject, policies: ImagePolicyObject, revisions: RuntimeRevision);
+        let pods = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<Pod>(&()));
+        follow!(agents: Pod, pods, watcher::Config::default().labels(agents));
         stores
     }
 
@@ -169,6 +202,7 @@ impl Stores {
             && self.configs.synced()
             && self.policies.synced()
             && self.revisions.synced()
+            && self.agents.synced()
     }
 
     /// Whether what is known is what there is, as far as anybody can know.
@@ -188,8 +222,19 @@ impl Stores {
         let (configs, broken_configs) = self.configs.split();
         let (policies, broken_policies) = self.policies.split();
         let (revisions, _) = self.revisions.split();
+        let agents = by_node(self.agents.split().0);
         let broken_nodes = broken_nodes.into_iter().chain(broken_runtime_nodes).map(|b| b.name).collect();
-        World { nodes, runtime_nodes, configs, policies, revisions, broken_nodes, broken_configs, broken_policies }
+        World {
+            nodes,
+            runtime_nodes,
+            configs,
+            policies,
+            revisions,
+            agents,
+            broken_nodes,
+            broken_configs,
+            broken_policies,
+        }
     }
 }
 
@@ -201,12 +246,12 @@ async fn ended(following: tokio::task::JoinHandle<()>, stores: Arc<Stores>) {
 
 async fn follow<T: DeserializeOwned + Send + Sync + 'static>(
     api: Api<DynamicObject>,
-    kind: String,
+    (kind, config): (String, watcher::Config),
     stores: Arc<Stores>,
     store: fn(&Stores) -> &Store<T>,
     metrics: Metrics,
 ) {
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let events = watcher(api, config).default_backoff();
     pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
@@ -264,6 +309,34 @@ mod tests {
         assert!(status.images.is_none() && status.conditions.as_ref().unwrap().len() == 1, "{node:?}");
         assert!(node.annotations().len() == 1 && node.labels()["a"] == "b");
         assert_eq!(node.spec.as_ref().unwrap().unschedulable, Some(true));
+    }
+
+    #[test]
+    fn the_newest_pod_of_a_node_that_stays_is_its_agent() {
+        let pod = |name: &str, node: &str, minute: u8, goes: bool| {
+            let time = |minute: u8| format!("2026-01-01T00:{minute:02}:00Z");
+            let json = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"a": "b"},
+                "creationTimestamp": time(minute), "deletionTimestamp": goes.then(|| time(59))},
+                "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+                "status": {"phase": "Pending", "podIP": "10.0.0.1", "containerStatuses": [{"name": "c", "image": "i",
+                    "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull"}}}]}});
+            serde_json::from_value::<DynamicObject>(json).unwrap()
+        };
+        let store = Store::<Pod>::default();
+        for pod in
+            [pod("old", "n", 1, false), pod("a", "n", 3, false), pod("goes", "n", 4, true), pod("m", "m", 9, true)]
+        {
+            store.apply(Event::Apply(pod));
+        }
+        let (pods, broken) = store.split();
+        assert!(broken.is_empty(), "{broken:?}");
+        let found = by_node(pods);
+        assert_eq!(
+            found.iter().map(|(node, pod)| (node.as_str(), pod.name_any())).collect::<Vec<_>>(),
+            [("n", "a".to_owned())]
+        );
+        let status = found["n"].status.as_ref().unwrap();
+        assert!(status.pod_ip.is_none() && found["n"].labels().is_empty() && status.container_statuses.is_some());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One look at the cluster: what all steps of a pass see. Must not: change while a pass goes on.
 use berth_crds::{ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeRevision};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +37,8 @@ pub struct World {
     pub policies: BTreeMap<String, Arc<ImagePolicyObject>>,
     /// RuntimeRevisions.
     pub revisions: BTreeMap<String, Arc<RuntimeRevision>>,
+    /// Pods of agents, by the node that each is on: the newest that is not about to go.
+    pub agents: BTreeMap<String, Arc<Pod>>,
     /// Names of nodes whose Node or RuntimeNode cannot be parsed; they are left as they are.
     pub broken_nodes: BTreeSet<String>,
     /// RuntimeConfigs that cannot be parsed.

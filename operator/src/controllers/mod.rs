@@ -80,7 +80,7 @@ pub async fn run(context: Context, stores: Arc<Stores>, leads: impl Fn() -> bool
 
 /// One pass. Returns when to make the next one though nothing has changed. Errors: the first one; whatever else there was to do had its turn.
 pub async fn pass(context: &Context, world: &World, now: u64) -> Result<Option<Duration>, String> {
-    let nodes = timed(context, "runtimenode", runtime_node::reconcile(context, world)).await;
+    let nodes = timed(context, "runtimenode", runtime_node::reconcile(context, world, now)).await;
     let policies = timed(context, "imagepolicy", image_policy::reconcile(context, world, now)).await;
     let mut rendered = runtime_config::render(context, world);
     let configs = timed(context, "runtimeconfig", runtime_config::reconcile(context, world, &mut rendered)).await;

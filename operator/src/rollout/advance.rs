@@ -1,5 +1,5 @@
 //! One node on its way: cordon, evict, grant, and make schedulable again; or not go on for now.
-use super::fleet::{Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
+use super::fleet::{AgentState, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
 use super::plan::{Action, Why};
 
 /// How long an agent may take to say that it asks for nothing any more, in seconds.
@@ -12,7 +12,14 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
     if node.has(desired) {
         return finish(rollout, node, desired, *told, now);
     }
-    if node.gave_up() || node.postponed_until > now || !node.way_on().needs_grant() {
+    if node.gave_up() || node.postponed_until > now {
+        return None;
+    }
+    // The agent that it was told under was replaced by one that never began: the node is told again when one runs.
+    if forward && node.agent == AgentState::CannotStart && node.grant_on().is_none() {
+        return Some(recall(node, now, Why::AgentDown));
+    }
+    if !node.way_on().needs_grant() {
         return None;
     }
     if let Some(grant) = node.grant_on() {
@@ -26,6 +33,10 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
     // Nothing is done to a node whose agent has not looked whether it could have the revision at all.
     if !node.asks {
         return None;
+    }
+    // What it asked for nobody would use; a node is not drained for that. Later, because the revision may be what it dies of.
+    if forward && node.agent != AgentState::Runs {
+        return Some(postpone(rollout, node, now, Why::AgentDown));
     }
     if node.way_on() == Disruption::Drain {
         if node.pods == Pods::Blocking {

@@ -70,6 +70,18 @@ pub enum Pods {
     Blocking,
 }
 
+/// What is known of a node's agent, by its pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AgentState {
+    /// Nothing that keeps it from answering.
+    #[default]
+    Runs,
+    /// Its container cannot be made: nothing that it would have done has begun.
+    CannotStart,
+    /// It begins, and ends: it may have died of anything.
+    Crashes,
+}
+
 /// One node: its Node and RuntimeNode, and what depends on both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -99,6 +111,8 @@ pub struct Node {
     pub crashes: u32,
     /// Its agent has checked what the node is told to have, and waits for leave.
     pub asks: bool,
+    /// Whether there is an agent that could answer.
+    pub agent: AgentState,
     /// Its grant.
     pub grant: Option<Grant>,
     /// An administrator has asked to leave it alone.
@@ -140,10 +154,11 @@ impl Node {
         self.desired.as_ref().map_or(Disruption::None, |(desired, _)| self.way(desired))
     }
 
-    /// Whether it could be told of a revision now: nobody asked to leave it alone, it is there, and it has not tried before.
+    /// Whether it could be told of a revision now: nobody asked to leave it alone, it and its agent are there, and it has not tried before.
     pub fn within_reach(&self, revision: &Revision) -> bool {
         !self.hold
             && self.unready_since.is_none()
+            && self.agent == AgentState::Runs
             && self.cordon != Cordon::Foreign
             && self.failed.as_ref() != Some(revision)
     }

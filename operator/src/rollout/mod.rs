@@ -16,6 +16,6 @@ mod waves;
 
 pub use advance::leave;
 pub use budget::share;
-pub use fleet::{Beside, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
+pub use fleet::{AgentState, Beside, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
 pub use plan::{Action, Plan, Stage, Why, plan};
 pub use strategy::{ControlPlane, OnFailure, Share, Strategy};

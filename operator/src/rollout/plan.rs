@@ -68,6 +68,8 @@ pub enum Why {
     Held,
     /// The rollout does not go on.
     Stopped,
+    /// Its agent does not run, which says nothing of the revision.
+    AgentDown,
 }
 
 impl Action {

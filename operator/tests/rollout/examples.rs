@@ -1,7 +1,7 @@
 //! Single cases, as an administrator would tell them.
 use crate::fleet::{Agent, Fleet, node, revision, strategy};
 use berth_operator::rollout::{
-    Action, ControlPlane, Cordon, Disruption, OnFailure, Pods, Share, Stage, Strategy, leave, plan, share,
+    Action, AgentState, ControlPlane, Cordon, Disruption, OnFailure, Pods, Share, Stage, Strategy, leave, plan, share,
 };
 
 fn fleet(count: usize, disruption: Disruption) -> Fleet {
@@ -129,6 +129,65 @@ fn a_broken_node_that_could_not_be_drained_in_its_first_turn_comes_back_in_anoth
     fleet.stuck_until.insert("n000".into(), 5000);
     fleet.run_until(1000, |s| *s == Stage::RolledBack);
     assert_eq!(fleet.have("old"), 1);
+}
+
+#[test]
+fn a_node_whose_agent_does_not_run_is_told_nothing_until_it_does() {
+    for (state, disruption) in [(AgentState::CannotStart, Disruption::None), (AgentState::Crashes, Disruption::Drain)] {
+        let mut fleet = fleet(10, disruption);
+        // The first one would be the canary.
+        for name in ["n000", "n007"] {
+            fleet.node(name).agent = state;
+            fleet.agents.insert(name.into(), Agent::Absent);
+        }
+        fleet.run_until(2000, |s| *s == Stage::Complete);
+        assert_eq!((told(&fleet), fleet.have("new")), (8, 8));
+        assert!(fleet.rollout.bad.is_empty() && fleet.node("n000").cordon == Cordon::None);
+        fleet.agents.clear();
+        fleet.touch(|f| f.nodes.iter_mut().for_each(|n| n.agent = AgentState::Runs));
+        fleet.run_until(2000, |s| *s == Stage::Complete);
+        assert_eq!(fleet.have("new"), 10);
+    }
+}
+
+/// The image of the agents is replaced by one that does not start while a rollout is under way: node by node they are gone.
+#[test]
+fn an_agent_that_is_replaced_by_none_says_nothing_of_the_revision() {
+    for disruption in [Disruption::None, Disruption::DaemonRestart, Disruption::Drain] {
+        let mut fleet = fleet(10, disruption);
+        fleet.agents = fleet.nodes.iter().map(|n| (n.name.clone(), Agent::Absent)).collect();
+        while told(&fleet) == 0 {
+            fleet.tick();
+        }
+        fleet.touch(|f| f.nodes.iter_mut().for_each(|n| n.agent = AgentState::CannotStart));
+        let end = fleet.now + 2 * fleet.rollout.strategy.node_timeout;
+        while fleet.now < end {
+            fleet.tick();
+        }
+        assert!(fleet.rollout.bad.is_empty(), "{}", fleet.log.join("\n"));
+        assert_eq!((told(&fleet), fleet.have("old")), (1, 10));
+        assert!(fleet.nodes.iter().all(|n| n.settled() && n.cordon == Cordon::None));
+        fleet.agents.clear();
+        fleet.touch(|f| f.nodes.iter_mut().for_each(|n| n.agent = AgentState::Runs));
+        fleet.run_until(2000, |s| *s == Stage::Complete);
+        assert_eq!(fleet.have("new"), 10);
+    }
+}
+
+#[test]
+fn what_an_agent_asked_for_that_is_gone_drains_nobody() {
+    for state in [AgentState::CannotStart, AgentState::Crashes] {
+        let mut fleet = fleet(6, Disruption::Drain);
+        let drained = in_mid_drain(&mut fleet);
+        fleet.agents.insert(drained.clone(), Agent::Absent);
+        fleet.touch(|f| f.node(&drained).agent = state);
+        fleet.stuck_until.clear();
+        (0..3).for_each(|_| fleet.tick());
+        let node = fleet.node(&drained);
+        assert!(node.cordon == Cordon::None && node.settled() && node.grant.is_none(), "{state:?}: {node:?}");
+        fleet.run_until(4000, |s| *s == Stage::Complete);
+        assert_eq!((fleet.have("new"), fleet.rollout.bad.len()), (5, 0), "{state:?}");
+    }
 }
 
 /// Stops a rollout when a node is cordoned, has pods and no grant yet; the node.

@@ -1,7 +1,7 @@
 //! A fleet of simulated agents around the planner. It plans only when something changed or when the plan said so: a plan that
 //! forgets to ask to be woken shows as a rollout that never ends.
 use berth_operator::rollout::{
-    Action, Beside, Cordon, Disruption, Node, Plan, Pods, Revision, Rollout, Share, Stage, Strategy, plan,
+    Action, AgentState, Beside, Cordon, Disruption, Node, Plan, Pods, Revision, Rollout, Share, Stage, Strategy, plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +45,7 @@ pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
         failed: None,
         crashes: 0,
         asks: false,
+        agent: AgentState::Runs,
         grant: None,
         hold: false,
         postponed_until: 0,
@@ -228,6 +229,7 @@ impl Fleet {
             Action::Tell { revision, .. } => {
                 assert!(!bad.contains(revision), "{name} is told of a revision that is known to be bad");
                 assert!(!node.hold && node.cordon != Cordon::Foreign || *revision != target, "{name} is left alone");
+                assert!(node.agent == AgentState::Runs || *revision != target, "{name} has nobody to tell");
                 node.desired = Some((revision.clone(), now));
                 node.grant = None;
                 if *revision == target {

@@ -3,6 +3,7 @@
 //! A node is cordoned and marked as cordoned by us in one change, and made schedulable and unmarked in one: whatever happens in between, no
 //! cordon of ours is forgotten, and none of somebody else's is undone.
 use super::super::Context;
+use super::super::runtime_node::agents::{Agent, agent};
 use super::Running;
 use super::build::CORDONED;
 use super::changes::to_crd;
@@ -124,6 +125,7 @@ impl Step<'_> {
             Why::PodsBlock => ("DrainBlocked", drain.map(|d| d.blocks.join("; ")).unwrap_or_default()),
             Why::GrantExpired => ("GrantExpired", "its agent did not use its leave to be interrupted".to_owned()),
             Why::Held => ("Held", "somebody asked to leave it alone, or works on it".to_owned()),
+            Why::AgentDown => ("AgentNotRunning", self.agent_of(name)),
             Why::Stopped => ("Stopped", "the rollout does not go on; it keeps what it has".to_owned()),
         };
         let later = until > self.now;
@@ -143,6 +145,14 @@ impl Step<'_> {
             events.normal(node, reason, note).await
         }
         Ok(())
+    }
+
+    /// What keeps a node's agent from running.
+    fn agent_of(&self, node: &str) -> String {
+        match self.world.agents.get(node).map(|pod| agent(pod)) {
+            Some(Agent::Down(trouble)) => format!("its agent does not run: {}", trouble.message),
+            _ => "its agent does not run".to_owned(),
+        }
     }
 
     async fn tell(&self, running: &Running, name: &str, revision: &Revision) -> Result<(), String> {

@@ -1,9 +1,12 @@
 //! From objects to what the planner is told. Pure.
 use super::super::runtime_config::Pool;
+use super::super::runtime_node::agents::{self, Agent, Kind};
 use super::changes;
 use super::drain::Drains;
 use crate::cluster::World;
-use crate::rollout::{Beside, ControlPlane, Cordon, Grant, Node, OnFailure, Pods, Revision, Rollout, Share, Strategy};
+use crate::rollout::{
+    AgentState, Beside, ControlPlane, Cordon, Grant, Node, OnFailure, Pods, Revision, Rollout, Share, Strategy,
+};
 use crate::time;
 use berth_crds::{self as crds, IntOrPercent, Phase, RuntimeNode, RuntimeNodeStatus, Verdict};
 use k8s_openapi::api::core::v1::Node as ClusterNode;
@@ -112,11 +115,20 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         failed: failed.map(|failed| Revision(failed.revision.clone())),
         crashes: status.crash_count,
         asks: status.phase == Phase::AwaitingGrant,
+        agent: agent(world, &name),
         grant,
         hold: spec.hold,
         postponed_until: since(spec.postponed_until.as_ref()),
         ways: BTreeMap::new(),
         name,
+    }
+}
+
+fn agent(world: &World, node: &str) -> AgentState {
+    match world.agents.get(node).map(|pod| agents::agent(pod)) {
+        Some(Agent::Down(trouble)) if matches!(trouble.kind, Kind::Image | Kind::Container) => AgentState::CannotStart,
+        Some(Agent::Down(_)) => AgentState::Crashes,
+        Some(Agent::Runs | Agent::Begins) | None => AgentState::Runs,
     }
 }
 

@@ -1,11 +1,12 @@
 //! Status of each RuntimeConfig: its nodes counted, where its rollout stands, what is wrong. Counts and a few samples, never lists of nodes.
 use super::super::Context;
 use super::super::rollout::{Rollouts, Running, change_between};
+use super::super::runtime_node::agents::{Agent, agent};
 use super::super::status::{Conditions, count, holds, not_understood};
 use super::build::Rendered;
 use super::validate::Judgement;
 use crate::cluster::World;
-use crate::rollout::{Node, Revision, Stage};
+use crate::rollout::{AgentState, Node, Revision, Stage};
 use crate::time;
 use berth_crds::{
     Condition, DisruptionStatus, FailingNode, FieldConflict, NodeCounts, RuntimeConfigObject, RuntimeConfigStatus,
@@ -49,7 +50,7 @@ async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeCon
         return Ok(());
     }
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-    for (kind, wrong) in [("Accepted", false), ("Conflicted", true)] {
+    for (kind, wrong) in [("Accepted", false), ("Conflicted", true), ("AgentsRunning", false)] {
         let now_wrong = status.conditions.iter().find(|c| c.kind == kind && (c.status == "True") == wrong);
         if let Some(condition) = now_wrong.filter(|_| holds(before, kind) != wrong || before.is_empty()) {
             context.events.warning(object, &condition.reason, condition.message.clone()).await;
@@ -118,7 +119,7 @@ fn of(
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let made = Conditions::after(before, object.metadata.generation, now);
     let left_out = rendered.left_out.get(&name);
-    status.conditions = conditions(made, judgement, left_out, &status, &mine);
+    status.conditions = conditions(made, (judgement, left_out), &status, &mine, agents_down(world, &mine));
     status
 }
 
@@ -133,16 +134,41 @@ fn add(counts: &mut NodeCounts, node: &Node, running: &Running, now: u64) {
     counts.ready += u32::from(has && well && node.unready_since.is_none());
     counts.degraded += u32::from(gave_up || lapsed || !well);
     counts.rolled_back += u32::from(gave_up && !has && node.current.is_some());
-    counts.unreachable += u32::from(node.unready_since.is_some());
+    counts.unreachable += u32::from(node.unready_since.is_some() || node.agent != AgentState::Runs);
     counts.held += u32::from(node.hold);
 }
 
 fn failing(world: &World, node: &Node, target: &Revision) -> Option<FailingNode> {
-    let status = world.runtime_nodes.get(&node.name)?.status.as_ref()?;
+    // An agent that never ran has said nothing.
+    let status = world.runtime_nodes.get(&node.name)?.status.clone().unwrap_or_default();
     let failed = status.failed.as_ref().filter(|failed| failed.revision == target.0);
     let ill = node.unhealthy_since.is_some().then(|| status.message.clone().unwrap_or_else(|| "not well".to_owned()));
-    let reason = failed.map(|f| format!("{}: {}", f.reason, f.message)).or(ill)?;
+    let agent = agent_trouble(world, node).map(|message| format!("AgentNotRunning: {message}"));
+    let reason = failed.map(|f| format!("{}: {}", f.reason, f.message)).or(agent).or(ill)?;
     Some(FailingNode { name: node.name.clone(), reason: reason.chars().take(500).collect() })
+}
+
+fn agent_trouble(world: &World, node: &Node) -> Option<String> {
+    let pod = world.agents.get(&node.name).filter(|_| node.agent != AgentState::Runs)?;
+    // As it was told: the kubelet's words for the same take turns.
+    let told = world.runtime_nodes.get(&node.name).and_then(|object| object.spec.agent_problem.as_ref());
+    match (told, agent(pod)) {
+        (Some(told), Agent::Down(trouble)) if told.pod == trouble.pod => Some(told.message.clone()),
+        (_, Agent::Down(trouble)) => Some(trouble.message),
+        _ => None,
+    }
+}
+
+/// The nodes whose agents do not run: how many, and the first one with its reason.
+fn agents_down(world: &World, mine: &[&Running]) -> Option<String> {
+    let nodes = mine.iter().flat_map(|r| r.rollout.group(&r.nodes)).filter(|node| node.agent != AgentState::Runs);
+    let (mut count, mut first) = (0, None);
+    for node in nodes {
+        count += 1;
+        first = first.or_else(|| Some((node.name.clone(), agent_trouble(world, node)?)));
+    }
+    let (name, message) = first?;
+    Some(format!("{count} nodes get nothing new; node {name}: {message}"))
 }
 
 fn wave(stage: &Stage) -> Option<WaveStatus> {
@@ -161,10 +187,10 @@ fn disruption(world: &World, running: &Running) -> Option<DisruptionStatus> {
 
 fn conditions(
     mut made: Conditions<'_>,
-    judgement: &Judgement,
-    left_out: Option<&(&'static str, String)>,
+    (judgement, left_out): (&Judgement, Option<&(&'static str, String)>),
     status: &RuntimeConfigStatus,
     mine: &[&Running],
+    agents: Option<String>,
 ) -> Vec<Condition> {
     let accepted = match (judgement, left_out) {
         (Judgement::Good(_), Some((reason, message))) => {
@@ -194,6 +220,7 @@ fn conditions(
         () if halted => (false, "Halted", failure(status)),
         () if paused && !done => (false, "Paused", counted),
         () if done && status.nodes.ready == status.nodes.matched => (true, "Complete", counted),
+        () if done && agents.is_some() => (false, "AgentsNotRunning", counted),
         () if done => (false, "NodesMissing", counted),
         () => (false, "RollingOut", counted),
     };
@@ -208,6 +235,13 @@ fn conditions(
     );
     made.set("RolledBack", back, if back { "TooManyFailed" } else { "AsExpected" }, "");
     made.set("Paused", paused, if paused { "Asked" } else { "AsExpected" }, "");
+    let running = agents.is_none();
+    made.set(
+        "AgentsRunning",
+        running,
+        if running { "AsExpected" } else { "AgentNotRunning" },
+        agents.unwrap_or_default(),
+    );
     let fields: Vec<_> = status.conflicts.iter().map(|c| format!("{} with {}", c.field, c.with.join(", "))).collect();
     let message = match fields.is_empty() {
         true => String::new(),

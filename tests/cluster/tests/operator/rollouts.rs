@@ -29,6 +29,7 @@ pub fn fleet(api: &Api) {
             let second = survives_its_leader(api, &reporters, &mut operators);
             is_taken_back(api, &second, &first);
             waits_while_paused(api, &reporters);
+            trouble::without_agent(api);
             trouble::replaced(api, &reporters);
             trouble::not_understood(api);
         }));

@@ -1,13 +1,99 @@
-//! Bad input of a fleet: a node that is replaced under the same name, with a pod that a drain would lose and an agent that hangs; an object of a
+//! Bad input of a fleet: an agent's image that does not start; a node that is replaced under the same name, with a pod that a drain would lose and an agent that hangs; an object of a
 //! newer version.
 use crate::api::{Api, GROUP};
 use crate::documents::object;
-use crate::reporters::Reporters;
+use crate::reporters::{Reporters, timestamp};
 use crate::rollouts::{NODES, complete, condition, config, node, set};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 const REPLACED: &str = "sim-00";
+
+/// The node whose agent's image cannot be had.
+const WITHOUT_AGENT: &str = "sim-02";
+const AGENTS: &str = "/api/v1/namespaces/berth-system/pods";
+
+/// The pod of a DaemonSet's, as the kubelet of its node tells of it: its image cannot be had. The node is told nothing, all others go on; it is
+/// said where people look, and over when the pod runs.
+pub fn without_agent(api: &Api) {
+    let labels = json!({"app.kubernetes.io/name": "berth", "app.kubernetes.io/component": "agent"});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let _ = api.post("/api/v1/namespaces/berth-system/serviceaccounts", &account);
+    let spec = json!({"nodeName": WITHOUT_AGENT, "automountServiceAccountToken": false,
+        "containers": [{"name": "agent", "image": "r.example/berth-agent:none"}]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "berth-agent-x", "labels": labels}, "spec": spec});
+    api.post(AGENTS, &pod).unwrap();
+    fares(
+        api,
+        "False",
+        &json!({"waiting": {"reason": "ErrImagePull", "message": "r.example/berth-agent:none: not found"}}),
+    );
+    let problem = api.wait("the node says so", || {
+        let node = runtime_node(api, WITHOUT_AGENT)?;
+        let problem = node["spec"]["agentProblem"].clone();
+        if problem.is_object() { Ok(problem) } else { Err(node.to_string()) }
+    });
+    let said = "pod berth-system/berth-agent-x: container agent: ErrImagePull: r.example/berth-agent:none: not found; see that agent.image";
+    assert!(problem["message"].as_str().unwrap().starts_with(said), "{problem}");
+    // As the kubelet does from here on, each time that it tries.
+    fares(api, "False", &json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}));
+    let before = runtime_node(api, WITHOUT_AGENT).unwrap()["spec"].clone();
+    set(api, &json!({"runtime": {"pidsLimit": 350}}));
+    let config = api.wait("all other nodes have it, and it is said why this one has not", || {
+        let config = config(api);
+        let (ready, running) = (condition(&config, "Ready"), condition(&config, "AgentsRunning"));
+        let told = ready["reason"] == "AgentsNotRunning"
+            && ready["observedGeneration"] == config["metadata"]["generation"]
+            && running["status"] == "False"
+            && config["status"]["summary"] == format!("{}/{NODES}", NODES - 1);
+        if told { Ok(config) } else { Err(config["status"].to_string()) }
+    });
+    let told = condition(&config, "AgentsRunning")["message"].as_str().unwrap();
+    assert!(told.starts_with("1 nodes get nothing new; node sim-02: ") && told.contains(said), "{told}");
+    assert_eq!(config["status"]["failingNodes"][0]["name"], WITHOUT_AGENT, "{}", config["status"]);
+    assert_eq!(
+        runtime_node(api, WITHOUT_AGENT).unwrap()["spec"],
+        before,
+        "it was told nothing, and its problem is one"
+    );
+    for (of, reason) in [(WITHOUT_AGENT, "AgentNotRunning"), ("fleet", "AgentNotRunning")] {
+        event(api, of, reason, said);
+    }
+    fares(api, "True", &json!({"running": {"startedAt": timestamp()}}));
+    complete(api);
+    let after = runtime_node(api, WITHOUT_AGENT).unwrap();
+    assert!(after["spec"]["agentProblem"].is_null(), "{after}");
+    event(api, WITHOUT_AGENT, "AgentRuns", "its agent runs again");
+    api.kubectl().run(&["delete", "pod", "berth-agent-x", "-n", "berth-system", "--force", "--grace-period=0"]);
+}
+
+/// What a kubelet says of that pod.
+fn fares(api: &Api, ready: &str, state: &Value) {
+    let container = json!({"name": "agent", "image": "r.example/berth-agent:none", "imageID": "", "ready": ready == "True",
+        "restartCount": 0, "state": state});
+    let phase = if ready == "True" { "Running" } else { "Pending" };
+    let status =
+        json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}], "containerStatuses": [container]});
+    api.patch(&format!("{AGENTS}/berth-agent-x/status"), &json!({ "status": status })).unwrap();
+}
+
+fn event(api: &Api, of: &str, reason: &str, says: &str) {
+    let that = |e: &&Value| {
+        e["regarding"]["name"] == of
+            && e["reason"] == reason
+            && e["note"].as_str().is_some_and(|note| note.contains(says))
+    };
+    api.wait("an event says it", || {
+        let events = api.get("/apis/events.k8s.io/v1/namespaces/default/events")?;
+        events["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(that)
+            .map(drop)
+            .ok_or_else(|| format!("{of} {reason}: {events}"))
+    });
+}
 
 fn runtime_node(api: &Api, name: &str) -> Result<Value, String> {
     api.get(&format!("{GROUP}/runtimenodes/{name}"))

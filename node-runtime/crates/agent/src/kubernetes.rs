@@ -33,6 +33,10 @@ const MAX_SAID: usize = 300;
 const WATCH_SECONDS: u32 = 60;
 /// How long a connection may be silent: longer than a watch lasts. An API server, or a way to it, that is stuck says nothing at all.
 const SILENCE: Duration = Duration::from_secs(75);
+const _: () = assert!(
+    SILENCE.as_secs() > WATCH_SECONDS as u64,
+    "a watch of which there is nothing to say is ended by the API server"
+);
 
 /// The API server, by the agent's own account.
 #[derive(Clone)]
@@ -48,18 +52,19 @@ impl Kubernetes {
     /// The one at a URL that asks for no account, as `kubectl proxy` is.
     pub fn plain(url: &str, clock: &Clock) -> Result<Self, String> {
         let url = url.parse::<http::Uri>().map_err(|e| format!("{url}: {e}"))?;
-        Self::connect(Config::new(url), clock)
+        Self::connect(Config::new(url), clock, None)
     }
 
     /// By that configuration; each answer tells `clock` the API server's time. Tokens are read from their file again while it works.
+    /// A connection that is silent for longer than `silence` (75 s) is given up, and with it a watch that hears nothing any more.
     /// Errors: certificates or keys that cannot be used.
-    pub fn connect(mut config: Config, clock: &Clock) -> Result<Self, String> {
+    pub fn connect(mut config: Config, clock: &Clock, silence: Option<Duration>) -> Result<Self, String> {
         // Of all that is linked, only this provider is meant; rustls would not guess.
         if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
             tracing::debug!("rustls has its provider already");
         }
         config.connect_timeout = Some(CONNECT_LIMIT);
-        config.read_timeout = Some(SILENCE);
+        config.read_timeout = Some(silence.unwrap_or(SILENCE));
         // Whoever asks knows when to ask again.
         config.default_retry = false;
         config.reset_reader_on_write = true;

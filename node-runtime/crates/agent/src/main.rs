@@ -135,7 +135,7 @@ async fn run(args: Run) -> Result<(), String> {
     tokio::spawn(serve(listener, health));
     let config = kube::Config::infer().await.map_err(|e| format!("no way to the API server: {e}"))?;
     let secret = args.namespace.clone().zip(args.credentials_secret.clone());
-    let kubernetes = Kubernetes::connect(config, &clock)?.with_secret(secret);
+    let kubernetes = Kubernetes::connect(config, &clock, None)?.with_secret(secret);
     let seen = kubernetes.watch(&args.node, &metrics);
     let agent = Agent::new(host, kubernetes, store, clock, metrics);
     let (stop, stopped) = watch::channel(false);

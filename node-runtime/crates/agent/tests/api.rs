@@ -1,5 +1,5 @@
 //! An API server, or something before it, that answers badly: the agent's own client and loop against a server that misbehaves on purpose. The
-//! node keeps what it has, the agent asks ever more seldom, says what it got, and goes on when it is answered.
+//! node keeps what it has, the agent asks ever more seldom, says what it got, and goes on when it is answered. And one that says nothing any more.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test fails by panicking.
 
 use berth_agent::clock::Clock;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -46,7 +46,10 @@ struct Server {
     address: String,
     bad: Bad,
     badly: AtomicUsize,
-    revision: (String, RuntimeRevisionSpec),
+    /// What the node wants at first, and what it wants once there is news.
+    revisions: [(String, RuntimeRevisionSpec); 2],
+    /// A watch that was begun before there was news stays as it is: open, and silent.
+    news: AtomicBool,
     /// Lines of requests, with when they came.
     asked: Mutex<Vec<(String, Instant)>>,
     statuses: Mutex<Vec<Value>>,
@@ -55,13 +58,17 @@ struct Server {
 impl Server {
     fn start(bad: Bad) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let config = serde_json::from_value(json!({"runtime": {"pidsLimit": 50}})).unwrap();
-        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &config, BTreeMap::new());
+        let revisions = [50, 60].map(|limit| {
+            let config = serde_json::from_value(json!({"runtime": {"pidsLimit": limit}})).unwrap();
+            let content = RuntimeRevisionSpec::of_runtime("0.1.0", &config, BTreeMap::new());
+            (content.name(), content)
+        });
         let server = Arc::new(Self {
             address: format!("http://{}", listener.local_addr().unwrap()),
             bad,
             badly: AtomicUsize::new(EVERYTHING),
-            revision: (content.name(), content),
+            revisions,
+            news: AtomicBool::new(false),
             asked: Mutex::default(),
             statuses: Mutex::default(),
         });
@@ -91,22 +98,28 @@ impl Server {
         if badly {
             return answer_badly(&mut stream, self.bad);
         }
+        let news = self.news.load(Ordering::SeqCst);
         let spec = RuntimeNodeSpec {
-            desired_revision: Some(self.revision.0.clone()),
+            desired_revision: Some(self.revisions[usize::from(news)].0.clone()),
             node_uid: "1".to_owned(),
             ..Default::default()
         };
         let mut node = json!(RuntimeNode::new("n", spec));
         node["metadata"]["uid"] = json!("u");
-        node["metadata"]["resourceVersion"] = json!("5");
+        let version = if news { "6" } else { "5" };
+        node["metadata"]["resourceVersion"] = json!(version);
         if line.contains("watch=true") {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n");
+            if news && line.contains("resourceversion=5") {
+                let _ = stream.write_all(format!("{}\n", json!({"type": "MODIFIED", "object": node})).as_bytes());
+            }
             std::thread::sleep(LIMIT);
         } else if of_the_watch {
-            let list = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNodeList", "metadata": {"resourceVersion": "5"}, "items": [node]});
+            let list = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNodeList", "metadata": {"resourceVersion": version}, "items": [node]});
             write(&mut stream, 200, "application/json", &list.to_string());
         } else if line.contains("/runtimerevisions/") {
-            let object = json!(RuntimeRevision::new(&self.revision.0, self.revision.1.clone()));
+            let (name, content) = self.revisions.iter().find(|(name, _)| line.contains(name)).unwrap();
+            let object = json!(RuntimeRevision::new(name, content.clone()));
             write(&mut stream, 200, "application/json", &object.to_string());
         } else {
             self.statuses.lock().unwrap().push(body["status"].clone());
@@ -255,7 +268,7 @@ async fn lives_through(bad: Bad) {
     ever_more_seldom(&server.asked("get /apis/berth.dev/v1alpha1/runtimerevisions/"), bad);
     ever_more_seldom(&server.asked("patch"), bad);
     server.badly.store(NOTHING, Ordering::SeqCst);
-    let has = |status: &Value| status["currentRevision"] == server.revision.0.as_str() && status["phase"] == "Idle";
+    let has = |status: &Value| status["currentRevision"] == server.revisions[0].0.as_str() && status["phase"] == "Idle";
     until("it goes on", || server.statuses.lock().unwrap().iter().any(has)).await;
     assert_eq!(node.done(), ["apply"], "{bad:?}");
     stop.send(true).unwrap();
@@ -268,6 +281,32 @@ async fn whatever_is_answered_the_node_keeps_what_it_has_and_goes_on_when_it_is_
     for one in all {
         one.await.unwrap();
     }
+}
+
+/// The API server, or a way to it, is stuck: a watch stays open, and neither events nor bookmarks come.
+#[tokio::test]
+async fn a_watch_that_is_silent_is_given_up_and_what_changed_meanwhile_arrives() {
+    let (server, node, clock) = (Server::start(Bad::Silence), Node::default(), Clock::default());
+    let (metrics, dir) = (Metrics::new("0").unwrap(), tempfile::tempdir().unwrap());
+    server.badly.store(NOTHING, Ordering::SeqCst);
+    let config = kube::Config::new(server.address.parse().unwrap());
+    let kubernetes = Kubernetes::connect(config, &clock, Some(Duration::from_secs(2))).unwrap();
+    let seen = kubernetes.watch("n", &metrics);
+    let (stop, stopped) = watch::channel(false);
+    let agent = Agent::new(node.clone(), kubernetes, Store::open(dir.path()).unwrap(), clock, metrics);
+    let working = tokio::spawn(agent.run(seen, stopped));
+    let has = |at: usize| node.0.lock().unwrap().0.as_ref() == Some(&server.revisions[at].0);
+    until("it has what it is to have, and watches", || has(0) && !server.asked("watch=true").is_empty()).await;
+    // Asked to end by itself before the client gives it up.
+    assert_eq!(server.asked("watch=true").len(), server.asked("timeoutseconds=60").len());
+    server.news.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    until("it has the news", || has(1)).await;
+    // The watcher's own clock would end it a minute after it was begun.
+    assert!(began.elapsed() < Duration::from_secs(50), "{:?}", began.elapsed());
+    assert_eq!(node.done(), ["apply", "apply"]);
+    stop.send(true).unwrap();
+    working.await.unwrap();
 }
 
 #[tokio::test]

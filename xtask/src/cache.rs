@@ -1,8 +1,8 @@
 //! The cache of what is slow to build: `${BERTH_CACHE:-$HOME/.cache/berth}/<what>/<hash of its inputs>`.
-//! An entry is made beside its place and renamed into it, so that it is there whole or not at all. Everything works with
-//! an empty cache, only slower.
+//! An entry is made beside its place and renamed into it, so that it is there whole or not at all. Who finds that another
+//! process makes it waits for that one. Everything works with an empty cache, only slower.
 use crate::Result;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// Hash of an entry's inputs. FNV-1a: names change with content, nobody is to be fooled.
@@ -52,6 +52,10 @@ fn entry_in(parent: &Path, key: &Key, fill: impl FnOnce(&Path) -> Result) -> Res
         return Ok(place);
     }
     let at = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
+    let _makes = lock_in(parent, &format!("{:032x}", key.0))?;
+    if place.is_dir() {
+        return Ok(place);
+    }
     let part = parent.join(format!(".part-{}", std::process::id()));
     let _ = fs::remove_dir_all(&part);
     fs::create_dir_all(&part).map_err(|e| at(&part, e))?;
@@ -61,12 +65,21 @@ fn entry_in(parent: &Path, key: &Key, fill: impl FnOnce(&Path) -> Result) -> Res
     }
     if let Err(e) = fs::rename(&part, &place) {
         let _ = fs::remove_dir_all(&part);
-        // Another run may have been faster: its entry is as good.
-        if !place.is_dir() {
-            return Err(at(&place, e));
-        }
+        return Err(at(&place, e));
     }
     Ok(place)
+}
+
+/// Waits until no other process, and nobody else in this one, has what bears this name. Given back when it is dropped.
+pub fn lock(name: &str) -> Result<File> {
+    lock_in(&dir(), name)
+}
+
+fn lock_in(parent: &Path, name: &str) -> Result<File> {
+    let path = parent.join(format!(".lock-{name}"));
+    let made =
+        fs::create_dir_all(parent).and_then(|()| File::create(&path)).and_then(|file| file.lock().map(|()| file));
+    made.map_err(|e| format!("{}: {e}", path.display()))
 }
 
 #[cfg(test)]
@@ -90,11 +103,30 @@ mod tests {
             Err("no luck".into())
         });
         assert_eq!(failed.unwrap_err(), "no luck");
-        assert_eq!(fs::read_dir(&parent).unwrap().count(), 0, "a failed filling left something");
+        let left = || fs::read_dir(&parent).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
+        assert_eq!(left(), 0, "a failed filling left something");
         let fill = |dir: &Path| fs::write(dir.join("file"), "x").map_err(|e| e.to_string());
         let place = entry_in(&parent, &key, fill).unwrap();
         assert!(place.join("file").is_file());
         assert_eq!(entry_in(&parent, &key, |_| Err("made twice".into())).unwrap(), place);
+        fs::remove_dir_all(&parent).unwrap();
+    }
+
+    #[test]
+    fn who_comes_second_waits_for_the_first() {
+        let parent = std::env::temp_dir().join(format!("berth-xtask-cache-two-{}", std::process::id()));
+        let key = Key::default().with(b"inputs");
+        let made = std::sync::atomic::AtomicUsize::new(0);
+        let fill = |_: &Path| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| entry_in(&parent, &key, fill).unwrap())).collect();
+            threads.into_iter().for_each(|thread| assert!(thread.join().unwrap().is_dir()));
+        });
+        assert_eq!(made.into_inner(), 1);
         fs::remove_dir_all(&parent).unwrap();
     }
 }

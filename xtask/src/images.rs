@@ -60,10 +60,10 @@ pub fn main(args: &[String]) -> Result {
     Ok(())
 }
 
-/// As the tests' programs, but static.
+/// As the tests have them.
 pub fn dev_programs() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("berth-bin-static");
-    programs::test_static(&dir, "--features=berth/failpoints").map(|()| dir)
+    programs::test_static(&dir).map(|()| dir)
 }
 
 fn parse(args: &[String]) -> Result<Options> {

@@ -1,6 +1,6 @@
 //! Brings what a step needs onto the machine, by package name: Debian packages, Rust components and targets.
 //! Does nothing, and asks no server, where the thing is there already.
-use crate::{Result, run};
+use crate::{Result, cache, programs, run};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Once;
@@ -10,7 +10,13 @@ pub type Package = (&'static str, &'static str);
 
 /// Installs those packages that are missing. Error: not root, no apt, or apt's own.
 pub fn packages(wanted: &[Package]) -> Result {
-    let missing: Vec<&str> = wanted.iter().filter(|(_, file)| !present(file)).map(|(name, _)| *name).collect();
+    let missing = || -> Vec<&str> { wanted.iter().filter(|(_, file)| !present(file)).map(|(name, _)| *name).collect() };
+    if missing().is_empty() {
+        return Ok(());
+    }
+    // apt is for one at a time, and what is made ahead installs too.
+    let _apt = cache::lock("apt")?;
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
@@ -78,5 +84,5 @@ pub fn static_target() -> Result<StaticTarget> {
     }
     println!("   no {musl} to be had: linking with static glibc instead");
     packages(&[("libc6-dev", "/usr/include/features.h")])?;
-    Ok(StaticTarget { triple: format!("{arch}-unknown-linux-gnu"), rustflags: "-Ctarget-feature=+crt-static" })
+    Ok(StaticTarget { triple: format!("{arch}-unknown-linux-gnu"), rustflags: programs::STATIC_GLIBC })
 }

@@ -50,6 +50,8 @@ fn main() -> ExitCode {
     let outcome = match args.split_first() {
         Some((command, args)) if command == "quickstart" => quickstart::main(args),
         Some((command, tiers)) if command == "test" => test::main(tiers),
+        // `test` starts this for itself.
+        Some((command, names)) if command == "ahead" => test::made_ahead(names),
         Some((command, names)) if command == "guest" && !names.is_empty() => test::guest_only(names),
         Some((command, args)) if command == "package" => package::main(args),
         Some((command, args)) if command == "images" => images::main(args),

@@ -1,11 +1,10 @@
 //! Limits and device rules of groups on the node's own hierarchies (v1 or hybrid, cgroupfs driver). Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod cgroups;
-
+use crate::cgroups;
+use crate::cgroups::{Parent, Shell, WAIT, block_on, device_script, until};
 use berth_cgroups::{DeviceAccess, DeviceKind, DevicePolicy, DeviceRule};
 use berth_model::{ErrorKind, Resources};
-use cgroups::{Parent, Shell, WAIT, block_on, device_script, until};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 

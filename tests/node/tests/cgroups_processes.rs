@@ -1,12 +1,10 @@
 //! Processes in groups on the node's own hierarchies: killing, freezing, limits on their number, readings. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod cgroups;
-
+use crate::cgroups::{Parent, Shell, WAIT, block_on, until};
 use berth_cgroups::{CgroupPath, DevicePolicy, Layout};
 use berth_model::{ErrorKind, Resources};
 use berth_monitor_api::spec::{CgroupJoin, MountKind};
-use cgroups::{Parent, Shell, WAIT, block_on, until};
 use std::io::Write as _;
 use std::time::Duration;
 

@@ -1,11 +1,9 @@
 //! Clients that go away in the middle of a pull: a kubelet that cancels, and Ctrl-C at the command line.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::{Node, eventually, signal};
 use berth_node_tests::programs;
 use berth_test_registry::{Fault, ImageBuilder, Layer, When};
-use daemon::{Node, eventually, signal};
 use nix::sys::signal::Signal;
 use std::process::{Command, Stdio};
 use std::time::Duration;

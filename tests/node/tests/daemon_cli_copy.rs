@@ -1,9 +1,8 @@
 //! cp and port-forward of the command line, completions and manual pages.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test fails by panicking.
-mod daemon;
-
-use daemon::cli::{command, run, try_run, with_input};
-use daemon::{Node, host, page, pod, shell};
+use crate::daemon;
+use crate::daemon::cli::{command, run, try_run, with_input};
+use crate::daemon::{Node, host, page, pod, shell};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 

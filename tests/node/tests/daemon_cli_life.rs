@@ -1,9 +1,8 @@
 //! What the command line does with running containers: signals, restarts, limits, readings, events, logs.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test fails by panicking.
-mod daemon;
 
-use daemon::cli::{command, on_terminal, run, try_run};
-use daemon::{Node, eventually};
+use crate::daemon::cli::{command, on_terminal, run, try_run};
+use crate::daemon::{Node, eventually};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;

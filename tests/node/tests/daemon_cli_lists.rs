@@ -1,9 +1,8 @@
 //! The lists of the command line: filters, templates, documents, colours; in a pipe and under a terminal.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test fails by panicking.
-mod daemon;
 
-use daemon::cli::{command, on_terminal, refused, run, try_run};
-use daemon::{Node, images, pod, shell};
+use crate::daemon::cli::{command, on_terminal, refused, run, try_run};
+use crate::daemon::{Node, images, pod, shell};
 use serde_json::Value;
 use std::process::Stdio;
 

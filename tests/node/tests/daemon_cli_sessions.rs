@@ -1,9 +1,8 @@
 //! exec, attach, wait and run of the command line: streams, terminals, detach keys and exit codes.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test fails by panicking.
-mod daemon;
 
-use daemon::cli::{command, on_terminal, on_terminal_after, run, try_run, with_input};
-use daemon::{Node, eventually, pod, shell};
+use crate::daemon::cli::{command, on_terminal, on_terminal_after, run, try_run, with_input};
+use crate::daemon::{Node, eventually, pod, shell};
 use std::process::Stdio;
 
 #[tokio::test(flavor = "multi_thread")]

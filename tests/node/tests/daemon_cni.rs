@@ -2,15 +2,12 @@
 //! (1.9.1, specification 1.1). What a plugin did is read from the kernel and from its files; at the end nothing is left.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod cni;
-mod daemon;
-mod network;
-
+use crate::cni::{CniNode, DEBIAN, addresses, built};
+use crate::daemon;
+use crate::daemon::node::Setup;
+use crate::daemon::{Node, container, crictl, eventually, pod, shell};
 use berth_proto::cri::{NetworkConfig, RuntimeConfig};
 use berth_proto::cri::{PodSandboxConfig, PodSandboxState, PortMapping, Protocol, UpdateRuntimeConfigRequest};
-use cni::{CniNode, DEBIAN, addresses, built};
-use daemon::node::Setup;
-use daemon::{Node, container, crictl, eventually, pod, shell};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;

@@ -2,12 +2,9 @@
 //! attached is deleted in the end, and nothing is left over.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod cni;
-mod daemon;
-mod network;
-
-use cni::{CniNode, DEBIAN};
-use daemon::{eventually, is_alive, pod};
+use crate::cni::{CniNode, DEBIAN};
+use crate::daemon;
+use crate::daemon::{eventually, is_alive, pod};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};

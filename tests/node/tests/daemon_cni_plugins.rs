@@ -2,14 +2,10 @@
 //! time, and what `berth doctor`, figures and `crictl info` tell of a network that is ill.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod cni;
-mod daemon;
-mod network;
-
+use crate::cni::{CniNode, DEBIAN, addresses, built};
+use crate::daemon::doctor::doctor;
+use crate::daemon::{Cri, cli, crictl, eventually, pod};
 use berth_proto::cri::{NetworkConfig, PodSandboxConfig, RuntimeConfig, StatusRequest, UpdateRuntimeConfigRequest};
-use cni::{CniNode, DEBIAN, addresses, built};
-use daemon::doctor::doctor;
-use daemon::{Cri, cli, crictl, eventually, pod};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};

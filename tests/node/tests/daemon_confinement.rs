@@ -1,13 +1,12 @@
 //! What confines a container, asked for by the CRI and read from the kernel.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::client::refused;
+use crate::daemon::requests::{bind, int64, pod_security, resources, security};
+use crate::daemon::{Node, container, host, is_alive, pod, proc_status, shell};
 use berth_proto::cri::security_profile::ProfileType;
 use berth_proto::cri::*;
-use daemon::client::refused;
-use daemon::requests::{bind, int64, pod_security, resources, security};
-use daemon::{Node, container, host, is_alive, pod, proc_status, shell};
 use tonic::Code;
 
 /// A container that waits, to be looked into.

@@ -1,11 +1,9 @@
 //! A disk without a free block, and one without a free inode: what runs goes on, what is removed is removed, and nothing is torn.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::{Node, eventually, host, images, pod, shell};
 use berth_proto::cri::{ContainerState, PodSandboxState};
 use berth_test_registry::{Compression, ImageBuilder, Layer};
-use daemon::{Node, eventually, host, images, pod, shell};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};

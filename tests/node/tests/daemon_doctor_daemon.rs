@@ -1,11 +1,10 @@
 //! `berth doctor` on daemons that are down, stuck, open to all, or have documents that they cannot take: each finding is caused.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::doctor::{command, doctor, report};
+use crate::daemon::{Node, container, eventually, pod, signal};
 use berth_node_tests::programs;
-use daemon::doctor::{command, doctor, report};
-use daemon::{Node, container, eventually, pod, signal};
 use nix::sys::signal::Signal;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};

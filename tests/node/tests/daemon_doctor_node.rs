@@ -2,14 +2,12 @@
 //! whole machine is broken in namespaces and control groups of the test's own.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-mod network;
-
+use crate::daemon;
+use crate::daemon::doctor::{command, doctor, report};
+use crate::daemon::node::Setup;
+use crate::daemon::{Node, container, host, pod};
+use crate::network::Netns;
 use berth_node_tests::{programs, unique};
-use daemon::doctor::{command, doctor, report};
-use daemon::node::Setup;
-use daemon::{Node, container, host, pod};
-use network::Netns;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 

@@ -1,11 +1,10 @@
 //! `berth doctor` on pulls that fail: each cause is a real registry that behaves so, and no credential is told.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::doctor::doctor;
+use crate::daemon::{Node, images};
 use berth_test_registry::{AuthMode, Fault, Options, Registry, When};
-use daemon::doctor::doctor;
-use daemon::{Node, images};
 
 const SECRET: &str = "swordfish-4711";
 

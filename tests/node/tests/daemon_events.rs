@@ -1,15 +1,13 @@
 //! GetContainerEvents: in order, with complete statuses, bounded for each subscriber, and ended with the daemon.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::client::within;
+use crate::daemon::{Cri, Node, container, pod};
 use ContainerEventType::{
     ContainerCreatedEvent as Created, ContainerDeletedEvent as Deleted, ContainerStartedEvent as Started,
     ContainerStoppedEvent as Stopped,
 };
 use berth_proto::cri::*;
-use daemon::client::within;
-use daemon::{Cri, Node, container, pod};
 use std::time::Duration;
 use tonic::{Code, Streaming};
 

@@ -1,13 +1,12 @@
 //! ExecSync as a kubelet sees it: answers that its client takes in, and failures that are told by code.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::client::{refused, within};
+use crate::daemon::{Node, container, pod, shell};
 use berth_node_tests::programs;
 use berth_proto::cri::runtime_service_client::RuntimeServiceClient;
 use berth_proto::cri::*;
-use daemon::client::{refused, within};
-use daemon::{Node, container, pod, shell};
 use std::process::Command;
 use std::time::Duration;
 use tonic::Code;

@@ -1,10 +1,8 @@
 //! `berth explain start`: every stretch of a start, also of a slow one, and what the bookkeeping costs.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::{Node, container, pod};
 use berth_node_tests::programs;
-use daemon::{Node, container, pod};
 use serde_json::Value;
 use std::process::Command;
 use std::time::Duration;

@@ -1,14 +1,13 @@
 //! Containers and images that mean harm.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::client::{log_text, within};
+use crate::daemon::requests::{bind, int64, security};
+use crate::daemon::{Node, container, eventually, pod, shell};
 use berth_node_tests::programs;
 use berth_proto::cri::Mount;
 use berth_test_registry::{Compression, Entry, Kind, Layer};
-use daemon::client::{log_text, within};
-use daemon::requests::{bind, int64, security};
-use daemon::{Node, container, eventually, pod, shell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,10 +1,8 @@
 //! Images by the command line and by documents: names, archives, pushes, pins, limits, and image policy over what comes in by an archive.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::{Node, eventually, images, pod, shell};
 use berth_node_tests::programs;
-use daemon::{Node, eventually, images, pod, shell};
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 

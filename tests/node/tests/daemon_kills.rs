@@ -2,12 +2,11 @@
 //! succeeds, exit codes are true, and nothing is left over.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::client::Answer;
+use crate::daemon::steps::{Bystander, STEPS, done, places, prepared, sleeper, victim};
+use crate::daemon::{Cri, Node, eventually, is_alive, pod};
 use berth_proto::cri::{ContainerState, PodSandboxState};
-use daemon::client::Answer;
-use daemon::steps::{Bystander, STEPS, done, places, prepared, sleeper, victim};
-use daemon::{Cri, Node, eventually, is_alive, pod};
 use std::collections::BTreeSet;
 
 /// Has the daemon killed while `call` waits at the place, and starts it again, with a hold at `next`.

@@ -1,9 +1,7 @@
 //! A pod's whole life by the real crictl, which nobody wrote for this daemon.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
-use daemon::{Node, crictl, eventually, page};
+use crate::daemon::{Node, crictl, eventually, page};
 use serde_json::{Value, json};
 
 fn pod_file(node: &Node, name: &str, labels: &Value) -> String {

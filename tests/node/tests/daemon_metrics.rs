@@ -2,12 +2,10 @@
 //! dashboard asks for series and labels that exist.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::{Node, cli, container, eventually, images, is_alive, page, pod, signal};
 use berth_node_tests::path_from_env;
 use berth_proto::cri::PortMapping;
 use berth_test_registry::{Options, Registry};
-use daemon::{Node, cli, container, eventually, images, is_alive, page, pod, signal};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

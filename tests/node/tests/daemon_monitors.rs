@@ -1,11 +1,10 @@
 //! Monitors and daemons that are stopped, killed or away: what the design says is kept is kept, and every stop comes to its end.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::client::{log_text, within};
+use crate::daemon::{Cri, Node, container, eventually, is_alive, pod, shell, signal};
 use berth_proto::cri::{ContainerState, PodSandboxState};
-use daemon::client::{log_text, within};
-use daemon::{Cri, Node, container, eventually, is_alive, pod, shell, signal};
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,12 +1,10 @@
 //! The built-in network by way of a whole daemon: both families, bandwidth, pod CIDR, host ports that are taken, and upkeep.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::client::refused;
+use crate::daemon::requests::container;
+use crate::daemon::{Node, eventually, host, page, pod, shell};
 use berth_proto::cri::*;
-use daemon::client::refused;
-use daemon::requests::container;
-use daemon::{Node, eventually, host, page, pod, shell};
 use tonic::Code;
 
 /// Gives the daemon another network, from its next start on.

@@ -2,12 +2,11 @@
 //! mirrors under image policies, and the search for a secret in all that the daemon says and writes.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::{Node, eventually, images, page, pod};
 use berth_model::Digest;
 use berth_proto::cri::{AuthConfig, ImageSpec, PullImageRequest};
 use berth_test_registry::{AuthMode, BuiltImage, Fault, OCI_INDEX, OCI_MANIFEST, Options, Registry, When, sha256};
-use daemon::{Node, eventually, images, page, pod};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -3,14 +3,13 @@
 //! and the contract with init.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::client::log_text;
+use crate::daemon::crictl::Session;
+use crate::daemon::requests::bind;
+use crate::daemon::{Cri, Node, crictl, eventually, is_alive, pod, shell};
 use berth_node_tests::{next_programs, programs};
 use berth_test_registry::{Fault, When};
-use daemon::client::log_text;
-use daemon::crictl::Session;
-use daemon::requests::bind;
-use daemon::{Cri, Node, crictl, eventually, is_alive, pod, shell};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

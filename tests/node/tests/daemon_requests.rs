@@ -1,12 +1,10 @@
 //! What the CRI demands of each answer: idempotence, codes, names of fields, joining, exit codes, limits.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::client::{log_text, refused, within};
+use crate::daemon::requests::{bind, int64, pod_security, resources, security};
+use crate::daemon::{Node, container, eventually, is_alive, pod, shell};
 use berth_proto::cri::*;
-use daemon::client::{log_text, refused, within};
-use daemon::requests::{bind, int64, pod_security, resources, security};
-use daemon::{Node, container, eventually, is_alive, pod, shell};
 use std::time::{Duration, Instant};
 use tonic::Code;
 

@@ -2,15 +2,13 @@
 //! is told while the former setting stays in force.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::cli::{self, try_run};
+use crate::daemon::client::refused;
+use crate::daemon::requests::security;
+use crate::daemon::{Node, crictl, eventually, page, pod, proc_status, shell};
 use berth_proto::cri::security_profile::ProfileType;
 use berth_proto::cri::*;
 use berth_test_registry::{Options, Registry};
-use daemon::cli::{self, try_run};
-use daemon::client::refused;
-use daemon::requests::security;
-use daemon::{Node, crictl, eventually, page, pod, proc_status, shell};
 use std::net::TcpListener;
 use std::path::Path;
 use tonic::Code;

@@ -1,10 +1,9 @@
 //! What a kubelet reads of pods and containers: stats and metrics, against what the pods really do.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::{Cri, Node, container, eventually, page, pod, requests, shell};
 use berth_proto::cri::*;
-use daemon::{Cri, Node, container, eventually, page, pod, requests, shell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;

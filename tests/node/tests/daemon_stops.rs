@@ -2,12 +2,11 @@
 //! succeeds, what ran runs on meanwhile, and nothing is left over.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::client::{Answer, log_text};
+use crate::daemon::steps::{Bystander, done, places, prepared, sleeper, victim};
+use crate::daemon::{Node, eventually, signal};
 use berth_proto::cri::{ContainerState, ImageSpec, PodSandboxState, RemoveImageRequest};
-use daemon::client::{Answer, log_text};
-use daemon::steps::{Bystander, done, places, prepared, sleeper, victim};
-use daemon::{Node, eventually, signal};
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 
 /// The node's monitors, but for the bystander's, whose log must go on.

@@ -1,11 +1,10 @@
 //! Exec, attach and port-forward by the real crictl, over both transports, with daemons that are killed and clients that vanish.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::{Node, crictl, eventually, host, is_alive, page, pod, shell};
 use berth_proto::cri::{ExecRequest, PortForwardRequest};
 use berth_sys::pty;
-use daemon::{Node, crictl, eventually, host, is_alive, page, pod, shell};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;

@@ -1,10 +1,8 @@
 //! Image policy and settings at work: documents that change while the daemon runs, and figures that tell.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
-use daemon::client::refused;
-use daemon::{Cri, Node, eventually, images, pod, shell};
+use crate::daemon::client::refused;
+use crate::daemon::{Cri, Node, eventually, images, pod, shell};
 use tonic::Code;
 
 /// The code and the words that the kubelet looks for.

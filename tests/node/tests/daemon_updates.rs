@@ -2,11 +2,9 @@
 //! not at all, and the daemon's restart forgets nothing.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::client::{Answer, refused};
+use crate::daemon::{Cri, Node, container, eventually, pod, requests, shell};
 use berth_proto::cri::*;
-use daemon::client::{Answer, refused};
-use daemon::{Cri, Node, container, eventually, pod, requests, shell};
 use serde_json::Value;
 use tonic::Code;
 

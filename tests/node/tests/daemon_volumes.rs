@@ -1,13 +1,12 @@
 //! Images as volumes (KEP-4639), the paths that an image declares as `VOLUME`, and options of mounts.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::client::refused;
+use crate::daemon::requests::{bind, pod_security};
+use crate::daemon::{Cri, Node, eventually, images, pod, shell};
 use berth_proto::cri::*;
 use berth_test_registry::{Entry, ImageBuilder, Layer};
-use daemon::client::refused;
-use daemon::requests::{bind, pod_security};
-use daemon::{Cri, Node, eventually, images, pod, shell};
 use std::os::unix::fs::MetadataExt;
 use tonic::Code;
 

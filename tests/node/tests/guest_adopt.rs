@@ -2,16 +2,13 @@
 //! is one, and a node that is switched off in the middle of it comes back on containerd. Runs in the guest tier.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-mod packages;
-mod takeover;
-
+use crate::daemon::crictl::Session;
+use crate::takeover;
+use crate::takeover::{JOURNAL, Layout, Node, START, Seen, UNIT_FILE, done, systemctl, wait};
 use berth_node_tests::next_programs;
-use daemon::crictl::Session;
 use std::fs;
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use takeover::{JOURNAL, Layout, Node, START, Seen, UNIT_FILE, done, systemctl, wait};
 
 const RETURN: [&str; 5] = ["adopt", "return", "--without-grant", "-o", "json"];
 

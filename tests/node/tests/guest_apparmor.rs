@@ -2,14 +2,13 @@
 //! promised profile cannot be had. Runs in the guest tier. What a process is labelled with is read from /proc by the test.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::client::refused;
+use crate::daemon::requests::{bind, pod_security, security};
+use crate::daemon::{Node, eventually, host, pod, shell};
 use berth_node_tests::unique;
 use berth_proto::cri::security_profile::ProfileType;
 use berth_proto::cri::*;
-use daemon::client::refused;
-use daemon::requests::{bind, pod_security, security};
-use daemon::{Node, eventually, host, pod, shell};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use tokio::sync::{Mutex, MutexGuard};

@@ -1,12 +1,10 @@
 //! Control groups where nodes have them: cgroup v2 alone, with systemd. These tests run in the guest only.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod cgroups;
-
+use crate::cgroups::{Parent, Shell, WAIT, block_on, device_script, until};
 use berth_cgroups::{CgroupPath, Cgroups, DevicePolicy, Driver, Layout};
 use berth_model::{ErrorKind, Resources};
 use berth_monitor_api::spec::{CgroupJoin, MountKind};
-use cgroups::{Parent, Shell, WAIT, block_on, device_script, until};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 

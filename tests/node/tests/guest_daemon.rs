@@ -2,11 +2,10 @@
 //! them, out of memory, a daemon killed and started again, and nothing left over. Runs in the guest tier.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon;
+use crate::daemon::requests::resources;
+use crate::daemon::{Node, container, host, pod, shell};
 use berth_proto::cri::ContainerState;
-use daemon::requests::resources;
-use daemon::{Node, container, host, pod, shell};
 use nix::sys::signal::Signal;
 
 const SYSTEMD: &str = "Systemd";

@@ -2,11 +2,9 @@
 //! and one with swap. Each limit is put back before anything is asserted. Runs in the guest tier, whose machine nobody else uses.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-
+use crate::daemon::doctor::{Report, report};
+use crate::daemon::host;
 use berth_node_tests::programs;
-use daemon::doctor::{Report, report};
-use daemon::host;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};

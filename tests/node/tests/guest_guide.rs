@@ -4,13 +4,10 @@
 //! docker.io is a registry in this process, by name and certificate: the page's commands are run as they stand.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-mod guide;
-mod packages;
-
+use crate::guide::page::{Outcome, steps};
+use crate::guide::{answer, machine, shell::Shell};
+use crate::packages;
 use berth_leaks::{Scope, Snapshot};
-use guide::page::{Outcome, steps};
-use guide::{answer, machine, shell::Shell};
 use std::time::Duration;
 
 const PAGE: &str = include_str!("../../../docs/guide.md");

@@ -2,14 +2,11 @@
 //! says of its pods is compared with what the kernel and systemd say. Runs in the guest tier.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-mod guest;
-
+use crate::daemon::{Cri, host};
+use crate::guest::machine::slices;
+use crate::guest::pods::{container_id, ended, ip, is_ready, main, pod, restarts, status, uid};
+use crate::guest::{Machine, http};
 use berth_proto::cri::ContainerState;
-use daemon::{Cri, host};
-use guest::machine::slices;
-use guest::pods::{container_id, ended, ip, is_ready, main, pod, restarts, status, uid};
-use guest::{Machine, http};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -2,12 +2,11 @@
 //! removed, put back, purged. What was there before is there afterwards, and nothing else. Runs in the guest tier.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-mod packages;
-
+use crate::daemon;
+use crate::packages;
+use crate::packages::session::Session;
+use crate::packages::{Tool, node, pods};
 use berth_leaks::{Scope, Snapshot};
-use packages::session::Session;
-use packages::{Tool, node, pods};
 use std::path::Path;
 use std::time::Duration;
 

@@ -2,12 +2,10 @@
 //! guest, whose kernel has the quota format.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::{Bench, noise};
 use berth_images::RootfsPlan;
 use berth_model::{ContainerId, ErrorKind};
 use berth_test_registry::{ImageBuilder, Layer};
-use images::{Bench, noise};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

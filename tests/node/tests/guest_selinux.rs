@@ -2,14 +2,13 @@
 //! between two pods. Runs in a boot of its own of the guest tier. Labels are read from /proc and from the files by the test.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod daemon;
-mod packages;
-
+use crate::daemon;
+use crate::daemon::client::refused;
+use crate::daemon::requests::{bind, pod_security, security};
+use crate::daemon::{Cri, Node, host, pod, shell};
+use crate::packages;
+use crate::packages::Tool;
 use berth_proto::cri::{ContainerConfig, IdMapping, NamespaceMode, PodSandboxConfig, SeLinuxOption, UserNamespace};
-use daemon::client::refused;
-use daemon::requests::{bind, pod_security, security};
-use daemon::{Cri, Node, host, pod, shell};
-use packages::Tool;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};

@@ -2,14 +2,12 @@
 //! disk has lost something. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::{Bench, names};
 use berth_images::{ImportRequest, Imported, PushOutcome, PushRequest};
 use berth_model::{Digest, Reference, Result};
 use berth_registry::{Auth, Platform};
 use berth_test_registry::{BuiltImage, Compression, Entry, ImageBuilder, Layer, Options, Registry, sha256};
 use bytes::Bytes;
-use images::{Bench, names};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 

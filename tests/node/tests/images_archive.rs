@@ -1,14 +1,13 @@
 //! Archives of images: what is exported comes in again, elsewhere too, and what lies is refused with nothing left. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images;
+use crate::images::{Bench, noise};
 use berth_images::{ImportRequest, Imported};
 use berth_model::{Error, ErrorKind, Reference, Result};
 use berth_registry::Platform;
 use berth_test_registry::{Compression, Entry, ImageBuilder, Layer, sha256};
 use bytes::Bytes;
-use images::{Bench, noise};
 use serde_json::json;
 use std::collections::HashSet;
 use tokio::sync::mpsc;

@@ -1,11 +1,9 @@
 //! Pulls whose callers go away: the transfer ends with the last of them, and what it leaves is of use or gone.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-mod images;
-
+use crate::images::{Bench, names};
 use berth_images::Prune;
 use berth_test_registry::{Fault, ImageBuilder, Layer, When};
-use images::{Bench, names};
 use std::time::{Duration, Instant};
 
 /// Two layers; the second one takes minutes until the fault is cleared.

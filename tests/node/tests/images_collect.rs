@@ -2,13 +2,11 @@
 //! root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::{Bench, Overlay, names, noise};
 use berth_images::{ImportRequest, Prune, PushRequest, RootfsPlan, StoreLimits};
 use berth_model::{ContainerId, ErrorKind, Reference};
 use berth_registry::{Auth, Platform};
 use berth_test_registry::{Compression, Entry, ImageBuilder, Layer};
-use images::{Bench, Overlay, names, noise};
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

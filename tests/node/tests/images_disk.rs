@@ -1,12 +1,10 @@
 //! Full disks, crashes and collection. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::{Bench, names, noise};
 use berth_images::RootfsPlan;
 use berth_model::{ContainerId, ErrorKind};
 use berth_test_registry::{Compression, Entry, Fault, ImageBuilder, Layer, When};
-use images::{Bench, names, noise};
 use nix::mount::{MsFlags, mount, umount};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

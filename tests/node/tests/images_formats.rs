@@ -1,11 +1,9 @@
 //! What an image may be: indexes inside indexes, attestations beside images, Docker's documents, zstd:chunked, foreign layers.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::Bench;
 use berth_model::{Digest, ErrorKind};
 use berth_test_registry::{BuiltImage, Compression, DOCKER_LIST, ImageBuilder, Layer, OCI_INDEX};
-use images::Bench;
 use serde_json::{Value, json};
 
 fn image(compression: Compression) -> ImageBuilder {

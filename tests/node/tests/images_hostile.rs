@@ -1,12 +1,10 @@
 //! Hostile and broken images: each gets a clear error and leaves the disk as it was. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::Bench;
 use berth_images::Limits;
 use berth_model::ErrorKind;
 use berth_test_registry::{BuiltImage, Entry, Fault, ImageBuilder, Layer, OCI_MANIFEST, When};
-use images::Bench;
 
 /// A sound layer beside the bad one, so that there is something to leave behind.
 fn sound() -> Layer {

@@ -1,12 +1,10 @@
 //! Layers from mirrors that lie: found out by who unpacks them, left alone, and the layer comes from the next site. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::{Bench, names, noise};
 use berth_model::ErrorKind;
 use berth_registry::{Client, ClientConfig, HostConfig, Mirror};
 use berth_test_registry::{Compression, Fault, ImageBuilder, Layer, Options, Registry, When};
-use images::{Bench, names, noise};
 use std::time::Duration;
 
 fn image() -> ImageBuilder {

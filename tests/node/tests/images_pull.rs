@@ -1,13 +1,11 @@
 //! Pulls from a real registry protocol into a store, seen through real overlay mounts. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::{Bench, Overlay, names};
 use berth_images::RootfsPlan;
 use berth_model::{ContainerId, ErrorKind};
 use berth_registry::Auth;
 use berth_test_registry::{Compression, Entry, Fault, ImageBuilder, Layer, When};
-use images::{Bench, Overlay, names};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 

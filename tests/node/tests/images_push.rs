@@ -1,14 +1,12 @@
 //! Pushes: to Debian's docker-registry, and to one that misbehaves on purpose. Needs root and the package docker-registry.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::{Bench, noise};
 use berth_images::{Evidence, PullRequest, PushOutcome, PushRequest, Source};
 use berth_model::{ErrorKind, Reference, Result};
 use berth_registry::Auth;
 use berth_test_registry::{AuthMode, Compression, Fault, ImageBuilder, Layer, Options, Registry, TokenAuth, When};
 use http::Method;
-use images::{Bench, noise};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};

@@ -2,13 +2,11 @@
 //! kept than they are of use. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on must stop")]
 
-mod images;
-
+use crate::images::{Bench, names, noise};
 use berth_images::{Limits, PushOutcome, PushRequest, RootfsPlan, Source};
 use berth_model::{ContainerId, ErrorKind, Reference, Result};
 use berth_registry::Auth;
 use berth_test_registry::{AuthMode, Compression, Fault, ImageBuilder, Layer, Options, Registry, When};
-use images::{Bench, names, noise};
 use std::time::{Duration, Instant};
 
 fn app() -> ImageBuilder {

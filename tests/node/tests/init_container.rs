@@ -1,16 +1,15 @@
 //! Containers made by `berth-init`: namespaces, identity, confinement, life cycle. Needs root and busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod init;
-
+use crate::init;
+use crate::init::fixture::container;
+use crate::init::groups::Groups;
+use crate::init::run::With;
+use crate::init::{Fixture, Run, caps, forbid, mount, status};
 use berth_model::RunAs;
 use berth_monitor_api::spec::{CgroupJoin, MountKind, Rlimit, User};
 use berth_monitor_api::sync::{FromInit, ToInit};
 use berth_sys::seccomp_load::{self, Instruction};
-use init::fixture::container;
-use init::groups::Groups;
-use init::run::With;
-use init::{Fixture, Run, caps, forbid, mount, status};
 use std::os::unix::fs::PermissionsExt;
 
 #[test]

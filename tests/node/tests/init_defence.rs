@@ -1,13 +1,12 @@
 //! Known attacks on runtimes, tried on `berth-init`. Needs root and busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod init;
-
+use crate::init;
+use crate::init::fixture::{container, program};
+use crate::init::run::With;
+use crate::init::{Fixture, Run, bind, caps, mount, no_cgroup, shell};
 use berth_model::RunAs;
 use berth_monitor_api::spec::{ExecSpec, InitSpec, MountKind, PidNamespace, Process};
-use init::fixture::{container, program};
-use init::run::With;
-use init::{Fixture, Run, bind, caps, mount, no_cgroup, shell};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,14 +1,12 @@
 //! Commands that `berth-init` runs in running containers. Needs root and busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod init;
-
+use crate::init::fixture::container;
+use crate::init::groups::Groups;
+use crate::init::run::{With, hear_terminal};
+use crate::init::{Fixture, Run, forbid, no_cgroup, shell, status};
 use berth_model::RunAs;
 use berth_monitor_api::spec::{ExecSpec, InitSpec, Process, TerminalSize};
-use init::fixture::container;
-use init::groups::Groups;
-use init::run::{With, hear_terminal};
-use init::{Fixture, Run, forbid, no_cgroup, shell, status};
 use std::os::fd::AsFd;
 
 fn exec(process: Process) -> InitSpec {

@@ -1,14 +1,13 @@
 //! The tree that `berth-init` gives to a container. Needs root and busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod init;
-
+use crate::init;
+use crate::init::fixture::container;
+use crate::init::run::{With, hear_terminal};
+use crate::init::{Fixture, Run, bind, host, mount};
 use berth_model::{MountOptions, Propagation};
 use berth_monitor_api::spec::{Bind, DeviceNode, MountKind, TerminalSize};
 use berth_sys::seccomp_load::{self, Instruction};
-use init::fixture::container;
-use init::run::{With, hear_terminal};
-use init::{Fixture, Run, bind, host, mount};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;

@@ -1,12 +1,11 @@
 //! Sandboxes made by `berth-init`, and containers in them. Needs root and busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod init;
-
+use crate::init;
+use crate::init::fixture::container;
+use crate::init::run::With;
+use crate::init::{Fixture, Run, bind, host, mount, no_cgroup, status};
 use berth_monitor_api::spec::{InitSpec, MountKind, PidInit, PidNamespace, SandboxSpec, Shm};
-use init::fixture::container;
-use init::run::With;
-use init::{Fixture, Run, bind, host, mount, no_cgroup, status};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};

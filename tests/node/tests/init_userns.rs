@@ -1,17 +1,16 @@
 //! Pods with a user namespace. Needs root and busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod init;
-
+use crate::init;
+use crate::init::fixture::container;
+use crate::init::run::{With, hear_terminal};
+use crate::init::{Fixture, Run, bind, mount, no_cgroup, shell, status};
 use berth_model::{IdMapping, Propagation, RunAs};
 use berth_monitor_api::spec::{
     Bind, ContainerSpec, DeviceNode, ExecSpec, InitSpec, MountKind, PidInit, PidNamespace, Shm, TerminalSize,
     UserNamespace,
 };
 use berth_sys::seccomp_load::{self, Instruction};
-use init::fixture::container;
-use init::run::{With, hear_terminal};
-use init::{Fixture, Run, bind, mount, no_cgroup, shell, status};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

@@ -1,11 +1,9 @@
 //! The monitor and real cgroups: where it lives, what the OOM killer did, what outlives a main process.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail at any line.
 
-mod monitor;
-
+use crate::monitor::*;
 use berth_monitor_api::spec::CgroupJoin;
 use berth_oci::monitor::{LaunchOptions, SpawnRequest};
-use monitor::*;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,8 @@
 //! The monitor writes logs: format, rotation, full disks, terminals, speed.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail at any line.
 
-mod monitor;
-
+use crate::monitor::*;
 use berth_oci::monitor::{SpawnRequest, TaskStdio};
-use monitor::*;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;

@@ -1,9 +1,7 @@
 //! What a sleeping monitor costs.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail at any line.
 
-mod monitor;
-
-use monitor::*;
+use crate::monitor::*;
 
 /// A figure of smaps_rollup in KiB.
 fn rollup(pid: u32, name: &str) -> u64 {

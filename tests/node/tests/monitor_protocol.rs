@@ -1,12 +1,10 @@
 //! The monitor's socket: malformed frames, strangers, slow peers. None of it ends the monitor or disturbs a task.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail at any line.
 
-mod monitor;
-
+use crate::monitor::*;
 use berth_monitor_api::SOCKET;
 use berth_monitor_api::frame::{Refusal, Reply, Request, Spawn, Stdio, Tagged, TaskKind};
 use berth_sys::socket::{self, Wait};
-use monitor::*;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

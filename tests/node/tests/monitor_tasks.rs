@@ -1,14 +1,12 @@
 //! The monitor supervises: exits, failed starts, orphans, many tasks, a daemon that comes and goes.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail at any line.
 
-mod monitor;
-
+use crate::monitor::*;
 use berth_model::ErrorKind;
 use berth_monitor_api::frame::TaskKind;
 use berth_monitor_api::spec::{InitSpec, SandboxSpec};
 use berth_oci::exits::read_exits;
 use berth_oci::monitor::{Closed, Event, Monitor, SpawnRequest, TaskStdio};
-use monitor::*;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;

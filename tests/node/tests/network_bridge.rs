@@ -1,10 +1,8 @@
 //! The built-in bridge network on a real kernel: addresses, routes, life cycle. Needs root, `ip` and `nft`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod network;
-
+use crate::network::{MemoryLeases, Netns, Node, Pod, config, ip, new_id, tcp};
 use berth_model::ErrorKind;
-use network::{MemoryLeases, Netns, Node, Pod, config, ip, new_id, tcp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -1,11 +1,9 @@
 //! The built-in bridge network with both families, on a real kernel. Needs root, `ip` and `nft`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod network;
-
+use crate::network::{Netns, Node, config, dual, ip, new_id, port, tcp};
 use berth_model::Protocol;
 use berth_network::BridgeConfig;
-use network::{Netns, Node, config, dual, ip, new_id, port, tcp};
 use std::sync::Arc;
 use std::time::Duration;
 

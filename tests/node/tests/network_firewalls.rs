@@ -1,10 +1,8 @@
 //! The built-in network beside firewalls that drop what the node forwards. Needs root, `ip`, `nft` and `iptables`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod network;
-
+use crate::network::{Node, Pod, config, dual, tcp};
 use berth_network::{BridgeConfig, DropReason};
-use network::{Node, Pod, config, dual, tcp};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_millis(700);

@@ -1,10 +1,9 @@
 //! The bandwidth of pods on a real kernel. Needs root, `ip`, `nft` and `tc` (iproute2 has it).
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod network;
-
+use crate::network;
+use crate::network::{Netns, Node, dual, tcp};
 use berth_network::{Bandwidth, PodNetwork};
-use network::{Netns, Node, dual, tcp};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;

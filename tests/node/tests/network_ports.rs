@@ -1,10 +1,8 @@
 //! Host ports of the built-in bridge network on a real kernel. Needs root, `ip` and `nft`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod network;
-
+use crate::network::{Netns, Node, config, ip, new_id, port, tcp};
 use berth_model::{ErrorKind, Protocol};
-use network::{Netns, Node, config, ip, new_id, port, tcp};
 use std::time::Duration;
 
 /// Whether packets that a bridge passes on meet iptables and nftables differs between nodes: kube-proxy and many

@@ -1,9 +1,7 @@
 //! What others do to the built-in network while pods run, and daemons that come back to it. Needs root, `ip` and `nft`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod network;
-
-use network::{Node, dual, tcp};
+use crate::network::{Node, dual, tcp};
 use std::sync::Arc;
 
 /// Ways to break the network, and what is said about it.

@@ -2,10 +2,8 @@
 //! are sent and received by raw sockets, so that what the node's kernel translates is real traffic. Needs root, `ip` and `nft`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod network;
-
+use crate::network::{Netns, Node, dual, ip, port};
 use berth_model::Protocol;
-use network::{Netns, Node, dual, ip, port};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;

@@ -1,11 +1,10 @@
 //! Which subnets the built-in network has, on a real kernel. Needs root, `ip` and `nft`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what went wrong by panicking")]
 
-mod network;
-
+use crate::network;
+use crate::network::{MemoryLeases, Node, config, tcp};
 use berth_model::ErrorKind;
 use berth_network::{Bridge, BridgeConfig, subnet_for, subnet6_for};
-use network::{MemoryLeases, Node, config, tcp};
 use std::sync::Arc;
 
 /// Two roots whose hashes fall onto one /24.

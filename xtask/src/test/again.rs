@@ -30,15 +30,26 @@ pub enum Choice<'a> {
     Named(&'a [String]),
 }
 
+/// Whether a test that fails is tried again, and with which others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// Nothing but the code decides.
+    Never,
+    /// By itself.
+    Alone,
+    /// Each test needs those before it.
+    Whole,
+}
+
 impl Outcome {
     /// What to try again when so many second tries are left; nothing where that would hide something.
-    pub fn second<'a>(&'a self, left: usize, chain: bool) -> Option<Choice<'a>> {
+    pub fn second<'a>(&'a self, left: usize, again: Again) -> Option<Choice<'a>> {
         let named = !self.failed.is_empty() && self.failed.len() == self.count.failed;
         let leaked = self.failed == [LEFT_OVER];
-        if !named || leaked || self.failed.len() > left {
+        if again == Again::Never || !named || leaked || self.failed.len() > left {
             return None;
         }
-        let whole = chain || self.failed.iter().any(|name| name == LEFT_OVER || name == BEGINNING);
+        let whole = again == Again::Whole || self.failed.iter().any(|name| name == LEFT_OVER || name == BEGINNING);
         Some(if whole { Choice::All } else { Choice::Named(&self.failed) })
     }
 
@@ -117,16 +128,17 @@ mod tests {
     #[test]
     fn a_second_try_is_for_few_and_never_for_a_leak() {
         let one = outcome(5, &["a"]);
-        assert_eq!(one.second(MOST, false), Some(Choice::Named(&one.failed)));
-        assert_eq!(one.second(MOST, true), Some(Choice::All));
-        assert_eq!(one.second(0, false), None);
-        assert_eq!(outcome(5, &["a", "b", "c", "d"]).second(MOST, false), None);
-        assert_eq!(outcome(5, &[LEFT_OVER]).second(MOST, false), None);
-        assert_eq!(outcome(5, &["a", LEFT_OVER]).second(MOST, false), Some(Choice::All));
-        assert_eq!(outcome(5, &[]).second(MOST, false), None);
+        assert_eq!(one.second(MOST, Again::Alone), Some(Choice::Named(&one.failed)));
+        assert_eq!(one.second(MOST, Again::Whole), Some(Choice::All));
+        assert_eq!(one.second(MOST, Again::Never), None);
+        assert_eq!(one.second(0, Again::Alone), None);
+        assert_eq!(outcome(5, &["a", "b", "c", "d"]).second(MOST, Again::Alone), None);
+        assert_eq!(outcome(5, &[LEFT_OVER]).second(MOST, Again::Alone), None);
+        assert_eq!(outcome(5, &["a", LEFT_OVER]).second(MOST, Again::Alone), Some(Choice::All));
+        assert_eq!(outcome(5, &[]).second(MOST, Again::Alone), None);
         // An ignored test has no name in the list.
         assert_eq!(
-            Outcome { count: Count { passed: 1, failed: 2 }, failed: vec!["a".into()] }.second(MOST, false),
+            Outcome { count: Count { passed: 1, failed: 2 }, failed: vec!["a".into()] }.second(MOST, Again::Alone),
             None
         );
     }

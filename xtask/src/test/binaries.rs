@@ -1,11 +1,10 @@
 //! Test programs of cargo: compiled in one go, listed, and run one by one, so that a tier chooses who runs them and where.
 use super::again::{Choice, Outcome, Reader};
-use crate::{Result, run, workspace};
+use crate::{Result, programs, run, workspace};
 use serde_json::Value;
-use std::fs::{self, File};
-use std::io;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 /// Seconds after which a test program that still runs has failed.
 const TIME_LIMIT: &str = "900";
@@ -21,11 +20,21 @@ pub struct TestBinary {
     pub dir: PathBuf,
 }
 
-/// Compiles the test programs that these arguments of `cargo test` choose. Each compile error is on standard error.
-pub fn compile(choice: &[&str]) -> Result<Vec<TestBinary>> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["test", "--no-run", "--quiet", "--message-format=json-render-diagnostics"]).args(choice);
-    Ok(run::captured(&mut cargo)?.lines().filter_map(parse).collect())
+/// The test programs in what cargo says of its artifacts.
+pub fn listed(messages: &str) -> Vec<TestBinary> {
+    messages.lines().filter_map(parse).collect()
+}
+
+/// Those of a package (its directory in the checkout), of these names if there are any. Error: one is not there.
+pub fn of_package(package: &str, names: &[&str]) -> Result<Vec<TestBinary>> {
+    let mut list = programs::everything()?.tests;
+    let wanted = |name: &str, binary: &TestBinary| binary.name == format!("{package}: {name}");
+    if let Some(missing) = names.iter().find(|name| !list.iter().any(|binary| wanted(name, binary))) {
+        return Err(format!("{package} has no test program {missing}"));
+    }
+    let dir = workspace::root().join(package);
+    list.retain(|binary| binary.dir == dir && (names.is_empty() || names.iter().any(|name| wanted(name, binary))));
+    Ok(list)
 }
 
 fn parse(line: &str) -> Option<TestBinary> {
@@ -40,62 +49,63 @@ fn parse(line: &str) -> Option<TestBinary> {
     Some(TestBinary { name: format!("{package}: {target}"), path: message["executable"].as_str()?.into(), dir })
 }
 
-/// Runs one of them under `wrapper` (a program and its arguments, or nothing) and counts its tests. A program that ends
-/// badly without saying why is one failed test.
-pub fn run_one(
-    binary: &TestBinary,
-    wrapper: &[String],
-    args: &[&str],
-    set: impl FnOnce(&mut Command),
-) -> Result<Outcome> {
-    let mut command = limited(binary, wrapper, args);
-    set(&mut command);
-    outcome(|line| run::watched(&mut command, line)).map_err(|e| format!("{}: {e}", binary.name))
+/// The part of a test program that is run by itself: the tests of one module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// `directory: module`, or the program's name for tests outside any module.
+    pub name: String,
+    /// The program.
+    pub binary: TestBinary,
+    /// Whole names of its tests.
+    pub tests: Vec<String>,
 }
 
-fn limited(binary: &TestBinary, wrapper: &[String], args: &[&str]) -> Command {
+impl Part {
+    /// The arguments that run these of its tests.
+    pub fn arguments<'a>(&'a self, choice: Choice<'a>) -> Vec<&'a str> {
+        let tests = match choice {
+            Choice::All => &self.tests,
+            Choice::Named(names) => names,
+        };
+        std::iter::once("--exact").chain(tests.iter().map(String::as_str)).collect()
+    }
+}
+
+/// The parts of these programs. Error: one cannot be asked, or has no test.
+pub fn parts(list: Vec<TestBinary>) -> Result<Vec<Part>> {
+    let mut all = Vec::new();
+    for binary in list {
+        let said = run::captured(Command::new(&binary.path).args(["--list", "--format=terse"]))?;
+        let tests = said.lines().filter_map(|line| line.strip_suffix(": test"));
+        let mut modules = BTreeMap::<&str, Vec<String>>::new();
+        for test in tests {
+            let module = test.split_once("::").map_or("", |(module, _)| module);
+            modules.entry(module).or_default().push(test.to_owned());
+        }
+        if modules.is_empty() {
+            return Err(format!("{}: no test", binary.name));
+        }
+        all.extend(modules.into_iter().map(|(module, tests)| part(&binary, module, tests)));
+    }
+    Ok(all)
+}
+
+fn part(binary: &TestBinary, module: &str, tests: Vec<String>) -> Part {
+    let name = match binary.name.rsplit_once(": ") {
+        Some((dir, _)) if !module.is_empty() => format!("{dir}: {module}"),
+        _ => binary.name.clone(),
+    };
+    Part { name, binary: binary.clone(), tests }
+}
+
+/// The command that runs one of them under `wrapper` (a program and its arguments, or nothing).
+pub fn limited(binary: &TestBinary, wrapper: &[String], args: &[&str]) -> Command {
     let mut words = vec!["timeout".to_owned(), "--kill-after=10".into(), TIME_LIMIT.into()];
     words.extend_from_slice(wrapper);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).arg(&binary.path).args(args).current_dir(&binary.dir);
     command.env("CARGO_MANIFEST_DIR", &binary.dir);
     command
-}
-
-/// A test program that runs while others do. What it prints is shown when its turn comes.
-pub struct Beside {
-    name: String,
-    child: Child,
-    output: PathBuf,
-}
-
-impl Beside {
-    /// Starts it.
-    pub fn start(binary: &TestBinary, set: impl FnOnce(&mut Command)) -> Result<Self> {
-        let output = workspace::target_dir().join("test-output-beside");
-        let name = binary.name.clone();
-        let at = |e: io::Error| format!("{name}: {e}");
-        let file = File::create(&output).map_err(at)?;
-        let mut command = limited(binary, &[], &[]);
-        command.stdin(Stdio::null()).stdout(file.try_clone().map_err(at)?).stderr(file);
-        set(&mut command);
-        let child = command.spawn().map_err(at)?;
-        Ok(Self { child, output, name })
-    }
-
-    /// Waits for its end, shows what it printed, and counts.
-    pub fn outcome(mut self) -> Result<Outcome> {
-        let at = |e: io::Error| format!("{}: {e}", self.name);
-        let status = self.child.wait().map_err(at)?;
-        let printed = fs::read(&self.output).map_err(at)?;
-        let printed = String::from_utf8_lossy(&printed);
-        print!("{printed}");
-        let ended = if status.success() { Ok(()) } else { Err(format!("{}: {status}", self.name)) };
-        outcome(|line| {
-            printed.lines().for_each(line);
-            ended
-        })
-    }
 }
 
 /// The arguments that choose these tests; `usual` chooses all that the tier runs.

@@ -1,7 +1,9 @@
 //! Tier `cluster`: a real kubelet on Berth, alone and with a control plane around it, in namespaces of their own, as root.
 //! Owns: what those tests need to have been built, and their environment. Must not: know what they test.
 use super::Tier;
-use super::binaries::{self, Beside, TestBinary};
+use super::again::{Again, Choice};
+use super::binaries::{self, TestBinary};
+use super::lanes::{Job, Tests};
 use super::node::Environment;
 use crate::{Result, images, install, package, programs, run, tools, workspace};
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use std::process::Command;
 /// What the harness, the kubelet and kube-proxy call.
 const PACKAGES: [install::Package; 4] =
     [("nftables", "nft"), ("iproute2", "ip"), ("mount", "mount"), ("util-linux", "nsenter")];
-const CHOICE: [&str; 2] = ["--package", "berth-cluster-tests"];
+const PACKAGE: &str = "tests/cluster";
 /// Serves the images inside a node, where no test program runs.
 const REGISTRY: &str = "berth-test-registry";
 /// The cluster half.
@@ -18,10 +20,10 @@ const OPERATOR: &str = "berth-operator";
 const AGENT: &str = "berth-agent";
 /// Programs whose every case needs those before it.
 const CHAINS: [&str; 1] = [": e2e"];
-/// The program that waits most of its time: for periods to pass and for patience to end.
-const WAITS: &str = ": agent";
-/// Programs that measure nothing and leave a core to it.
-const COMPANY: [&str; 4] = [": adopt", ": archives", ": chart", ": operator"];
+/// Programs that measure, and so run when nothing else does.
+const ALONE: [&str; 1] = [": compare"];
+/// The others run side by side: the longest first.
+const LONGEST: [&str; 4] = [": adopt", ": e2e", ": operator", ": standalone"];
 /// helm.
 const HELM: &str = "BERTH_HELM";
 /// Where the OCI layouts of operator and agent lie.
@@ -68,32 +70,31 @@ fn prepared(tier: &mut Tier) -> Option<(Vec<TestBinary>, Environment)> {
     Some((list, environment))
 }
 
-/// One that waits most of its time runs beside those that bear company; then the others, one after the other.
-fn run_all(tier: &mut Tier, list: Vec<TestBinary>, environment: &Environment) {
-    let set = |command: &mut Command| {
-        command.envs(environment.iter().map(|(name, path)| (name, path)));
-    };
-    let named = |binary: &TestBinary, names: &[&str]| names.iter().any(|name| binary.name.ends_with(name));
-    let (waiting, others): (Vec<_>, Vec<_>) = list.into_iter().partition(|binary| named(binary, &[WAITS]));
-    let (company, alone): (Vec<_>, Vec<_>) = others.into_iter().partition(|binary| named(binary, &COMPANY));
-    let mut started: Vec<_> = waiting.iter().map(|binary| Some(Beside::start(binary, set))).collect();
-    let mut one = |binary: &TestBinary, mut beside: Option<Result<Beside>>| {
-        tier.tests(&binary.name, named(binary, &CHAINS), |choice| match beside.take() {
-            Some(started) => started?.outcome(),
-            None => binaries::run_one(binary, &[], &binaries::chosen(choice, &[]), set),
-        });
-    };
-    company.iter().for_each(|binary| one(binary, None));
-    waiting.iter().zip(&mut started).for_each(|(binary, started)| one(binary, started.take()));
-    alone.iter().for_each(|binary| one(binary, None));
+/// Side by side, but for those that measure.
+fn run_all(tier: &mut Tier, mut list: Vec<TestBinary>, environment: &Environment) {
+    let place = |name: &str, names: &[&str]| names.iter().position(|end| name.ends_with(end));
+    list.sort_by_key(|binary| place(&binary.name, &LONGEST).unwrap_or(LONGEST.len()));
+    let jobs = list.into_iter().map(|binary| {
+        let name = binary.name.clone();
+        let again = if place(&name, &CHAINS).is_some() { Again::Whole } else { Again::Alone };
+        let command = move |choice: Choice<'_>| {
+            let mut command = binaries::limited(&binary, &[], &binaries::chosen(choice, &[]));
+            command.envs(environment.iter().map(|(name, path)| (name, path)));
+            Ok(command)
+        };
+        Job { name, tests: Tests::Told, again, command: Box::new(command) }
+    });
+    let (alone, together): (Vec<_>, Vec<_>) = jobs.partition(|job| place(&job.name, &ALONE).is_some());
+    tier.side_by_side(&together);
+    alone.chunks(1).for_each(|job| tier.side_by_side(job));
 }
 
 /// Runs the one case that compares costs, on the programs in `dir`.
 pub fn costs(dir: PathBuf, pods: Option<&str>) -> Result {
     install::packages(&PACKAGES)?;
-    programs::one(REGISTRY, &dir)?;
-    let list = binaries::compile(&CHOICE)?;
-    let compare = list.iter().find(|binary| binary.name.ends_with("compare")).ok_or("no test program compare")?;
+    programs::from_everything(&[REGISTRY], &dir)?;
+    let list = binaries::of_package(PACKAGE, &["compare"])?;
+    let compare = list.first().ok_or("no test program compare")?;
     let mut command = Command::new(&compare.path);
     command.arg("costs").current_dir(&compare.dir).env("BERTH_BIN_DIR", &dir);
     for (_, variable, make) in tools::FAMILIES {
@@ -106,7 +107,7 @@ pub fn costs(dir: PathBuf, pods: Option<&str>) -> Result {
 pub fn program(name: &str, images: bool) -> Result<Command> {
     install::packages(&PACKAGES)?;
     let (_, (variable, dir)) = built()?;
-    let list = binaries::compile(&["--package", "berth-cluster-tests", "--test", name])?;
+    let list = binaries::of_package(PACKAGE, &[name])?;
     let binary = list.first().ok_or_else(|| format!("no test program {name}"))?;
     let mut command = Command::new(&binary.path);
     command.current_dir(&binary.dir).env("CARGO_MANIFEST_DIR", &binary.dir).env(variable, &dir);
@@ -130,18 +131,6 @@ fn product_images() -> Result<PathBuf> {
 /// The test programs, and where the product's programs lie, with the registry beside them.
 fn built() -> Result<(Vec<TestBinary>, (&'static str, PathBuf))> {
     let dir = programs::build()?;
-    programs::one(REGISTRY, &dir)?;
-    programs::one(OPERATOR, &dir)?;
-    // With places where a test can have it killed.
-    run::plain(workspace::cargo().args([
-        "build",
-        "--quiet",
-        "--package",
-        AGENT,
-        "--features",
-        "berth-agent/failpoints",
-    ]))?;
-    programs::place(&workspace::target_dir().join("debug").join(AGENT), &dir)?;
-    programs::one(programs::PLUGIN, &dir)?;
-    Ok((binaries::compile(&CHOICE)?, ("BERTH_BIN_DIR", dir)))
+    programs::from_everything(&[REGISTRY, OPERATOR, AGENT, programs::PLUGIN], &dir)?;
+    Ok((binaries::of_package(PACKAGE, &[])?, ("BERTH_BIN_DIR", dir)))
 }

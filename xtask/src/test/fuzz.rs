@@ -1,6 +1,8 @@
 //! Fuzz targets, a few seconds each: one per parser of bytes from outside. They are a workspace of their own
 //! (`node-runtime/fuzz`), compiled with coverage counters by flags that stable Rust takes; no further tool is needed.
 use super::Tier;
+use super::again::{Again, Choice};
+use super::lanes::{Job, Tests};
 use crate::{Result, install, run, workspace};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -18,8 +20,17 @@ fn dir() -> PathBuf {
 
 pub fn steps(tier: &mut Tier) {
     let Some(targets) = tier.prepare("compile the fuzz targets", compile) else { return };
-    for (name, program) in targets {
-        tier.check(&format!("fuzz {name}, {SECONDS} s"), || fuzz(&name, &program));
+    let jobs: Vec<_> = targets.iter().map(|(name, program)| job(name, program)).collect();
+    tier.side_by_side(&jobs);
+}
+
+fn job<'a>(name: &'a str, program: &'a Path) -> Job<'a> {
+    let command = move |_: Choice<'_>| fuzz(name, program);
+    Job {
+        name: format!("fuzz {name}, {SECONDS} s"),
+        tests: Tests::One,
+        again: Again::Never,
+        command: Box::new(command),
     }
 }
 
@@ -41,7 +52,7 @@ fn program(line: &str) -> Option<(String, PathBuf)> {
 }
 
 /// The corpus grows in the target directory, from the committed seeds of the target, if it has some.
-fn fuzz(name: &str, program: &Path) -> Result {
+fn fuzz(name: &str, program: &Path) -> Result<Command> {
     let work = workspace::target_dir().join("fuzz-corpus").join(name);
     std::fs::create_dir_all(&work).map_err(|e| format!("{}: {e}", work.display()))?;
     let seeds = dir().join("seeds").join(name);
@@ -59,5 +70,5 @@ fn fuzz(name: &str, program: &Path) -> Result {
         "-print_final_stats=1",
         "-verbosity=0",
     ]);
-    run::plain(&mut command)
+    Ok(command)
 }

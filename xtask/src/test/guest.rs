@@ -2,9 +2,10 @@
 //! user-mode-linux program. Its kernel and root are made from Debian's packages, once; the scripts are in `xtask/guest`.
 //! It has no network to the host: a job is a directory that both sees, with a program `run` in it.
 use super::Tier;
-use super::again::Choice;
-use super::binaries::{self, TestBinary};
-use super::node::{self, GUEST_PREFIX};
+use super::again::{Again, Choice};
+use super::binaries::{self, Part};
+use super::lanes::{Job, Tests};
+use super::node;
 use crate::cache::Key;
 use crate::package::{self, Effort, Kind};
 use crate::{Result, cache, install, programs, run, tools, workspace};
@@ -26,6 +27,8 @@ const KERNEL_PACKAGES: [install::Package; 8] = [
 ];
 const ROOT_PACKAGES: [install::Package; 1] = [("mmdebstrap", "mmdebstrap")];
 
+/// The program with the tests.
+const PROGRAM: [&str; 1] = ["guest"];
 /// The tests that need the other of the two large security modules: a boot has one.
 const SELINUX_TESTS: &str = "guest_selinux";
 /// The tests that take the whole machine over: kubelet, runtime and units are the system's own.
@@ -50,8 +53,8 @@ echo "Linux $(uname -r), $(systemctl --version | head -n 1), up $(cut -d' ' -f1 
 
 pub fn tier(tier: &mut Tier) {
     let Some(guest) = tier.prepare("the guest's kernel and root", Guest::made) else { return };
-    tier.check("boots with systemd and cgroup v2", || guest.run("check", GUEST_CHECK, &mut |_| ()));
-    let built = tier.prepare("compile the programs and the node tests", node::built);
+    tier.check("boots with systemd and cgroup v2", || guest.run("check", GUEST_CHECK));
+    let built = tier.prepare("compile the programs and the tests for the guest", || node::built(&PROGRAM));
     let kubernetes = tier.prepare("Kubernetes", tools::kubernetes);
     let peers = tier.prepare("containerd and runc", tools::peers);
     let (Some((list, mut environment)), Some(kubernetes), Some(peers)) = (built, kubernetes, peers) else { return };
@@ -64,60 +67,57 @@ pub fn tier(tier: &mut Tier) {
     tier.check("the quickstart in the guest", || {
         let dir = node::programs_dir(&environment)?.display();
         let script = format!("{}exec '{dir}/{}' --bin '{dir}'\n", prelude(&environment), programs::QUICKSTART);
-        guest.run("quickstart", &script, &mut |_| ())
+        guest.run("quickstart", &script)
     });
-    let (labelled, others): (Vec<_>, Vec<_>) =
-        list.into_iter().partition(|binary| binary.name.ends_with(SELINUX_TESTS));
-    let (adopting, others): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|binary| binary.name.ends_with(ADOPT_TESTS));
-    tier.tests("node tests in the guest", false, |choice| {
-        let script = tests_script(&others, &environment, choice);
-        binaries::outcome(|line| guest.run("tests", &script, line))
-    });
-    for name in tier.prepare("list the tests of a takeover", || listed(&adopting)).unwrap_or_default() {
-        let first = [name];
-        tier.tests(&format!("in a guest of its own: {}", first[0]), false, |choice| {
-            let choice = if choice == Choice::All { Choice::Named(&first) } else { choice };
-            let script = tests_script(&adopting, &environment, choice);
-            binaries::outcome(|line| guest.run("adopt", &script, line))
-        });
-    }
-    tier.tests("node tests in the guest with SELinux", false, |choice| {
-        let script = labelled_script(&labelled, &environment, choice);
-        binaries::outcome(|line| guest.boot("selinux", &script, &SELINUX_BOOT, line))
-    });
+    let Some(parts) = tier.prepare("list the tests", || binaries::parts(list)) else { return };
+    let (labelled, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.name.ends_with(SELINUX_TESTS));
+    let (adopting, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|part| part.name.ends_with(ADOPT_TESTS));
+    let adoptions: Vec<String> = adopting.iter().flat_map(|part| part.tests.clone()).collect();
+    // The longest first: the others go beside it.
+    let mut jobs = vec![job("node tests in the guest", |choice| {
+        guest.boot("tests", &tests_script(&others, &environment, choice), &[])
+    })];
+    jobs.extend(adoptions.iter().enumerate().map(|(index, name)| {
+        let (guest, adopting, environment) = (&guest, &adopting, &environment);
+        job(&format!("in a guest of its own: {name}"), move |choice| {
+            let one = [name.clone()];
+            let choice = if choice == Choice::All { Choice::Named(&one) } else { choice };
+            guest.boot(&format!("adopt-{index}"), &tests_script(adopting, environment, choice), &[])
+        })
+    }));
+    jobs.push(job("node tests in the guest with SELinux", |choice| {
+        guest.boot("selinux", &labelled_script(&labelled, &environment, choice), &SELINUX_BOOT)
+    }));
+    tier.side_by_side(&jobs);
 }
 
-/// Runs the test programs that bear one of these names, in one boot: for who works on them.
+fn job<'a>(name: &str, command: impl Fn(Choice<'_>) -> Result<Command> + Send + Sync + 'a) -> Job<'a> {
+    Job { name: name.to_owned(), tests: Tests::Told, again: Again::Alone, command: Box::new(command) }
+}
+
+/// Runs the tests of these modules, in one boot: for who works on them.
 pub fn only(names: &[String]) -> Result {
     let guest = Guest::made()?;
-    let mut choice = node::CHOICE.to_vec();
-    choice.extend(names.iter().flat_map(|name| ["--test", name]));
-    let (list, mut environment) = node::built_of(&choice)?;
+    let (list, mut environment) = node::built(&PROGRAM)?;
+    let mut parts = binaries::parts(list)?;
+    parts.retain(|part| names.iter().any(|name| part.name.ends_with(&format!(": {name}"))));
+    if parts.is_empty() {
+        return Err(format!("no tests for the guest are called {}", names.join(" or ")));
+    }
     environment.extend([("BERTH_KUBERNETES", tools::kubernetes()?), ("BERTH_PEERS", tools::peers()?)]);
     environment.push(("BERTH_PACKAGES", packages(&environment)?));
-    let selinux = list.iter().all(|binary| binary.name.ends_with(SELINUX_TESTS));
-    if selinux {
-        return guest.boot("only", &labelled_script(&list, &environment, Choice::All), &SELINUX_BOOT, &mut |_| ());
+    if parts.iter().all(|part| part.name.ends_with(SELINUX_TESTS)) {
+        let script = labelled_script(&parts, &environment, Choice::All);
+        return run::plain(&mut guest.boot("only", &script, &SELINUX_BOOT)?);
     }
-    guest.run("only", &tests_script(&list, &environment, Choice::All), &mut |_| ())
-}
-
-/// Names of the tests in these programs: each that fails leaves a machine that the next one cannot use.
-fn listed(list: &[TestBinary]) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for binary in list {
-        let said = run::captured(Command::new(&binary.path).args([GUEST_PREFIX, "--list", "--format=terse"]))?;
-        names.extend(said.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned));
-    }
-    if names.is_empty() { Err("no test takes a node over".into()) } else { Ok(names) }
+    guest.run("only", &tests_script(&parts, &environment, Choice::All))
 }
 
 /// A directory with two releases of both packages, and an rpm that runs in the guest.
 fn packages(environment: &node::Environment) -> Result<PathBuf> {
     let (bin, out) = (node::programs_dir(environment)?, workspace::target_dir().join("package-tests"));
     let _ = fs::remove_dir_all(&out);
-    programs::one(programs::PLUGIN, bin)?;
+    programs::from_everything(&[programs::PLUGIN], bin)?;
     for release in [1, 2] {
         package::build(&[Kind::Deb, Kind::Rpm], bin, Effort { release, fast: true }, &out)?;
     }
@@ -153,14 +153,14 @@ fn exports(environment: &node::Environment) -> String {
 }
 
 /// The job that runs the tests for the guest.
-fn tests_script(list: &[TestBinary], environment: &node::Environment, choice: Choice<'_>) -> String {
+fn tests_script(list: &[Part], environment: &node::Environment, choice: Choice<'_>) -> String {
     prelude(environment) + &tests(list, choice)
 }
 
 /// The same on a machine whose files have labels, as they have where SELinux was on when they were made: hostfs has none. (The tools'
 /// own recursion stops at files that only hostfs has, as at another file system.) pid 1 and its bus begin anew, in their domains, and
 /// the tests have an administrator's.
-fn labelled_script(list: &[TestBinary], environment: &node::Environment, choice: Choice<'_>) -> String {
+fn labelled_script(list: &[Part], environment: &node::Environment, choice: Choice<'_>) -> String {
     let kernel = ["/proc", "/sys", "/dev", "/run", "/tmp", "/job", "/lower"].map(PathBuf::from);
     let left_out = kernel.into_iter().chain(mounted(environment)).map(|dir| format!("-path '{}'", dir.display()));
     let left_out: Vec<String> = left_out.collect();
@@ -172,18 +172,25 @@ fn labelled_script(list: &[TestBinary], environment: &node::Environment, choice:
            --property=SELinuxContext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 /bin/sh /run/tests\n"
 }
 
-fn tests(list: &[TestBinary], choice: Choice<'_>) -> String {
-    let chosen = binaries::chosen(choice, &[GUEST_PREFIX]).join(" ");
+fn tests(list: &[Part], choice: Choice<'_>) -> String {
     let mut script = "rc=0\n".to_owned();
-    for TestBinary { name, path, dir } in list {
-        let (path, dir) = (path.display(), dir.display());
-        script += &format!("echo '-- {name}'\ncd '{dir}'\ntimeout 1500 '{path}' {chosen} || rc=1\n");
+    for part in list {
+        let (path, dir) = (part.binary.path.display(), part.binary.dir.display());
+        let mut arguments = part.arguments(choice);
+        if let Choice::Named(_) = choice {
+            // A second try names tests of some of the parts; a program without any would say that it ran none.
+            arguments.retain(|name| *name == "--exact" || part.tests.iter().any(|test| test == name));
+        }
+        if arguments.len() > 1 {
+            let arguments = arguments.join(" ");
+            script += &format!("echo '-- {}'\ncd '{dir}'\ntimeout 1500 '{path}' {arguments} || rc=1\n", part.name);
+        }
     }
     script + "exit $rc\n"
 }
 
 /// A kernel and a root filesystem.
-struct Guest {
+pub struct Guest {
     kernel: PathBuf,
     root: PathBuf,
 }
@@ -192,32 +199,42 @@ fn scripts() -> PathBuf {
     workspace::root().join("xtask/guest")
 }
 
+/// The key of what these scripts make.
+fn key(names: &[&str]) -> Result<Key> {
+    names.iter().try_fold(Key::default(), |key, name| key.with_file(&scripts().join(name)))
+}
+
 impl Guest {
     /// From the cache, or built: the kernel takes 10 minutes, the root two.
     fn made() -> Result<Self> {
         install::need_root("the guest tier")?;
-        let key =
-            |names: &[&str]| names.iter().try_fold(Key::default(), |key, name| key.with_file(&scripts().join(name)));
-        let kernel_key = key(&["build-kernel", "kernel-options.list", "suite-sources"])?;
-        let kernel = cache::entry("guest-kernel", &kernel_key, |dir| {
+        Ok(Self { kernel: Self::kernel()?.join("linux"), root: Self::root()?.join("root") })
+    }
+
+    /// The directory with the kernel.
+    pub fn kernel() -> Result<PathBuf> {
+        cache::entry("guest-kernel", &key(&["build-kernel", "kernel-options.list", "suite-sources"])?, |dir| {
             install::packages(&KERNEL_PACKAGES)?;
             run::plain(Command::new(scripts().join("build-kernel")).arg(dir))
-        })?;
-        let root_key = key(&["build-root", "guest-init", "run-job", "job.service", "suite-sources"])?;
-        let root = cache::entry("guest-root", &root_key, |dir| {
+        })
+    }
+
+    /// The directory with the root.
+    pub fn root() -> Result<PathBuf> {
+        let inputs = ["build-root", "guest-init", "run-job", "job.service", "suite-sources"];
+        cache::entry("guest-root", &key(&inputs)?, |dir| {
             install::packages(&ROOT_PACKAGES)?;
             run::plain(Command::new(scripts().join("build-root")).arg(dir.join("root")))
-        })?;
-        Ok(Self { kernel: kernel.join("linux"), root: root.join("root") })
+        })
     }
 
-    /// Boots, runs the script, and powers off. Each line of its output is printed and given to `line`.
-    fn run(&self, name: &str, script: &str, line: &mut dyn FnMut(&str)) -> Result {
-        self.boot(name, script, &[], line)
+    /// Boots, runs the script, and powers off.
+    fn run(&self, name: &str, script: &str) -> Result {
+        run::plain(&mut self.boot(name, script, &[])?)
     }
 
-    /// The same with arguments for the kernel; the last of a name counts.
-    fn boot(&self, name: &str, script: &str, arguments: &[&str], line: &mut dyn FnMut(&str)) -> Result {
+    /// The command that does so, with arguments for the kernel; the last of a name counts.
+    fn boot(&self, name: &str, script: &str, arguments: &[&str]) -> Result<Command> {
         let job = workspace::target_dir().join("guest").join(name);
         let file = job.join("run");
         let at = |e: std::io::Error| format!("{}: {e}", file.display());
@@ -225,25 +242,30 @@ impl Guest {
         fs::write(&file, script).map_err(at)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).map_err(at)?;
         let mut boot = Command::new(scripts().join("boot"));
-        run::watched(boot.arg(&self.kernel).arg(&self.root).arg(&job).args(arguments), line)
-            .map_err(|e| format!("{e}; console: {}", job.join("out/console").display()))
+        boot.arg(&self.kernel).arg(&self.root).arg(&job).args(arguments);
+        Ok(boot)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::binaries::TestBinary;
     use super::*;
 
     #[test]
     fn a_job_mounts_the_host_once_and_runs_every_program() {
         let root = workspace::root();
-        let binary =
-            |n: &str| TestBinary { name: n.into(), path: root.join("t").join(n), dir: root.join("tests/node") };
+        let part = |n: &str| {
+            let binary = TestBinary { name: n.into(), path: root.join("t").join(n), dir: root.join("tests/node") };
+            Part { name: n.into(), binary, tests: vec![format!("{n}::first"), format!("{n}::second")] }
+        };
         let environment = vec![("BERTH_CRICTL", PathBuf::from("/cache/cri-tools/1/crictl"))];
-        let script = tests_script(&[binary("a"), binary("b")], &environment, Choice::All);
+        let script = tests_script(&[part("a"), part("b")], &environment, Choice::All);
         assert_eq!(script.matches(&format!("hostfs -r -o '{}'", root.display())).count(), 1);
         assert!(script.contains("hostfs -r -o '/cache/cri-tools/1'") && script.contains("export BERTH_CRICTL="));
-        assert_eq!(script.matches(" guest_ || rc=1").count(), 2);
+        assert!(script.contains("/t/a' --exact a::first a::second || rc=1") && script.contains("b::first b::second"));
+        let second = tests_script(&[part("a"), part("b")], &environment, Choice::Named(&["b::second".to_owned()]));
+        assert!(second.contains("/t/b' --exact b::second || rc=1") && !second.contains("/t/a'"));
         assert!(script.ends_with("exit $rc\n"));
     }
 }

@@ -2,19 +2,23 @@
 //! is skipped in silence: what cannot run has failed. Tests that passed at their second try are named. The last line is
 //! `N passed, N failed`, over every single test.
 mod again;
-mod binaries;
+mod ahead;
+pub mod binaries;
 mod cluster;
 mod fuzz;
 mod guest;
+mod lanes;
 mod node;
 mod statics;
 mod unit;
 
+pub use ahead::main as made_ahead;
 pub use cluster::{costs, program as cluster_program};
 pub use guest::only as guest_only;
 
 use crate::{Result, run};
-use again::{Choice, Outcome};
+use again::{Again, Choice, Outcome};
+use lanes::Job;
 use std::time::{Duration, Instant};
 
 /// Tests that passed and failed.
@@ -61,13 +65,13 @@ impl Tier {
         made
     }
 
-    /// A step of tests that may be tried again where only the machine may have been late; in a `chain` a test needs those before it.
-    pub fn tests(&mut self, name: &str, chain: bool, mut run: impl FnMut(Choice<'_>) -> Result<Outcome>) {
+    /// A step of tests that may be tried again where only the machine may have been late; `again` says which.
+    pub fn tests(&mut self, name: &str, again: Again, mut run: impl FnMut(Choice<'_>) -> Result<Outcome>) {
         let left = again::MOST.saturating_sub(self.again.len());
         let mut passed = Vec::new();
         self.step(name, || {
             let first = run(Choice::All)?;
-            let Some(choice) = first.second(left, chain) else { return Ok(first.count) };
+            let Some(choice) = first.second(left, again) else { return Ok(first.count) };
             println!("-- {name}: a second try: {}", first.failed.join(" "));
             let Ok(second) = run(choice) else { return Ok(first.count) };
             let (count, mended) = first.mended(&second);
@@ -77,19 +81,46 @@ impl Tier {
         self.again.extend(passed.into_iter().map(|test| format!("{name}: {test}")));
     }
 
+    /// Test programs side by side; what fails is tried again when all have ended, alone.
+    pub fn side_by_side(&mut self, jobs: &[Job<'_>]) {
+        let mut late = Vec::new();
+        lanes::run(jobs, lanes::width(), |ended| {
+            let job = &jobs[ended.job];
+            print!("-- {}\n{}", job.name, ended.printed);
+            match ended.outcome {
+                // Counted once it is known what a second try says.
+                Ok(first) if first.second(again::MOST, job.again).is_some() => {
+                    println!("-- {}: {} failed, {}", job.name, first.count.failed, run::human(ended.time));
+                    late.push((job, first));
+                }
+                outcome => self.ended(&job.name, outcome.map(|outcome| outcome.count), ended.time),
+            }
+        });
+        for (job, first) in late {
+            let mut first = Some(first);
+            self.tests(&job.name, job.again, |choice| match first.take() {
+                Some(first) => Ok(first),
+                None => {
+                    let mut command = (job.command)(choice)?;
+                    binaries::outcome(|line| run::watched(&mut command, line))
+                }
+            });
+        }
+    }
+
     /// A step that counts its tests itself.
     pub fn step(&mut self, name: &str, body: impl FnOnce() -> Result<Count>) {
         println!("-- {name}");
         let start = Instant::now();
         let outcome = body();
+        self.ended(name, outcome, start.elapsed());
+    }
+
+    /// Tells and counts what a step came to.
+    fn ended(&mut self, name: &str, outcome: Result<Count>, time: Duration) {
         let count = outcome.clone().unwrap_or(Count { passed: 0, failed: 1 });
         let verdict = if count.failed == 0 { "ok" } else { "FAILED" };
-        println!(
-            "-- {name}: {verdict}, {} passed, {} failed, {}",
-            count.passed,
-            count.failed,
-            run::human(start.elapsed())
-        );
+        println!("-- {name}: {verdict}, {} passed, {} failed, {}", count.passed, count.failed, run::human(time));
         if let Err(message) = outcome {
             println!("   {message}");
             self.failures.push(format!("{name}: {message}"));
@@ -124,7 +155,9 @@ pub fn main(names: &[String]) -> Result {
         return Err(format!("no tier {unknown:?}; there are: {known}"));
     }
     let mut summary: Vec<(&str, Tier, Duration)> = Vec::new();
-    for (name, tier) in TIERS.into_iter().filter(|(name, _)| wanted(name, names)) {
+    let tiers: Vec<_> = TIERS.into_iter().filter(|(name, _)| wanted(name, names)).collect();
+    let _ahead = ahead::start(&tiers.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    for (name, tier) in tiers {
         println!("== tier {name}");
         let start = Instant::now();
         let mut state = Tier::default();
@@ -191,12 +224,12 @@ mod tests {
             failed: names.iter().map(|name| (*name).to_owned()).collect(),
         };
         let mut tries = 0;
-        tier.tests("late", false, |choice| {
+        tier.tests("late", Again::Alone, |choice| {
             tries += 1;
             assert_eq!(choice == Choice::All, tries == 1);
             Ok(if tries == 1 { outcome(1, &["a"]) } else { outcome(0, &[]) })
         });
-        tier.tests("broken", false, |_| Ok(outcome(1, &["b"])));
+        tier.tests("broken", Again::Alone, |_| Ok(outcome(1, &["b"])));
         assert_eq!((tries, tier.count), (2, Count { passed: 3, failed: 1 }));
         assert_eq!((tier.again, tier.failures), (vec!["late: a".to_owned()], vec!["broken: 1 failed".to_owned()]));
     }

@@ -1,6 +1,8 @@
 //! Tier `node`: the node half on this machine's kernel, as root.
 use super::Tier;
-use super::binaries::{self, TestBinary};
+use super::again::{Again, Choice};
+use super::binaries::{self, Part, TestBinary};
+use super::lanes::{Job, Tests};
 use crate::{Result, install, programs, run, tools};
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,10 +19,21 @@ const PACKAGES: [install::Package; 7] = [
     ("e2fsprogs", "mkfs.ext4"),
 ];
 
-/// The package with the tests on a real kernel. Those named `guest_*` need what only the guest has: systemd and cgroup v2.
-pub const CHOICE: [&str; 2] = ["--package", "berth-node-tests"];
-/// Prefix of tests for the guest.
-pub const GUEST_PREFIX: &str = "guest_";
+/// The package with the tests on a real kernel.
+const PACKAGE: &str = "tests/node";
+/// Its programs of tests on this machine. The third one is for the guest.
+const HERE: [&str; 2] = ["daemon", "parts"];
+/// Modules that measure what a neighbour would disturb.
+const ALONE: [&str; 2] = [": leaks", ": monitor_memory"];
+/// The others run side by side: the longest first.
+const LONGEST: [&str; 6] = [
+    ": daemon_streaming",
+    ": daemon_cni",
+    ": daemon_monitors",
+    ": daemon_kills",
+    ": daemon_doctor_node",
+    ": daemon_stops",
+];
 
 /// What the tests find out from their environment: BERTH_BIN_DIR has `berth`, `berth-monitor`, `berth-init` and
 /// `berth-web`, BERTH_NEXT_BIN_DIR the first three of the next version; BERTH_CRICTL is crictl; BERTH_CNI has CNI plugins;
@@ -32,7 +45,9 @@ pub fn tier(tier: &mut Tier) {
         install::need_root("the node tier")?;
         install::packages(&PACKAGES)
     });
-    let Some((list, environment)) = tier.prepare("compile the programs and the node tests", built) else { return };
+    let Some((list, environment)) = tier.prepare("compile the programs and the node tests", || built(&HERE)) else {
+        return;
+    };
     if ready.is_none() {
         return;
     }
@@ -41,14 +56,22 @@ pub fn tier(tier: &mut Tier) {
         // Tests of others may run on this machine meanwhile, so only what bears this run's names is counted.
         run::plain(Command::new(dir.join(programs::QUICKSTART)).arg("--bin").arg(dir).arg("--shared"))
     });
-    for binary in &list {
-        let set = |command: &mut Command| {
-            command.envs(environment.iter().map(|(name, path)| (name, path)));
-        };
-        tier.tests(&binary.name, false, |choice| {
-            binaries::run_one(binary, &[], &binaries::chosen(choice, &["--skip", GUEST_PREFIX]), set)
-        });
-    }
+    let Some(mut parts) = tier.prepare("list the tests", || binaries::parts(list)) else { return };
+    let place = |name: &str, names: &[&str]| names.iter().position(|end| name.ends_with(end));
+    parts.sort_by_key(|part| place(&part.name, &LONGEST).unwrap_or(LONGEST.len()));
+    let (alone, together): (Vec<_>, Vec<_>) =
+        parts.iter().map(|part| job(part, &environment)).partition(|job| place(&job.name, &ALONE).is_some());
+    tier.side_by_side(&together);
+    alone.chunks(1).for_each(|job| tier.side_by_side(job));
+}
+
+fn job<'a>(part: &'a Part, environment: &'a Environment) -> Job<'a> {
+    let command = |choice: Choice<'_>| {
+        let mut command = binaries::limited(&part.binary, &[], &part.arguments(choice));
+        command.envs(environment.iter().map(|(name, path)| (name, path)));
+        Ok(command)
+    };
+    Job { name: part.name.clone(), tests: Tests::Told, again: Again::Alone, command: Box::new(command) }
 }
 
 /// Where the programs lie.
@@ -57,21 +80,15 @@ pub fn programs_dir(environment: &Environment) -> Result<&PathBuf> {
     found.map(|(_, dir)| dir).ok_or_else(|| "the programs were not built".to_owned())
 }
 
-/// The compiled node tests, and their environment.
-pub fn built() -> Result<(Vec<TestBinary>, Environment)> {
-    built_of(&CHOICE)
-}
-
-/// The same for some of the test programs.
-pub fn built_of(choice: &[&str]) -> Result<(Vec<TestBinary>, Environment)> {
-    // The next version first: what is built last is what `target/debug` has.
-    let next = programs::build_next()?;
+/// Test programs of the package, and their environment.
+pub fn built(names: &[&str]) -> Result<(Vec<TestBinary>, Environment)> {
+    let list = binaries::of_package(PACKAGE, names)?;
     let environment = vec![
         ("BERTH_BIN_DIR", programs::build()?),
-        ("BERTH_NEXT_BIN_DIR", next),
+        ("BERTH_NEXT_BIN_DIR", programs::build_next()?),
         ("BERTH_CRICTL", tools::crictl()?),
         ("BERTH_CNI", tools::cni()?),
         ("BERTH_PROMETHEUS", tools::prometheus()?),
     ];
-    Ok((binaries::compile(choice)?, environment))
+    Ok((list, environment))
 }

@@ -1,29 +1,29 @@
 //! Tier `unit`: tests that need no root. Started by root, they run without its rights all the same: that is the proof.
+use super::again::{Again, Choice};
 use super::binaries::{self, TestBinary};
+use super::lanes::{Job, Tests};
 use super::{Tier, fuzz};
-use crate::{Result, install, run, tools, workspace};
+use crate::{Result, install, programs, run, tools, workspace};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Tests on a real kernel have tiers of their own.
-const CHOICE: [&str; 5] = ["--workspace", "--exclude", "berth-node-tests", "--exclude", "berth-cluster-tests"];
+/// Packages of tests on a real kernel, which have tiers of their own.
+const OTHERS: [&str; 2] = ["tests/node", "tests/cluster"];
 
 pub fn tier(tier: &mut Tier) {
-    let compiled = tier.prepare("compile the unit tests", || binaries::compile(&CHOICE));
+    let compiled = tier.prepare("compile the tests", || {
+        let others = OTHERS.map(|package| workspace::root().join(package));
+        let mut list = programs::everything()?.tests;
+        list.retain(|binary| !others.contains(&binary.dir));
+        Ok(list)
+    });
     // One of them compares our protocol file with the published one.
     let proto = tier.prepare("the CRI's published protocol file", tools::cri_api_proto);
     if let Some(list) = compiled
         && let Some(runner) = tier.prepare("find a user without rights", || Unprivileged::find(&list, proto.as_deref()))
     {
-        for binary in &list {
-            let set = |command: &mut Command| {
-                command.env("TMPDIR", &runner.scratch).env("HOME", &runner.scratch);
-                command.env("BERTH_CRI_API_PROTO", &runner.proto);
-            };
-            tier.step(&binary.name, || {
-                binaries::run_one(binary, &runner.wrapper, &[], set).map(|outcome| outcome.count)
-            });
-        }
+        let jobs: Vec<_> = list.iter().map(|binary| runner.job(binary)).collect();
+        tier.side_by_side(&jobs);
         let _ = std::fs::remove_dir_all(&runner.scratch);
     }
     tier.step("examples in the documentation", doc_tests);
@@ -31,9 +31,9 @@ pub fn tier(tier: &mut Tier) {
 }
 
 fn doc_tests() -> Result<super::Count> {
-    let mut cargo = workspace::cargo();
+    let mut cargo = programs::test_cargo("test")?;
     let watched =
-        |line: &mut dyn FnMut(&str)| run::watched(cargo.args(["test", "--doc", "--quiet"]).args(CHOICE), line);
+        |line: &mut dyn FnMut(&str)| run::watched(cargo.args(["--doc", "--features", programs::FAILPOINTS]), line);
     Ok(binaries::outcome(watched)?.count)
 }
 
@@ -46,6 +46,15 @@ struct Unprivileged {
 }
 
 impl Unprivileged {
+    fn job<'a>(&'a self, binary: &'a TestBinary) -> Job<'a> {
+        let command = |_: Choice<'_>| {
+            let mut command = binaries::limited(binary, &self.wrapper, &[]);
+            command.env("TMPDIR", &self.scratch).env("HOME", &self.scratch).env("BERTH_CRI_API_PROTO", &self.proto);
+            Ok(command)
+        };
+        Job { name: binary.name.clone(), tests: Tests::Told, again: Again::Never, command: Box::new(command) }
+    }
+
     /// As nobody; or, where nobody cannot reach the checkout (below /root), as root without a single capability.
     fn find(list: &[TestBinary], api_proto: Option<&Path>) -> Result<Self> {
         let scratch = std::env::temp_dir().join(format!("berth-unit-{}", std::process::id()));

@@ -2,7 +2,7 @@
 //! Owns: their inputs and their cache entry. Must not: know what lies where in them; `tests/images` does.
 use super::kubernetes::kubernetes;
 use crate::cache::Key;
-use crate::{Result, cache, install, run, workspace};
+use crate::{Result, cache, install, programs, run, workspace};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,14 +28,13 @@ pub fn images() -> Result<PathBuf> {
     let key = sources.try_fold(inputs, |key, file| key.with_file(&workspace::root().join(file)))?;
     cache::entry("images", &key, |dir| {
         println!("   writing the test images");
-        let mut cargo = workspace::cargo();
-        cargo.args(["run", "--quiet", "--package=berth-test-images", "--"]);
-        run::plain(cargo.arg(&userland).arg(&kubernetes).arg(dir))
+        let writer = programs::everything()?.bin.join("berth-test-images");
+        run::plain(Command::new(writer).arg(&userland).arg(&kubernetes).arg(dir))
     })
 }
 
 /// Static BusyBox and bash.
-fn userland() -> Result<PathBuf> {
+pub fn userland() -> Result<PathBuf> {
     let scripts = workspace::root().join("xtask");
     let script = scripts.join("images/build-userland");
     let key = Key::default().with_file(&script)?.with_file(&scripts.join("guest/suite-sources"))?;

@@ -12,7 +12,7 @@ mod prometheus;
 pub use cni::cni;
 pub use cri::{cri_api_proto, crictl};
 pub use deny::cargo_deny;
-pub use images::images;
+pub use images::{images, userland};
 pub use kubernetes::{etcd, helm, helm3, kubernetes};
 pub use peers::peers;
 pub use prometheus::prometheus;

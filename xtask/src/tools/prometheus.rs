@@ -14,6 +14,7 @@ pub fn prometheus() -> Result<PathBuf> {
         }
         download(dir).or_else(|_| {
             // The list of packages may be older than the archive.
+            let _apt = cache::lock("apt")?;
             run::plain(Command::new("apt-get").args(["-qq", "update"]))?;
             download(dir)
         })?;

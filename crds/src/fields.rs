@@ -250,6 +250,7 @@ rows! { GC: StorageGc at "spec.runtime.storage.gc" = [runtime.storage.gc], insid
 
 rows! { IMAGES: Images at "spec.images" = [images], inside [];
     list pinned "pinned" Live Is("[]");
+    list prefetch "prefetch" Live Is("[]");
 }
 
 rows! { for Agent, STATE at "spec" = [];

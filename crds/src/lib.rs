@@ -62,7 +62,7 @@ pub use runtime_config::{
 pub use runtime_node::RuntimeNode;
 pub use runtime_node::{
     AgentProblem, Capabilities, Drift, Enforcement, FailedRevision, Grant, NodeState, Phase, PolicyDecisions,
-    RuntimeNodeSpec, RuntimeNodeStatus,
+    PrefetchStatus, RuntimeNodeSpec, RuntimeNodeStatus,
 };
 #[cfg(feature = "kube")]
 pub use runtime_revision::RuntimeRevision;

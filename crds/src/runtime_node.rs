@@ -167,6 +167,9 @@ pub struct RuntimeNodeStatus {
     /// What the enforcement of image policies says of itself.
     #[serde(default)]
     pub enforcement: Enforcement,
+    /// How far the images of `spec.images.prefetch` are; unset without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<PrefetchStatus>,
     /// `Ready`, `Healthy`, `Enforcing`, `Drifted`, and what else the agent has to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -272,6 +275,24 @@ pub struct Enforcement {
     /// Decisions by policy, since the runtime started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<PolicyDecisions>,
+}
+
+/// How far images are that a node fetches before a pod asks for them. It says little, so that it changes seldom.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrefetchStatus {
+    /// `Complete`, `Fetching`, or `Failing`: at least one cannot be had and is tried again.
+    #[serde(default)]
+    pub state: String,
+    /// How many are wanted.
+    #[serde(default)]
+    pub wanted: u32,
+    /// How many cannot be had.
+    #[serde(default)]
+    pub failing: u32,
+    /// Why the first of them cannot be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Decisions of one policy.

@@ -6,8 +6,8 @@ use berth_model::{Error, Reference, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Most pinned images.
-const MAX_PINNED: usize = 500;
+/// Most pinned images, and most to prefetch.
+const MAX_REFERENCES: usize = 500;
 
 /// The disk of images and writable layers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +54,12 @@ pub struct Images {
     /// at most 500.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pinned: Vec<String>,
+    /// References (with tag or digest) of images that the daemon fetches by itself, in the background and in this order, once these settings
+    /// are in force; at most 500. One that cannot be had is tried again, ever more seldom, and told; it fails nothing. A tag that is on the
+    /// node is not looked up again. Image policy decides as for a pod of an unknown namespace. They may be removed again like any
+    /// other image unless `pinned` has them too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefetch: Vec<String>,
 }
 
 /// Bytes of a quantity like `500Mi`, `2G` or `1024`; `None` for anything else.
@@ -109,11 +115,15 @@ pub(crate) fn check_storage(storage: &Storage) -> Result<()> {
 }
 
 pub(crate) fn check_images(images: &Images) -> Result<()> {
-    let field = "spec.images.pinned";
-    if images.pinned.len() > MAX_PINNED {
-        return Err(Error::invalid(field, format!("has {} entries, the limit is {MAX_PINNED}", images.pinned.len())));
+    references("spec.images.pinned", &images.pinned)?;
+    references("spec.images.prefetch", &images.prefetch)
+}
+
+fn references(field: &str, texts: &[String]) -> Result<()> {
+    if texts.len() > MAX_REFERENCES {
+        return Err(Error::invalid(field, format!("has {} entries, the limit is {MAX_REFERENCES}", texts.len())));
     }
-    for (i, text) in images.pinned.iter().enumerate() {
+    for (i, text) in texts.iter().enumerate() {
         Reference::parse(text).map_err(|e| Error::invalid(format!("{field}[{i}]"), e.message()))?;
     }
     Ok(())
@@ -148,9 +158,15 @@ mod tests {
             let error = storage(text).unwrap_err();
             assert!(error.message().contains(field), "{text}: {error}");
         }
-        let pinned = |texts: Vec<String>| check_images(&Images { pinned: texts });
+        let pinned = |texts: Vec<String>| check_images(&Images { pinned: texts, ..Images::default() });
         pinned(vec!["r.io/pause:1".into(), format!("r.io/x@sha256:{}", "0".repeat(64))]).unwrap();
         assert!(pinned(vec!["UPPER".into()]).unwrap_err().message().contains("spec.images.pinned[0]"));
         assert!(pinned(vec!["a:1".into(); 501]).unwrap_err().message().contains("500"));
+        let prefetch = |texts: Vec<String>| check_images(&Images { prefetch: texts, ..Images::default() });
+        prefetch(vec!["r.io/pause:1".into(); 500]).unwrap();
+        assert!(
+            prefetch(vec!["r.io/a:1".into(), "a b".into()]).unwrap_err().message().contains("spec.images.prefetch[1]")
+        );
+        assert!(prefetch(vec!["a:1".into(); 501]).unwrap_err().message().contains("spec.images.prefetch has 501"));
     }
 }

@@ -100,8 +100,8 @@ fn runtime_config() -> Vec<Bound> {
     bounds.extend(entries(16, &["spec.network.cni.binDirs"]));
     bounds.extend(entries(2, &["spec.network.ipFamilies"]));
     bounds.extend(entries(10, &["spec.rollout.waves"]));
-    bounds.extend(entries(500, &["spec.images.pinned"]));
-    bounds.extend(lengths(1024, &["spec.images.pinned[]"]));
+    bounds.extend(entries(500, &["spec.images.pinned", "spec.images.prefetch"]));
+    bounds.extend(lengths(1024, &["spec.images.pinned[]", "spec.images.prefetch[]"]));
     let shares =
         ["spec.rollout.waves[]", "spec.rollout.maxUnavailable", "spec.rollout.maxInFlight", "spec.rollout.maxFailures"];
     bounds.extend(lengths(8, &shares));
@@ -223,7 +223,13 @@ fn runtime_node() -> Vec<Bound> {
         .extend(entries(16, &["status.drift", "status.capabilities.securityModules", "status.capabilities.handlers"]));
     bounds.extend(lengths(
         1024,
-        &["spec.postponedBecause", "status.message", "status.failed.message", "status.enforcement.message"],
+        &[
+            "spec.postponedBecause",
+            "status.message",
+            "status.failed.message",
+            "status.enforcement.message",
+            "status.prefetch.message",
+        ],
     ));
     bounds
 }

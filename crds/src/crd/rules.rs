@@ -139,7 +139,7 @@ macro_rules! quantity {
     };
 }
 
-/// Of `../storage.rs`. Whether what is pinned is a reference is left to the operator.
+/// Of `../storage.rs`. Whether what is pinned or prefetched is a reference is left to the operator.
 const STORAGE: &[Rule] = &[
     rule("spec.runtime.storage.imageFsQuota", quantity!("1Mi"), "is not a quantity of at least 1Mi, such as 50Gi"),
     rule(

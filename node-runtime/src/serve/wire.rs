@@ -156,6 +156,7 @@ impl Daemon {
         };
         let (images, bridge, cni) = (self.images.clone(), self.bridge.clone(), self.cni.clone());
         let engine = self.engine.clone();
+        tokio::spawn(engine.clone().follow_prefetch());
         let followers = Followers { log, engine, images, bridge, cni, metrics, layout: layout.clone() };
         live::follow(self.engine.standing().clone(), followers, self.engine.metrics())
             .context("figures of the settings")

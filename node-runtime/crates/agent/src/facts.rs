@@ -1,5 +1,5 @@
 //! What is found on a node. Plain values; who finds them is a [`crate::node::NodeSide`].
-use berth_crds::{Capabilities, Drift, PolicyDecisions, SecretCredential};
+use berth_crds::{Capabilities, Drift, PolicyDecisions, PrefetchStatus, SecretCredential};
 
 /// A look at the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub struct Daemon {
     pub lasting: bool,
     /// The revision that the daemon did not start with, and why; it runs with another one.
     pub not_started: Option<(String, String)>,
+    /// How far the images are that it fetches by itself.
+    pub prefetch: Option<PrefetchStatus>,
     /// Decisions by policy since it started.
     pub decisions: Vec<PolicyDecisions>,
     /// Files of its own that somebody else has changed.

@@ -4,7 +4,7 @@
 use crate::credential::Credential;
 use crate::facts::Daemon;
 use crate::node::Trouble;
-use berth_crds::{Disruption, Drift, PolicyDecisions, SecretCredential};
+use berth_crds::{Disruption, Drift, PolicyDecisions, PrefetchStatus, SecretCredential};
 use berth_proto::node as wire;
 use berth_proto::node::node_client::NodeClient;
 use std::path::PathBuf;
@@ -74,6 +74,7 @@ impl NodeSock {
             lasting: lasting && !troubles.is_empty(),
             troubles,
             not_started: revisions.failed_start.map(|failed| (failed.revision, failed.problem)),
+            prefetch: prefetch(&info.prefetch),
             decisions: revisions.decisions.into_iter().map(decisions).collect(),
             drift: revisions.drift.into_iter().map(|d| Drift { path: d.path, kind: d.kind }).collect(),
         };
@@ -120,6 +121,23 @@ impl NodeSock {
 /// the spec) waits for what the kubelet tells.
 fn unconfigured(cni: &wire::CniState) -> bool {
     cni.file.is_empty() && !cni.refused.iter().any(|why| why.starts_with("spec."))
+}
+
+/// One that is tried again fails until it is here. One that somebody removed was here.
+fn prefetch(images: &[wire::PrefetchedImage]) -> Option<PrefetchStatus> {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let failing: Vec<_> = images.iter().filter(|image| !image.problem.is_empty()).collect();
+    let state = match failing.as_slice() {
+        [_, ..] => "Failing",
+        [] if images.iter().all(|image| matches!(image.state.as_str(), "present" | "removed")) => "Complete",
+        [] => "Fetching",
+    };
+    (!images.is_empty()).then(|| PrefetchStatus {
+        state: state.to_owned(),
+        wanted: count(images.len()),
+        failing: count(failing.len()),
+        message: failing.first().map(|image| format!("{}: {}", image.reference, image.problem)),
+    })
 }
 
 fn credential(of: wire::CredentialName) -> SecretCredential {
@@ -195,6 +213,23 @@ mod tests {
         assert!(unconfigured(&cni("", &[])) && unconfigured(&cni("", &["/etc/cni/net.d/10.conf: no JSON"])));
         assert!(!unconfigured(&cni("/etc/cni/net.d/10.conflist", &[])));
         assert!(!unconfigured(&cni("", &["spec.network.cni.confList waits for the pod CIDR that the kubelet tells"])));
+    }
+
+    #[test]
+    fn images_that_are_fetched_are_summed_up() {
+        let image = |state: &str, problem: &str| wire::PrefetchedImage {
+            reference: "r.io/a:1".to_owned(),
+            state: state.to_owned(),
+            problem: problem.to_owned(),
+            failures: 0,
+        };
+        let state = |images: &[wire::PrefetchedImage]| prefetch(images).map(|p| (p.state, p.wanted, p.failing));
+        assert_eq!(state(&[]), None);
+        assert_eq!(state(&[image("present", ""), image("removed", "")]), Some(("Complete".to_owned(), 2, 0)));
+        assert_eq!(state(&[image("present", ""), image("waiting", "")]), Some(("Fetching".to_owned(), 2, 0)));
+        let failing = [image("present", ""), image("pulling", "no such tag")];
+        assert_eq!(state(&failing), Some(("Failing".to_owned(), 2, 1)));
+        assert_eq!(prefetch(&failing).and_then(|p| p.message).as_deref(), Some("r.io/a:1: no such tag"));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use crate::facts::{AdoptPhase, Facts};
 use crate::journal::{Failure, Journal};
 use crate::plan::Plan;
 use crate::time;
-use berth_crds::{Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, RuntimeNode, RuntimeNodeStatus};
+use berth_crds::{
+    Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, PrefetchStatus, RuntimeNode, RuntimeNodeStatus,
+};
 
 /// Most entries of a list; an object stays below 4 KiB.
 const MAX_ENTRIES: usize = 16;
@@ -40,6 +42,9 @@ pub fn status(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Pla
         drift: drift(facts),
         capabilities: facts.capabilities.clone(),
         enforcement: enforcement(object, journal, facts),
+        prefetch: daemon
+            .and_then(|d| d.prefetch.clone())
+            .map(|p| PrefetchStatus { message: p.message.as_deref().map(short), ..p }),
         conditions: Vec::new(),
     };
     status.conditions = conditions(&former, &status, facts, object.metadata.generation, now);

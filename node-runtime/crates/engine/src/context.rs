@@ -6,6 +6,7 @@ use crate::inflight::Inflight;
 use crate::metrics::{Metrics, Now};
 use crate::pod::Pod;
 use crate::pod::rates::Rates;
+use crate::prefetch::Prefetch;
 use crate::record::PodRecord;
 use crate::session::Sessions;
 use crate::starts::Starts;
@@ -105,6 +106,7 @@ pub struct Engine {
     pub(crate) rates: Rates,
     pub(crate) starts: Starts,
     pub(crate) troubles: Troubles,
+    pub(crate) prefetch: Prefetch,
     pub(crate) runs: Inflight<PodKey, PodConfig, PodId>,
     pub(crate) creates: Inflight<(PodId, ContainerMetadata), ContainerConfig, ContainerId>,
 }
@@ -147,6 +149,7 @@ impl Engine {
             rates: Rates::default(),
             starts: Starts::default(),
             troubles: Troubles::default(),
+            prefetch: Prefetch::default(),
             runs: Inflight::default(),
             creates: Inflight::default(),
         }))
@@ -192,6 +195,7 @@ impl Engine {
             subscribers_lost,
             tokens: self.sessions.waiting(),
             documents: count(self.settings().documents.len()),
+            prefetch: self.prefetch_counts(),
         });
     }
 

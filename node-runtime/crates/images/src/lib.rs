@@ -58,6 +58,7 @@ use berth_store::{Database, Records};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use tokio::sync::watch;
 
 /// The images of one root directory. Clones are the same store.
 #[derive(Clone)]
@@ -70,7 +71,7 @@ struct Inner {
     layout: layout::Layout,
     database: Arc<Database>,
     /// The client of pulls that begin now; a pull under way keeps the one that it began with for each request.
-    client: RwLock<Client>,
+    client: watch::Sender<Client>,
     /// The limits of pulls that begin now, and of layers that are unpacked from now on.
     limits: RwLock<Arc<Limits>>,
     rootfs_records: Records<RootfsRecord>,
@@ -104,7 +105,12 @@ impl Images {
 
     /// Takes another registry client: the settings have changed. Pulls use it from their next request on.
     pub fn set_client(&self, client: Client) {
-        *self.inner.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        self.inner.client.send_replace(client);
+    }
+
+    /// Tells when there is another registry client: what failed with the former one may come off now.
+    pub fn clients(&self) -> watch::Receiver<Client> {
+        self.inner.client.subscribe()
     }
 
     /// Takes other limits: the settings have changed. How many blobs come at the same time stays.
@@ -140,7 +146,7 @@ impl Images {
 
     /// The registry client now.
     fn client(&self) -> Client {
-        self.inner.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.client.borrow().clone()
     }
 
     /// All images, by id.

@@ -87,7 +87,7 @@ impl Images {
             limits,
             layout: layout.clone(),
             database,
-            client: std::sync::RwLock::new(client),
+            client: tokio::sync::watch::Sender::new(client),
             rootfs_records,
             state: Mutex::new(state),
             usage: Default::default(),

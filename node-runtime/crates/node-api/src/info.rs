@@ -1,12 +1,17 @@
 //! Info.
 use crate::service::DaemonFacts;
-use berth_engine::{ContainerFilter, Engine, PodFilter};
+use berth_engine::{ContainerFilter, Engine, PodFilter, Prefetched};
 use berth_model::{ContainerState, PodState};
 use berth_proto::node as wire;
 use std::sync::Arc;
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn prefetched(image: Prefetched) -> wire::PrefetchedImage {
+    let Prefetched { reference, state, problem, failures } = image;
+    wire::PrefetchedImage { reference: reference.to_string(), state: state.as_str().to_owned(), problem, failures }
 }
 
 pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::InfoResponse {
@@ -40,6 +45,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::Inf
         pending_restart: engine.standing().pending().into_iter().map(|change| change.field).collect(),
         unknown_pods: engine.unknown_pods().into_iter().map(|(id, why)| format!("{id}: {why}")).collect(),
         handlers: engine.handlers(),
+        prefetch: engine.prefetch().into_iter().map(prefetched).collect(),
         settings_problems: engine
             .standing()
             .problems()

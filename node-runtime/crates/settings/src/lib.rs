@@ -111,6 +111,8 @@ pub struct Storage {
     pub min_age_seconds: u64,
     /// Images that are never removed to make room.
     pub pinned: Vec<Reference>,
+    /// Images that are fetched before anybody asks for them.
+    pub prefetch: Vec<Reference>,
 }
 
 /// The server of exec, attach and port-forward sessions.

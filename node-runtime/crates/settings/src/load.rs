@@ -105,8 +105,13 @@ fn storage(spec: &RuntimeConfigSpec) -> Result<Storage> {
         high: gc.high,
         low,
         min_age_seconds: gc.min_age.as_deref().and_then(berth_crds::seconds).unwrap_or(120),
-        pinned: spec.images.pinned.iter().map(|text| Reference::parse(text)).collect::<Result<_>>()?,
+        pinned: references(&spec.images.pinned)?,
+        prefetch: references(&spec.images.prefetch)?,
     })
+}
+
+fn references(texts: &[String]) -> Result<Vec<Reference>> {
+    texts.iter().map(|text| Reference::parse(text)).collect()
 }
 
 fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, inputs: Vec<Source>) -> Result<Settings> {

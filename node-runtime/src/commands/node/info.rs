@@ -4,7 +4,7 @@ use crate::commands::output::{self, Document, Format};
 use crate::commands::table::size;
 use crate::layout::Layout;
 use anyhow::Result;
-use berth_proto::node::{InfoRequest, InfoResponse};
+use berth_proto::node::{InfoRequest, InfoResponse, PrefetchedImage};
 use serde::Serialize;
 
 /// How to show it.
@@ -13,7 +13,8 @@ use serde::Serialize;
   version pid root criSocket metricsAddress cgroupDriver cgroupLayout kernel
   networkMode networkMessage bridge subnet documentsDirectory documents refusedDocuments
   pendingRestart settingsProblems unknownPods
-  podsReady containersRunning images imageBytes")]
+  podsReady containersRunning images imageBytes
+  prefetch[]: reference state problem failures")]
 pub struct Options {
     /// How to show it
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
@@ -48,6 +49,23 @@ struct Info {
     containers_running: u32,
     images: u32,
     image_bytes: u64,
+    prefetch: Vec<Prefetched>,
+}
+
+/// An image of `spec.images.prefetch`.
+#[derive(Serialize)]
+struct Prefetched {
+    reference: String,
+    state: String,
+    problem: String,
+    failures: u32,
+}
+
+impl From<PrefetchedImage> for Prefetched {
+    fn from(image: PrefetchedImage) -> Self {
+        let PrefetchedImage { reference, state, problem, failures } = image;
+        Self { reference, state, problem, failures }
+    }
 }
 
 impl From<InfoResponse> for Info {
@@ -75,6 +93,7 @@ impl From<InfoResponse> for Info {
             containers_running: i.containers_running,
             images: i.images,
             image_bytes: i.image_bytes,
+            prefetch: i.prefetch.into_iter().map(Prefetched::from).collect(),
         }
     }
 }
@@ -124,9 +143,21 @@ fn text(i: &Info) -> String {
         ("Containers", format!("{} running", i.containers_running)),
         ("Unknown pods", i.unknown_pods.join("; ")),
         ("Images", format!("{} ({})", i.images, size(i.image_bytes))),
+        ("Prefetched", prefetch(&i.prefetch)),
     ];
     let shown = lines.iter().filter(|(_, value)| !value.is_empty());
     shown.map(|(name, value)| format!("{:<15} {value}\n", format!("{name}:"))).collect()
+}
+
+/// How far it is; what cannot be had is told with its reason.
+fn prefetch(images: &[Prefetched]) -> String {
+    if images.is_empty() {
+        return String::new();
+    }
+    let here = images.iter().filter(|image| image.state == "present").count();
+    let problems = images.iter().filter(|image| !image.problem.is_empty());
+    let problems = problems.map(|image| format!("; {}: {}", image.reference, image.problem));
+    problems.fold(format!("{here} of {}", images.len()), |text, problem| text + &problem)
 }
 
 #[cfg(test)]
@@ -149,6 +180,19 @@ mod tests {
         assert!(text.contains("Network:        builtin, bridge berth0, subnet 10.0.0.0/24\n"), "{text}");
         assert!(text.contains("Documents:      none (in /etc/berth)\n"), "{text}");
         assert!(text.contains("Images:         2 (1.5 kB)\n") && text.contains("Metrics:        off\n"), "{text}");
-        assert!(!text.contains("Refused"), "{text}");
+        assert!(!text.contains("Refused") && !text.contains("Prefetched"), "{text}");
+    }
+
+    #[test]
+    fn prefetched_images_are_counted_and_problems_told() {
+        let image = |reference: &str, state: &str, problem: &str| PrefetchedImage {
+            reference: reference.into(),
+            state: state.into(),
+            problem: problem.into(),
+            failures: u32::from(!problem.is_empty()),
+        };
+        let prefetch = vec![image("r.io/a:1", "present", ""), image("r.io/b:1", "failed", "no such tag")];
+        let text = text(&InfoResponse { prefetch, ..InfoResponse::default() }.into());
+        assert!(text.contains("Prefetched:     1 of 2; r.io/b:1: no such tag\n"), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 //! Owns: those series. Must not: look for their values; [`Now`] brings them.
 use super::bounded::NONE;
 use super::make::Make;
+use crate::prefetch::PrefetchState;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use std::collections::BTreeMap;
 
@@ -23,6 +24,8 @@ pub(crate) struct Now {
     pub(crate) tokens: u64,
     /// Documents in force.
     pub(crate) documents: u64,
+    /// Images to prefetch, by where they are.
+    pub(crate) prefetch: BTreeMap<PrefetchState, u64>,
 }
 
 /// The series.
@@ -42,6 +45,7 @@ pub(crate) struct Node {
     cni_pending: IntGauge,
     cni_broken: IntGauge,
     documents: IntGauge,
+    prefetch: IntGaugeVec,
 }
 
 impl Node {
@@ -98,6 +102,11 @@ impl Node {
                 .plain_gauge("berth_cni_pending_deletes", "Pods' networks whose CNI DEL has not succeeded yet.")?,
             cni_broken: make.plain_gauge("berth_cni_broken_pods", "Pods whose network CNI CHECK found broken.")?,
             documents: make.plain_gauge("berth_settings_documents", "Documents in force.")?,
+            prefetch: make.gauge(
+                "berth_prefetch_images",
+                "Images of spec.images.prefetch by state (waiting, pulling, present, removed, failed).",
+                &["state"],
+            )?,
         };
         node.start_at_zero();
         Ok(node)
@@ -151,6 +160,9 @@ impl Node {
         self.cni_broken.set(gauge(now.cni.1));
         self.tokens.set(gauge(now.tokens));
         self.documents.set(gauge(now.documents));
+        for (state, count) in &now.prefetch {
+            self.prefetch.with_label_values(&[state.as_str()]).set(gauge(*count));
+        }
         self.calls();
     }
 

@@ -4,7 +4,7 @@
 
 use crate::daemon;
 use crate::daemon::requests::resources;
-use crate::daemon::{Node, container, host, pod, shell};
+use crate::daemon::{Node, container, eventually, host, is_alive, pod, shell, signal};
 use berth_proto::cri::ContainerState;
 use nix::sys::signal::Signal;
 
@@ -87,6 +87,106 @@ async fn memory_runs_out(driver: &str) {
         host("systemctl", &["stop", slice]);
     }
     node.finish().await;
+}
+
+/// Somebody else's program right beside the pods' groups, which the daemon must leave alone.
+struct Neighbour {
+    program: std::process::Child,
+    group: String,
+}
+
+impl Neighbour {
+    async fn new(node: &Node, driver: &str) -> Self {
+        if driver == SYSTEMD {
+            let slice = format!("{}.slice", node.name().replace('-', "_"));
+            let unit = format!("{}-neighbour.scope", node.name());
+            let mut command = std::process::Command::new("systemd-run");
+            command.args([
+                "--scope",
+                "--quiet",
+                &format!("--slice={slice}"),
+                &format!("--unit={unit}"),
+                "sleep",
+                "1000",
+            ]);
+            let neighbour = Self { program: command.spawn().unwrap(), group: format!("/{slice}/{unit}") };
+            let pid = i32::try_from(neighbour.program.id()).unwrap();
+            eventually("the neighbour is in its scope", async || (group(pid) == neighbour.group).then_some(())).await;
+            return neighbour;
+        }
+        let group = format!("/{}/{}", node.name(), "5a".repeat(32));
+        let program = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let directory = format!("/sys/fs/cgroup{group}");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(format!("{directory}/cgroup.procs"), program.id().to_string()).unwrap();
+        Self { program, group }
+    }
+
+    /// Whether it is where it was. It is gone then.
+    fn ends(mut self) -> bool {
+        let untouched = self.program.try_wait().unwrap().is_none()
+            && group(i32::try_from(self.program.id()).unwrap()) == self.group;
+        let _ = self.program.kill();
+        self.program.wait().unwrap();
+        // With the group above, which could not go before this one; systemd removes both itself.
+        for group in [self.group.as_str(), self.group.rsplit_once('/').unwrap().0] {
+            let _ = std::fs::remove_dir(format!("/sys/fs/cgroup{group}"));
+        }
+        untouched
+    }
+}
+
+/// No record, no monitor: only the groups' names tell of what runs, one below the daemon's own parent, one where a kubelet wanted it.
+async fn a_pod_that_lost_all_goes(driver: &str) {
+    let mut node = node(driver).await;
+    let own = pod(&node, "own");
+    let mut elsewhere = pod(&node, "elsewhere");
+    let parent = if driver == SYSTEMD {
+        format!("{}-lost.slice", node.name().replace('-', "_"))
+    } else {
+        format!("/{}-lost", node.name())
+    };
+    elsewhere.linux.get_or_insert_default().cgroup_parent.clone_from(&parent);
+    let mut lost = Vec::new();
+    for sandbox in [&own, &elsewhere] {
+        let id = node.cri().run(sandbox).await;
+        let app = node.cri().launch(&id, &container(&node, "app", &["sleep", "1000"]), sandbox).await;
+        let pid = node.cri().pid(&app).await;
+        lost.push((id.clone(), node.cri().monitor_pid(&id).await, pid, group(pid)));
+    }
+    let neighbour = Neighbour::new(&node, driver).await;
+    node.kill();
+    for (id, monitor, pid, _) in &lost {
+        signal(*monitor, Signal::SIGKILL);
+        std::fs::remove_dir_all(node.root().join("lib/pods").join(id)).unwrap();
+        assert!(is_alive(*pid), "the program ended with its monitor, and this test shows nothing");
+    }
+    node.start().await;
+    let untouched = neighbour.ends();
+    for (_, _, pid, group) in &lost {
+        assert!(!is_alive(*pid), "its program runs on: {}", node.log_tail());
+        assert!(
+            !std::path::Path::new(&format!("/sys/fs/cgroup{group}")).exists(),
+            "{group} stays: {}",
+            node.log_tail()
+        );
+    }
+    assert!(untouched, "a neighbour was touched");
+    assert_eq!(node.figure("berth_leaks_total{kind=\"cgroup\"}"), 2.0, "{}", node.log_tail());
+    if driver == SYSTEMD {
+        host("systemctl", &["stop", &parent]);
+    }
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_a_pod_that_lost_all_goes_with_systemd() {
+    a_pod_that_lost_all_goes(SYSTEMD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_a_pod_that_lost_all_goes_with_cgroupfs() {
+    a_pod_that_lost_all_goes(CGROUPFS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

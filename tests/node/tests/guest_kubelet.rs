@@ -164,6 +164,52 @@ async fn guest_kubelet_runs_static_pods() {
     machine.finish().await;
 }
 
+/// What only an API server can ask of a kubelet: sessions by way of its own `/exec`, in both protocols, and limits that it changes in
+/// place. kubectl asks; kernel and systemd are asked for the result.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guest_kubelet_execs_and_resizes_for_an_api_server() {
+    let machine = Machine::start_in_cluster().await;
+    let plane = machine.plane();
+    plane.has_node(&machine).await;
+    let resources = |cpu: &str, memory: &str| {
+        let limits = json!({"cpu": cpu, "memory": memory});
+        json!({"requests": limits, "limits": limits})
+    };
+    let mut asked = pod(&machine, "asked", &["/web"]);
+    main(&mut asked)["resources"] = resources("200m", "64Mi");
+    plane.create(asked);
+    let running = plane.pod(&machine, "asked", "it runs", is_ready).await;
+    let id = container_id(&running);
+
+    let input = vec![b'x'; 1 << 20];
+    for websocket in [true, false] {
+        let script = "wc -c; echo problem >&2; exit 7";
+        let ran = plane.exec(websocket, &["-i", "asked", "--", "sh", "-c", script], &input);
+        let (output, error) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert_eq!((ran.status.code(), output.trim()), (Some(7), "1048576"), "{error}\n{}", machine.logs());
+        assert!(error.contains("problem\n") && error.contains("exit code 7"), "{error}");
+    }
+
+    let group = group(machine.cri().await.pid(&id).await);
+    let (slice, scope) = group.rsplit_once('/').unwrap();
+    let property = |name| host("systemctl", &["show", "--value", "-p", name, scope]).trim().to_owned();
+    for (cpu, memory, quota, told, bytes) in
+        [("500m", "96Mi", "50000 100000", "500ms", 96 * MIB), ("100m", "48Mi", "10000 100000", "100ms", 48 * MIB)]
+    {
+        let patch = json!({"spec": {"containers": [{"name": "main", "resources": resources(cpu, memory)}]}});
+        plane.kubectl(&["patch", "pod", "asked", "--subresource", "resize", "--patch", &patch.to_string()]);
+        let wanted = json!({"cpu": cpu, "memory": memory});
+        let resized = |pod: &Value| status(pod)["resources"]["limits"] == wanted;
+        let pod = plane.pod(&machine, "asked", "it is resized", resized).await;
+        assert_eq!((container_id(&pod), restarts(&pod)), (id.clone(), 0), "in place");
+        assert_eq!((limit(&group, "memory.max"), limit(&group, "cpu.max")), (bytes.to_string(), quota.to_owned()));
+        assert_eq!((property("MemoryMax"), property("CPUQuotaPerSecUSec")), (bytes.to_string(), told.to_owned()));
+        assert_eq!(limit(slice, "memory.max"), bytes.to_string(), "the pod's slice, which is the kubelet's to change");
+    }
+    plane.kubectl(&["delete", "pod", "asked", "--wait=false"]);
+    machine.finish().await;
+}
+
 /// Serves, under both kinds of probes; of the guaranteed class.
 fn steady(machine: &Machine) -> Value {
     let mut steady = pod(machine, "steady", &["/web"]);

@@ -57,8 +57,12 @@ pub fn tier(tier: &mut Tier) {
     let built = tier.prepare("compile the programs and the tests for the guest", || node::built(&PROGRAM));
     let kubernetes = tier.prepare("Kubernetes", tools::kubernetes);
     let peers = tier.prepare("containerd and runc", tools::peers);
-    let (Some((list, mut environment)), Some(kubernetes), Some(peers)) = (built, kubernetes, peers) else { return };
-    environment.extend([("BERTH_KUBERNETES", kubernetes), ("BERTH_PEERS", peers)]);
+    let etcd = tier.prepare("etcd", tools::etcd);
+    let (Some((list, mut environment)), Some(kubernetes), Some(peers), Some(etcd)) = (built, kubernetes, peers, etcd)
+    else {
+        return;
+    };
+    environment.extend([("BERTH_KUBERNETES", kubernetes), ("BERTH_PEERS", peers), ("BERTH_ETCD", etcd)]);
     let Some(packages) = tier.prepare("packages", || packages(&environment)) else { return };
     tier.check("packages are the same, byte for byte, when they are made again", || {
         package::same_again(&packages, node::programs_dir(&environment)?)
@@ -105,6 +109,7 @@ pub fn only(names: &[String]) -> Result {
         return Err(format!("no tests for the guest are called {}", names.join(" or ")));
     }
     environment.extend([("BERTH_KUBERNETES", tools::kubernetes()?), ("BERTH_PEERS", tools::peers()?)]);
+    environment.push(("BERTH_ETCD", tools::etcd()?));
     environment.push(("BERTH_PACKAGES", packages(&environment)?));
     if parts.iter().all(|part| part.name.ends_with(SELINUX_TESTS)) {
         let script = labelled_script(&parts, &environment, Choice::All);

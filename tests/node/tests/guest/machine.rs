@@ -3,6 +3,7 @@
 //! Owns: units, configuration, start and end of both, and the count of what is left over. Must not: help a pod along; what the
 //! kubelet does not do by itself is not done.
 use super::http;
+use super::plane::Plane;
 use crate::daemon::{Cri, host, images, uml};
 use berth_leaks::{Scope, Snapshot};
 use berth_node_tests::{path_from_env, programs};
@@ -16,7 +17,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 const BERTH_UNIT: &str = include_str!("../../../../manifests/systemd/berth.service");
 const UNITS: &str = "/run/systemd/system";
-const NODE: &str = "node1";
+pub const NODE: &str = "node1";
 const HEALTH: &str = "127.0.0.1:10248";
 const READ_ONLY: &str = "127.0.0.1:10255";
 /// For one thing to happen. The guest runs one thread of a process at a time.
@@ -29,17 +30,29 @@ pub struct Machine {
     registry: Registry,
     before: Snapshot,
     subnet: String,
+    /// Of which this node is one, if it is.
+    plane: Option<Plane>,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Machine {
     /// Both services run; the kubelet is healthy and has no pods.
     pub async fn start() -> Self {
+        Self::start_in(|| None).await
+    }
+
+    /// The same in a cluster of one node. The API server may not be there yet.
+    pub async fn start_in_cluster() -> Self {
+        Self::start_in(|| Some(Plane::start())).await
+    }
+
+    async fn start_in(plane: impl FnOnce() -> Option<Plane>) -> Self {
         static ONE: Mutex<()> = Mutex::const_new(());
         let alone = ONE.lock().await;
         let before = Snapshot::take(&Scope::default()).unwrap();
         let base = tempfile::Builder::new().prefix("berth-kubelet-").tempdir_in("/tmp").unwrap();
-        let machine = Self { base, registry: images::registry().await, before, subnet: subnet(), _alone: alone };
+        let (registry, plane) = (images::registry().await, plane());
+        let machine = Self { base, registry, before, subnet: subnet(), plane, _alone: alone };
         uml::prepare_for_kubelet();
         for dir in ["manifests", "kubelet", "pod-logs", "root/etc"] {
             std::fs::create_dir_all(machine.base().join(dir)).unwrap();
@@ -59,6 +72,11 @@ impl Machine {
 
     pub fn base(&self) -> &Path {
         self.base.path()
+    }
+
+    /// The control plane of a machine that was started in a cluster.
+    pub fn plane(&self) -> &Plane {
+        self.plane.as_ref().expect("it is in a cluster")
     }
 
     pub fn registry(&self) -> &Registry {
@@ -92,10 +110,11 @@ impl Machine {
 
     fn kubelet_unit(&self) -> String {
         let (program, base) = (path_from_env("BERTH_KUBERNETES").join("kubelet"), self.base().display());
+        let cluster = self.plane.as_ref().map(Plane::kubelet_flags).unwrap_or_default();
         format!(
             "[Unit]\nDescription=kubelet\nWants=berth.service\nAfter=berth.service\n[Service]\nStandardError=append:{base}/kubelet.log\n\
              ExecStart={} --config={base}/kubelet.json --root-dir={base}/kubelet --hostname-override={NODE} \
-             --runtime-cgroups=/system.slice/berth.service -v=2\n",
+             --runtime-cgroups=/system.slice/berth.service -v=2 {cluster}\n",
             program.display()
         )
     }
@@ -205,7 +224,7 @@ impl Machine {
     }
 
     /// Takes all pods away and ends both services; nothing may be left over.
-    pub async fn finish(self) {
+    pub async fn finish(mut self) {
         for entry in std::fs::read_dir(self.base().join("manifests")).unwrap() {
             std::fs::remove_file(entry.unwrap().path()).unwrap();
         }
@@ -221,6 +240,7 @@ impl Machine {
             cri.try_remove_pod(&pod.id).await.unwrap();
         }
         self.systemctl(&["stop", "kubelet.service"]);
+        drop(self.plane.take());
         self.systemctl(&["stop", "berth.service"]);
         self.systemctl(&["stop", "kubepods.slice"]);
         let scope = Scope {
@@ -263,7 +283,8 @@ fn node_document(subnet: &str) -> String {
     )
 }
 
-fn tail(path: &Path) -> String {
+/// The last lines of a log.
+pub fn tail(path: &Path) -> String {
     let text = std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().filter(|l| !l.contains("h2::")).collect();
     format!("{}:\n{}\n", path.display(), lines[lines.len().saturating_sub(40)..].join("\n"))

@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod machine;
+pub mod plane;
 pub mod pods;
 
 pub use machine::Machine;

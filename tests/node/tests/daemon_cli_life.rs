@@ -31,8 +31,8 @@ async fn containers_are_signalled_restarted_and_removed() {
     assert_eq!(run(&node, &["start", "web/web"]), "web/web");
     assert_eq!(run(&node, &["ps", "--format", "{{.Attempt}} {{.State}}"]), "2 Running");
     assert_eq!(run(&node, &["ps", "-a", "-q"]).lines().count(), 2, "one attempt before this one is kept");
-    assert_eq!(run(&node, &["stop", "-t", "0", "web"]), "web");
-    assert_eq!(run(&node, &["rm", "web"]), "web");
+    assert_eq!(run(&node, &["stop", "--timeout", "0", "web"]), "web");
+    assert_eq!(run(&node, &["rm", "-v", "web"]), "web");
     assert_eq!(run(&node, &["pods", "-a", "-q"]), "");
     node.finish().await;
 }
@@ -67,12 +67,14 @@ async fn limits_and_readings_agree() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_told_and_kept() {
     let node = Node::with_tools().await;
-    let mut live =
-        command(&node, &["events", "-f", "type=container", "--format", "{{.Action}} {{.Name}} {{.ExitCode}}"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // However long it takes to be there: what came before is told too.
+    let mut live = command(
+        &node,
+        &["events", "--since", "1h", "-f", "type=container", "--format", "{{.Action}} {{.Name}} {{.ExitCode}}"],
+    )
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
     let said = try_run(&node, &["run", "--rm", "--name", "job", &node.tools(), "sh", "-c", "exit 3"]);
     assert_eq!(said.code, 3);
     let lines = BufReader::new(live.stdout.take().unwrap()).lines().take(4).map(Result::unwrap).collect::<Vec<_>>();

@@ -48,6 +48,10 @@ async fn lists_are_filtered_and_formatted() {
     assert_eq!(pods[1]["containers"][0]["id"], a.as_str());
     let images = run(&node, &["images", "--format", "{{.Tag}} {{.User}}"]);
     assert_eq!(images.split(' ').next().unwrap(), "v1");
+    let ids = run(&node, &["images", "-q", "--no-trunc"]);
+    assert!(ids.starts_with("sha256:") && run(&node, &["images", "-aq", "--no-trunc"]) == ids, "{ids}");
+    assert_eq!(run(&node, &["pods", "-n", "1", "-q", "--no-trunc"]), run(&node, &["pods", "-l", "-q"]));
+    assert_eq!(run(&node, &["ps", "--filter", "pod=web", "--quiet"]), run(&node, &["ps", "-q"]));
 
     let pid = run(&node, &["inspect", "--format", "{{.container.life.Running.pid}}", "web/a"]);
     assert!(pid.parse::<u32>().unwrap() > 1);
@@ -191,6 +195,9 @@ async fn wrong_lists_are_refused_in_a_sentence() {
         (&["exec", "db", "true"], "does not run: Exited", 125),
         (&["exec", "-u", "nobody-there", "web", "true"], "nobody-there", 125),
         (&["attach", "db"], "does not run: Exited", 125),
+        (&["attach", "wbe"], "did you mean \"web\"?", 125),
+        (&["wait", "wbe"], "did you mean \"web\"?", 125),
+        (&["restart", "wbe"], "did you mean \"web\"?", 1),
         (&["kill", "-s", "NOPE", "web"], "\"NOPE\" is not a signal", 1),
         (&["kill", "db"], "no container that could be meant: each does not run", 1),
         (&["update", "web"], "nothing to change; give --memory", 1),

@@ -3,6 +3,7 @@
 
 use crate::daemon::cli::{command, on_terminal, on_terminal_after, run, try_run, with_input};
 use crate::daemon::{Node, eventually, pod, shell};
+use std::io::Read as _;
 use std::process::Stdio;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,6 +22,10 @@ async fn exec_takes_what_docker_users_type() {
     assert_eq!(run(&node, &["exec", "-w", "/home/web", "web", "sh", "-c", "pwd"]), "/home/web");
     let env = run(&node, &["exec", "-e", "A=x=y", "-e", "FROM_IMAGE=no", "web", "env"]);
     assert!(env.contains("A=x=y") && env.contains("FROM_IMAGE=no") && !env.contains("FROM_IMAGE=yes"), "{env}");
+    let file = node.base().join("env").display().to_string();
+    std::fs::write(&file, "# both\nA=1\nB=2\n").unwrap();
+    let both = run(&node, &["exec", "--env-file", &file, "-e", "A=3", "web", "sh", "-c", "echo $A$B"]);
+    assert_eq!(both, "32");
     assert_eq!(with_input(&node, &["exec", "-i", "web", "cat"], b"over there").out, "over there");
     let codes = [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)];
     for (script, code) in codes {
@@ -63,18 +68,26 @@ async fn attach_wait_and_their_codes() {
     let cri = node.cri();
     let job = pod(&node, "job");
     let id = cri.run(&job).await;
-    let mut config = shell(&node, "app", "read line; echo got $line; echo bad >&2; exit 5");
+    let script =
+        "until test -e /tmp/go; do echo tick; sleep 0.1; done; read line; echo got $line; echo bad >&2; exit 5";
+    let mut config = shell(&node, "app", script);
     (config.stdin, config.stdin_once) = (true, true);
     cri.launch(&id, &config, &job).await;
     let waiting = command(&node, &["wait", "job"]).stdout(Stdio::piped()).spawn().unwrap();
-    let looker = command(&node, &["attach", "--no-stdin", "job"]).stdout(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let mut looker = command(&node, &["attach", "--no-stdin", "job"]).stdout(Stdio::piped()).spawn().unwrap();
+    // It looks on from here.
+    let mut tick = [0; 5];
+    looker.stdout.as_mut().unwrap().read_exact(&mut tick).unwrap();
+    assert_eq!(&tick, b"tick\n");
+    run(&node, &["exec", "job", "touch", "/tmp/go"]);
     let said = with_input(&node, &["attach", "job/app"], b"a line\n");
-    assert_eq!((said.out.as_str(), said.err.as_str(), said.code), ("got a line\n", "bad\n", 5));
+    let words = said.out.trim_start_matches("tick\n");
+    assert_eq!((words, said.err.as_str(), said.code), ("got a line\n", "bad\n", 5));
     let waited = waiting.wait_with_output().unwrap();
     assert_eq!((waited.stdout.as_slice(), waited.status.code()), (b"5\n".as_slice(), Some(0)));
     let looked = looker.wait_with_output().unwrap();
-    assert_eq!((looked.stdout.as_slice(), looked.status.code()), (b"got a line\n".as_slice(), Some(5)));
+    let seen = String::from_utf8_lossy(&looked.stdout);
+    assert_eq!((seen.trim_start_matches("tick\n"), looked.status.code()), ("got a line\n", Some(5)));
     assert_eq!(try_run(&node, &["wait", "--exit-code", "job"]).code, 5);
     node.finish().await;
 }

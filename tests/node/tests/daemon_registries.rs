@@ -384,6 +384,7 @@ async fn helpers_and_providers_give_out_what_the_node_has() {
     );
     let pulled = async || node.cri().try_pull(&registry.reference("app-v1:v1"), "default").await.ok();
     eventually("the helper's credentials are used", pulled).await;
+    assert!(node.figure("berth_registry_credentials_total{result=\"ok\",source=\"helper\"}") >= 1.0);
 
     let provider = format!(
         "#!/bin/sh\ncat > /dev/null\ncat <<END\n{{\"kind\":\"CredentialProviderResponse\",\"apiVersion\":\"credentialprovider.kubelet.k8s.io/v1\",\

@@ -35,6 +35,9 @@ pub struct Options {
     /// Set a variable; without a value it is taken from here
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Set the variables of a file of NAME=VALUE lines; --env counts before them
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<String>,
     /// Working directory
     #[arg(short, long, value_name = "DIR", default_value = "")]
     workdir: String,
@@ -61,7 +64,9 @@ pub async fn run(layout: &Layout, options: Options) -> Result<u8> {
         bail!("standard input is no terminal; leave -t away");
     }
     let keys = DetachKeys::parse(&options.detach_keys)?;
-    let env = env::variables(&options.env)?;
+    let mut texts = env::files(&options.env_file)?;
+    texts.extend(options.env);
+    let env = env::variables(&texts)?;
     let (mut runtime, _) = connect::cri(layout).await?;
     let pods = listing::list(&mut runtime).await?;
     let (_, container) = names::container(&pods, &options.name, options.container.as_deref())?;

@@ -21,7 +21,7 @@ new file (`berth logs --previous` shows the one before). Containers of a kubelet
 kubelet itself restarts what ends (`berth stop` is enough).")]
 pub struct Restart {
     /// Seconds to wait before killing
-    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..=86_400))]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..=86_400))]
     time: Option<i64>,
     /// Containers (name, pod/name or id), or pods for all that are in them
     #[arg(required = true, value_name = "NAME")]

@@ -21,6 +21,9 @@ pub struct Options {
     /// Kill what runs
     #[arg(short, long)]
     force: bool,
+    /// Volumes that are a container's own go with it in any case
+    #[arg(short, long, hide = true)]
+    volumes: bool,
     /// Pods (name, namespace/name or id) and containers (name or id)
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,

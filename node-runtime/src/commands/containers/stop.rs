@@ -21,7 +21,7 @@ A container gets its stop signal, and is killed when the time is over. Without -
 terminationGracePeriodSeconds.")]
 pub struct Options {
     /// Seconds to wait before killing
-    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..=86_400))]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..=86_400))]
     time: Option<i64>,
     /// Pods (name, namespace/name or id) and containers (name or id)
     #[arg(required = true, value_name = "NAME")]

@@ -167,6 +167,6 @@ mod tests {
         assert!(
             prefetch(vec!["r.io/a:1".into(), "a b".into()]).unwrap_err().message().contains("spec.images.prefetch[1]")
         );
-        assert!(prefetch(vec!["a:1".into(); 501]).unwrap_err().message().contains("spec.images.prefetch has 501"));
+        assert!(prefetch(vec!["a:1".into(); 501]).unwrap_err().message().contains("spec.images.prefetch: has 501"));
     }
 }

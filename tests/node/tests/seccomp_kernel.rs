@@ -124,7 +124,7 @@ fn the_default_profile_lets_ordinary_calls_pass() {
         let (free, below) = (program.status_free(), program.status(&filter));
         assert_eq!(below, free, "{name} {args:x?}");
     }
-    let shell = Command::new(env!("CARGO_BIN_EXE_seccomp_exec")).arg(&filter).arg("/bin/true").status().unwrap();
+    let shell = ended(Command::new(env!("CARGO_BIN_EXE_seccomp_exec")).arg(&filter).arg("/bin/true"));
     assert!(shell.success(), "a dynamically linked program: {shell}");
 }
 

@@ -78,11 +78,15 @@ pub fn from_everything(programs: &[&str], dir: &Path) -> Result {
 pub fn build_next() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("berth-bin-next");
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    // cargo has one place for both: that of everything is put back, for the tiers that come later.
+    let kept = workspace::target_dir().join("berth-bin-kept");
+    from_everything(&["berth"], &kept)?;
     // A test among what is built: only then the features are those of everything.
     let mut cargo = test_cargo("build")?;
     cargo.args(["--bin", "berth", "--test", SMALL_TEST, "--features"]);
     run::plain(cargo.arg(format!("{FAILPOINTS},berth/next-version")))?;
     place(&debug_dir().join("berth"), &dir)?;
+    place(&kept.join("berth"), &debug_dir())?;
     static_into(&dir, &["--features=berth-monitor/next-version,berth-init/next-version"])?;
     Ok(dir)
 }

@@ -132,7 +132,7 @@ async fn credentials_and_mirrors_of_the_settings_are_used() {
     let registry = Registry::start(Options { auth, ..Options::default() }).await.unwrap();
     registry.push_image(&images::web("app", "v1")).unwrap();
     let reference = registry.reference("app:v1");
-    spec(&node, &list(&[reference.clone()]));
+    spec(&node, &list(std::slice::from_ref(&reference)));
     let image = in_state(&node, &reference, "failed").await;
     assert!(!image.problem.is_empty(), "{image:?}");
     // A pull that is tried again at once, not when its pause is over: the daemon's credentials have changed.

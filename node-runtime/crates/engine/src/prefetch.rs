@@ -262,7 +262,7 @@ impl Engine {
             Err(e) => tracing::warn!(%reference, error = %e, "image cannot be prefetched yet; it is tried again"),
         }
         let spread = RandomState::new().build_hasher().finish();
-        self.prefetch.plan().ended(reference, result.as_ref().map(|()| ()), Instant::now(), spread);
+        self.prefetch.plan().ended(reference, result.as_ref().copied(), Instant::now(), spread);
     }
 
     fn is_here(&self, reference: &Reference) -> bool {

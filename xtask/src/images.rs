@@ -11,6 +11,9 @@ use std::process::Command;
 
 /// What the agent puts onto nodes.
 const RUNTIME: [&str; 3] = ["berth", "berth-monitor", "berth-init"];
+/// The images.
+const OPERATOR: &str = "berth-operator";
+const AGENT: &str = "berth-agent";
 /// Who the operator is: nobody who owns a file (`runAsUser` of the chart).
 const OPERATOR_USER: &str = "65532:65532";
 const PACKAGES: [install::Package; 3] = [("tar", "tar"), ("gzip", "gzip"), ("coreutils", "sha256sum")];
@@ -66,6 +69,23 @@ pub fn dev_programs() -> Result<PathBuf> {
     programs::test_static(&dir).map(|()| dir)
 }
 
+/// The agent's image with the next version of the runtime (feature `next-version`), which a test's cluster is upgraded to. `now` has the
+/// programs of [`dev_programs`]: the agent itself is theirs.
+pub fn next_agent(now: &Path, out: &Path, version: &str) -> Result {
+    let dir = programs::build_next()?;
+    programs::place(&now.join(AGENT), &dir)?;
+    write_some(&[AGENT], &dir, out, &Recipe { version: next_version(version)?, fast: true }).map(drop)
+}
+
+/// What a build of the next version says that it is (`VERSION` of the engine).
+fn next_version(version: &str) -> Result<String> {
+    let mut numbers = version.split('.');
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => Ok(format!("{major}.{minor}.99")),
+        _ => Err(format!("{version:?} is no version")),
+    }
+}
+
 fn parse(args: &[String]) -> Result<Options> {
     let mut options = Options { out: workspace::target_dir().join("images"), bin: None, dev: false, fast: false };
     let mut words = args.iter();
@@ -84,13 +104,17 @@ fn parse(args: &[String]) -> Result<Options> {
 
 /// Writes the layouts of both images into `out`, in the place of those that are there.
 pub fn write(bin: &Path, out: &Path, recipe: &Recipe) -> Result<Vec<PathBuf>> {
+    write_some(&[OPERATOR, AGENT], bin, out, recipe)
+}
+
+fn write_some(names: &[&'static str], bin: &Path, out: &Path, recipe: &Recipe) -> Result<Vec<PathBuf>> {
     install::packages(&PACKAGES)?;
     let work = out.join(format!(".work-{}", std::process::id()));
     let _ = fs::remove_dir_all(&work);
-    let made = ["berth-operator", "berth-agent"].into_iter().map(|name| {
+    let made = names.iter().copied().map(|name| {
         let root = work.join(name).join("root");
         place(&bin.join(name), &root, 0o755)?;
-        if name == "berth-agent" {
+        if name == AGENT {
             runtime(bin, &root.join("runtime").join(&recipe.version))?;
         }
         let image = Image { name, work: work.join(name), recipe };
@@ -176,7 +200,7 @@ impl Image<'_> {
             "org.opencontainers.image.version": self.recipe.version,
             "org.opencontainers.image.licenses": "Apache-2.0",
         }});
-        if self.name == "berth-operator" {
+        if self.name == OPERATOR {
             config["User"] = OPERATOR_USER.into();
         }
         let date = format!("--date=@{}", package::commit_time()?);

@@ -12,6 +12,8 @@ mod site;
 mod steering;
 #[path = "e2e/tour.rs"]
 mod tour;
+#[path = "e2e/upgrade.rs"]
+mod upgrade;
 
 use berth_cluster_tests::suite::{self, Case};
 use site::Site;
@@ -25,7 +27,7 @@ const CASES: &[Case<Site>] = &[
     Case::alone("a_prometheus_scrapes_all_parts", figures::are_scraped),
     Case::alone("a_broken_configuration_comes_back_within_seconds", steering::comes_back),
     Case::alone("a_killed_leader_is_followed", steering::survives_its_leader),
-    Case::alone("helm_upgrade", steering::is_upgraded),
+    Case::alone("helm_upgrade_to_another_version_of_the_runtime", upgrade::is_upgraded),
     Case::alone("the_node_is_given_back_and_uninstalled", chain::is_given_back),
 ];
 

@@ -120,11 +120,13 @@ pub fn program(name: &str, images: bool) -> Result<Command> {
     Ok(command)
 }
 
-/// The images of operator and agent, of the programs that the tests run elsewhere too.
+/// The images of operator and agent, of the programs that the tests run elsewhere too; in `next` those with the runtime's next version.
 fn product_images() -> Result<PathBuf> {
     let out = workspace::target_dir().join("test-images");
     let bin = images::dev_programs()?;
-    images::write(&bin, &out, &images::Recipe { version: package::version()?, fast: true })?;
+    let version = package::version()?;
+    images::next_agent(&bin, &out.join("next"), &version)?;
+    images::write(&bin, &out, &images::Recipe { version, fast: true })?;
     Ok(out)
 }
 

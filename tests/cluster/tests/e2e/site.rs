@@ -44,7 +44,9 @@ impl Site {
     pub fn start() -> Self {
         let space = Logged(NodeSpace::new());
         let built = programs::path_from_env("BERTH_CLUSTER_IMAGES");
-        let layouts = ["berth-operator", "berth-agent"].map(|name| (name.to_owned(), built.join(name)));
+        let next = crate::upgrade::layouts();
+        let layouts = [("berth-operator", &built), ("berth-agent", &built), ("berth-agent", &next)];
+        let layouts = layouts.map(|(name, dir)| (name.to_owned(), dir.join(name)));
         let registry = images::start_with(&space.0, &space, &layouts);
         let containerd = Runtime::start(&space.0, &space, Kind::Containerd);
         let mut plane = ControlPlane::start(&space.0, &space);

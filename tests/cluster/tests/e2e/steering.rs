@@ -1,4 +1,4 @@
-//! What is steered once the node is Berth's: image policies, configurations that break it, an operator that dies, a new release.
+//! What is steered once the node is Berth's: image policies, configurations that break it, an operator that dies.
 use crate::chain::{self, CONFIG};
 use crate::site::{NAMESPACE, Site};
 use berth_cluster_tests::kubelet::NODE_NAME;
@@ -120,37 +120,4 @@ pub fn survives_its_leader(site: &Site) {
     site.wait_object("pod", &holder, "runs again", |pod| {
         restarts(pod) > former && cluster::has_condition(pod, "Ready")
     });
-}
-
-/// A new release brings a new agent, which goes on where the former one ended: the node's pods do not notice.
-pub fn is_upgraded(site: &Site) {
-    chain::is_taken_over(site);
-    let kubectl = site.kubectl("default");
-    kubectl.apply(&chain::web());
-    chain::web_is_available(site);
-    let started = || -> Vec<Value> {
-        let pods = kubectl.json(&["get", "pods", "-l", "app=web"]);
-        let statuses =
-            pods["items"].as_array().unwrap().iter().flat_map(|p| p["status"]["containerStatuses"].as_array());
-        statuses.flatten().map(|c| json!([c["containerID"], c["restartCount"], c["state"]])).collect()
-    };
-    let (before, agent) = (started(), agent_pod(site));
-    let mut values = site.values();
-    values["agent"]["podAnnotations"] = json!({"release": "two"});
-    std::fs::write(site.base().join("values-2.json"), values.to_string()).unwrap();
-    let file = site.base().join("values-2.json").display().to_string();
-    site.timed("helm upgrade", || {
-        site.helm(&["upgrade", "berth", &chain::chart(), "--values", &file, "--wait", "--timeout=180s"]);
-    });
-    assert_ne!(agent_pod(site), agent);
-    site.wait_object("runtimenode", NODE_NAME, "is managed", |node| {
-        (&node["status"]["state"], &node["status"]["phase"]) == (&json!("Managed"), &json!("Idle"))
-    });
-    assert_eq!(started(), before, "containers run on");
-    kubectl.run(&["delete", "deployment/web", "--wait"]);
-}
-
-fn agent_pod(site: &Site) -> String {
-    let selector = "--selector=app.kubernetes.io/component=agent";
-    site.kubectl(NAMESPACE).run(&["get", "pods", selector, "-o", "jsonpath={.items[*].metadata.uid}"])
 }

@@ -404,8 +404,15 @@ async fn helpers_and_providers_give_out_what_the_node_has() {
         "  credentials: {{providerConfigFile: {dir}/providers.yaml, providerBinDir: {dir}, providerTimeout: 5s}}"
     );
     node.document("70-registries.yaml", &document(&spec));
-    let pulled = async || node.cri().try_pull(&registry.reference("app-v2:v2"), "default").await.ok();
-    eventually("the provider's credentials are used", pulled).await;
+    // Until the document is in force it is the helper that is asked.
+    const PROVIDER: &str = "berth_registry_credentials_total{result=\"ok\",source=\"provider\"}";
+    let asked = async || {
+        node.cri().try_pull(&registry.reference("app-v2:v2"), "default").await.ok()?;
+        node.figures().get(PROVIDER).filter(|count| **count >= 1.0).copied()
+    };
+    eventually("the provider's credentials are used", asked).await;
+    std::fs::remove_file(tools.path().join("docker-credential-berthtest")).unwrap();
+    node.cri().try_pull(&registry.reference("app-v1:v1"), "default").await.unwrap();
     let holding = holding_the_secret(node.base());
     assert!(holding.is_empty(), "{holding:?}");
     node.finish().await;

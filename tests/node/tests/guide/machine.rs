@@ -3,7 +3,8 @@
 //! Owns: what the guest has instead of the internet. Must not: do anything for Berth; what the page does not say is not done.
 use crate::daemon::{host, images};
 use berth_node_tests::path_from_env;
-use berth_test_registry::{AuthMode, Options, Registry};
+use berth_test_registry::{AuthMode, OCI_MANIFEST, Options, Registry};
+use serde_json::json;
 use std::path::Path;
 
 /// Docker Hub's name for its registry, and its website's.
@@ -11,6 +12,8 @@ const HUB: [&str; 2] = ["registry-1.docker.io", "docker.io"];
 /// The registry of a firm, which lets in whom it knows.
 const OWN: &str = "registry.example";
 const OWN_PORT: u16 = 5000;
+/// Type of a bill of materials.
+const BILL: &str = "application/spdx+json";
 /// What the page types.
 const USER: [&str; 2] = ["me", "correct horse battery"];
 
@@ -31,6 +34,20 @@ fn registry(runtime: &tokio::runtime::Runtime, port: u16, names: &[&str], auth: 
     registry
 }
 
+/// Pushes an image, and a bill of materials that refers to it (OCI image spec, "Guidelines for Artifact Usage").
+fn with_bill(registry: &Registry, repository: &str, tag: &str) {
+    let built = images::tools(repository, tag).build().unwrap();
+    registry.push_built(repository, Some(tag), &built);
+    let bill = json!({"spdxVersion": "SPDX-2.3", "name": "tools"}).to_string();
+    let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": registry.put_blob("{}"), "size": 2});
+    let layer = json!({"mediaType": BILL, "digest": registry.put_blob(bill.clone()), "size": bill.len()});
+    let subject = json!({"mediaType": built.media_type, "digest": built.digest, "size": built.manifest.len()});
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": BILL, "config": empty, "layers": [layer], "subject": subject,
+    });
+    registry.put_manifest(repository, None, OCI_MANIFEST, manifest.to_string());
+}
+
 impl Machine {
     pub fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -40,7 +57,7 @@ impl Machine {
         }
         let [username, password] = USER.map(str::to_owned);
         let own = registry(&runtime, OWN_PORT, &[OWN], AuthMode::Basic { username, password });
-        own.push_image(&images::tools("team/tools", "v1")).unwrap();
+        with_bill(&own, "team/tools", "v1");
         let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
         std::fs::write("/etc/hosts", format!("127.0.0.1 localhost {} {OWN}\n{hosts}", HUB.join(" "))).unwrap();
         host("update-ca-certificates", &[]);

@@ -3,7 +3,10 @@
 use crate::{Result, chart, run, workspace};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
+/// The program that writes the definitions of our kinds.
+pub const DEFINITIONS: &str = "berth-crdgen";
 /// Definitions of our kinds for the API server.
 const CRDS: &str = "crds/generated";
 /// What the chart carries of other directories: Helm reads nothing outside of a chart's own.
@@ -16,14 +19,14 @@ const INSTALL: &str = "manifests/install.yaml";
 pub fn main(args: &[String]) -> Result {
     match args {
         [] => generate(),
-        [flag] if flag == "--check" => check(),
+        [flag] if flag == "--check" => check(&mut writer()),
         _ => Err("cargo xtask generate [--check]".to_owned()),
     }
 }
 
 fn generate() -> Result {
     let root = workspace::root();
-    definitions(&root.join(CRDS))?;
+    definitions(&mut writer(), &root.join(CRDS))?;
     for (from, to) in COPIES {
         let to = root.join(to);
         // A file that has gone at its source goes here.
@@ -36,12 +39,12 @@ fn generate() -> Result {
     save(&root.join(INSTALL), chart::rendered()?.as_bytes())
 }
 
-/// Fails, naming the file, where what is committed is not what the sources say.
-pub fn check() -> Result {
+/// Fails, naming the file, where what is committed is not what the sources say. `writer` is [`DEFINITIONS`], or the command that builds and runs it.
+pub fn check(writer: &mut Command) -> Result {
     let root = workspace::root();
     let fresh = workspace::target_dir().join("generated-crds");
     let _ = fs::remove_dir_all(&fresh);
-    definitions(&fresh)?;
+    definitions(writer, &fresh)?;
     same(CRDS, &files(&fresh)?, &files(&root.join(CRDS))?)?;
     for (from, to) in COPIES {
         same(to, &files(&root.join(from))?, &files(&root.join(to))?)?;
@@ -51,10 +54,15 @@ pub fn check() -> Result {
     same(dir, &[(name.to_owned(), chart::rendered()?.into_bytes())], &[(name.to_owned(), committed)])
 }
 
-fn definitions(dir: &Path) -> Result {
+fn writer() -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.args(["run", "--quiet", "--package", "berth-crds", "--features", "kube", "--bin", DEFINITIONS, "--"]);
+    cargo
+}
+
+fn definitions(writer: &mut Command, dir: &Path) -> Result {
     fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let program = ["run", "--quiet", "--package", "berth-crds", "--features", "kube", "--bin", "berth-crdgen", "--"];
-    run::plain(workspace::cargo().args(program).arg(dir))
+    run::plain(writer.arg(dir))
 }
 
 /// Name and content of a file.

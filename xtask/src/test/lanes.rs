@@ -5,7 +5,7 @@ use super::again::{Again, Choice, Outcome};
 use super::{Count, binaries};
 use crate::{Result, run, workspace};
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -44,14 +44,19 @@ pub struct Ended {
     pub time: Duration,
 }
 
-/// Runs them all, so many at a time, and hands over each as it ends.
-pub fn run(jobs: &[Job<'_>], lanes: usize, mut ended: impl FnMut(Ended)) {
+/// Where what they print is kept until they end.
+pub fn output() -> PathBuf {
+    workspace::target_dir().join("test-output")
+}
+
+/// Runs them all, so many at a time, and hands over each as it ends. `output` is a directory for what they print.
+pub fn run(jobs: &[Job<'_>], lanes: usize, output: &Path, mut ended: impl FnMut(Ended)) {
     let next = AtomicUsize::new(0);
     let (said, heard) = mpsc::channel();
     std::thread::scope(|scope| {
         for _ in 0..lanes.min(jobs.len()) {
             let (said, next) = (said.clone(), &next);
-            scope.spawn(move || lane(jobs, next, &said));
+            scope.spawn(move || lane(jobs, next, output, &said));
         }
         drop(said);
         heard.iter().for_each(&mut ended);
@@ -63,12 +68,12 @@ pub fn width() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
 }
 
-fn lane(jobs: &[Job<'_>], next: &AtomicUsize, said: &Sender<Ended>) {
+fn lane(jobs: &[Job<'_>], next: &AtomicUsize, output: &Path, said: &Sender<Ended>) {
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
         let Some(job) = jobs.get(index) else { return };
         let start = Instant::now();
-        let output = workspace::target_dir().join("test-output").join(index.to_string());
+        let output = output.join(index.to_string());
         let mut printed = String::new();
         let outcome = kept(job, &output, &mut printed).map_err(|e| format!("{}: {e}", job.name));
         let _ = said.send(Ended { job: index, printed, outcome, time: start.elapsed() });
@@ -112,7 +117,9 @@ mod tests {
         const GOOD: &str = "echo one; echo two >&2; echo 'test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured'";
         let jobs = [job("a", GOOD), job("b", "exit 3"), job("c", GOOD), job("d", GOOD)];
         let mut seen = Vec::new();
-        run(&jobs, 2, |ended| seen.push((ended.job, ended.printed, ended.outcome.map(|o| o.count.passed))));
+        let output = std::env::temp_dir().join(format!("berth-xtask-lanes-{}", std::process::id()));
+        run(&jobs, 2, &output, |ended| seen.push((ended.job, ended.printed, ended.outcome.map(|o| o.count.passed))));
+        fs::remove_dir_all(&output).unwrap();
         seen.sort();
         assert_eq!(seen.iter().map(|(job, ..)| *job).collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert!(seen[0].1.starts_with("one\ntwo\n") && seen[0].2 == Ok(2), "{seen:?}");

@@ -84,7 +84,7 @@ impl Tier {
     /// Test programs side by side; what fails is tried again when all have ended, alone.
     pub fn side_by_side(&mut self, jobs: &[Job<'_>]) {
         let mut late = Vec::new();
-        lanes::run(jobs, lanes::width(), |ended| {
+        lanes::run(jobs, lanes::width(), &lanes::output(), |ended| {
             let job = &jobs[ended.job];
             print!("-- {}\n{}", job.name, ended.printed);
             match ended.outcome {

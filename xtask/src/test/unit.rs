@@ -3,7 +3,7 @@ use super::again::{Again, Choice};
 use super::binaries::{self, TestBinary};
 use super::lanes::{Job, Tests};
 use super::{Tier, fuzz};
-use crate::{Result, install, programs, run, tools, workspace};
+use crate::{Result, generate, install, programs, run, tools, workspace};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,6 +16,10 @@ pub fn tier(tier: &mut Tier) {
         let mut list = programs::everything()?.tests;
         list.retain(|binary| !others.contains(&binary.dir));
         Ok(list)
+    });
+    tier.check("generated files", || {
+        let program = programs::everything()?.bin.join(generate::DEFINITIONS);
+        generate::check(&mut Command::new(program))
     });
     // One of them compares our protocol file with the published one.
     let proto = tier.prepare("the CRI's published protocol file", tools::cri_api_proto);

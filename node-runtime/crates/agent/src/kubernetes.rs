@@ -232,12 +232,19 @@ fn whole(status: &RuntimeNodeStatus) -> serde_json::Value {
         "policyRevision",
         "failed",
         "drift",
+        "prefetch",
+    ];
+    let inner = [
+        ("enforcement", "message"),
+        ("enforcement", "decisions"),
+        ("capabilities", "handlers"),
+        ("prefetch", "message"),
     ];
     if let Some(fields) = value.as_object_mut() {
         for name in optional {
             fields.entry(name).or_insert(serde_json::Value::Null);
         }
-        for (object, name) in [("enforcement", "message"), ("enforcement", "decisions"), ("capabilities", "handlers")] {
+        for (object, name) in inner {
             if let Some(inner) = fields.get_mut(object).and_then(|v| v.as_object_mut()) {
                 inner.entry(name).or_insert(serde_json::Value::Null);
             }
@@ -260,6 +267,11 @@ mod tests {
         for field in schema["properties"].as_object().unwrap().keys() {
             let kept = ["observedGeneration", "phaseSince", "conditions"].contains(&field.as_str());
             assert!(kept || value.get(field).is_some(), "{field} is not named");
+        }
+        let prefetch = Some(berth_crds::PrefetchStatus::default());
+        let value = whole(&RuntimeNodeStatus { prefetch, ..RuntimeNodeStatus::default() });
+        for field in schema["properties"]["prefetch"]["properties"].as_object().unwrap().keys() {
+            assert!(value["prefetch"].get(field).is_some(), "prefetch.{field} is not named");
         }
     }
 

@@ -33,6 +33,8 @@ const PROGRAM: [&str; 1] = ["guest"];
 const SELINUX_TESTS: &str = "guest_selinux";
 /// The tests that take the whole machine over: kubelet, runtime and units are the system's own.
 const ADOPT_TESTS: &str = "guest_adopt";
+/// The tests with a kubelet, on its own or with an API server.
+const CLUSTER_TESTS: [&str; 2] = [": guest_kubelet", ": guest_guide"];
 /// Permissive at first: a test that wants to see denials turns them on.
 const SELINUX_BOOT: [&str; 3] = ["security=selinux", "selinux=1", "enforcing=0"];
 
@@ -55,14 +57,7 @@ pub fn tier(tier: &mut Tier) {
     let Some(guest) = tier.prepare("the guest's kernel and root", Guest::made) else { return };
     tier.check("boots with systemd and cgroup v2", || guest.run("check", GUEST_CHECK));
     let built = tier.prepare("compile the programs and the tests for the guest", || node::built(&PROGRAM));
-    let kubernetes = tier.prepare("Kubernetes", tools::kubernetes);
-    let peers = tier.prepare("containerd and runc", tools::peers);
-    let etcd = tier.prepare("etcd", tools::etcd);
-    let (Some((list, mut environment)), Some(kubernetes), Some(peers), Some(etcd)) = (built, kubernetes, peers, etcd)
-    else {
-        return;
-    };
-    environment.extend([("BERTH_KUBERNETES", kubernetes), ("BERTH_PEERS", peers), ("BERTH_ETCD", etcd)]);
+    let Some((list, mut environment)) = built else { return };
     let Some(packages) = tier.prepare("packages", || packages(&environment)) else { return };
     tier.check("packages are the same, byte for byte, when they are made again", || {
         package::same_again(&packages, node::programs_dir(&environment)?)
@@ -74,25 +69,43 @@ pub fn tier(tier: &mut Tier) {
         guest.run("quickstart", &script)
     });
     let Some(parts) = tier.prepare("list the tests", || binaries::parts(list)) else { return };
-    let (labelled, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.name.ends_with(SELINUX_TESTS));
-    let (adopting, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|part| part.name.ends_with(ADOPT_TESTS));
-    let adoptions: Vec<String> = adopting.iter().flat_map(|part| part.tests.clone()).collect();
-    // The longest first: the others go beside it.
-    let mut jobs = vec![job("node tests in the guest", |choice| {
-        guest.boot("tests", &tests_script(&others, &environment, choice), &[])
-    })];
-    jobs.extend(adoptions.iter().enumerate().map(|(index, name)| {
-        let (guest, adopting, environment) = (&guest, &adopting, &environment);
-        job(&format!("in a guest of its own: {name}"), move |choice| {
+    tier.side_by_side(&jobs(&guest, &environment, parts));
+}
+
+/// The boots. Those that need nothing of others come first: on an empty cache Kubernetes is built beside them.
+fn jobs<'a>(guest: &'a Guest, environment: &'a node::Environment, parts: Vec<Part>) -> Vec<Job<'a>> {
+    let called = |part: &Part, names: &[&str]| names.iter().any(|name| part.name.ends_with(name));
+    let (labelled, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| called(part, &[SELINUX_TESTS]));
+    let (adopting, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|part| called(part, &[ADOPT_TESTS]));
+    let (clusters, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|part| called(part, &CLUSTER_TESTS));
+    let mut jobs = vec![
+        job("node tests in the guest", move |choice| {
+            guest.boot("tests", &tests_script(&others, environment, choice), &[])
+        }),
+        job("node tests in the guest with SELinux", move |choice| {
+            guest.boot("selinux", &labelled_script(&labelled, environment, choice), &SELINUX_BOOT)
+        }),
+        job("node tests in the guest with Kubernetes", move |choice| {
+            guest.boot("kubernetes", &tests_script(&clusters, &with_others(environment)?, choice), &[])
+        }),
+    ];
+    for name in adopting.iter().flat_map(|part| part.tests.clone()) {
+        let adopting = adopting.clone();
+        jobs.push(job(&format!("in a guest of its own: {name}"), move |choice| {
             let one = [name.clone()];
             let choice = if choice == Choice::All { Choice::Named(&one) } else { choice };
-            guest.boot(&format!("adopt-{index}"), &tests_script(adopting, environment, choice), &[])
-        })
-    }));
-    jobs.push(job("node tests in the guest with SELinux", |choice| {
-        guest.boot("selinux", &labelled_script(&labelled, &environment, choice), &SELINUX_BOOT)
-    }));
-    tier.side_by_side(&jobs);
+            let directory = name.rsplit("::").next().unwrap_or(&name);
+            guest.boot(directory, &tests_script(&adopting, &with_others(environment)?, choice), &[])
+        }));
+    }
+    jobs
+}
+
+/// The environment with what is built of others.
+fn with_others(environment: &node::Environment) -> Result<node::Environment> {
+    let others =
+        [("BERTH_KUBERNETES", tools::kubernetes()?), ("BERTH_PEERS", tools::peers()?), ("BERTH_ETCD", tools::etcd()?)];
+    Ok(environment.iter().cloned().chain(others).collect())
 }
 
 fn job<'a>(name: &str, command: impl Fn(Choice<'_>) -> Result<Command> + Send + Sync + 'a) -> Job<'a> {
@@ -108,8 +121,7 @@ pub fn only(names: &[String]) -> Result {
     if parts.is_empty() {
         return Err(format!("no tests for the guest are called {}", names.join(" or ")));
     }
-    environment.extend([("BERTH_KUBERNETES", tools::kubernetes()?), ("BERTH_PEERS", tools::peers()?)]);
-    environment.push(("BERTH_ETCD", tools::etcd()?));
+    environment = with_others(&environment)?;
     environment.push(("BERTH_PACKAGES", packages(&environment)?));
     if parts.iter().all(|part| part.name.ends_with(SELINUX_TESTS)) {
         let script = labelled_script(&parts, &environment, Choice::All);

@@ -90,6 +90,35 @@ async fn bandwidth_is_read_from_the_annotations_and_a_bad_one_is_refused_by_name
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_chooses_a_hardware_address_that_no_other_has() {
+    const MAC: &str = "cni.berth.dev/mac";
+    let node = Node::with_tools().await;
+    let cri = node.cri();
+    let asking = |name: &str, mac: &str| {
+        let mut sandbox = pod(&node, name);
+        sandbox.annotations.insert(MAC.into(), mac.into());
+        sandbox
+    };
+    for mac in ["00:11:22:33:44:55", "02:be:0a:40:00:02", "02:00"] {
+        refused(cri.try_run(&asking("bad", mac)).await, Code::InvalidArgument, &[MAC, mac]);
+    }
+    assert!(cri.pods().await.is_empty(), "a refused pod is not there");
+    let sandbox = asking("first", "0A:00:00:00:00:01");
+    let id = cri.run(&sandbox).await;
+    let server = cri.launch(&id, &shell(&node, "web", "exec /web"), &sandbox).await;
+    let ip = cri.pod_status(&id).await.unwrap().network.unwrap().ip;
+    eventually("it is reached", async || page(&format!("{ip}:80"), "/").await).await;
+    assert!(host("ip", &["neigh", "show", &ip]).contains("0a:00:00:00:00:01"));
+    let second = asking("second", "0a:00:00:00:00:01");
+    refused(cri.try_run(&second).await, Code::AlreadyExists, &["default/first", &id, "0a:00:00:00:00:01"]);
+    node.nothing_but(&[&id], &[&server]);
+    cri.try_stop_pod(&id).await.unwrap();
+    cri.run(&second).await;
+    node.remove_pods().await;
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_taken_host_port_is_refused_at_once_by_the_other_pods_name() {
     let node = Node::with_tools().await;
     let cri = node.cri();

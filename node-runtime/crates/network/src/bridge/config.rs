@@ -169,9 +169,12 @@ fn name(field: &str, name: &str, max: usize) -> Result<()> {
 /// The hardware address of an IPv4 address: locally administered, and the same whenever the address is handed out again,
 /// so that neighbours need not learn it anew.
 pub(super) fn mac_of(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0xbe, a, b, c, d]
+    let ([x, y], [a, b, c, d]) = (OWN_MACS, address.octets());
+    [x, y, a, b, c, d]
 }
+
+/// How those begin.
+pub(super) const OWN_MACS: [u8; 2] = [0x02, 0xbe];
 
 /// How many subnets [`subnet_for`] chooses among.
 pub(super) const SUBNETS: u32 = 24 * 256;

@@ -40,7 +40,7 @@ impl Host {
             name,
             bridge: bridge.index,
             peer_name: POD_INTERFACE,
-            peer_mac: mac_of(lease.address),
+            peer_mac: lease.hardware_address(),
             peer_netns: netns.as_fd(),
             mtu: bridge.mtu,
         };
@@ -54,7 +54,7 @@ impl Host {
         // With its first port, the bridge itself gets its carrier too.
         let mut look = vec![route::look_up(name), route::look_up(&self.config.bridge)];
         if let Some(address6) = lease.address6 {
-            look.push(route::add_neighbour(bridge.index, address6.into(), mac_of(lease.address)));
+            look.push(route::add_neighbour(bridge.index, address6.into(), lease.hardware_address()));
         }
         let [host_end, bridge_now] = <[LinkInfo; 2]>::try_from(self.route.execute_and_look(look)?)
             .map_err(|_| Error::internal(format!("interface {name:?} vanished while it was set up")))?;

@@ -1,5 +1,7 @@
 //! What is recorded: the attachment that goes into the pod's record, and the lease that the store keeps.
+use super::config::{OWN_MACS, mac_of};
 use crate::bandwidth::Bandwidth;
+use crate::mac::Mac;
 use berth_model::{Error, PodConfig, PodId, PortMapping, Result};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,8 @@ pub struct PodNetwork {
     pub ports: Vec<PortMapping>,
     /// Most bits a second.
     pub bandwidth: Bandwidth,
+    /// Hardware address of the interface in the pod; by default one that follows from the pod's address.
+    pub mac: Option<Mac>,
 }
 
 impl PodNetwork {
@@ -42,7 +46,8 @@ impl PodNetwork {
     pub fn of(config: &PodConfig) -> Result<Self> {
         let bandwidth = Bandwidth::from_annotations(&config.annotations)?;
         let name = format!("{}/{}", config.metadata.namespace, config.metadata.name);
-        Ok(Self { name, ports: config.ports.clone(), bandwidth })
+        let mac = Mac::for_bridge(&config.annotations, OWN_MACS)?;
+        Ok(Self { name, ports: config.ports.clone(), bandwidth, mac })
     }
 }
 
@@ -79,9 +84,17 @@ pub(super) struct Lease {
     /// Name of the `ifb` interface that limits what the pod sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) limiter: Option<String>,
+    /// The hardware address that the pod asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mac: Option<Mac>,
 }
 
 impl Lease {
+    /// Hardware address of the interface in the pod.
+    pub(super) fn hardware_address(&self) -> [u8; 6] {
+        self.mac.map_or_else(|| mac_of(self.address), Mac::bytes)
+    }
+
     /// As bytes for the store.
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|e| Error::internal(format!("encode an address lease: {e}")))
@@ -123,6 +136,7 @@ mod tests {
             address6: Some("fdbe::2".parse().unwrap()),
             name: "default/web".into(),
             limiter: Some(limiter(&pod)),
+            mac: None,
         };
         let bytes = lease.encode().unwrap();
         assert_eq!(Lease::decode(pod.as_str(), &bytes).unwrap(), (pod.clone(), lease));
@@ -130,7 +144,11 @@ mod tests {
         assert!(Lease::decode("short", &bytes).is_err());
         let former = br#"{"address":"10.64.0.2","host_interface":"bv1","ports":[],"serial":1}"#;
         let (_, read) = Lease::decode(pod.as_str(), former).unwrap();
-        assert_eq!((read.address6, read.limiter), (None, None), "what the version before wrote is read");
+        assert_eq!(
+            (read.address6, read.limiter, read.mac),
+            (None, None, None),
+            "what the version before wrote is read"
+        );
         assert_eq!(host_interface(&pod).len(), 14, "interface names have at most 15 characters");
     }
 }

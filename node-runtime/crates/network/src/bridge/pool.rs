@@ -6,6 +6,7 @@
 use super::config::BridgeConfig;
 use super::lease::{Lease, PodNetwork, host_interface, limiter};
 use super::ports::{self, host_ports};
+use crate::mac::Mac;
 use crate::nft::HostPort;
 use berth_model::{Error, ErrorKind, PodId, Protocol, Result};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -80,13 +81,14 @@ impl Pool {
     }
 
     /// Gives a pod an address and its host ports. A pod that has a lease keeps its address.
-    /// Errors: `AlreadyExists` (a host port), `ResourceExhausted` (addresses), `InvalidArgument` (a mapping).
+    /// Errors: `AlreadyExists` (a host port, a hardware address), `ResourceExhausted` (addresses), `InvalidArgument` (a mapping).
     pub(super) fn reserve(&mut self, pod: &PodId, wish: &PodNetwork) -> Result<Reservation> {
         ports::check(&wish.ports, self.config.subnet6.is_some(), |key, place| {
             let owners = self.ports.get(&key).into_iter().flatten();
             let owner = owners.into_iter().find(|(at, owner)| *owner != pod && ports::clash(**at, place));
             owner.map(|(_, owner)| self.title(owner))
         })?;
+        self.check_mac(pod, wish.mac)?;
         let (address, former_interface) = match self.leases.get(pod) {
             Some(lease) => (lease.address, Some(lease.host_interface.clone())),
             None => self.take_address()?,
@@ -101,9 +103,17 @@ impl Pool {
             serial: self.serial,
             name: wish.name.clone(),
             limiter: wish.bandwidth.egress.map(|_| limiter(pod)),
+            mac: wish.mac,
         };
         self.insert(pod.clone(), lease.clone());
         Ok(Reservation { lease, former_interface })
+    }
+
+    /// Two pods with one hardware address on one bridge would take each other's packets.
+    fn check_mac(&self, pod: &PodId, wanted: Option<Mac>) -> Result<()> {
+        let Some(mac) = wanted else { return Ok(()) };
+        let mut others = self.leases.iter().filter(|(other, lease)| *other != pod && lease.mac == Some(mac));
+        others.next().map_or(Ok(()), |(owner, _)| Err(mac.taken(&self.title(owner))))
     }
 
     /// A pod for people.

@@ -111,6 +111,22 @@ fn a_mapping_that_cannot_work_names_its_field() {
 }
 
 #[test]
+fn a_hardware_address_is_one_pods_until_it_goes() {
+    let mut pool = Pool::new(&config("10.64.0.0/24"), Vec::new());
+    let mac: Mac = serde_json::from_str("\"0a:00:00:00:00:01\"").unwrap();
+    let asking = |name: &str| PodNetwork { name: name.into(), mac: Some(mac), ..PodNetwork::default() };
+    let lease = pool.reserve(&pod(1), &asking("default/web")).unwrap().lease;
+    assert_eq!(lease.hardware_address(), [0x0a, 0, 0, 0, 0, 1]);
+    pool.reserve(&pod(1), &asking("default/web")).unwrap();
+    let e = pool.reserve(&pod(2), &asking("default/db")).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::AlreadyExists);
+    assert!(e.message().contains("default/web (") && e.message().contains("0a:00:00:00:00:01"), "{e}");
+    assert!(pool.get(&pod(2)).is_none(), "who is refused has no address");
+    pool.release(&pod(1));
+    pool.reserve(&pod(2), &asking("default/db")).unwrap();
+}
+
+#[test]
 fn with_both_families_a_port_is_taken_per_family_and_the_other_pod_is_named() {
     let dual = BridgeConfig { subnet6: Some("fdbe::/64".parse().unwrap()), ..config("10.64.0.0/24") };
     let mut pool = Pool::new(&dual, Vec::new());

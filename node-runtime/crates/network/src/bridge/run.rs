@@ -4,7 +4,7 @@
 //! `pool` (addresses and ports); never the other way round. What is told without blocking is `seen`, whose lock is never held
 //! over another one or over the kernel's work. Must not: be called before [`Bridge::ensure`], except `reconcile`
 //! and `destroy`.
-use super::config::{BridgeConfig, mac_of};
+use super::config::BridgeConfig;
 use super::connect::POD_INTERFACE;
 use super::host::Host;
 use super::lease::{Attachment, Lease, Leases, PodNetwork};
@@ -203,7 +203,7 @@ impl Bridge {
 
     /// Gives a pod its network: an address (leased durably first), `eth0` and loopback up in its network namespace, the
     /// default route, and its host ports. All of it or nothing. A pod that has a lease keeps its address.
-    /// Errors: `AlreadyExists` when another pod has a host port (the message has that pod's id), `ResourceExhausted` when
+    /// Errors: `AlreadyExists` when another pod has a host port or the hardware address (the message has that pod's id), `ResourceExhausted` when
     /// no address is left, `InvalidArgument` for a mapping that cannot work, `NotFound` without the namespace.
     pub async fn attach(&self, pod: &PodId, netns: &Path, wish: &PodNetwork) -> Result<Attachment> {
         let (pod, netns, wish) = (pod.clone(), netns.to_owned(), wish.clone());
@@ -322,7 +322,7 @@ impl Inner {
             let dual = host.config.subnet6.is_some();
             host.add_ports(&host_ports(lease, dual), &all)?;
         }
-        let mac = mac_of(lease.address).map(|b| format!("{b:02x}")).join(":");
+        let mac = lease.hardware_address().map(|b| format!("{b:02x}")).join(":");
         let addresses = host.config.nets(lease.address, lease.address6);
         let gateways = addresses.iter().filter_map(|net| match net {
             IpNet::V4(_) => Some(host.config.gateway().into()),

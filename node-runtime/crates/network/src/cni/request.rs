@@ -3,14 +3,13 @@
 //! Must not: know which plugin wants what.
 use super::call::Target;
 use super::config::NetworkConfig;
-use crate::Bandwidth;
+use crate::{Bandwidth, Mac};
 use berth_model::{Error, PodConfig, PodId, PortMapping, Protocol, Result};
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// What a pod may ask for where the configuration's author allows it, by declaring the capability.
-const MAC: &str = "cni.berth.dev/mac";
+/// Addresses: a pod may ask for them where the configuration's author allows it, by declaring the capability.
 const IPS: &str = "cni.berth.dev/ips";
 /// A token bucket's depth in bits: as good as none, as containerd has it (pkg/cri, toCNIBandWidth).
 const BURST: u64 = i32::MAX as u64;
@@ -80,9 +79,9 @@ fn capabilities(config: &PodConfig, network: &NetworkConfig, pod_cidrs: &[IpNet]
         put("cgroupPath", config.cgroup_parent.clone().into());
     }
     if network.wants("mac")
-        && let Some(text) = config.annotations.get(MAC)
+        && let Some(mac) = Mac::from_annotations(&config.annotations)?
     {
-        put("mac", mac(text)?.into());
+        put("mac", mac.to_string().into());
     }
     if network.wants("ips")
         && let Some(text) = config.annotations.get(IPS)
@@ -114,16 +113,6 @@ fn bandwidth(config: &PodConfig) -> Result<Option<Value>> {
         }
     }
     Ok((!rates.is_empty()).then_some(Value::Object(rates)))
-}
-
-fn mac(text: &str) -> Result<String> {
-    let bytes: Vec<&str> = text.split(':').collect();
-    let good = |b: &&str| b.len() == 2 && b.bytes().all(|c| c.is_ascii_hexdigit());
-    if bytes.len() != 6 || !bytes.iter().all(good) {
-        let shown: String = text.chars().take(32).collect();
-        return Err(Error::invalid(format!("annotation {MAC}"), format!("{shown:?} is not like 02:00:00:00:00:01")));
-    }
-    Ok(text.to_ascii_lowercase())
 }
 
 fn ips(text: &str) -> Result<Value> {
@@ -193,14 +182,16 @@ mod tests {
     #[test]
     fn annotations_count_where_the_configuration_allows_them() {
         let mut config = pod();
-        config.annotations.insert(MAC.into(), "02:00:00:00:00:0A".into());
+        config.annotations.insert("cni.berth.dev/mac".into(), "02:00:00:00:00:0A".into());
         config.annotations.insert(IPS.into(), "10.1.0.9/24, fd00::9".into());
         let target = told(&config, r#""mac": true, "ips": true"#).unwrap();
         assert_eq!(target.capabilities["mac"], "02:00:00:00:00:0a");
         assert_eq!(target.capabilities["ips"], json!(["10.1.0.9/24", "fd00::9"]));
-        config.annotations.insert(MAC.into(), "02:00".into());
+        config.annotations.insert("cni.berth.dev/mac".into(), "02:00".into());
         assert!(told(&config, "").is_ok());
-        assert!(told(&config, r#""mac": true"#).unwrap_err().message().starts_with("annotation cni.berth.dev/mac:"));
+        assert!(
+            told(&config, r#""mac": true"#).unwrap_err().message().starts_with("annotations[\"cni.berth.dev/mac\"]")
+        );
     }
 
     #[test]

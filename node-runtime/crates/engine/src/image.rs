@@ -59,10 +59,12 @@ impl Engine {
     /// Errors: `PolicyDenied`; `Unknown` with `RegistryUnavailable` in front, as the kubelet expects; `InvalidArgument` for a
     /// malformed reference; `NotFound`; `ResourceExhausted` for limits and full disks.
     pub async fn pull(&self, spec: PullSpec) -> Result<PullOutcome> {
+        // People alone ask for a platform: what cannot be one is told to them, and is no trouble that a pod is in.
+        let platform = platform_of(&spec.platform)?;
         let registry = Reference::parse(&spec.reference).map(|r| r.host().to_owned()).unwrap_or_default();
         let mut count = Count { metrics: &self.metrics, registry, begun: Instant::now(), label: "cancelled" };
         let reference = spec.reference.clone();
-        let result = self.execute_pull(spec).await;
+        let result = self.execute_pull(spec, platform).await;
         if let Err(e) = &result {
             self.troubles.pull(&reference, e);
         }
@@ -74,9 +76,8 @@ impl Engine {
         result
     }
 
-    async fn execute_pull(&self, spec: PullSpec) -> Result<PullOutcome> {
+    async fn execute_pull(&self, spec: PullSpec, platform: Platform) -> Result<PullOutcome> {
         let reference = Reference::parse(&spec.reference)?;
-        let platform = platform_of(&spec.platform)?;
         let mut walk = Walk::new("pull", &self.metrics);
         let namespace = spec.namespace.clone();
         let warnings = walk.step("policy", async { self.decide_reference(&namespace, &reference) }).await?;

@@ -4,7 +4,6 @@ use crate::wishes::{configuration, has, have, timestamp, want};
 use berth_cluster_tests::{Diagnose, http, wait_for};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -124,7 +123,7 @@ pub fn clock(node: &Node) {
     let mut range = 180;
     for (hours, seconds, good) in [(2, 300, true), (-2, 0, false)] {
         node.kill_agent();
-        node.start_agent_with(Some(("LD_PRELOAD", other_clock(node, hours).display().to_string())));
+        node.start_agent_with(Some(("BERTH_AGENT_CLOCK", (hours * 3600).to_string())));
         range += 1;
         let network = json!({"mode": "Builtin", "subnet": "10.88.0.0/24", "rangeEnd": format!("10.88.0.{range}")});
         let wish = configuration(node, &json!({"runtime": {"pidsLimit": 440}, "network": network}));
@@ -148,20 +147,6 @@ pub fn clock(node: &Node) {
     node.kill_agent();
     node.start_agent();
     have(node, &json!({"runtime": {"pidsLimit": 441}}));
-}
-
-/// A library that shows whoever is started with it another time of day.
-fn other_clock(node: &Node, hours: i32) -> PathBuf {
-    let (source, library) = (node.base().join("clock.c"), node.base().join(format!("clock{hours}.so")));
-    let text = format!(
-        "#define _GNU_SOURCE\n#include <sys/syscall.h>\n#include <time.h>\n#include <unistd.h>\n\
-        int clock_gettime(clockid_t id, struct timespec *at) {{\n  int r = syscall(SYS_clock_gettime, id, at);\n\
-        if (r == 0 && id == CLOCK_REALTIME) at->tv_sec += {hours} * 3600;\n  return r;\n}}\n"
-    );
-    fs::write(&source, text).unwrap();
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status().unwrap();
-    assert!(built.success(), "cc: {built}");
-    library
 }
 
 fn kill(process: i32) {

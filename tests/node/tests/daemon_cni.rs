@@ -189,7 +189,7 @@ async fn pods_get_their_addresses_from_the_nodes_pod_cidr_and_what_annotations_m
     config.metadata.as_mut().unwrap().name = "other".into();
     config.annotations.insert("cni.berth.dev/mac".into(), "02:00".into());
     let refused = node.cri().try_run(&config).await.unwrap_err();
-    assert!(refused.message().contains("annotation cni.berth.dev/mac"), "{refused}");
+    assert!(refused.message().contains("annotations[\"cni.berth.dev/mac\"]"), "{refused}");
     node.finish().await;
 }
 

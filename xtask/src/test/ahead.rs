@@ -29,7 +29,7 @@ const LAST: &str = "--pdeathsig KILL setsid unshare --pid --fork --kill-child --
 /// Nobody who wants the processor gets less of it.
 const LEAST: &str = r#"echo 19 2>/dev/null >/proc/self/autogroup || true; exec nice -n 19 "$@""#;
 
-/// The process that makes them. What it has begun it ends: the next run finds it.
+/// The process that makes them, to the end of its list: the next run finds what this one did not wait for.
 pub struct Ahead(Child);
 
 /// Starts it, where one of these tiers needs any of them and this is root.
@@ -50,7 +50,10 @@ pub fn start(tiers: &[&str]) -> Option<Ahead> {
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        let _ = self.0.wait();
+        if let Ok(None) = self.0.try_wait() {
+            println!("what is made ahead is not all there yet: waiting, so that the next run finds it");
+            let _ = self.0.wait();
+        }
     }
 }
 

@@ -63,11 +63,10 @@ pub struct Part {
 impl Part {
     /// The arguments that run these of its tests.
     pub fn arguments<'a>(&'a self, choice: Choice<'a>) -> Vec<&'a str> {
-        let tests = match choice {
+        exactly(match choice {
             Choice::All => &self.tests,
             Choice::Named(names) => names,
-        };
-        std::iter::once("--exact").chain(tests.iter().map(String::as_str)).collect()
+        })
     }
 }
 
@@ -108,12 +107,16 @@ pub fn limited(binary: &TestBinary, wrapper: &[String], args: &[&str]) -> Comman
     command
 }
 
-/// The arguments that choose these tests; `usual` chooses all that the tier runs.
-pub fn chosen<'a>(choice: Choice<'a>, usual: &[&'a str]) -> Vec<&'a str> {
+/// The arguments that choose these tests of a program.
+pub fn chosen<'a>(choice: Choice<'a>) -> Vec<&'a str> {
     match choice {
-        Choice::All => usual.to_vec(),
-        Choice::Named(names) => std::iter::once("--exact").chain(names.iter().map(String::as_str)).collect(),
+        Choice::All => Vec::new(),
+        Choice::Named(names) => exactly(names),
     }
+}
+
+fn exactly(names: &[String]) -> Vec<&str> {
+    std::iter::once("--exact").chain(names.iter().map(String::as_str)).collect()
 }
 
 /// Reads the outcome off whatever prints what Rust test programs print.

@@ -71,22 +71,18 @@ fn prepared(tier: &mut Tier) -> Option<(Vec<TestBinary>, Environment)> {
 }
 
 /// Side by side, but for those that measure.
-fn run_all(tier: &mut Tier, mut list: Vec<TestBinary>, environment: &Environment) {
-    let place = |name: &str, names: &[&str]| names.iter().position(|end| name.ends_with(end));
-    list.sort_by_key(|binary| place(&binary.name, &LONGEST).unwrap_or(LONGEST.len()));
+fn run_all(tier: &mut Tier, list: Vec<TestBinary>, environment: &Environment) {
     let jobs = list.into_iter().map(|binary| {
         let name = binary.name.clone();
-        let again = if place(&name, &CHAINS).is_some() { Again::Whole } else { Again::Alone };
+        let again = if CHAINS.iter().any(|end| name.ends_with(end)) { Again::Whole } else { Again::Alone };
         let command = move |choice: Choice<'_>| {
-            let mut command = binaries::limited(&binary, &[], &binaries::chosen(choice, &[]));
+            let mut command = binaries::limited(&binary, &[], &binaries::chosen(choice));
             command.envs(environment.iter().map(|(name, path)| (name, path)));
             Ok(command)
         };
         Job { name, tests: Tests::Told, again, command: Box::new(command) }
     });
-    let (alone, together): (Vec<_>, Vec<_>) = jobs.partition(|job| place(&job.name, &ALONE).is_some());
-    tier.side_by_side(&together);
-    alone.chunks(1).for_each(|job| tier.side_by_side(job));
+    tier.in_company(jobs.collect(), &LONGEST, &ALONE);
 }
 
 /// Runs the one case that compares costs, on the programs in `dir`.

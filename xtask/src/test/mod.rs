@@ -81,6 +81,16 @@ impl Tier {
         self.again.extend(passed.into_iter().map(|test| format!("{name}: {test}")));
     }
 
+    /// Test programs side by side, those whose names end with one of `longest` first; each that ends with one of `alone` by itself, when
+    /// the others have ended.
+    pub fn in_company(&mut self, mut jobs: Vec<Job<'_>>, longest: &[&str], alone: &[&str]) {
+        let place = |name: &str, ends: &[&str]| ends.iter().position(|end| name.ends_with(end));
+        jobs.sort_by_key(|job| place(&job.name, longest).unwrap_or(longest.len()));
+        let (alone, together): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| place(&job.name, alone).is_some());
+        self.side_by_side(&together);
+        alone.chunks(1).for_each(|job| self.side_by_side(job));
+    }
+
     /// Test programs side by side; what fails is tried again when all have ended, alone.
     pub fn side_by_side(&mut self, jobs: &[Job<'_>]) {
         let mut late = Vec::new();

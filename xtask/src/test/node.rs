@@ -56,13 +56,8 @@ pub fn tier(tier: &mut Tier) {
         // Tests of others may run on this machine meanwhile, so only what bears this run's names is counted.
         run::plain(Command::new(dir.join(programs::QUICKSTART)).arg("--bin").arg(dir).arg("--shared"))
     });
-    let Some(mut parts) = tier.prepare("list the tests", || binaries::parts(list)) else { return };
-    let place = |name: &str, names: &[&str]| names.iter().position(|end| name.ends_with(end));
-    parts.sort_by_key(|part| place(&part.name, &LONGEST).unwrap_or(LONGEST.len()));
-    let (alone, together): (Vec<_>, Vec<_>) =
-        parts.iter().map(|part| job(part, &environment)).partition(|job| place(&job.name, &ALONE).is_some());
-    tier.side_by_side(&together);
-    alone.chunks(1).for_each(|job| tier.side_by_side(job));
+    let Some(parts) = tier.prepare("list the tests", || binaries::parts(list)) else { return };
+    tier.in_company(parts.iter().map(|part| job(part, &environment)).collect(), &LONGEST, &ALONE);
 }
 
 fn job<'a>(part: &'a Part, environment: &'a Environment) -> Job<'a> {

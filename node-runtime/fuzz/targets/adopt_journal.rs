@@ -1,7 +1,7 @@
 //! The journal of adoptions, as a crash or a bad disk may have left it: any bytes are a journal or an error, what is read is written again
 //! in the same way, and it has a meaning.
 #![no_main]
-use berth_adopt::journal::{HEADER, State, decode, encode, in_force};
+use berth_adopt::journal::{HEADER, InForce, State, decode, encode};
 
 libfuzzer_sys::fuzz_target!(|input: (bool, Vec<u8>)| {
     let (with_header, rest) = input;
@@ -14,5 +14,5 @@ libfuzzer_sys::fuzz_target!(|input: (bool, Vec<u8>)| {
         again.push_str(&encode(record).unwrap());
     }
     assert_eq!(decode(again.as_bytes()).unwrap().records, journal.records);
-    let _ = (State::last(&journal.records).map(|state| state.way()), in_force(&journal.records));
+    let _ = (State::last(&journal.records).map(|state| state.way()), InForce::of(&journal.records));
 });

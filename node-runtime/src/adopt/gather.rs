@@ -61,7 +61,7 @@ pub(super) async fn node(layout: &Layout, options: &Start) -> Result<Facts> {
         now,
         deadline: now.saturating_add(options.deadline.as_secs()),
         profile: options.profile.map(Into::into),
-        commands: commands(options)?,
+        commands: commands(options.kubelet_stop.as_deref(), options.kubelet_start.as_deref())?,
         carriers,
         instance_config: instance.map(|carrier| (carrier.path, carrier.text)),
         old,
@@ -87,7 +87,7 @@ fn manifests(pid: u32, configuration: &Configuration) -> Vec<plan::Manifest> {
 }
 
 /// The one kubelet of the node. One that is starting a program shows two processes for a moment, so that more are looked at again.
-async fn the_kubelet(only: Option<u32>) -> Result<u32> {
+pub(super) async fn the_kubelet(only: Option<u32>) -> Result<u32> {
     let mut all = kubelets::of_this_node();
     for _ in 0..LOOKS {
         if all.len() < 2 {
@@ -108,12 +108,12 @@ async fn the_kubelet(only: Option<u32>) -> Result<u32> {
     }
 }
 
-fn unit_of(pid: u32) -> Option<String> {
+pub(super) fn unit_of(pid: u32) -> Option<String> {
     systemd::unit_of(&node_files::text(format!("/proc/{pid}/cgroup"))?)
 }
 
 /// The socket of an endpoint, as a kubelet takes it.
-fn socket(endpoint: &str) -> Result<PathBuf> {
+pub(super) fn socket(endpoint: &str) -> Result<PathBuf> {
     let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
     if !path.starts_with('/') {
         bail!("containerRuntimeEndpoint: {endpoint:?} is no unix socket; only those are known");
@@ -142,9 +142,10 @@ async fn berth(layout: &Layout) -> Result<(Runtime, bool)> {
     Ok((Runtime { socket, name: "berth".into(), version, cgroup_driver: Some(driver.into()) }, false))
 }
 
-fn commands(options: &Start) -> Result<Option<Commands>> {
+/// The kubelet's commands, if they were given.
+pub(super) fn commands(stop: Option<&str>, start: Option<&str>) -> Result<Option<Commands>> {
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    match (&options.kubelet_stop, &options.kubelet_start) {
+    match (stop, start) {
         (None, None) => Ok(None),
         (Some(stop), Some(start)) => {
             let commands = Commands { stop: words(stop), start: words(start) };
@@ -214,6 +215,7 @@ pub(super) fn permission(permit: &Permit) -> Permission {
 pub(super) fn complete(mut plan: Plan) -> Result<Plan> {
     for change in &mut plan.files {
         if plan.direction == Direction::Adopt {
+            // The other ways know it from the adoption, or need it there.
             change.directory_before = change.path.parent().is_some_and(Path::exists);
         }
         change.before = change.before.take().map(hashed);

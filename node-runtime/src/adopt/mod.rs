@@ -2,6 +2,7 @@
 //!
 //! Owns: the command line and what each word does. The plan is `berth_adopt`'s, the steps are in [`steps`]. Must not: cordon, drain or uncordon:
 //! that is for whoever gives the grant.
+mod configure;
 mod connected;
 mod deadman;
 mod gather;
@@ -22,7 +23,7 @@ use crate::layout::Layout;
 use crate::{apart, node_files};
 use anyhow::{Context, Result, anyhow, bail};
 use berth_adopt::Plan;
-use berth_adopt::journal::{State, in_force};
+use berth_adopt::journal::{InForce, State};
 use berth_adopt::plan;
 use berth_cgroups::Cgroups;
 use record::Lock;
@@ -59,6 +60,8 @@ enum Action {
     Start(Box<Start>),
     /// Give this node back to the runtime that it was taken from
     Return(Give),
+    /// Change settings of this node's kubelet, which is on Berth; its pods go on
+    Kubelet(configure::Options),
     /// Show where this node is
     Status(Show),
     /// Have an operation that is under way walk back
@@ -213,6 +216,7 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
         match options.action {
             Action::Start(options) => start(layout, &options).await,
             Action::Return(options) => give_back(layout, &options).await,
+            Action::Kubelet(options) => configure::run(layout, &options).await,
             Action::Status(options) => show(layout, options.output).map(|()| 0),
             Action::Abandon(options) => abandon(layout, options.output).await,
             Action::Recover(options) => recover(layout, &options).await,
@@ -245,7 +249,7 @@ fn left_by_another_boot(layout: &Layout) -> Result<Option<Walk<'_>>> {
 /// Whether the daemon is to run, as the journal has it. An operation that is not over yet decides nothing.
 fn is_wanted(records: &[berth_adopt::journal::Record]) -> bool {
     let over = State::last(records).filter(|state| state.ended.is_some());
-    over.is_none_or(|state| state.plan.install.daemon_before || in_force(records).is_some())
+    over.is_none_or(|state| state.plan.install.daemon_before || InForce::of(records).adoption.is_some())
 }
 
 fn lock(layout: &Layout) -> Result<Lock> {
@@ -260,7 +264,7 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
     let mut interrupt = Interrupt::new()?;
     let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
     unfinished(&walk)?;
-    if let Some(plan) = in_force(walk.records()) {
+    if let Some(plan) = InForce::of(walk.records()).adoption {
         bail!(
             "this node was taken over already, from {} (operation {}); `berth adopt return` gives it back",
             plan.from.name,
@@ -289,7 +293,7 @@ async fn give_back(layout: &Layout, options: &Give) -> Result<u8> {
     let mut interrupt = Interrupt::new()?;
     let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
     unfinished(&walk)?;
-    let Some(adopted) = in_force(walk.records()) else {
+    let Some(adopted) = InForce::of(walk.records()).to_give_back() else {
         bail!("this node was not taken over; there is nothing to give back")
     };
     leave_pods_groups(layout);
@@ -350,7 +354,7 @@ fn conclude(layout: &Layout, walk: Walk<'_>, ended: Result<Outcome>, format: For
         }
     };
     let holder = Lock::holder(layout);
-    let told = report::status(State::last(&records).as_ref(), in_force(&records).as_ref(), holder, format);
+    let told = report::status(State::last(&records).as_ref(), &InForce::of(&records), holder, format);
     if let Err(e) = told {
         // Whoever asked reads the code all the same.
         Talk { quiet: false }.say(&format!("berth: {e:#}"));
@@ -360,7 +364,7 @@ fn conclude(layout: &Layout, walk: Walk<'_>, ended: Result<Outcome>, format: For
 
 fn show(layout: &Layout, format: Format) -> Result<()> {
     let records = record::read(layout)?.records;
-    report::status(State::last(&records).as_ref(), in_force(&records).as_ref(), Lock::holder(layout), format)
+    report::status(State::last(&records).as_ref(), &InForce::of(&records), Lock::holder(layout), format)
 }
 
 /// Whoever works at the operation is asked to walk back; where nobody does, that is done here. Code 0 if it was walked back, by whomever.

@@ -7,7 +7,7 @@ use super::{now_millis, process_start};
 use crate::layout::Layout;
 use crate::{atomic_file, node_files};
 use anyhow::{Context, Result, anyhow, bail};
-use berth_adopt::journal::{self, Event, HEADER, Journal, MAX_JOURNAL, Record, State};
+use berth_adopt::journal::{self, Event, HEADER, InForce, Journal, MAX_JOURNAL, Record, State};
 use rustix::fs::{FallocateFlags, FlockOperation, flock};
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -211,7 +211,7 @@ impl Writer {
         State::last(&self.records)
     }
 
-    /// Before an operation begins: a long journal keeps the adoption that is in force, and nothing else.
+    /// Before an operation begins: a long journal keeps what is in force, and nothing else.
     pub(super) fn compact(&mut self, layout: &Layout) -> Result<()> {
         if self.file.metadata()?.len() < COMPACT {
             return Ok(());
@@ -219,14 +219,11 @@ impl Writer {
         if self.state().is_some_and(|state| state.ended.is_none()) {
             bail!("an operation is not over");
         }
-        let kept: Vec<Record> = match journal::in_force(&self.records) {
-            Some(plan) => {
-                let commit = Event::Done { step: berth_adopt::Step::Commit };
-                let events = [Event::Begin { plan: Box::new(plan) }, commit, Event::End { done: true }];
-                events.into_iter().map(|event| Record { at: now_millis(), event }).collect()
-            }
-            None => Vec::new(),
-        };
+        let kept = InForce::of(&self.records).plans().flat_map(|plan| {
+            let commit = Event::Done { step: berth_adopt::Step::Commit };
+            [Event::Begin { plan: Box::new(plan) }, commit, Event::End { done: true }]
+        });
+        let kept: Vec<Record> = kept.map(|event| Record { at: now_millis(), event }).collect();
         let mut text = HEADER.to_owned();
         for record in &kept {
             text.push_str(&journal::encode(record).map_err(|e| anyhow!("journal: {e}"))?);

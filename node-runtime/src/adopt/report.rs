@@ -6,8 +6,8 @@ use super::steps::found;
 use crate::commands::output::{self, Format};
 use crate::commands::time::rfc3339;
 use anyhow::Result;
-use berth_adopt::journal::{State, Way};
-use berth_adopt::plan::{FileChange, Plan};
+use berth_adopt::journal::{InForce, State, Way};
+use berth_adopt::plan::{FileChange, Plan, Runtime, Settings};
 use berth_adopt::{Direction, Refusal};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -47,6 +47,11 @@ struct Status {
     to: Option<String>,
     holder: Option<u32>,
     at: Option<String>,
+    /// What Berth sets of the kubelet's configuration.
+    kubelet: Settings,
+    /// `kubelet` where the last operation was a change of those, and was walked back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<&'static str>,
     files: Vec<File>,
     notes: Vec<String>,
 }
@@ -59,24 +64,20 @@ fn phase(state: Option<&State>, in_force: bool) -> &'static str {
             (Way::Back, _) if state.back.is_some() => "walking-back",
             (Way::Nowhere, _) if in_force => "adopted",
             (Way::Nowhere, Direction::Return) => "returned",
-            (Way::Nowhere, Direction::Adopt) => "not-adopted",
+            (Way::Nowhere, Direction::Adopt | Direction::Configure) => "not-adopted",
             (_, Direction::Adopt) => "adopting",
             (_, Direction::Return) => "returning",
+            (_, Direction::Configure) => "configuring",
         },
         None => "not-adopted",
     }
 }
 
 /// `berth adopt status`, and what the other commands end with.
-pub(super) fn status(
-    state: Option<&State>,
-    in_force: Option<&Plan>,
-    holder: Option<Holder>,
-    format: Format,
-) -> Result<()> {
+pub(super) fn status(state: Option<&State>, in_force: &InForce, holder: Option<Holder>, format: Format) -> Result<()> {
     let plan = state.map(|state| &state.plan);
     let shown = Status {
-        phase: phase(state, in_force.is_some()),
+        phase: phase(state, in_force.adoption.is_some()),
         operation: plan.map(|plan| plan.id.clone()),
         profile: plan.map(|plan| plan.profile.name()),
         step: state.filter(|s| s.ended.is_none()).and_then(|s| s.entered.last()).map(ToString::to_string),
@@ -86,13 +87,28 @@ pub(super) fn status(
         to: plan.map(|plan| format!("{} {}", plan.to.name, plan.to.endpoint())),
         holder: holder.map(|holder| holder.pid),
         at: state.map(|state| rfc3339(i64::try_from(state.at).unwrap_or(0).saturating_mul(1_000_000))),
-        files: in_force.or(plan).map(|plan| plan.files.iter().map(File::of).collect()).unwrap_or_default(),
+        kubelet: in_force.settings.as_ref().and_then(|plan| plan.settings.clone()).unwrap_or_default(),
+        failed: state.filter(|state| walked_back(state, Direction::Configure)).map(|_| "kubelet"),
+        files: files(in_force, plan),
         notes: plan.map(|plan| plan.notes.clone()).unwrap_or_default(),
     };
     match format {
         Format::Json | Format::Yaml => document(&shown, format),
         Format::Table | Format::Wide => output::bytes(text(&shown).as_bytes()),
     }
+}
+
+/// Files as what is in force left them; where nothing is, those of the last operation.
+fn files(in_force: &InForce, last: Option<&Plan>) -> Vec<File> {
+    let mut changes = in_force.files();
+    if changes.is_empty() {
+        changes = last.map(|plan| plan.files.clone()).unwrap_or_default();
+    }
+    changes.iter().map(File::of).collect()
+}
+
+fn walked_back(state: &State, direction: Direction) -> bool {
+    state.plan.direction == direction && state.ended == Some(false)
 }
 
 fn text(status: &Status) -> String {
@@ -110,6 +126,9 @@ fn text(status: &Status) -> String {
         if let Some(value) = value {
             let _ = writeln!(text, "{name:<10} {value}");
         }
+    }
+    for (field, value) in &status.kubelet {
+        let _ = writeln!(text, "{:<10} {field}: {value}", "kubelet");
     }
     for file in &status.files {
         let word = if file.now == file.after {
@@ -132,17 +151,7 @@ pub(super) fn plan(plan: &Plan, format: Format) -> Result<()> {
     if matches!(format, Format::Json | Format::Yaml) {
         return document(plan, format);
     }
-    let mut text = format!(
-        "{} from {} {} ({}) to {} {} ({}), profile {}\n\n",
-        plan.direction,
-        plan.from.name,
-        plan.from.version,
-        plan.from.endpoint(),
-        plan.to.name,
-        plan.to.version,
-        plan.to.endpoint(),
-        plan.profile.name()
-    );
+    let mut text = headline(plan);
     for step in &plan.steps {
         let undo = step.undo(plan.direction).map_or(String::new(), |undo| format!("undo: {undo}"));
         let _ = writeln!(text, "{:<14} {}", step.name(), undo);
@@ -170,6 +179,15 @@ pub(super) fn plan(plan: &Plan, format: Format) -> Result<()> {
     output::bytes(text.as_bytes())
 }
 
+fn headline(plan: &Plan) -> String {
+    let runtime = |runtime: &Runtime| format!("{} {} ({})", runtime.name, runtime.version, runtime.endpoint());
+    let profile = plan.profile.name();
+    match plan.direction {
+        Direction::Configure => format!("settings of the kubelet on {}, profile {profile}\n\n", runtime(&plan.to)),
+        way => format!("{way} from {} to {}, profile {profile}\n\n", runtime(&plan.from), runtime(&plan.to)),
+    }
+}
+
 /// Lines that go and lines that come.
 fn difference(change: &FileChange) -> Vec<String> {
     let lines = |state: &Option<berth_adopt::plan::FileState>| -> Vec<String> {
@@ -181,13 +199,22 @@ fn difference(change: &FileChange) -> Vec<String> {
     gone.chain(come).collect()
 }
 
+/// Everything that speaks against other settings of the kubelet.
+pub(super) fn refused_settings(refusals: &[Refusal], format: Format) -> Result<()> {
+    told(refusals, "refused", "the kubelet's settings are not changed", format)
+}
+
 /// Everything that speaks against it. `native`: the node's kubelet is on this Berth, and no other runtime had it before.
 pub(super) fn refusals(refusals: &[Refusal], native: bool, format: Format) -> Result<()> {
+    let phase = if native { "native" } else { "refused" };
+    told(refusals, phase, "this node is not taken", format)
+}
+
+fn told(refusals: &[Refusal], phase: &str, what: &str, format: Format) -> Result<()> {
     if matches!(format, Format::Json | Format::Yaml) {
-        let phase = if native { "native" } else { "refused" };
         return document(&serde_json::json!({"phase": phase, "refusals": refusals}), format);
     }
-    let mut text = "this node is not taken:\n".to_owned();
+    let mut text = format!("{what}:\n");
     for refusal in refusals {
         let _ = writeln!(text, "  {}: {}\n    {}", refusal.field, refusal.found, refusal.remedy);
     }

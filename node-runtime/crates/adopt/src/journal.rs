@@ -1,8 +1,8 @@
 //! The journal of adoptions: one record a line, appended and synced before and after each step. Format: `docs/formats/adopt-journal.md`.
 //!
 //! Owns: the codec, and what a journal means ([`State`]). Must not: write files, or decide what to do next. Fuzz target: `adopt_journal`.
-use crate::plan::Plan;
-use crate::step::Step;
+use crate::plan::{FileChange, Plan};
+use crate::step::{Direction, Step};
 use serde::{Deserialize, Serialize};
 
 /// First line of a journal.
@@ -222,22 +222,60 @@ impl State {
     }
 }
 
-/// The adoption that is in force: the last one that ended well and was not given back.
-pub fn in_force(records: &[Record]) -> Option<Plan> {
-    use crate::step::Direction;
-    let mut current: Option<&Plan> = None;
-    let mut force: Option<Plan> = None;
-    for record in records {
-        match (&record.event, current) {
-            (Event::Begin { plan }, _) => current = Some(plan),
-            // A return has the node given back as soon as it is committed, whatever is left to tidy up.
-            (Event::Done { step: Step::Commit }, Some(plan)) => {
-                force = (plan.direction == Direction::Adopt).then(|| plan.clone());
+/// What operations that ended well have left on the node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InForce {
+    /// The adoption that was not given back.
+    pub adoption: Option<Plan>,
+    /// The change of the kubelet's settings that came last, if it has left some.
+    pub settings: Option<Plan>,
+}
+
+impl InForce {
+    /// Of a journal.
+    pub fn of(records: &[Record]) -> Self {
+        let mut current: Option<&Plan> = None;
+        let mut force = Self::default();
+        for record in records {
+            match (&record.event, current) {
+                (Event::Begin { plan }, _) => current = Some(plan),
+                // A return has the node given back as soon as it is committed, whatever is left to tidy up.
+                (Event::Done { step: Step::Commit }, Some(plan)) => force.take(plan),
+                _ => {}
             }
-            _ => {}
+        }
+        force
+    }
+
+    fn take(&mut self, plan: &Plan) {
+        match plan.direction {
+            Direction::Adopt => self.adoption = Some(plan.clone()),
+            Direction::Return => *self = Self::default(),
+            Direction::Configure => {
+                let some = plan.settings.as_ref().is_some_and(|settings| !settings.is_empty());
+                self.settings = some.then(|| plan.clone());
+            }
         }
     }
-    force
+
+    /// What a journal has to keep of them: their plans, the older one first.
+    pub fn plans(self) -> impl Iterator<Item = Plan> {
+        self.adoption.into_iter().chain(self.settings)
+    }
+
+    /// All files of others as they were left.
+    pub fn files(&self) -> Vec<FileChange> {
+        self.adoption.iter().chain(&self.settings).flat_map(|plan| plan.files.clone()).collect()
+    }
+
+    /// The adoption with all that is to be taken back with it.
+    pub fn to_give_back(&self) -> Option<Plan> {
+        let adoption = self.adoption.clone()?;
+        // What was there before was a file of settings too.
+        let settings = self.settings.iter().flat_map(|plan| plan.files.iter().filter(|change| change.after.is_some()));
+        let settings = settings.map(|change| FileChange { before: None, ..change.clone() });
+        Some(Plan { files: adoption.files.iter().cloned().chain(settings).collect(), ..adoption })
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The steps of taking a node over and of giving it back: their names and their order, which the journal, failpoints and messages share.
+//! The steps of taking a node over, of giving it back, and of changing its kubelet's settings: their names and their order, which the journal, failpoints and messages share.
 //!
 //! Owns: names and order. Must not: do anything.
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,8 @@ pub enum Direction {
     Adopt,
     /// Back.
     Return,
+    /// Neither: the kubelet gets other settings, and stays on Berth.
+    Configure,
 }
 
 /// One step.
@@ -32,11 +34,11 @@ pub enum Step {
     StopKubelet,
     /// The pods that are left end, by the runtime that has them.
     ClearPods,
-    /// The kubelet's configuration names the other runtime.
+    /// The kubelet's configuration names the other runtime, or has the other settings.
     Switch,
     /// The kubelet starts.
     StartKubelet,
-    /// It is well, it is connected to the other runtime, and the node's own pods run there.
+    /// It is well, it is connected to the runtime that was meant, and the node's own pods run there.
     Verify,
     /// From here on nothing walks back.
     Commit,
@@ -53,6 +55,7 @@ use Step::{
 
 const ADOPT: &[Step] =
     &[Arm, Stage, Daemon, Images, Canary, StopKubelet, ClearPods, Switch, StartKubelet, Verify, Commit];
+const CONFIGURE: &[Step] = &[Arm, StopKubelet, Switch, StartKubelet, Verify, Commit];
 const RETURN: &[Step] = &[Arm, StopKubelet, ClearPods, Switch, StartKubelet, Verify, Commit, StopDaemon, Unstage];
 
 impl Direction {
@@ -61,6 +64,7 @@ impl Direction {
         match self {
             Self::Adopt => ADOPT,
             Self::Return => RETURN,
+            Self::Configure => CONFIGURE,
         }
     }
 }
@@ -70,6 +74,7 @@ impl fmt::Display for Direction {
         f.write_str(match self {
             Self::Adopt => "adopt",
             Self::Return => "return",
+            Self::Configure => "configure",
         })
     }
 }
@@ -106,6 +111,7 @@ impl Step {
             StartKubelet => match direction {
                 Direction::Adopt => "stop the kubelet, and remove the pods that it has made on Berth",
                 Direction::Return => "stop the kubelet, and remove the pods that it has made on the old runtime",
+                Direction::Configure => "stop the kubelet",
             },
         })
     }

@@ -3,6 +3,7 @@ use super::command::{run, systemctl};
 use super::{Node, verify};
 use crate::kubelets;
 use anyhow::{Result, bail};
+use berth_adopt::Direction;
 use berth_adopt::plan::Profile;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 /// How long it may take to be gone, or there.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long one with other settings may take to be there: the node has none meanwhile, and it is known to start.
+const CONFIGURED_LIMIT: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Ends it. A kubelet that does not run is fine, but its unit is stopped all the same: systemd may be about to start it again.
@@ -18,7 +21,7 @@ pub(super) async fn stop(node: &Node<'_>) -> Result<()> {
         return Ok(());
     }
     run(node.layout, &node.plan.commands.stop, COMMAND_LIMIT).await?;
-    until(|| kubelets::of_this_node().is_empty(), "the kubelet still runs after it was stopped").await
+    until(LIMIT, || kubelets::of_this_node().is_empty(), "the kubelet still runs after it was stopped").await
 }
 
 /// Starts it. One that runs is fine; its unit is started all the same, which takes back a stop that systemd has not done yet.
@@ -33,7 +36,8 @@ pub(super) async fn start(node: &Node<'_>) -> Result<()> {
         let _ = systemctl(node.layout, &["reset-failed", unit(node)]).await;
     }
     run(node.layout, &node.plan.commands.start, COMMAND_LIMIT).await?;
-    until(|| !kubelets::of_this_node().is_empty(), "no kubelet runs after it was started").await
+    let limit = if node.plan.direction == Direction::Configure { CONFIGURED_LIMIT } else { LIMIT };
+    until(limit, || !kubelets::of_this_node().is_empty(), "no kubelet runs after it was started").await
 }
 
 fn unit<'a>(node: &'a Node<'_>) -> &'a str {
@@ -73,11 +77,11 @@ async fn begun(node: &Node<'_>) -> Result<()> {
     verify::is_on(node, &node.plan.from.socket, LIMIT).await
 }
 
-async fn until(holds: impl Fn() -> bool, otherwise: &str) -> Result<()> {
-    let end = Instant::now() + LIMIT;
+async fn until(limit: Duration, holds: impl Fn() -> bool, otherwise: &str) -> Result<()> {
+    let end = Instant::now() + limit;
     while !holds() {
         if Instant::now() > end {
-            bail!("{otherwise} ({} s)", LIMIT.as_secs());
+            bail!("{otherwise} ({} s)", limit.as_secs());
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -95,7 +95,9 @@ pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> 
                 return Ok(());
             }
             kubelet::stop(node).await?;
-            clear_other_side(node).await;
+            if plan.direction != Direction::Configure {
+                clear_other_side(node).await;
+            }
             Ok(())
         }
     }

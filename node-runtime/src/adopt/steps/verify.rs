@@ -34,12 +34,35 @@ pub(super) async fn verify(node: &Node<'_>) -> Result<()> {
             bail!("{} is not as it was written: somebody else changes it", change.path.display());
         }
     }
-    is_on(node, &plan.to.socket, LIMIT).await?;
+    match plan.direction {
+        Direction::Configure => lives_on(node).await?,
+        Direction::Adopt | Direction::Return => is_on(node, &plan.to.socket, LIMIT).await?,
+    }
     read_back(node)?;
     let mut peer = Peer::connect(&plan.to.socket).await?;
-    peer.canary(&plan.id, &plan.to).await.with_context(|| format!("{} cannot run a sandbox", plan.to.name))?;
+    if plan.direction != Direction::Configure {
+        peer.canary(&plan.id, &plan.to).await.with_context(|| format!("{} cannot run a sandbox", plan.to.name))?;
+    }
     pods_run(node, &mut peer).await?;
     still_on(node, &plan.to.socket, LIMIT).await
+}
+
+/// As [`is_on`], for the kubelet that runs now: one that does not take its settings ends at once, and no other is waited for.
+async fn lives_on(node: &Node<'_>) -> Result<()> {
+    let first = kubelets::of_this_node().first().copied();
+    let begun = Instant::now();
+    let ends = async {
+        while first.is_some_and(|pid| kubelets::of_this_node().contains(&pid)) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::select! {
+        on = is_on(node, &node.plan.to.socket, LIMIT) => on,
+        () = ends => bail!(
+            "the kubelet ended {} ms after its start: it does not take its settings, or ends by itself; its log says why",
+            begun.elapsed().as_millis()
+        ),
+    }
 }
 
 /// Waits until a kubelet is well and connected: one that is late with an answer on a busy machine is not one that has gone.
@@ -101,6 +124,13 @@ fn read_back(node: &Node<'_>) -> Result<()> {
     let endpoint = told.endpoint();
     if endpoint != meant && Path::new(endpoint.trim_start_matches("unix://")) != node.plan.to.socket {
         bail!("containerRuntimeEndpoint of the kubelet (process {pid}) is {endpoint}, not {meant}");
+    }
+    let mut settings = node.plan.settings.iter().flatten();
+    if let Some((field, value)) = settings.find(|(field, value)| !told.says(field, value)) {
+        bail!(
+            "{field} of the kubelet (process {pid}) is {}, not {value}",
+            told.settings.get(field).unwrap_or(&serde_json::Value::Null)
+        );
     }
     let switched = node.plan.files.iter().any(|f| f.after.as_ref().is_some_and(|s| s.text.contains(STATS_GATE)));
     if node.plan.direction == Direction::Adopt && switched && told.gate(STATS_GATE) != Some(true) {

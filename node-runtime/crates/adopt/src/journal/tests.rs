@@ -1,7 +1,8 @@
 //! Journals whole, torn and damaged.
 use super::*;
-use crate::step::Direction;
+use crate::plan::FileState;
 use proptest::prelude::*;
+use std::path::PathBuf;
 
 fn record(event: Event) -> Record {
     Record { at: 1_700_000_000_000, event }
@@ -74,7 +75,7 @@ fn the_way_is_back_until_it_is_verified_and_forward_from_then_on() {
         let verified = state.done.contains(&Step::Verify);
         assert_eq!(state.way(), if verified { Way::Forward } else { Way::Back }, "after {:?}", records[cut - 1]);
         let committed = state.done.contains(&Step::Commit);
-        assert_eq!(in_force(&records[..cut]).is_some(), committed);
+        assert_eq!(InForce::of(&records[..cut]).adoption.is_some(), committed);
     }
     assert_eq!(State::last(&records).unwrap().way(), Way::Nowhere);
     assert!(State::last(&[]).is_none());
@@ -99,10 +100,45 @@ fn what_was_given_back_is_in_force_no_more() {
     records.push(begin(Direction::Return));
     records.push(record(Event::Back { reason: "failed".into() }));
     records.push(record(Event::End { done: false }));
-    assert!(in_force(&records).is_some(), "a return that walked back changes nothing");
+    assert!(InForce::of(&records).adoption.is_some(), "a return that walked back changes nothing");
     records.push(begin(Direction::Return));
     records.push(record(Event::Done { step: Step::Commit }));
-    assert!(in_force(&records).is_none());
+    assert_eq!(InForce::of(&records), InForce::default());
+}
+
+#[test]
+fn settings_are_in_force_beside_the_adoption_and_go_with_it() {
+    let settings = |text: &str| {
+        let settings: crate::plan::Settings = serde_json::from_str(text).unwrap();
+        let state = FileState { text: text.into(), sha256: String::new(), mode: 0o644, uid: 0, gid: 0 };
+        let after = (!settings.is_empty()).then_some(state);
+        let file = FileChange { path: "/d/98".into(), before: None, after, directory_before: true };
+        let plan = Plan { settings: Some(settings), files: vec![file], ..Plan::example(Direction::Configure) };
+        record(Event::Begin { plan: Box::new(plan) })
+    };
+    let commit = || record(Event::Done { step: Step::Commit });
+    let mut records = whole();
+    let adopted = InForce::of(&records).adoption.unwrap();
+    records.extend([settings(r#"{"maxPods": 70}"#), commit(), record(Event::End { done: true })]);
+    records.extend([settings(r#"{"maxPods": 80}"#), record(Event::Back { reason: "failed".into() })]);
+    records.push(record(Event::End { done: false }));
+    let force = InForce::of(&records);
+    assert_eq!(force.adoption.as_ref(), Some(&adopted), "the node stays taken over");
+    assert_eq!(
+        force.settings.as_ref().unwrap().settings.as_ref().unwrap()["maxPods"],
+        70,
+        "what walked back is not in force"
+    );
+    let back = force.to_give_back().unwrap();
+    assert_eq!(back.files.len(), adopted.files.len() + 1);
+    assert!(back.files.last().is_some_and(|file| file.before.is_none() && file.path == PathBuf::from("/d/98")));
+    assert_eq!(force.clone().plans().count(), 2, "a journal that is written anew keeps both");
+
+    let mut gone = records.clone();
+    gone.extend([settings("{}"), commit()]);
+    assert_eq!(InForce::of(&gone), InForce { adoption: Some(adopted), settings: None });
+    records.extend([begin(Direction::Return), commit()]);
+    assert_eq!(InForce::of(&records), InForce::default());
 }
 
 proptest! {
@@ -113,7 +149,7 @@ proptest! {
         if tail { all.push(b'\n'); }
         if let Ok(journal) = decode(&all) {
             prop_assert!(journal.whole <= all.len());
-            let _ = (State::last(&journal.records), in_force(&journal.records));
+            let _ = (State::last(&journal.records), InForce::of(&journal.records));
         }
     }
 }

@@ -3,6 +3,54 @@
 /// Flags without a value of their own: `--name` alone means true.
 const SWITCHES: [&str; 1] = ["fail-swap-on"];
 
+/// Fields of KubeletConfiguration whose flags have other names than theirs (Kubernetes 1.37, cmd/kubelet/app/options/options.go).
+const OTHER_NAMES: [(&str, &str); 17] = [
+    ("enforceNodeAllocatable", "enforce-node-allocatable"),
+    ("eventRecordQPS", "event-qps"),
+    ("imageGCHighThresholdPercent", "image-gc-high-threshold"),
+    ("imageGCLowThresholdPercent", "image-gc-low-threshold"),
+    ("imageMinimumGCAge", "minimum-image-ttl-duration"),
+    ("iptablesDropBit", "iptables-drop-bit"),
+    ("iptablesMasqueradeBit", "iptables-masquerade-bit"),
+    ("kubeAPIBurst", "kube-api-burst"),
+    ("kubeAPIQPS", "kube-api-qps"),
+    ("makeIPTablesUtilChains", "make-iptables-util-chains"),
+    ("podPidsLimit", "pod-max-pids"),
+    ("registryPullQPS", "registry-qps"),
+    ("reservedSystemCPUs", "reserved-cpus"),
+    ("staticPodPath", "pod-manifest-path"),
+    ("staticPodURL", "manifest-url"),
+    ("topologyManagerPolicyOptions", "topology-manager-policy-options"),
+    ("volumeStatsAggPeriod", "volume-stats-agg-period"),
+];
+
+/// The flag for a field: its words with hyphens, but for those that have another name.
+pub(super) fn name_for(field: &str) -> String {
+    if let Some((_, name)) = OTHER_NAMES.iter().find(|(other, _)| *other == field) {
+        return (*name).to_owned();
+    }
+    let letters: Vec<char> = field.chars().collect();
+    let mut name = String::new();
+    for (i, letter) in letters.iter().enumerate() {
+        let before = i.checked_sub(1).and_then(|i| letters.get(i));
+        let after = letters.get(i + 1);
+        let begins = letter.is_uppercase()
+            && before.is_some_and(|b| !b.is_uppercase() || after.is_some_and(|a| a.is_lowercase()));
+        if begins {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+/// Whether a flag is given, whatever it says.
+pub(super) fn is_given(arguments: &[String], name: &str) -> bool {
+    let words = arguments.iter().skip(1).take_while(|word| *word != "--");
+    let mut names = words.filter_map(|word| Some(word.strip_prefix("--")?.split('=').next().unwrap_or_default()));
+    names.any(|given| given == name)
+}
+
 /// The value of a flag; the last one that is given counts.
 pub fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     all(arguments, name).last().copied()

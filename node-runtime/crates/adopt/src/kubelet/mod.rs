@@ -6,6 +6,8 @@ mod flags;
 
 pub use flags::{flag, gates};
 
+use flags::name_for;
+
 use serde_json::{Map, Value};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -146,6 +148,17 @@ impl Configuration {
     /// Whether a feature was switched, and how.
     pub fn gate(&self, name: &str) -> Option<bool> {
         self.settings.get(GATES)?.get(name)?.as_bool()
+    }
+
+    /// The flag for a field, if the command line has it: it wins over all files.
+    pub fn flag_for(&self, field: &str) -> Option<String> {
+        Some(name_for(field)).filter(|name| flags::is_given(&self.arguments, name))
+    }
+
+    /// Whether a field has that value; of a map, at least those entries.
+    pub fn says(&self, field: &str, value: &Value) -> bool {
+        let meant = Map::from_iter([(field.to_owned(), value.clone())]);
+        patch(self.settings.clone(), &meant) == self.settings
     }
 
     /// Who sets a field that is one value: the last one to do so.

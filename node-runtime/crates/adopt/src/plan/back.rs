@@ -95,6 +95,7 @@ pub fn give_back(adopted: &Plan, facts: &ReturnFacts) -> Result<Plan, Vec<Refusa
         pods: facts.pods.clone(),
         steps: Direction::Return.steps().to_vec(),
         notes,
+        settings: None,
         without_daemon: facts.without_daemon,
         ..adopted.clone()
     })

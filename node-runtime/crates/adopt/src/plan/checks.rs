@@ -2,7 +2,7 @@
 //!
 //! Owns: those judgements, each with what was found and what to do. Must not: decide about files.
 use super::{Commands, Facts, KubeletProcess, Permission, Profile, Refusal};
-use crate::kubelet::{self, STATS_GATE};
+use crate::kubelet::{self, Configuration, STATS_GATE};
 
 /// Start of the names of the control plane's static pods, as kubeadm and others give them.
 const CONTROL_PLANE: [&str; 4] = ["kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler"];
@@ -11,21 +11,7 @@ const CONTROL_PLANE: [&str; 4] = ["kube-apiserver", "etcd", "kube-controller-man
 pub(super) fn all(facts: &Facts) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let configuration = &facts.kubelet.configuration;
-    for (path, problem) in &configuration.problems {
-        refusals.push(Refusal::new(
-            path.display().to_string(),
-            format!("cannot be read: {problem}"),
-            "what the kubelet would do with it cannot be known; mend it, and restart the kubelet",
-        ));
-    }
-    let sources = configuration.file.iter().map(|file| &file.path).chain(&configuration.drop_in_dir);
-    for path in sources.filter(|path| !path.is_absolute()) {
-        refusals.push(Refusal::new(
-            path.display().to_string(),
-            "is relative to the kubelet's working directory",
-            "name it by its whole path on the kubelet's command line",
-        ));
-    }
+    refusals.extend(readable(configuration));
     refusals.extend(runtimes(facts));
     if let Some(endpoint) = configuration.text("imageServiceEndpoint").filter(|e| !e.is_empty()) {
         refusals.push(Refusal::new(
@@ -52,6 +38,27 @@ pub(super) fn all(facts: &Facts) -> Vec<Refusal> {
             format!("static pod {pod}"),
             "is a part of the control plane",
             "use --control-plane to take such a node over, one after the other",
+        ));
+    }
+    refusals
+}
+
+/// What speaks against changing a configuration that cannot be read, or be found.
+pub(super) fn readable(configuration: &Configuration) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    for (path, problem) in &configuration.problems {
+        refusals.push(Refusal::new(
+            path.display().to_string(),
+            format!("cannot be read: {problem}"),
+            "what the kubelet would do with it cannot be known; mend it, and restart the kubelet",
+        ));
+    }
+    let sources = configuration.file.iter().map(|file| &file.path).chain(&configuration.drop_in_dir);
+    for path in sources.filter(|path| !path.is_absolute()) {
+        refusals.push(Refusal::new(
+            path.display().to_string(),
+            "is relative to the kubelet's working directory",
+            "name it by its whole path on the kubelet's command line",
         ));
     }
     refusals
@@ -116,9 +123,12 @@ pub(super) fn permission(permission: &Permission, in_cluster: bool, now: u64) ->
 }
 
 /// How the kubelet is started, and the commands for it.
-pub(super) fn profile(facts: &Facts) -> Result<(Profile, Commands), Refusal> {
-    let kubelet = &facts.kubelet;
-    let found = match (&facts.commands, &kubelet.unit) {
+pub(super) fn profile(
+    kubelet: &KubeletProcess,
+    given: Option<&Commands>,
+    wanted: Option<Profile>,
+) -> Result<(Profile, Commands), Refusal> {
+    let found = match (given, &kubelet.unit) {
         (Some(_), _) => Profile::Command,
         (None, Some(_)) if kubelet.kubeadm => Profile::Kubeadm,
         (None, Some(_)) => Profile::Systemd,
@@ -131,7 +141,7 @@ pub(super) fn profile(facts: &Facts) -> Result<(Profile, Commands), Refusal> {
         }
     };
     let other = kubelet.unit_process.filter(|process| *process != kubelet.pid);
-    if let (None, Some(unit), Some(process)) = (&facts.commands, &kubelet.unit, other) {
+    if let (None, Some(unit), Some(process)) = (given, &kubelet.unit, other) {
         return Err(Refusal::new(
             format!("kubelet (process {})", kubelet.pid),
             format!(
@@ -140,14 +150,14 @@ pub(super) fn profile(facts: &Facts) -> Result<(Profile, Commands), Refusal> {
             "distributions that start it from a program of their own (k3s, k0s, RKE2) are not known; where there are commands that stop and start the kubelet alone, give them: --kubelet-stop COMMAND --kubelet-start COMMAND",
         ));
     }
-    if let Some(wanted) = facts.profile.filter(|wanted| *wanted != found) {
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
         return Err(Refusal::new(
             "--profile",
             format!("is {}, but what was found is {}", wanted.name(), found.name()),
             "leave it out, or give the kubelet's commands for the profile `command`",
         ));
     }
-    let commands = match (&facts.commands, &kubelet.unit) {
+    let commands = match (given, &kubelet.unit) {
         (Some(commands), _) => commands.clone(),
         (None, unit) => {
             let unit = unit.clone().unwrap_or_default();

@@ -3,10 +3,13 @@
 //! Owns: the plan's types, and their making. Must not: change or look at the node.
 mod back;
 mod checks;
+mod configure;
 mod facts;
+mod overlay;
 mod switch;
 
 pub use back::{Found, ReturnFacts, give_back};
+pub use configure::{ConfigureFacts, Settings, configure, settings_file};
 pub use facts::{Carrier, CarrierKind, Facts, Grant, KubeletProcess, Manifest, Permission, Pod, Runtime, manifest};
 
 use crate::step::{Direction, Step};
@@ -88,7 +91,7 @@ impl FileChange {
 }
 
 /// Where the programs go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Install {
     /// Directory with one directory a version, and `current`.
@@ -166,6 +169,9 @@ pub struct Plan {
     pub images: Vec<String>,
     /// Static pods that run, and must run afterwards.
     pub pods: Vec<PodName>,
+    /// What Berth sets of the kubelet's configuration afterwards, where that is what changes ([`Direction::Configure`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
     /// Where the programs go.
     pub install: Install,
     /// Steps, in order.
@@ -201,7 +207,8 @@ impl fmt::Display for Refusal {
 /// The plan for taking the node over. Errors: everything that speaks against it.
 pub fn adopt(facts: &Facts) -> Result<Plan, Vec<Refusal>> {
     let mut refusals = checks::all(facts);
-    let profile = checks::profile(facts).map_err(|refusal| refusals.push(refusal)).ok();
+    let found = checks::profile(&facts.kubelet, facts.commands.as_ref(), facts.profile);
+    let profile = found.map_err(|refusal| refusals.push(refusal)).ok();
     let switched = switch::files(facts).map_err(|more| refusals.extend(more)).ok();
     let (Some((profile, commands)), Some(switched)) = (profile, switched) else { return Err(refusals) };
     if !refusals.is_empty() {
@@ -223,6 +230,7 @@ pub fn adopt(facts: &Facts) -> Result<Plan, Vec<Refusal>> {
         files: switched.files,
         images: facts.own_images(),
         pods: facts.own_pods(),
+        settings: None,
         install: facts.install.clone(),
         steps: Direction::Adopt.steps().to_vec(),
         notes: switched.notes.into_iter().chain(after_a_reboot(&facts.install)).collect(),
@@ -245,6 +253,8 @@ pub fn would_create(drop_in_dir: Option<&std::path::Path>, unit: Option<&str>) -
     switch::would_create(drop_in_dir, unit)
 }
 
+#[cfg(test)]
+mod configure_tests;
 #[cfg(test)]
 mod tests;
 

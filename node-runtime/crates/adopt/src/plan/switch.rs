@@ -2,10 +2,10 @@
 //! the changed texts, and must say what was meant.
 //!
 //! Owns: choosing the files. Must not: read or write any.
+use super::overlay::Overlay;
 use super::{CarrierKind, Facts, FileChange, FileState, Refusal};
 use crate::edit::{self, Wish};
-use crate::kubelet::{self, Configuration, ENDPOINT, ENDPOINT_FLAG, Files, Origin, STATS_GATE};
-use std::io;
+use crate::kubelet::{self, Configuration, ENDPOINT, ENDPOINT_FLAG, Origin, STATS_GATE};
 use std::path::{Path, PathBuf};
 
 /// Name of our drop-ins: late in the order of names.
@@ -154,7 +154,7 @@ impl Switch<'_> {
             // Each value comes from a text that is changed; what becomes of them is the command line with the other value.
             arguments.push(format!("--{ENDPOINT_FLAG}={}", self.facts.new.endpoint()));
         }
-        let read = Configuration::read(arguments, &Overlay(self));
+        let read = Configuration::read(arguments, &Overlay { configuration, changes: &self.changes });
         let gate = self.facts.keep_stats || read.gate(STATS_GATE) == Some(true);
         if read.endpoint() != self.facts.new.endpoint() || !gate || !read.problems.is_empty() {
             self.refusals.push(Refusal::new(
@@ -214,26 +214,4 @@ impl Switch<'_> {
 pub(super) fn would_create(drop_in_dir: Option<&Path>, unit: Option<&str>) -> Vec<PathBuf> {
     let unit = unit.map(|unit| Path::new("/etc/systemd/system").join(format!("{unit}.d")).join(DROP_IN));
     drop_in_dir.map(|dir| dir.join(DROP_IN)).into_iter().chain(unit).collect()
-}
-
-/// The kubelet's files as they will be.
-struct Overlay<'a>(&'a Switch<'a>);
-
-impl Files for Overlay<'_> {
-    fn text(&self, path: &Path) -> io::Result<String> {
-        let changed = self.0.changes.iter().find(|change| change.path == path).and_then(|change| change.after.as_ref());
-        let configuration = &self.0.facts.kubelet.configuration;
-        let mut sources = configuration.file.iter().chain(&configuration.drop_ins);
-        let text = changed.map(|state| &state.text).or_else(|| Some(&sources.find(|s| s.path == path)?.text));
-        text.cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn below(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        let old = self.0.facts.kubelet.configuration.drop_ins.iter().map(|source| source.path.clone());
-        let new = self.0.changes.iter().map(|change| change.path.clone()).filter(|path| path.starts_with(dir));
-        let mut all: Vec<PathBuf> = old.chain(new).collect();
-        all.sort();
-        all.dedup();
-        Ok(all)
-    }
 }

@@ -17,7 +17,7 @@ impl Files for Memory {
     }
 }
 
-fn configuration(line: &str, files: &[(&str, &str)]) -> Configuration {
+pub(crate) fn configuration(line: &str, files: &[(&str, &str)]) -> Configuration {
     let files = files.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect();
     Configuration::read(line.split(' ').map(str::to_owned).collect(), &Memory(files))
 }

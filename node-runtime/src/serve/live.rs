@@ -69,6 +69,7 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
     let gauges = Gauges::new(metrics)?;
     let metrics = metrics.clone();
     let (mut current, mut refused) = (standing.live().current.clone(), standing.live().refused.clone());
+    let part = standing.part();
     let mut in_force = standing.started();
     followers.log.set(in_force.log_level);
     // What changed during the start is applied in a first round.
@@ -102,8 +103,9 @@ pub fn follow(standing: Standing, mut followers: Followers, metrics: &Metrics) -
             // Before each container that needs one, too; here for the words. Last: the parser may take its time.
             gauges.set(&standing);
             told(&standing, "spec.profiles", followers.engine.load_profiles(&wanted.spec.profiles).await);
-            in_force = wanted;
             gauges.set(&standing);
+            part.follows(wanted.clone());
+            in_force = wanted;
         }
     });
     Ok(())

@@ -17,6 +17,7 @@ const LOOK_AT_FILES: Duration = Duration::from_secs(30);
 pub fn follow(standing: Standing, layout: Layout, images: Images, first: ClientConfig) {
     let (mut in_force, mut refused) = (first, None);
     let mut current = standing.live().current.clone();
+    let part = standing.part();
     // The first round is for what changed, or was found wrong, during the start.
     current.mark_changed();
     tokio::spawn(async move {
@@ -27,6 +28,7 @@ pub fn follow(standing: Standing, layout: Layout, images: Images, first: ClientC
             }
             let settings = current.borrow_and_update().clone();
             let (place, given) = (layout.clone(), in_force.keychain.given.clone());
+            let seen = settings.clone();
             let read = tokio::task::spawn_blocking(move || registries::client_config(&settings, &place, &given)).await;
             let Ok((mut wanted, problems)) = read else { continue };
             wanted.observer.clone_from(&in_force.observer);
@@ -43,6 +45,7 @@ pub fn follow(standing: Standing, layout: Layout, images: Images, first: ClientC
             }
             // A problem need not change the client: it may be a file that is missing still, or there again.
             told(&standing, problems.into_iter().chain(refused.clone()).collect());
+            part.follows(seen);
         }
     });
 }

@@ -5,6 +5,10 @@ use berth_engine::Engine;
 use berth_model::{Error, Result};
 use berth_proto::node as wire;
 use berth_settings::{Change, Class, Revision, Revisions};
+use std::time::Duration;
+
+/// How long an answer waits for the daemon's parts: loading a profile is what takes longest.
+const FOLLOWED: Duration = Duration::from_secs(15);
 
 pub(crate) fn preflight(
     engine: &Engine,
@@ -22,6 +26,9 @@ pub(crate) async fn apply(engine: &Engine, request: wire::ApplyRevisionRequest) 
     // It waits for the disk.
     let changes = tokio::task::spawn_blocking(move || live.apply(wanted)).await;
     let changes = changes.map_err(|e| Error::internal(e.to_string()))??;
+    if !engine.standing().followed(FOLLOWED).await {
+        tracing::warn!(revision = request.name, "parts of the daemon do not follow a revision yet");
+    }
     tracing::info!(revision = request.name, changes = changes.len(), "a revision is applied");
     Ok(wire::ApplyRevisionResponse { changes: encode(changes), pending_restart: pending(engine) })
 }

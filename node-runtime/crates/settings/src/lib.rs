@@ -26,7 +26,7 @@ pub use live::{Live, watch};
 pub use load::{document_files, from_sources, from_texts, load};
 pub use managed::FileDrift;
 pub use revision::{Revision, Revisions};
-pub use standing::Standing;
+pub use standing::{Part, Standing};
 pub use starts::{FailedStart, start_failed};
 
 use berth_model::Reference;

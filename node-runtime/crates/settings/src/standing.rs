@@ -4,7 +4,9 @@
 //! Must not: apply anything; whoever applies a field says here how it went.
 use crate::{Change, Class, Live, Settings, diff};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// How documents and daemon agree. Copies are the same.
 #[derive(Clone)]
@@ -15,13 +17,24 @@ struct Shared {
     /// What the daemon was started with.
     started: Arc<Settings>,
     problems: Mutex<BTreeMap<String, String>>,
+    parts: Mutex<Vec<watch::Receiver<Option<Arc<Settings>>>>>,
+}
+
+/// A part of the daemon that follows the settings by itself.
+pub struct Part(watch::Sender<Option<Arc<Settings>>>);
+
+impl Part {
+    /// Says that it follows these settings, or has told why not.
+    pub fn follows(&self, settings: Arc<Settings>) {
+        self.0.send_replace(Some(settings));
+    }
 }
 
 impl Standing {
     /// Of a daemon that starts now.
     pub fn new(live: Live) -> Self {
         let started = live.current.borrow().clone();
-        Self(Arc::new(Shared { live, started, problems: Mutex::default() }))
+        Self(Arc::new(Shared { live, started, problems: Mutex::default(), parts: Mutex::default() }))
     }
 
     /// What the daemon was started with.
@@ -37,6 +50,30 @@ impl Standing {
     /// The documents, as they change.
     pub fn live(&self) -> &Live {
         &self.0.live
+    }
+
+    /// A further part that follows the settings: whoever changes them waits for it. What has gone is not waited for.
+    pub fn part(&self) -> Part {
+        let (tell, told) = watch::channel(None);
+        self.parts().push(told);
+        Part(tell)
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Vec<watch::Receiver<Option<Arc<Settings>>>>> {
+        self.0.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all parts follow what is wanted now, so that [`Self::problems`] has what they have to say of it. Returns whether they do.
+    pub async fn followed(&self, limit: Duration) -> bool {
+        let parts = self.parts().clone();
+        let all = async {
+            for mut part in parts {
+                let there =
+                    |told: &Option<Arc<Settings>>| told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &self.wanted()));
+                let _ = part.wait_for(there).await;
+            }
+        };
+        tokio::time::timeout(limit, all).await.is_ok()
     }
 
     /// Changes that wait for the daemon's next start.
@@ -69,5 +106,31 @@ impl Standing {
 impl std::fmt::Debug for Standing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Standing").field("pending", &self.pending()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch as watch_documents;
+
+    #[tokio::test]
+    async fn whoever_changes_settings_can_wait_for_all_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let live =
+            watch_documents(dir.path().join("etc"), dir.path().join("accepted.json"), Arc::new(|_| Ok(()))).unwrap();
+        let standing = Standing::new(live);
+        let moment = Duration::from_millis(20);
+        assert!(standing.followed(moment).await, "without parts there is nobody to wait for");
+        let (one, other) = (standing.part(), standing.part());
+        one.follows(standing.wanted());
+        assert!(!standing.followed(moment).await, "the other one is late");
+        other.follows(Arc::new(Settings::clone(&standing.wanted())));
+        assert!(!standing.followed(moment).await, "it follows something else");
+        other.follows(standing.wanted());
+        assert!(standing.followed(moment).await);
+        let third = standing.part();
+        drop(third);
+        assert!(standing.followed(moment).await, "what has gone says nothing any more");
     }
 }

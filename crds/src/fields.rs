@@ -5,6 +5,7 @@
 //! the API server, in `crd/rules.rs`, if it has one. A field without a row does not compile; a row whose path is not the schema's
 //! fails the test below.
 //! Must not: do I/O, describe fields (their doc comments do).
+use crate::kubelet::Kubelet;
 use crate::merge::Layer;
 use crate::profile::DefaultProfiles;
 use crate::registry::{Credentials, Proxy, Transfer};
@@ -86,7 +87,9 @@ impl Field {
     /// The value that documents have set.
     pub fn set(&self, spec: &RuntimeConfigSpec) -> Option<Value> {
         let value = (self.get)(spec);
-        let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        let empty = value.is_null()
+            || value.as_array().is_some_and(Vec::is_empty)
+            || value.as_object().is_some_and(serde_json::Map::is_empty);
         (!empty).then_some(value)
     }
 
@@ -130,7 +133,8 @@ macro_rules! at {
     ($spec:expr, [$($place:ident).*], $field:ident) => { $spec.$($place.)*$field };
 }
 
-/// The rows of one struct. `scalar` is an `Option<T>` (the first document that sets it wins), `list` a `Vec` of [`Keyed`]; `inside`
+/// The rows of one struct. `scalar` is an `Option<T>` (the first document that sets it wins), `list` a `Vec` of [`Keyed`],
+/// `map` fields that are merged one by one; `inside`
 /// are members that are structs with rows of their own, and what is no setting or has its row elsewhere.
 macro_rules! rows {
     ($name:ident: $type:ident at $path:literal = $place:tt, inside [$($inside:ident)*];
@@ -158,7 +162,7 @@ macro_rules! rows {
     (all of $type:ident, [$($member:ident)*]) => { const _: fn($type) = |$type { $($member: _,)* }| (); };
 }
 
-rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state node_selector priority rollout adopt runtime credentials proxy transfer network metrics images];
+rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state node_selector priority rollout adopt runtime credentials proxy transfer network metrics images kubelet];
     list registries "registries" Live Is("[]");
     list profiles "profiles" NewContainers Is("[]");
 }
@@ -266,6 +270,11 @@ rows! { for Agent, ADOPT at "spec.adopt" = [adopt];
 }
 rows! { all of Adopt, [profile] }
 
+rows! { for Agent, KUBELET at "spec.kubelet" = [kubelet];
+    map config "config" KubeletRestart Is("{}");
+}
+rows! { all of Kubelet, [config] }
+
 rows! { for Operator, ROLLOUT at "spec.rollout" = [rollout];
     scalar paused "paused" Live Is("false");
     scalar waves "waves" Live Is("[1, \"5%\", \"25%\", \"100%\"]");
@@ -293,7 +302,7 @@ rows! { for Operator, DRAIN at "spec.rollout.drain" = [rollout.drain];
 rows! { all of Drain, [timeout retry_after force delete_empty_dir] }
 
 /// What only a cluster follows.
-static CLUSTER: [&[Field]; 6] = [STATE, VERSION, ADOPT, ROLLOUT, SOAK, DRAIN];
+static CLUSTER: [&[Field]; 7] = [STATE, VERSION, ADOPT, KUBELET, ROLLOUT, SOAK, DRAIN];
 
 /// All fields that a node follows by itself, in the order of the documents.
 pub fn fields() -> impl Iterator<Item = &'static Field> {
@@ -362,7 +371,11 @@ mod tests {
         assert_eq!(rows.len(), all_fields().count(), "a path stands twice");
         // What says which documents apply, and in which order, is no setting.
         let apart = ["spec.nodeSelector", "spec.priority"];
-        let of_types = descriptions().into_iter().filter(|d| !d.has_fields || d.kind.starts_with("list"));
+        // A map has one row; its fields are another program's.
+        let map = "spec.kubelet.config";
+        let whole =
+            |d: &crate::Description| d.path == map || (!d.has_fields && !d.path.starts_with("spec.kubelet.config."));
+        let of_types = descriptions().into_iter().filter(|d| whole(d) || (d.has_fields && d.kind.starts_with("list")));
         let setting = |p: &String| !p.contains("[]") && !apart.iter().any(|a| p.starts_with(a));
         let of_types = of_types.map(|d| d.path).filter(setting);
         assert_eq!(rows, of_types.collect(), "left: rows, right: types");

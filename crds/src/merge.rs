@@ -4,6 +4,7 @@
 //! Two of equal priority that contradict each other: on a node without a cluster an error; in a cluster the field keeps what was
 //! last applied, and both are told ([`merge_keeping`]).
 use crate::fields::{Keyed, all_fields};
+use crate::kubelet::KubeletConfig;
 use crate::runtime_config::{RuntimeConfig, RuntimeConfigSpec};
 use berth_model::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,6 +147,19 @@ impl Layer<'_, '_> {
         Ok(())
     }
 
+    /// Fields by name: each is a value of its own.
+    pub(crate) fn map(
+        &mut self,
+        field: &str,
+        values: &KubeletConfig,
+        place: impl Fn(&mut RuntimeConfigSpec) -> &mut KubeletConfig,
+    ) -> Result<()> {
+        for (name, value) in values.entries() {
+            self.scalar(&format!("{field}[{name}]"), value, |spec| place(spec).slot(name))?;
+        }
+        Ok(())
+    }
+
     fn came_from(&mut self, field: &str) {
         let name = &self.document.metadata.name;
         self.by_field.insert(field.to_owned(), (priority(self.document), name.clone()));
@@ -216,6 +230,24 @@ mod tests {
         assert_eq!(kept.effective.spec.runtime.pids_limit, Some(50));
         assert_eq!(kept.effective.sources["spec.runtime.pidsLimit"], "a");
         assert_eq!(kept.conflicts, new.conflicts);
+    }
+
+    #[test]
+    fn fields_of_the_kubelet_are_merged_one_by_one() {
+        let all = [
+            config("a", "{kubelet: {config: {maxPods: 70, eventBurst: 5}}}"),
+            config("b", "{kubelet: {config: {maxPods: 80}}}"),
+            config("base", "{priority: 1, kubelet: {config: {maxPods: 60, eventBurst: 9, podsPerCore: 4}}}"),
+        ];
+        let merged = merge_keeping(&all, None).unwrap();
+        let fields = merged.effective.spec.kubelet.config.fields();
+        assert_eq!(serde_json::Value::from(fields), serde_json::json!({"eventBurst": 5, "podsPerCore": 4}));
+        assert_eq!(merged.effective.sources["spec.kubelet.config[podsPerCore]"], "base");
+        assert_eq!(merged.conflicts.keys().collect::<Vec<_>>(), ["spec.kubelet.config[maxPods]"]);
+        let last = merge_keeping(&all[..1], None).unwrap().effective;
+        let kept = merge_keeping(&all, Some(&last)).unwrap().effective;
+        assert_eq!(kept.spec.kubelet.config.fields()["maxPods"], 70, "what was applied last");
+        assert!(merge(&all).unwrap_err().message().contains("spec.kubelet.config[maxPods]"));
     }
 
     proptest::proptest! {

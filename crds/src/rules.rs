@@ -37,6 +37,7 @@ pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
     check_transfer(&spec.transfer)?;
     check_profiles(&spec.profiles, &spec.runtime.default_profiles)?;
     network(&spec.network)?;
+    spec.kubelet.config.check()?;
     metrics(&spec.metrics)
 }
 

@@ -1,4 +1,5 @@
 //! RuntimeConfig: how nodes run containers.
+use crate::kubelet::Kubelet;
 use crate::metadata::ObjectMeta;
 use crate::profile::{DefaultProfiles, SecurityProfile};
 use crate::registry::{Credentials, Proxy, RegistryHost, Transfer};
@@ -102,6 +103,9 @@ pub struct RuntimeConfigSpec {
     /// Images of the node.
     #[serde(default)]
     pub images: Images,
+    /// The kubelet of a cluster's node.
+    #[serde(default)]
+    pub kubelet: Kubelet,
 }
 
 /// What happens with a node of a cluster.

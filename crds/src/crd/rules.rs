@@ -2,6 +2,7 @@
 //!
 //! What it cannot bound the cost of (names of headers) is left to the operator, which asks the node's own rules and says so in
 //! the condition `Accepted`. Functions used: those of Kubernetes 1.33 (strings, ip, cidr, optional field paths).
+use crate::kubelet::DENIED;
 use serde_json::{Value, json};
 
 /// One rule.
@@ -36,7 +37,10 @@ const fn about(path: &'static str, about: &'static str, rule: &'static str, mess
 /// Rules of a kind.
 pub(super) fn of(kind: &str) -> Vec<Rule> {
     match kind {
-        "RuntimeConfig" => [RUNTIME, PROFILES, STORAGE, NETWORK, REGISTRIES, ROLLOUT].concat(),
+        "RuntimeConfig" => {
+            let denied = DENIED.each_ref().map(|group| rule("spec.kubelet.config", group.rule, group.message));
+            [RUNTIME, PROFILES, STORAGE, NETWORK, REGISTRIES, ROLLOUT, &denied].concat()
+        }
         "ImagePolicy" => IMAGE_POLICY.to_vec(),
         "RuntimeRevision" => REVISION.to_vec(),
         _ => NODE.to_vec(),

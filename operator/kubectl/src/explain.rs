@@ -91,7 +91,7 @@ async fn explained(cluster: &Cluster, name: &str, set: bool) -> Result<Explained
     })
 }
 
-/// All fields that a node gets, in the order of the documents; a list that is merged by entries has a row for each.
+/// All fields that a node gets, in the order of the documents; a list or map that is merged by entries has a row for each.
 fn fields(config: &RuntimeConfigSpec, runtime: &RevisionRuntime) -> Vec<Field> {
     let mut found = Vec::new();
     for field in all_fields().filter(|field| field.audience != Audience::Operator) {
@@ -101,6 +101,11 @@ fn fields(config: &RuntimeConfigSpec, runtime: &RevisionRuntime) -> Vec<Field> {
             (Some(Value::Array(list)), false) => found.extend(entries.iter().map(|(path, key, source)| Field {
                 field: (*path).to_owned(),
                 value: list.iter().find(|entry| is_of(entry, key)).cloned().unwrap_or_default(),
+                source: (*source).to_owned(),
+            })),
+            (Some(Value::Object(map)), false) => found.extend(entries.iter().map(|(path, key, source)| Field {
+                field: (*path).to_owned(),
+                value: map.get(*key).cloned().unwrap_or_default(),
                 source: (*source).to_owned(),
             })),
             (Some(value), _) => found.push(Field {

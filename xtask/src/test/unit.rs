@@ -10,6 +10,12 @@ use std::process::Command;
 /// Packages of tests on a real kernel, which have tiers of their own.
 const OTHERS: [&str; 2] = ["tests/node", "tests/cluster"];
 
+/// Files that others publish, with which some tests compare ours: the variable by which they find it, what it is, where it comes from.
+const PUBLISHED: [(&str, &str, fn() -> Result<PathBuf>); 2] = [
+    ("BERTH_CRI_API_PROTO", "the CRI's published protocol file", tools::cri_api_proto),
+    ("BERTH_KUBELET_TYPES", "the kubelet's published types", tools::kubelet_types),
+];
+
 pub fn tier(tier: &mut Tier) {
     let compiled = tier.prepare("compile the tests", || {
         let others = OTHERS.map(|package| workspace::root().join(package));
@@ -21,10 +27,10 @@ pub fn tier(tier: &mut Tier) {
         let program = programs::everything()?.bin.join(generate::DEFINITIONS);
         generate::check(&mut Command::new(program))
     });
-    // One of them compares our protocol file with the published one.
-    let proto = tier.prepare("the CRI's published protocol file", tools::cri_api_proto);
+    let published: Vec<_> =
+        PUBLISHED.iter().filter_map(|(variable, what, file)| Some((*variable, tier.prepare(what, *file)?))).collect();
     if let Some(list) = compiled
-        && let Some(runner) = tier.prepare("find a user without rights", || Unprivileged::find(&list, proto.as_deref()))
+        && let Some(runner) = tier.prepare("find a user without rights", || Unprivileged::find(&list, &published))
     {
         let jobs: Vec<_> = list.iter().map(|binary| runner.job(binary)).collect();
         tier.side_by_side(&jobs);
@@ -45,28 +51,30 @@ fn doc_tests() -> Result<super::Count> {
 struct Unprivileged {
     wrapper: Vec<String>,
     scratch: PathBuf,
-    /// A copy that the tests can read.
-    proto: PathBuf,
+    /// Copies that the tests can read, by their variables.
+    published: Vec<(&'static str, PathBuf)>,
 }
 
 impl Unprivileged {
     fn job<'a>(&'a self, binary: &'a TestBinary) -> Job<'a> {
         let command = |_: Choice<'_>| {
             let mut command = binaries::limited(binary, &self.wrapper, &[]);
-            command.env("TMPDIR", &self.scratch).env("HOME", &self.scratch).env("BERTH_CRI_API_PROTO", &self.proto);
+            command.env("TMPDIR", &self.scratch).env("HOME", &self.scratch).envs(self.published.iter().cloned());
             Ok(command)
         };
         Job { name: binary.name.clone(), tests: Tests::Told, again: Again::Never, command: Box::new(command) }
     }
 
     /// As nobody; or, where nobody cannot reach the checkout (below /root), as root without a single capability.
-    fn find(list: &[TestBinary], api_proto: Option<&Path>) -> Result<Self> {
+    fn find(list: &[TestBinary], published: &[(&'static str, PathBuf)]) -> Result<Self> {
         let scratch = std::env::temp_dir().join(format!("berth-unit-{}", std::process::id()));
         std::fs::create_dir_all(&scratch).map_err(|e| format!("{}: {e}", scratch.display()))?;
-        let proto = scratch.join("api.proto");
-        if let Some(file) = api_proto {
-            std::fs::copy(file, &proto).map_err(|e| format!("{}: {e}", file.display()))?;
-        }
+        let copied = |(variable, file): &(&'static str, PathBuf)| {
+            let copy = scratch.join(file.file_name().unwrap_or_default());
+            std::fs::copy(file, &copy).map_err(|e| format!("{}: {e}", file.display()))?;
+            Ok((*variable, copy))
+        };
+        let published = published.iter().map(copied).collect::<Result<Vec<_>>>()?;
         let wrapper: &[&str] = if !install::is_root()? {
             println!("   as the user who started this");
             &[]
@@ -79,6 +87,6 @@ impl Unprivileged {
             println!("   as root without capabilities: nobody cannot reach {}", workspace::root().display());
             &["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
         };
-        Ok(Self { wrapper: wrapper.iter().map(|w| (*w).to_owned()).collect(), scratch, proto })
+        Ok(Self { wrapper: wrapper.iter().map(|w| (*w).to_owned()).collect(), scratch, published })
     }
 }

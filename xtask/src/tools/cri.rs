@@ -21,10 +21,21 @@ pub fn crictl() -> Result<PathBuf> {
 
 /// The CRI's `api.proto` as Kubernetes publishes it.
 pub fn cri_api_proto() -> Result<PathBuf> {
-    let module = Module::new("");
-    let dir = cache::entry("cri-api", &module.key()?, |dir| {
-        let source = module.source_of("k8s.io/cri-api")?.join("pkg/apis/runtime/v1/api.proto");
-        std::fs::copy(&source, dir.join("api.proto")).map(drop).map_err(|e| format!("{}: {e}", source.display()))
+    published("cri-api", "k8s.io/cri-api", "pkg/apis/runtime/v1/api.proto")
+}
+
+/// The kubelet's configuration as Kubernetes publishes it: its types, in Go.
+pub fn kubelet_types() -> Result<PathBuf> {
+    published("kubelet-types", "k8s.io/kubelet", "config/v1beta1/types.go")
+}
+
+/// A file of a module, in a cache entry.
+fn published(what: &str, module: &str, file: &str) -> Result<PathBuf> {
+    let tools = Module::new("");
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let dir = cache::entry(what, &tools.key()?, |dir| {
+        let source = tools.source_of(module)?.join(file);
+        std::fs::copy(&source, dir.join(name)).map(drop).map_err(|e| format!("{}: {e}", source.display()))
     })?;
-    Ok(dir.join("api.proto"))
+    Ok(dir.join(name))
 }

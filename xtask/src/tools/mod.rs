@@ -10,7 +10,7 @@ mod peers;
 mod prometheus;
 
 pub use cni::cni;
-pub use cri::{cri_api_proto, crictl};
+pub use cri::{cri_api_proto, crictl, kubelet_types};
 pub use deny::cargo_deny;
 pub use images::{images, userland};
 pub use kubernetes::{etcd, helm, helm3, kubernetes};

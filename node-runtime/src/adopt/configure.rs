@@ -113,10 +113,16 @@ fn settings(options: &Options) -> Result<Settings> {
         }
         (None, None) => bail!("--config: is not given"),
     };
+    settings_of(&text).with_context(|| name)
+}
+
+/// The settings that a text has. Errors: it is too long or no fields, or one of them is not Berth's to set.
+pub(super) fn settings_of(text: &str) -> Result<Settings> {
     if text.len() as u64 > MAX_SETTINGS {
-        bail!("{name}: is longer than {MAX_SETTINGS} bytes");
+        bail!("is longer than {MAX_SETTINGS} bytes");
     }
-    berth_crds::kubelet::parse(&text).map_err(|e| anyhow!("{name}: {e}"))
+    let fields = berth_adopt::fields(text).map_err(|e| anyhow!("{e}"))?;
+    Ok(berth_settings::KubeletConfig::new(fields).map_err(|e| anyhow!("{}", e.message()))?.fields())
 }
 
 fn standard_input() -> Result<String> {

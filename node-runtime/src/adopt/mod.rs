@@ -145,6 +145,9 @@ struct Start {
     /// File that has the kubelet's flags, where --container-runtime-endpoint is one of them
     #[arg(long, value_name = "FILE")]
     kubelet_flags_file: Vec<PathBuf>,
+    /// Refuse unless the kubelet could have these settings afterwards (`berth adopt kubelet`): fields, YAML or JSON
+    #[arg(long, value_name = "FIELDS")]
+    kubelet_settings: Option<String>,
     /// Directory of the programs' versions, and of `current`
     #[arg(long, value_name = "DIR", default_value = "/opt/berth")]
     prefix: PathBuf,
@@ -273,7 +276,12 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
     }
     leave_pods_groups(layout);
     let facts = unless_interrupted(&mut interrupt, gather::node(layout, options)).await?;
-    let plan = match plan::adopt(&facts) {
+    let settings = options.kubelet_settings.as_deref().map(configure::settings_of).transpose()?;
+    let planned = plan::adopt(&facts).and_then(|plan| {
+        let obstacles = plan::obstacles(&facts.kubelet.configuration, &settings.unwrap_or_default());
+        if obstacles.is_empty() { Ok(plan) } else { Err(obstacles) }
+    });
+    let plan = match planned {
         Ok(plan) => gather::complete(plan)?,
         Err(refusals) => {
             let native = facts.old.socket == facts.new.socket;

@@ -14,3 +14,4 @@ mod yaml;
 
 pub use plan::{Facts, Plan, Refusal};
 pub use step::{Direction, Step};
+pub use yaml::fields;

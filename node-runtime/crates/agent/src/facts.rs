@@ -1,5 +1,5 @@
 //! What is found on a node. Plain values; who finds them is a [`crate::node::NodeSide`].
-use berth_crds::{Capabilities, Drift, PolicyDecisions, PrefetchStatus, SecretCredential};
+use berth_crds::{Capabilities, Drift, KubeletConfig, PolicyDecisions, PrefetchStatus, SecretCredential};
 
 /// A look at the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +33,10 @@ pub struct Adoption {
     pub message: Option<String>,
     /// Files of others that the product has changed and somebody else has changed again.
     pub drift: Vec<Drift>,
+    /// What the product sets of the kubelet's configuration; `None`: nothing is known.
+    pub kubelet: Option<KubeletConfig>,
+    /// The last operation was a change of that, and was walked back; `message` says why.
+    pub kubelet_failed: bool,
 }
 
 /// Where an adoption is.

@@ -51,6 +51,8 @@ pub struct Attempt {
     pub tries: u32,
     /// Whether taking the node over was begun, or giving it back.
     pub adopted: bool,
+    /// Whether other settings of the kubelet were begun.
+    pub kubelet: bool,
     /// Restarts of the daemon that were begun.
     pub restarts: u32,
     /// When the last step began, in Unix seconds.
@@ -99,6 +101,8 @@ pub enum Begun {
     Restart,
     /// The node is taken over or given back.
     Adopt,
+    /// The kubelet is started anew with other settings.
+    Kubelet,
 }
 
 impl Journal {
@@ -143,10 +147,11 @@ impl Journal {
             ..Attempt::default()
         };
         let attempt = self.attempt_at(revision, order).cloned().unwrap_or(fresh);
-        self.crashes.expected |= step != Begun::Apply;
+        self.crashes.expected |= matches!(step, Begun::Restart | Begun::Adopt);
         self.attempt = Some(Attempt {
             tries: attempt.tries.saturating_add(1),
             adopted: attempt.adopted || step == Begun::Adopt,
+            kubelet: attempt.kubelet || step == Begun::Kubelet,
             restarts: attempt.restarts.saturating_add(u32::from(step == Begun::Restart)),
             acted: now,
             ..attempt

@@ -3,7 +3,7 @@
 use crate::credential::Credential;
 use crate::facts::Facts;
 use crate::plan::Wanted;
-use berth_crds::{AdoptProfile, Disruption};
+use berth_crds::{AdoptProfile, Disruption, KubeletConfig};
 use std::future::Future;
 
 /// Why a step did not come off.
@@ -56,6 +56,13 @@ pub trait NodeSide: Send + Sync {
 
     /// Begins to give the node back; as [`Self::adopt`].
     fn give_back(&self, permit: Permit<'_>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Begins to have the kubelet started anew with these settings, in the place of all that the product has set before; as [`Self::adopt`].
+    fn configure_kubelet(
+        &self,
+        settings: &KubeletConfig,
+        permit: Option<Permit<'_>>,
+    ) -> impl Future<Output = Result<(), Trouble>> + Send;
 
     /// Has the cluster's revisions forgotten: by the daemon, or where none runs for the one that starts next.
     fn release(&self) -> impl Future<Output = Result<(), Trouble>> + Send;

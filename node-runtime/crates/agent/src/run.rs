@@ -229,6 +229,7 @@ fn step_revision(step: &Step) -> Option<&str> {
         | Step::Restart { revision, .. }
         | Step::Adopt { revision, .. }
         | Step::GiveBack { revision, .. }
+        | Step::ConfigureKubelet { revision, .. }
         | Step::GiveUp { revision, .. } => Some(revision),
     }
 }

@@ -12,7 +12,9 @@ use berth_agent::observe::Metrics;
 use berth_agent::plan::Wanted;
 use berth_agent::run::Agent;
 use berth_agent::store::Store;
-use berth_crds::{AdoptProfile, Disruption, RuntimeNode, RuntimeNodeSpec, RuntimeRevision, RuntimeRevisionSpec};
+use berth_crds::{
+    AdoptProfile, Disruption, KubeletConfig, RuntimeNode, RuntimeNodeSpec, RuntimeRevision, RuntimeRevisionSpec,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -214,6 +216,10 @@ impl NodeSide for Node {
 
     async fn give_back(&self, _permit: Permit<'_>) -> Result<(), Trouble> {
         self.does("give back")
+    }
+
+    async fn configure_kubelet(&self, _settings: &KubeletConfig, _permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+        self.does("configure the kubelet")
     }
 
     async fn release(&self) -> Result<(), Trouble> {

@@ -16,7 +16,7 @@ mod starts;
 
 use berth_crds::for_the_cluster;
 pub use berth_crds::{
-    Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, IpFamily, Limits, LogLevel,
+    Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, IpFamily, KubeletConfig, Limits, LogLevel,
     MAX_DOCUMENT, MirrorCredentials, NetworkMode, Preset, ProfileType, RegistryHost, RegistryMirror, RegistryTls,
     RuntimeConfigSpec, SecurityProfile, bytes, check_registries, descriptions, fields, find_profile, parse_documents,
     parse_provider_config, redact, seconds, sha256,

@@ -10,7 +10,7 @@ use berth_agent::observe::Metrics;
 use berth_agent::plan::Wanted;
 use berth_agent::run::Agent;
 use berth_agent::store::Store;
-use berth_crds::{AdoptProfile, Disruption};
+use berth_crds::{AdoptProfile, Disruption, KubeletConfig};
 use futures_util::future::join_all;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,6 +126,7 @@ struct Has {
     taken: bool,
     configuration: Option<String>,
     policies: Option<String>,
+    kubelet: KubeletConfig,
 }
 
 impl NodeSide for Node<'_> {
@@ -141,7 +142,7 @@ impl NodeSide for Node<'_> {
         };
         Facts {
             boot_id: "simulated".to_owned(),
-            adoption: Adoption { phase, ..Adoption::default() },
+            adoption: Adoption { phase, kubelet: Some(has.kubelet.clone()), ..Adoption::default() },
             daemon: Some(daemon),
             kubelet: true,
             ..Facts::default()
@@ -191,6 +192,11 @@ impl NodeSide for Node<'_> {
             self.reporters.seen.lock().unwrap().without_cordon.insert(self.name.clone());
         }
         self.has.lock().unwrap().taken = true;
+        Ok(())
+    }
+
+    async fn configure_kubelet(&self, settings: &KubeletConfig, _permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+        self.has.lock().unwrap().kubelet = settings.clone();
         Ok(())
     }
 

@@ -70,7 +70,7 @@ pub fn configure(facts: &ConfigureFacts) -> Result<Option<Plan>, Vec<Refusal>> {
         (commands, _) => checks::profile(&facts.kubelet, commands.as_ref(), None),
     };
     let run = run.map_err(|refusal| refusals.push(refusal)).ok();
-    refusals.extend(overruled(facts, &files));
+    refusals.extend(overruled(&facts.kubelet.configuration, &facts.settings, &files));
     let Some((profile, commands)) = run.filter(|_| refusals.is_empty()) else { return Err(refusals) };
     let native = || Install { daemon_before: true, ..Install::default() };
     Ok(Some(Plan {
@@ -96,6 +96,15 @@ pub fn configure(facts: &ConfigureFacts) -> Result<Option<Plan>, Vec<Refusal>> {
     }))
 }
 
+/// What would keep a kubelet from having these settings, whichever runtime it is on.
+pub fn obstacles(configuration: &Configuration, settings: &Settings) -> Vec<Refusal> {
+    match settings_file(configuration) {
+        _ if settings.is_empty() => Vec::new(),
+        None => vec![no_directory()],
+        Some(path) => overruled(configuration, settings, &[change(&path, None, Some(text(settings)))]),
+    }
+}
+
 /// The files that change: one of another directory goes, the one that the kubelet reads has the settings.
 fn changes(facts: &ConfigureFacts) -> Result<Vec<FileChange>, Refusal> {
     let found = |path: &Path| facts.found.iter().find(|(place, _)| place == path).map(|(_, state)| state.clone());
@@ -107,13 +116,7 @@ fn changes(facts: &ConfigureFacts) -> Result<Vec<FileChange>, Refusal> {
     }
     match wanted {
         None if facts.settings.is_empty() => {}
-        None => {
-            return Err(Refusal::new(
-                "--config-dir",
-                "is not given to the kubelet, so there is no place for a file of settings beside its own",
-                "start the kubelet with --config-dir DIR (Kubernetes 1.30 and later; kubeadm: KUBELET_EXTRA_ARGS)",
-            ));
-        }
+        None => return Err(no_directory()),
         Some(path) => {
             let before = found(&path);
             if before.is_some() && former.is_none_or(|former| former.path != path) {
@@ -131,6 +134,14 @@ fn changes(facts: &ConfigureFacts) -> Result<Vec<FileChange>, Refusal> {
         text(&change.before) != text(&change.after)
     });
     Ok(changes)
+}
+
+fn no_directory() -> Refusal {
+    Refusal::new(
+        "--config-dir",
+        "is not given to the kubelet, so there is no place for a file of settings beside its own",
+        "start the kubelet with --config-dir DIR (Kubernetes 1.30 and later; kubeadm: KUBELET_EXTRA_ARGS)",
+    )
 }
 
 fn change(path: &Path, before: Option<FileState>, text: Option<String>) -> FileChange {
@@ -171,11 +182,10 @@ fn expired(facts: &ConfigureFacts) -> Option<Refusal> {
 }
 
 /// With the files as they will be, the kubelet must be told what was meant: by no flag, and by no later drop-in, something else.
-fn overruled(facts: &ConfigureFacts, files: &[FileChange]) -> Vec<Refusal> {
-    let configuration = &facts.kubelet.configuration;
+fn overruled(configuration: &Configuration, settings: &Settings, files: &[FileChange]) -> Vec<Refusal> {
     let read = Configuration::read(configuration.arguments.clone(), &Overlay { configuration, changes: files });
     let ours = settings_file(configuration).unwrap_or_default();
-    let overruled = facts.settings.iter().filter_map(|(field, value)| {
+    let overruled = settings.iter().filter_map(|(field, value)| {
         if let Some(flag) = configuration.flag_for(field) {
             return Some(Refusal::new(
                 format!("--{flag}"),

@@ -9,7 +9,7 @@ mod overlay;
 mod switch;
 
 pub use back::{Found, ReturnFacts, give_back};
-pub use configure::{ConfigureFacts, Settings, configure, settings_file};
+pub use configure::{ConfigureFacts, Settings, configure, obstacles, settings_file};
 pub use facts::{Carrier, CarrierKind, Facts, Grant, KubeletProcess, Manifest, Permission, Pod, Runtime, manifest};
 
 use crate::step::{Direction, Step};

@@ -6,8 +6,9 @@ use super::Host;
 use super::enter_call::{Ended, call, spawn};
 use crate::facts::{AdoptPhase, Adoption};
 use crate::node::{Permit, Trouble};
+use crate::plan::Wanted;
 use crate::time;
-use berth_crds::{AdoptProfile, Disruption, Drift};
+use berth_crds::{AdoptProfile, Disruption, Drift, KubeletConfig};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +48,10 @@ struct Status {
     files: Vec<File>,
     #[serde(default)]
     refusals: Vec<Refusal>,
+    #[serde(default)]
+    kubelet: Option<KubeletConfig>,
+    #[serde(default)]
+    failed: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,7 +90,7 @@ pub(super) async fn look(host: &Host, version: &str) -> Adoption {
         return told;
     }
     match native(host, version).await {
-        Ok(true) => Adoption { phase: AdoptPhase::Adopted, native: true, ..Adoption::default() },
+        Ok(true) => Adoption { phase: AdoptPhase::Adopted, native: true, ..told },
         Ok(false) => told,
         Err(why) => Adoption { message: Some(why), ..Adoption::default() },
     }
@@ -129,8 +134,8 @@ fn adoption(status: Status) -> Adoption {
         ("adopted", _) => AdoptPhase::Adopted,
         ("not-adopted", _) => AdoptPhase::NotAdopted,
         ("returned", _) => AdoptPhase::Returned,
-        ("adopting" | "returning" | "walking-back" | "stuck", Some(_)) => AdoptPhase::Underway,
-        ("adopting" | "returning" | "walking-back" | "stuck", None) => AdoptPhase::Left,
+        ("adopting" | "returning" | "configuring" | "walking-back" | "stuck", Some(_)) => AdoptPhase::Underway,
+        ("adopting" | "returning" | "configuring" | "walking-back" | "stuck", None) => AdoptPhase::Left,
         _ => AdoptPhase::Unknown,
     };
     // Before and after an operation, files are as somebody else has them.
@@ -143,7 +148,14 @@ fn adoption(status: Status) -> Adoption {
         };
         Drift { path: file.path, kind: kind.to_owned() }
     });
-    Adoption { phase, native: false, message: status.stuck.or(status.reason), drift: drift.collect() }
+    Adoption {
+        phase,
+        native: false,
+        message: status.stuck.or(status.reason),
+        drift: drift.collect(),
+        kubelet: status.kubelet,
+        kubelet_failed: status.failed.as_deref() == Some("kubelet"),
+    }
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -165,14 +177,9 @@ fn start_words(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -
     if let Some(profile) = profile {
         all.extend(words(&["--profile", profile]));
     }
-    if let Some(commands) = &host.commands {
-        all.extend(words(&["--kubelet-stop", &commands.stop, "--kubelet-start", &commands.start]));
-        for file in &commands.flags_files {
-            all.extend(["--kubelet-flags-file".to_owned(), file.display().to_string()]);
-        }
-    }
-    if let Ok(pid) = host.kubelet.find() {
-        all.extend(["--kubelet-pid".to_owned(), pid.to_string()]);
+    all.extend(kubelet_words(host));
+    for file in host.commands.iter().flat_map(|commands| &commands.flags_files) {
+        all.extend(["--kubelet-flags-file".to_owned(), file.display().to_string()]);
     }
     if host.control_plane {
         all.push("--control-plane".to_owned());
@@ -180,9 +187,22 @@ fn start_words(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -
     all
 }
 
-/// Whether the node would be taken over. The grant of the question is not one to act by: with `--dry-run` nothing is changed.
-pub(super) async fn check(host: &Host, profile: Option<AdoptProfile>) -> Result<Disruption, Trouble> {
-    let answer = plan_for(host, &host.version, profile).await.map_err(Trouble::Later)?;
+/// Which process the kubelet is, and how it is stopped and started where no service manager does that.
+fn kubelet_words(host: &Host) -> Vec<String> {
+    let mut all = Vec::new();
+    if let Some(commands) = &host.commands {
+        all.extend(words(&["--kubelet-stop", &commands.stop, "--kubelet-start", &commands.start]));
+    }
+    if let Ok(pid) = host.kubelet.find() {
+        all.extend(["--kubelet-pid".to_owned(), pid.to_string()]);
+    }
+    all
+}
+
+/// Whether the node would be taken over, and its kubelet could have its settings then. The grant of the question is not one to act by:
+/// with `--dry-run` nothing is changed.
+pub(super) async fn check(host: &Host, wanted: &Wanted) -> Result<Disruption, Trouble> {
+    let answer = plan_for(host, &host.version, Some(wanted)).await.map_err(Trouble::Later)?;
     match refused(&answer) {
         Some(why) => Err(Trouble::Refused(why)),
         None if answer.code == Some(0) => Ok(Disruption::Drain),
@@ -190,10 +210,13 @@ pub(super) async fn check(host: &Host, profile: Option<AdoptProfile>) -> Result<
     }
 }
 
-async fn plan_for(host: &Host, version: &str, profile: Option<AdoptProfile>) -> Result<Ended, String> {
+async fn plan_for(host: &Host, version: &str, wanted: Option<&Wanted>) -> Result<Ended, String> {
     let permit = Permit { grant: "preflight", expires: time::now() + 3600 };
-    let mut words = start_words(host, profile, permit);
+    let mut words = start_words(host, wanted.and_then(|wanted| wanted.profile), permit);
     words.push("--dry-run".to_owned());
+    if let Some(settings) = wanted.map(|wanted| &wanted.kubelet).filter(|settings| !settings.is_empty()) {
+        words.extend(["--kubelet-settings".to_owned(), text(settings)]);
+    }
     call(host, version, &words, PLAN_LIMIT).await
 }
 
@@ -202,6 +225,45 @@ fn refused(answer: &Ended) -> Option<String> {
     let status: Status = serde_json::from_str(&answer.out).ok()?;
     let told = |r: &Refusal| format!("{}: {}; {}", r.field, r.found, r.remedy);
     (status.phase == "refused").then(|| status.refusals.iter().map(told).collect::<Vec<_>>().join(". "))
+}
+
+/// The settings as a word of a command line.
+fn text(settings: &KubeletConfig) -> String {
+    serde_json::to_string(settings).unwrap_or_default()
+}
+
+fn configure_words(host: &Host, settings: &KubeletConfig) -> Vec<String> {
+    let mut all = words(&["adopt", "kubelet", "-o", "json", "--inline"]);
+    all.push(text(settings));
+    all.extend(kubelet_words(host));
+    all
+}
+
+/// Whether the kubelet could have these settings. None need no look: the file that has some goes.
+pub(super) async fn check_kubelet(host: &Host, settings: &KubeletConfig) -> Result<(), Trouble> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let mut words = configure_words(host, settings);
+    words.push("--dry-run".to_owned());
+    let answer = call(host, &host.version, &words, PLAN_LIMIT).await.map_err(Trouble::Later)?;
+    match refused(&answer) {
+        Some(why) => Err(Trouble::Refused(why)),
+        None if answer.code == Some(0) => Ok(()),
+        None => Err(Trouble::Later(answer.said())),
+    }
+}
+
+pub(super) async fn configure_kubelet(
+    host: &Host,
+    settings: &KubeletConfig,
+    permit: Option<Permit<'_>>,
+) -> Result<(), Trouble> {
+    let mut all = configure_words(host, settings);
+    if let Some(permit) = permit {
+        all.extend(words(&["--grant", permit.grant, "--grant-expires", &time::text(permit.expires)]));
+    }
+    begin(host, &all).await
 }
 
 pub(super) async fn start(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -> Result<(), Trouble> {
@@ -266,6 +328,8 @@ mod tests {
             (r#"{"phase": "adopting", "holder": 7}"#, AdoptPhase::Underway),
             (r#"{"phase": "adopting", "holder": null}"#, AdoptPhase::Left),
             (r#"{"phase": "stuck", "stuck": "stop-kubelet: it runs on"}"#, AdoptPhase::Left),
+            (r#"{"phase": "configuring", "holder": 7}"#, AdoptPhase::Underway),
+            (r#"{"phase": "configuring"}"#, AdoptPhase::Left),
             (r#"{"phase": "dreaming"}"#, AdoptPhase::Unknown),
         ];
         for (json, phase) in cases {
@@ -273,6 +337,15 @@ mod tests {
         }
         let back = of(r#"{"phase": "not-adopted", "reason": "the test sandbox did not start"}"#);
         assert_eq!(back.message.as_deref(), Some("the test sandbox did not start"));
+    }
+
+    #[test]
+    fn settings_of_the_kubelet_are_told_and_whether_others_have_failed() {
+        let has = of(r#"{"phase": "adopted", "kubelet": {"maxPods": 70}, "reason": "it ended", "failed": "kubelet"}"#);
+        assert_eq!(has.kubelet.map(|config| config.fields()["maxPods"].clone()), Some(70.into()));
+        assert!(has.kubelet_failed && has.message.as_deref() == Some("it ended"));
+        let older = of(r#"{"phase": "adopted", "reason": "the kubelet did not start"}"#);
+        assert!(older.kubelet.is_none() && !older.kubelet_failed);
     }
 
     #[test]

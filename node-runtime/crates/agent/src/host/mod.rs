@@ -17,7 +17,7 @@ use crate::node::{NodeSide, Permit, Trouble};
 use crate::node_sock::NodeSock;
 use crate::plan::Wanted;
 use crate::stage::{Problem, Stager};
-use berth_crds::{AdoptProfile, Capabilities, Disruption};
+use berth_crds::{AdoptProfile, Capabilities, Disruption, KubeletConfig};
 use berth_proto::node::InfoResponse;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,10 +91,11 @@ impl NodeSide for Host {
 
     async fn check(&self, revision: &str, wanted: &Wanted, foreign: bool) -> Result<Disruption, Trouble> {
         if foreign {
-            adopt::check(self, wanted.profile).await
-        } else {
-            self.sock.preflight(revision, &wanted.json).await
+            return adopt::check(self, wanted).await;
         }
+        let disruption = self.sock.preflight(revision, &wanted.json).await?;
+        adopt::check_kubelet(self, &wanted.kubelet).await?;
+        Ok(disruption)
     }
 
     async fn apply(&self, revision: &str, json: &str) -> Result<(), Trouble> {
@@ -115,6 +116,10 @@ impl NodeSide for Host {
 
     async fn give_back(&self, permit: Permit<'_>) -> Result<(), Trouble> {
         adopt::give_back(self, permit).await
+    }
+
+    async fn configure_kubelet(&self, settings: &KubeletConfig, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+        adopt::configure_kubelet(self, settings, permit).await
     }
 
     async fn release(&self) -> Result<(), Trouble> {

@@ -195,8 +195,30 @@ impl Way<'_> {
         match daemon.troubles.first() {
             Some(trouble) => self.unwell(trouble, if daemon.lasting { LASTING } else { PATIENCE }),
             None if !self.view.facts.kubelet => self.unwell("no kubelet runs", PATIENCE),
-            None => self.commit().unwrap_or_else(|| self.there()),
+            None => self.kubelet().or_else(|| self.commit()).unwrap_or_else(|| self.there()),
         }
+    }
+
+    /// The kubelet's settings come last: what they are for may need the daemon's, and a node that is not well has other troubles.
+    fn kubelet(&self) -> Option<Plan> {
+        let adoption = &self.view.facts.adoption;
+        let has = adoption.kubelet.clone().unwrap_or_default();
+        if has == self.wanted.kubelet {
+            return None;
+        }
+        if adoption.kubelet_failed && self.attempt.is_some_and(|a| a.kubelet) {
+            let why = adoption.message.as_deref().unwrap_or("the kubelet did not come up with its settings");
+            return Some(give_up(self.revision, "KubeletNotWell", why));
+        }
+        if !self.may(Disruption::KubeletRestart) {
+            return Some(self.awaiting(Disruption::KubeletRestart));
+        }
+        let leave = leave(self.view, self.revision, Disruption::KubeletRestart);
+        let step = Step::ConfigureKubelet {
+            revision: self.revision.to_owned(),
+            grant: leave.map(|leave| (leave.id, leave.expires)),
+        };
+        Some(Plan::new(step, self.phase(Phase::Applying)))
     }
 
     /// Before the configuration that names them, and again for each daemon that starts: it has them in memory only.

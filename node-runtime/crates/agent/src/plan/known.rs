@@ -1,5 +1,5 @@
 //! What was fetched and checked, and is not remembered over the agent's end: it can be had again.
-use berth_crds::{AdoptProfile, Disruption, RuntimeRevisionSpec, SecretCredential, State};
+use berth_crds::{AdoptProfile, Disruption, KubeletConfig, RuntimeRevisionSpec, SecretCredential, State};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All of it.
@@ -46,6 +46,8 @@ pub struct Wanted {
     pub profile: Option<AdoptProfile>,
     /// Credentials that the daemon is to be handed.
     pub credentials: Vec<SecretCredential>,
+    /// What the kubelet's configuration is to have.
+    pub kubelet: KubeletConfig,
     /// The whole content, as JSON.
     pub json: String,
 }
@@ -69,6 +71,7 @@ impl Content {
                 absent: config.state == Some(State::Absent),
                 profile: config.adopt.profile,
                 credentials: config.credentials.from_secret,
+                kubelet: config.kubelet.config,
                 json,
             }),
             Err(e) => Self::Unsupported(e.message().to_owned()),

@@ -100,6 +100,13 @@ pub enum Step {
         /// When it ends, in Unix seconds.
         expires: u64,
     },
+    /// Having the kubelet started anew with other settings.
+    ConfigureKubelet {
+        /// For which revision.
+        revision: String,
+        /// Name and end of the grant, in Unix seconds; none on the way back, and where one that it was begun under has ended.
+        grant: Option<(String, u64)>,
+    },
     /// Having an operation that was left walk back.
     Recover,
     /// Having the cluster's revisions forgotten, on a node that was given back.

@@ -200,6 +200,51 @@ fn restarts_need_leave_and_end() {
 }
 
 #[test]
+fn settings_of_the_kubelet_come_last_and_need_leave() {
+    let config = |json: &str| serde_json::from_str::<berth_crds::KubeletConfig>(json).unwrap();
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    let kubelet = config(r#"{"maxPods": 70}"#);
+    let wanted = Wanted { version: "0.1.0".to_owned(), kubelet: kubelet.clone(), ..Wanted::default() };
+    node.known.contents.insert("new".to_owned(), Content::Configuration(wanted));
+    node.checked(Ok(Disruption::KubeletRestart));
+    node.granted(Disruption::DaemonRestart);
+    assert_eq!(node.plan().phase, Phase::AwaitingGrant, "that is less");
+    node.granted(Disruption::KubeletRestart);
+    assert_eq!(node.plan().step, Step::Apply("new".to_owned()));
+    node.journal.begin("new", "", Begun::Apply, 1000);
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.configuration = Some("new".to_owned());
+        daemon.troubles = vec!["NetworkReady".to_owned()];
+    }
+    assert_eq!(node.plan().step, Step::Wait, "a node that is not well is left alone");
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.troubles.clear();
+    }
+    let Step::ConfigureKubelet { grant: Some((_, 2000)), .. } = node.plan().step else { panic!("{:?}", node.plan()) };
+    node.wish.grant = None;
+    assert!(matches!(node.plan().step, Step::ConfigureKubelet { grant: None, .. }), "what has begun is finished");
+    node.journal.begin("new", "", Begun::Kubelet, 1000);
+    node.facts.adoption.kubelet = Some(kubelet.clone());
+    assert_eq!(node.plan().step, Step::Commit("new".to_owned()));
+
+    node.facts.adoption.kubelet = Some(config("{}"));
+    (node.facts.adoption.kubelet_failed, node.facts.adoption.message) = (true, Some("the kubelet ended".to_owned()));
+    match node.plan().step {
+        Step::GiveUp { reason, message, .. } => {
+            assert_eq!((reason, message.as_str()), ("KubeletNotWell", "the kubelet ended"))
+        }
+        other => panic!("{other:?}"),
+    }
+    // On the way back it is the former settings that are wanted, without anybody's leave.
+    node.journal.give_up(Failure { revision: "new".to_owned(), ..Failure::default() }, false);
+    node.facts.adoption.kubelet = Some(kubelet);
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.configuration = Some("old".to_owned());
+    }
+    assert_eq!(node.plan().step, Step::ConfigureKubelet { revision: "old".to_owned(), grant: None });
+}
+
+#[test]
 fn policies_wait_for_nobody_and_hold_up_nothing() {
     let mut node = Node::new(AdoptPhase::Adopted, Some("new"));
     node.wish.hold = true;

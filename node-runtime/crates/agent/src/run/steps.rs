@@ -49,6 +49,14 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 let done = self.node.give_back(self.permit(grant, *expires)).await;
                 self.conclude(object, step, done, now)
             }
+            Step::ConfigureKubelet { revision, grant } => {
+                let Some(Content::Configuration(wanted)) = self.known.contents.get(revision) else { return Ok(()) };
+                let settings = wanted.kubelet.clone();
+                self.begin(object, step, Begun::Kubelet, now)?;
+                let permit = grant.as_ref().map(|(grant, expires)| self.permit(grant, *expires));
+                let done = self.node.configure_kubelet(&settings, permit).await;
+                self.conclude(object, step, done, now)
+            }
             Step::Recover => self.node.recover().await.map_err(said),
             Step::Release => self.node.release().await.map_err(said),
             Step::Commit(name) => {
@@ -233,6 +241,7 @@ fn word(step: &Step) -> &'static str {
         Step::Restart { .. } => "Restart",
         Step::Adopt { .. } => "Adopt",
         Step::GiveBack { .. } => "GiveBack",
+        Step::ConfigureKubelet { .. } => "ConfigureKubelet",
         Step::Recover => "Recover",
         Step::Release => "Release",
         Step::Commit(_) => "Commit",

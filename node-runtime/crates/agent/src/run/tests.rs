@@ -6,7 +6,9 @@ use crate::facts::{AdoptPhase, Adoption, Daemon};
 use crate::journal::Begun;
 use crate::node::{Permit, Trouble};
 use crate::plan::Wanted;
-use berth_crds::{AdoptProfile, Disruption, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential};
+use berth_crds::{
+    AdoptProfile, Disruption, KubeletConfig, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -74,6 +76,11 @@ impl NodeSide for Side {
 
     async fn give_back(&self, _permit: Permit<'_>) -> Result<(), Trouble> {
         self.does("give back")
+    }
+
+    async fn configure_kubelet(&self, settings: &KubeletConfig, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+        self.with(|world| world.facts.adoption.kubelet = Some(settings.clone()));
+        self.does(&format!("kubelet {} {}", serde_json::to_string(settings).unwrap(), permit.is_some()))
     }
 
     async fn release(&self) -> Result<(), Trouble> {

@@ -6,6 +6,8 @@
 mod cases;
 #[path = "adopt/node.rs"]
 mod node;
+#[path = "adopt/settings.rs"]
+mod settings;
 
 use berth_cluster_tests::suite::{self, Case};
 use node::Nodes;
@@ -29,6 +31,7 @@ const CASES: &[Case<Nodes>] = &[
     Case::new("another_version", |nodes| cases::another_version(&nodes.take())),
     Case::new("a_dead_daemon_is_left", |nodes| cases::a_dead_daemon_is_left(&nodes.take())),
     Case::new("changed_by_others_since", |nodes| cases::changed_by_others_since(&nodes.take())),
+    Case::new("settings_of_the_kubelet", |nodes| settings::of_the_kubelet(&nodes.take())),
     Case::new("refusals", |nodes| cases::refusals(&nodes.take())),
     Case::alone("there_and_back_by_a_drop_in", |nodes| cases::there_and_back_by_a_drop_in(&nodes.take())),
 ];

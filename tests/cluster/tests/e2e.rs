@@ -6,6 +6,8 @@
 mod chain;
 #[path = "e2e/figures.rs"]
 mod figures;
+#[path = "e2e/kubelet.rs"]
+mod kubelet;
 #[path = "e2e/site.rs"]
 mod site;
 #[path = "e2e/steering.rs"]
@@ -26,6 +28,7 @@ const CASES: &[Case<Site>] = &[
     Case::alone("a_policy_denies_an_image", steering::denies_an_image),
     Case::alone("a_prometheus_scrapes_all_parts", figures::are_scraped),
     Case::alone("a_broken_configuration_comes_back_within_seconds", steering::comes_back),
+    Case::alone("the_kubelet_is_configured", kubelet::is_configured),
     Case::alone("a_killed_leader_is_followed", steering::survives_its_leader),
     Case::alone("helm_upgrade_to_another_version_of_the_runtime", upgrade::is_upgraded),
     Case::alone("the_node_is_given_back_and_uninstalled", chain::is_given_back),

@@ -47,22 +47,28 @@ pub fn comes_back(site: &Site) {
     std::fs::create_dir_all(&empty).unwrap();
     let mut nowhere = chain::network(site);
     nowhere["cni"]["confDir"] = json!(empty);
-    goes_back(site, "whose network is configured by nothing", &nowhere, ("NotWell", "no CNI configuration in"));
+    goes_back(
+        site,
+        "whose network is configured by nothing",
+        &json!({"network": nowhere}),
+        ("NotWell", "no CNI configuration in"),
+    );
     let mut overlap: std::net::Ipv4Addr = NODE_ADDRESS.parse().unwrap();
     overlap = (u32::from(overlap) & 0xffff_ff00).into();
     let taken = json!({"mode": "Builtin", "subnet": format!("{overlap}/24")});
-    goes_back(site, "that the daemon does not start with", &taken, ("NotStarted", "overlaps"));
+    goes_back(site, "that the daemon does not start with", &json!({"network": taken}), ("NotStarted", "overlaps"));
     site.is_on(Kind::Berth);
     site.kubectl("default").apply(&chain::config(site, &json!({"runtime": {"pidsLimit": 4000}})));
     chain::complete(site);
 }
 
-fn goes_back(site: &Site, what: &str, network: &Value, (reason, why): (&str, &str)) {
+/// Applies a RuntimeConfig with that in its spec, and waits until the node is back on the revision that was good, for that reason.
+pub fn goes_back(site: &Site, what: &str, spec: &Value, (reason, why): (&str, &str)) {
     let kubectl = site.kubectl("default");
     let good = kubectl.get("runtimenode", NODE_NAME).unwrap()["status"]["currentRevision"].clone();
     let began = Instant::now();
     let failed = site.timed(&format!("a configuration {what} is taken back"), || {
-        kubectl.apply(&chain::config(site, &json!({"network": network})));
+        kubectl.apply(&chain::config(site, spec));
         let node = site.wait_object("runtimenode", NODE_NAME, "has given it up and is well on what was good", |node| {
             let status = &node["status"];
             let back = status["currentRevision"] == good && status["loadedRevision"] == good;

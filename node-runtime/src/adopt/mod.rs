@@ -9,6 +9,7 @@ mod hold;
 mod node_lock;
 mod record;
 mod report;
+mod revision;
 mod runtime;
 mod steps;
 mod systemd;
@@ -157,6 +158,9 @@ struct Start {
     /// Take over a node of the control plane too
     #[arg(long)]
     control_plane: bool,
+    /// RuntimeRevision, as JSON, that Berth is to run with from the beginning; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    revision: Option<PathBuf>,
     /// Leave the kubelet's feature gate PodAndContainerStatsFromCRI as it is
     #[arg(long)]
     keep_stats_gate: bool,
@@ -256,6 +260,8 @@ fn lock(layout: &Layout) -> Result<Lock> {
 }
 
 async fn start(layout: &Layout, options: &Start) -> Result<u8> {
+    // Before anybody waits for this process: whoever writes it may take his time.
+    let handed = options.revision.as_deref().map(revision::read);
     let lock = lock(layout)?;
     let mut interrupt = Interrupt::new()?;
     let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
@@ -268,7 +274,7 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
         );
     }
     leave_pods_groups(layout);
-    let facts = unless_interrupted(&mut interrupt, gather::node(layout, options)).await?;
+    let facts = unless_interrupted(&mut interrupt, gather::node(layout, options, handed)).await?;
     let plan = match plan::adopt(&facts) {
         Ok(plan) => gather::complete(plan)?,
         Err(refusals) => {

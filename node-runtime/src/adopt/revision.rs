@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use berth_adopt::Refusal;
 use berth_adopt::plan::{self, Handed, RevisionChange, Runtime};
 use berth_cgroups::Driver;
+use berth_model::ErrorKind;
 use berth_proto::node::{PreflightRevisionRequest, PreflightRevisionResponse};
 use berth_settings::{Class, Revision, Revisions, Settings};
 use serde::Deserialize;
@@ -115,6 +116,8 @@ fn starts(layout: &Layout, revision: Option<&Revision>, handed: &mut Handed) -> 
             handed.change = Some(change(revision, former)?);
             Ok(Some(driver(&settings)))
         }
+        // A disk that fails says nothing of a revision.
+        Err(e) if e.kind() == ErrorKind::Internal => Err(anyhow!("RuntimeRevision {}: {e}", revision.name)),
         Err(e) => {
             handed.unfit.push(unfit(revision, e.message()));
             Ok(None)

@@ -15,8 +15,10 @@ use crate::kubelets;
 use crate::layout::Layout;
 use crate::node_files;
 use anyhow::{Context, Result, anyhow, bail};
+use berth_adopt::Refusal;
 use berth_adopt::journal::{InForce, State};
 use berth_adopt::plan::{self, ConfigureFacts, KubeletProcess, Permission, Settings};
+use berth_settings::Revision;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -116,8 +118,15 @@ fn settings(options: &Options) -> Result<Settings> {
     settings_of(&text).with_context(|| name)
 }
 
+/// The settings that the kubelet is to have with a revision: whether it can is known before the node is taken over.
+pub(super) fn of_revision(handed: Option<&Result<Revision, Refusal>>) -> Result<Settings> {
+    let Some(Ok(revision)) = handed else { return Ok(Settings::new()) };
+    let settings = revision.settings().map_err(|e| anyhow!("{e}"))?;
+    Ok(settings.spec.kubelet.config.fields())
+}
+
 /// The settings that a text has. Errors: it is too long or no fields, or one of them is not Berth's to set.
-pub(super) fn settings_of(text: &str) -> Result<Settings> {
+fn settings_of(text: &str) -> Result<Settings> {
     if text.len() as u64 > MAX_SETTINGS {
         bail!("is longer than {MAX_SETTINGS} bytes");
     }

@@ -3,7 +3,7 @@
 //! Owns: reading. Must not: judge or change.
 use super::runtime::Peer;
 use super::steps::{found, hashed, same_programs};
-use super::{Give, Permit, Start, boot_id, now_seconds, operation_id, systemd};
+use super::{Give, Permit, Start, boot_id, now_seconds, operation_id, revision, systemd};
 use crate::kubelets::{self, View};
 use crate::layout::Layout;
 use crate::node_files;
@@ -11,10 +11,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use berth_adopt::kubelet::{Configuration, Files};
 use berth_adopt::plan::{
     self, CarrierKind, Commands, Facts, FileChange, Found, Grant, Install, KubeletProcess, Permission, ReturnFacts,
-    Runtime,
 };
-use berth_adopt::{Direction, Plan};
-use berth_cgroups::Driver;
+use berth_adopt::{Direction, Plan, Refusal};
+use berth_settings::Revision;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ const LOOKS: u32 = 5;
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything about the node.
-pub(super) async fn node(layout: &Layout, options: &Start) -> Result<Facts> {
+pub(super) async fn node(layout: &Layout, options: &Start, handed: Option<Result<Revision, Refusal>>) -> Result<Facts> {
     let pid = the_kubelet(options.kubelet_pid).await?;
     let configuration = kubelets::configuration(pid);
     let unit = if systemd::is_here() { unit_of(pid) } else { None };
@@ -48,7 +47,7 @@ pub(super) async fn node(layout: &Layout, options: &Start) -> Result<Facts> {
     let old_socket = socket(&configuration.endpoint())?;
     let mut peer = Peer::connect(&old_socket).await.context("the runtime that the kubelet is on")?;
     let old = peer.who(&old_socket).await.context("the runtime that the kubelet is on")?;
-    let (new, daemon_before) = berth(layout).await?;
+    let berth = revision::berth(layout, handed).await?;
     let instance = kubeadm.then(|| systemd::carrier(KUBEADM_INSTANCE.into(), CarrierKind::Environment)).flatten();
     let created = plan::would_create(configuration.drop_in_dir.as_deref(), unit.as_deref());
     let sources = configuration.file.iter().map(|file| file.path.clone());
@@ -65,10 +64,11 @@ pub(super) async fn node(layout: &Layout, options: &Start) -> Result<Facts> {
         carriers,
         instance_config: instance.map(|carrier| (carrier.path, carrier.text)),
         old,
-        new,
+        new: berth.runtime,
+        handed: berth.handed,
         pods: peer.pods().await?,
         manifests: manifests(pid, &configuration),
-        install: install(layout, options, daemon_before).await?,
+        install: install(layout, options, berth.before).await?,
         permission: permission(&options.permit),
         control_plane: options.control_plane,
         keep_stats: options.keep_stats_gate,
@@ -124,22 +124,6 @@ pub(super) fn socket(endpoint: &str) -> Result<PathBuf> {
 fn attributes(path: PathBuf) -> Option<(PathBuf, (u32, u32, u32))> {
     let state = found(&path).ok()??;
     Some((path, (state.mode, state.uid, state.gid)))
-}
-
-/// Berth: as it answers, or as it will.
-async fn berth(layout: &Layout) -> Result<(Runtime, bool)> {
-    let socket = layout.cri_socket();
-    if let Ok(mut peer) = Peer::connect(&socket).await {
-        return Ok((peer.who(&socket).await.context("Berth's daemon")?, true));
-    }
-    let settings =
-        berth_settings::load(&layout.etc).map_err(|e| anyhow!("documents of {}: {e}", layout.etc.display()))?;
-    let driver = match crate::serve::wire::driver(&settings) {
-        Driver::Systemd => "systemd",
-        Driver::Cgroupfs => "cgroupfs",
-    };
-    let version = berth_engine::VERSION.to_owned();
-    Ok((Runtime { socket, name: "berth".into(), version, cgroup_driver: Some(driver.into()) }, false))
 }
 
 /// The kubelet's commands, if they were given.

@@ -10,6 +10,7 @@ mod hold;
 mod node_lock;
 mod record;
 mod report;
+mod revision;
 mod runtime;
 mod steps;
 mod systemd;
@@ -145,9 +146,6 @@ struct Start {
     /// File that has the kubelet's flags, where --container-runtime-endpoint is one of them
     #[arg(long, value_name = "FILE")]
     kubelet_flags_file: Vec<PathBuf>,
-    /// Refuse unless the kubelet could have these settings afterwards (`berth adopt kubelet`): fields, YAML or JSON
-    #[arg(long, value_name = "FIELDS")]
-    kubelet_settings: Option<String>,
     /// Directory of the programs' versions, and of `current`
     #[arg(long, value_name = "DIR", default_value = "/opt/berth")]
     prefix: PathBuf,
@@ -163,6 +161,9 @@ struct Start {
     /// Take over a node of the control plane too
     #[arg(long)]
     control_plane: bool,
+    /// RuntimeRevision, as JSON, that Berth is to run with from the beginning; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    revision: Option<PathBuf>,
     /// Leave the kubelet's feature gate PodAndContainerStatsFromCRI as it is
     #[arg(long)]
     keep_stats_gate: bool,
@@ -263,6 +264,8 @@ fn lock(layout: &Layout) -> Result<Lock> {
 }
 
 async fn start(layout: &Layout, options: &Start) -> Result<u8> {
+    // Before anybody waits for this process: whoever writes it may take his time.
+    let handed = options.revision.as_deref().map(revision::read);
     let lock = lock(layout)?;
     let mut interrupt = Interrupt::new()?;
     let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
@@ -275,10 +278,10 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
         );
     }
     leave_pods_groups(layout);
-    let facts = unless_interrupted(&mut interrupt, gather::node(layout, options)).await?;
-    let settings = options.kubelet_settings.as_deref().map(configure::settings_of).transpose()?;
+    let settings = configure::of_revision(handed.as_ref())?;
+    let facts = unless_interrupted(&mut interrupt, gather::node(layout, options, handed)).await?;
     let planned = plan::adopt(&facts).and_then(|plan| {
-        let obstacles = plan::obstacles(&facts.kubelet.configuration, &settings.unwrap_or_default());
+        let obstacles = plan::obstacles(&facts.kubelet.configuration, &settings);
         if obstacles.is_empty() { Ok(plan) } else { Err(obstacles) }
     });
     let plan = match planned {

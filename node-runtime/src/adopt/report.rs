@@ -167,6 +167,9 @@ pub(super) fn plan(plan: &Plan, format: Format) -> Result<()> {
             let _ = writeln!(text, "  {line}");
         }
     }
+    if let Some(change) = &plan.revision {
+        let _ = writeln!(text, "{:<14} {}", "revision", change.wanted.name);
+    }
     let lists = [("image", plan.images.clone()), ("pod", plan.pods.iter().map(ToString::to_string).collect())];
     for (kind, names) in lists {
         for name in names {

@@ -108,13 +108,7 @@ fn watch(layout: &Layout, documents: &Path) -> Result<berth_settings::Live> {
     let place = layout.clone();
     let strict = Arc::new(AtomicBool::new(true));
     let is_strict = strict.clone();
-    let check = Arc::new(move |settings: &Settings| {
-        check_network(&place, settings)?;
-        if is_strict.load(Ordering::Relaxed) {
-            Images::check_writable_limit_at(&place.lib.join("images"), settings.storage.writable_layer_limit)?;
-        }
-        accept::everywhere(settings)
-    });
+    let check = Arc::new(move |settings: &Settings| judge(&place, settings, is_strict.load(Ordering::Relaxed)));
     let watch = || berth_settings::watch(documents.to_owned(), accepted(layout), check.clone());
     let live = watch().or_else(|_| {
         // A disk that has lost its quota keeps no node from starting: containers with a limit are refused then, with words.
@@ -125,8 +119,21 @@ fn watch(layout: &Layout, documents: &Path) -> Result<berth_settings::Live> {
     Ok(live)
 }
 
+/// Refuses settings that a daemon of this node would not accept. Errors: the field.
+pub(crate) fn fit(layout: &Layout, settings: &Settings) -> berth_model::Result<()> {
+    judge(layout, settings, true)
+}
+
+fn judge(layout: &Layout, settings: &Settings, strict: bool) -> berth_model::Result<()> {
+    check_network(layout, settings)?;
+    if strict {
+        Images::check_writable_limit_at(&layout.lib.join("images"), settings.storage.writable_layer_limit)?;
+    }
+    accept::everywhere(settings)
+}
+
 /// Where the documents that were accepted last are kept; the cluster's revisions lie beside them.
-fn accepted(layout: &Layout) -> PathBuf {
+pub(crate) fn accepted(layout: &Layout) -> PathBuf {
     layout.lib.join("accepted-documents.json")
 }
 

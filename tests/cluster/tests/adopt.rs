@@ -6,6 +6,8 @@
 mod cases;
 #[path = "adopt/node.rs"]
 mod node;
+#[path = "adopt/revision.rs"]
+mod revision;
 #[path = "adopt/settings.rs"]
 mod settings;
 
@@ -20,6 +22,10 @@ const CASES: &[Case<Nodes>] = &[
     Case::new("killed_when_the_kubelet_is_stopped", |nodes| cases::killed_when_the_kubelet_is_stopped(&nodes.take())),
     Case::new("killed_after_the_switch", |nodes| cases::killed_after_the_switch(&nodes.take())),
     Case::new("killed_when_it_is_proven", |nodes| cases::killed_when_it_is_proven(&nodes.take())),
+    Case::new("a_revision_is_needed", |nodes| revision::needed(&nodes.take())),
+    Case::new("a_revision_is_walked_back", |nodes| revision::walked_back(&nodes.take())),
+    Case::new("a_revision_is_refused", |nodes| revision::refused(&nodes.take())),
+    Case::new("a_revision_for_a_daemon_that_runs", |nodes| revision::a_daemon_that_runs(&nodes.take())),
     Case::new("killed_on_the_way_back", |nodes| cases::killed_on_the_way_back(&nodes.take())),
     Case::new("there_and_back_by_the_file", |nodes| cases::there_and_back_by_the_file(&nodes.take())),
     Case::new("a_dead_daemon_walks_back", |nodes| cases::a_dead_daemon_walks_back(&nodes.take())),

@@ -104,7 +104,7 @@ impl Step {
         Some(match self {
             Arm | Images | ClearPods | Commit | StopDaemon | Unstage => return None,
             Stage => "put back what `current` named, and remove what was staged",
-            Daemon => "end the daemon, unless it ran before",
+            Daemon => "end the daemon, unless it ran before; what it was handed is taken back",
             Canary | Verify => "remove the test sandbox",
             StopKubelet => "start the kubelet, and wait until it is well",
             Switch => "put every file back as it was",

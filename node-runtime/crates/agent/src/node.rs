@@ -3,7 +3,7 @@
 use crate::credential::Credential;
 use crate::facts::Facts;
 use crate::plan::Wanted;
-use berth_crds::{AdoptProfile, Disruption, KubeletConfig};
+use berth_crds::{Disruption, KubeletConfig};
 use std::future::Future;
 
 /// Why a step did not come off.
@@ -47,10 +47,12 @@ pub trait NodeSide: Send + Sync {
     /// Restarts the daemon as that version.
     fn restart(&self, version: &str) -> impl Future<Output = Result<(), Trouble>> + Send;
 
-    /// Begins to take the node over. It returns when that goes on by itself or is over; what became of it, a look says.
+    /// Begins to take the node over, with a revision that the daemon has from the beginning. It returns when that goes on by itself or is
+    /// over; what became of it, a look says.
     fn adopt(
         &self,
-        profile: Option<AdoptProfile>,
+        revision: &str,
+        wanted: &Wanted,
         permit: Permit<'_>,
     ) -> impl Future<Output = Result<(), Trouble>> + Send;
 

@@ -106,7 +106,7 @@ impl NodeSock {
 
     /// Has all revisions forgotten.
     pub async fn release(&self) -> Result<(), Trouble> {
-        let request = limited(wire::ReleaseRevisionsRequest {});
+        let request = limited(wire::ReleaseRevisionsRequest::default());
         self.connect().await?.release_revisions(request).await.map(drop).map_err(trouble)
     }
 

@@ -12,9 +12,7 @@ use berth_agent::observe::Metrics;
 use berth_agent::plan::Wanted;
 use berth_agent::run::Agent;
 use berth_agent::store::Store;
-use berth_crds::{
-    AdoptProfile, Disruption, KubeletConfig, RuntimeNode, RuntimeNodeSpec, RuntimeRevision, RuntimeRevisionSpec,
-};
+use berth_crds::{Disruption, KubeletConfig, RuntimeNode, RuntimeNodeSpec, RuntimeRevision, RuntimeRevisionSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -210,7 +208,7 @@ impl NodeSide for Node {
         self.does("restart")
     }
 
-    async fn adopt(&self, _profile: Option<AdoptProfile>, _permit: Permit<'_>) -> Result<(), Trouble> {
+    async fn adopt(&self, _revision: &str, _wanted: &Wanted, _permit: Permit<'_>) -> Result<(), Trouble> {
         self.does("adopt")
     }
 

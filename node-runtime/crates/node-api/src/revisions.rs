@@ -59,11 +59,15 @@ pub(crate) fn applied(engine: &Engine, facts: &DaemonFacts) -> wire::RevisionsRe
     }
 }
 
-pub(crate) async fn release(engine: &Engine) -> Result<wire::ReleaseRevisionsResponse> {
-    let live = engine.standing().live().clone();
-    let changes = tokio::task::spawn_blocking(move || live.release()).await;
+pub(crate) async fn release(
+    engine: &Engine,
+    request: wire::ReleaseRevisionsRequest,
+) -> Result<wire::ReleaseRevisionsResponse> {
+    let (live, alone) = (engine.standing().live().clone(), request.configuration_only);
+    let release = move || if alone { live.release_configuration() } else { live.release() };
+    let changes = tokio::task::spawn_blocking(release).await;
     let changes = changes.map_err(|e| Error::internal(e.to_string()))??;
-    tracing::info!(changes = changes.len(), "the cluster's revisions are forgotten");
+    tracing::info!(changes = changes.len(), configuration_only = alone, "the cluster's revisions are forgotten");
     Ok(wire::ReleaseRevisionsResponse { changes: encode(changes) })
 }
 

@@ -235,9 +235,9 @@ impl Node for NodeService {
 
     async fn release_revisions(
         &self,
-        _request: Request<wire::ReleaseRevisionsRequest>,
+        request: Request<wire::ReleaseRevisionsRequest>,
     ) -> Result<Response<wire::ReleaseRevisionsResponse>, Status> {
-        revisions::release(&self.engine).await.map(Response::new).map_err(status)
+        revisions::release(&self.engine, request.into_inner()).await.map(Response::new).map_err(status)
     }
     async fn metrics(
         &self,

@@ -7,6 +7,7 @@
 
 mod accepted;
 mod diff;
+mod handed;
 mod live;
 mod load;
 mod managed;
@@ -22,6 +23,7 @@ pub use berth_crds::{
     parse_provider_config, redact, seconds, sha256,
 };
 pub use diff::{Change, diff};
+pub use handed::{applied, failed_start, hand_over, next_start, take_back};
 pub use live::{Live, watch};
 pub use load::{document_files, from_sources, from_texts, load};
 pub use managed::FileDrift;

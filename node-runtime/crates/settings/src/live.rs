@@ -1,7 +1,7 @@
 //! Watches the documents and publishes what they say.
 use crate::accepted::{Accepted, Texts};
 use crate::load::{from_sources, sources, texts};
-use crate::managed::{Applied, FileDrift};
+use crate::managed::{Applied, FileDrift, beside};
 use crate::revision::{Revision, Revisions};
 use crate::starts::FailedStart;
 use crate::{Change, Class, Settings, Source, diff};
@@ -162,9 +162,19 @@ impl Live {
     /// Forgets all revisions: the directory's documents count again, as on a node without a cluster. Blocks on the disk. Errors: those of
     /// a directory whose documents would be refused, and of the disk; what was in force is in force still.
     pub fn release(&self) -> Result<Vec<Change>> {
+        self.leave(|_| None)
+    }
+
+    /// Forgets the configuration alone; the policies stay. As [`Self::release`] else.
+    pub fn release_configuration(&self) -> Result<Vec<Change>> {
+        self.leave(|applied| applied.policies.clone())
+    }
+
+    fn leave(&self, policies: impl FnOnce(&Revisions) -> Option<Revision>) -> Result<Vec<Change>> {
         let mut state = self.shared.state();
-        let wanted = settings(&state.directory, &Revisions::default(), &self.shared.check)?;
-        state.applied.forget()?;
+        let left = Revisions { configuration: None, policies: policies(&state.applied.revisions) };
+        let wanted = settings(&state.directory, &left, &self.shared.check)?;
+        state.applied.leave(left)?;
         state.told.clear();
         Ok(self.shared.publish(wanted))
     }
@@ -176,7 +186,7 @@ impl Live {
 pub fn watch(directory: PathBuf, accepted: PathBuf, check: Check) -> Result<Live> {
     // Listening starts before the first look, so that nothing falls in between.
     let events = listen(&directory);
-    let (mut applied, told) = Applied::open(accepted.with_file_name("applied-revisions.json"))?;
+    let (mut applied, told) = Applied::open(beside(&accepted))?;
     let mut told = told.unwrap_or_default();
     let mut accepted = Accepted::new(accepted);
     let mut begun = begin(&directory, &accepted, &applied.revisions, &check);
@@ -438,6 +448,29 @@ mod tests {
         live.release().unwrap();
         becomes(&mut live, |s| s.pids_limit == Some(60)).await;
         assert_eq!(start(dir.path()).unwrap().current.borrow().pids_limit, Some(60));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_configuration_alone_is_forgotten_and_policies_stay() {
+        let (dir, _) = root(&document("{runtime: {pidsLimit: 50}}"));
+        let spec = serde_json::from_value(serde_json::json!({"mode": "Enforce"})).unwrap();
+        let content = berth_crds::RuntimeRevisionSpec::of_policies([("p", &spec)]);
+        let policies = Revisions::of(crate::Revision { name: content.name(), content });
+        let live = start(dir.path()).unwrap();
+        live.apply(policies.clone()).unwrap();
+        live.apply(Revisions::of(revision(serde_json::json!({"runtime": {"pidsLimit": 70}})))).unwrap();
+        live.release_configuration().unwrap();
+        assert_eq!(
+            (live.current.borrow().pids_limit, live.applied(), live.drift()),
+            (Some(50), policies.clone(), None)
+        );
+        drop(live);
+        let live = start(dir.path()).unwrap();
+        assert_eq!((live.current.borrow().policies.len(), live.applied()), (1, policies));
+        live.release_configuration().unwrap();
+        live.release().unwrap();
+        live.release_configuration().unwrap();
+        assert_eq!(live.applied(), Revisions::default());
     }
 
     #[tokio::test(flavor = "multi_thread")]

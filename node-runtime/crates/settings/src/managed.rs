@@ -141,24 +141,48 @@ impl Applied {
         Ok(())
     }
 
-    /// Forgets them: the directory's documents count again.
-    pub(crate) fn forget(&mut self) -> Result<()> {
-        // The other one first: alone it means nothing.
-        for path in [former_path(&self.path), self.path.clone()] {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::from(e).context(path.display()));
-                }
-                _ => {}
-            }
+    /// Has only these stay of what is applied: without any, the directory's documents count again.
+    pub(crate) fn leave(&mut self, revisions: Revisions) -> Result<()> {
+        if revisions == Revisions::default() {
+            return self.forget();
         }
-        if let Some(parent) = self.path.parent() {
-            File::open(parent).and_then(|dir| dir.sync_all()).context(|| parent.display())?;
-        }
+        // What goes is no former state to go back to either.
+        let before = std::mem::replace(&mut self.revisions, revisions.clone());
+        self.keep(revisions).inspect_err(|_| self.revisions = before)?;
+        // The next daemon that comes up says with which one it did.
         self.starts.forget();
+        Ok(())
+    }
+
+    /// Forgets them: the directory's documents count again.
+    fn forget(&mut self) -> Result<()> {
+        remove(&self.path)?;
         (self.revisions, self.former, self.seen) = (Revisions::default(), None, None);
         Ok(())
     }
+}
+
+/// Removes all that is applied, and what is known of starts with it.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    // The other one first: alone it means nothing.
+    for path in [former_path(path), path.to_owned()] {
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::from(e).context(path.display()));
+            }
+            _ => {}
+        }
+    }
+    if let Some(parent) = path.parent() {
+        File::open(parent).and_then(|dir| dir.sync_all()).context(|| parent.display())?;
+    }
+    Starts::beside(path).forget();
+    Ok(())
+}
+
+/// The file of what is applied, beside that of the documents that were accepted last.
+pub(crate) fn beside(accepted: &Path) -> PathBuf {
+    accepted.with_file_name("applied-revisions.json")
 }
 
 /// `applied-revisions.former.json`.
@@ -253,8 +277,8 @@ mod tests {
         }
         let message = Applied::open(path.clone()).err().unwrap().to_string();
         assert!(message.contains("former"), "{message}");
-        applied.forget().unwrap();
-        applied.forget().unwrap();
+        applied.leave(Revisions::default()).unwrap();
+        applied.leave(Revisions::default()).unwrap();
         assert_eq!(Applied::open(path).unwrap().0.revisions, Revisions::default());
     }
 }

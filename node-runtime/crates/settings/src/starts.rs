@@ -4,7 +4,7 @@
 //! The configuration alone goes back. Policies are those that were applied last, whatever becomes of a start.
 //! Must not: judge why a start failed; whoever starts says it.
 use crate::accepted::write_whole;
-use crate::managed::Applied;
+use crate::managed::{Applied, beside};
 use crate::revision::{MAX_BYTES, Revision, Revisions, decode, encode};
 use berth_model::{Error, Result, ResultExt};
 use serde::{Deserialize, Serialize};
@@ -91,7 +91,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 /// Says that the daemon did not start, and why. Where it never came up with the cluster's configuration, the one with which it did is in
 /// force from the next start on; the name of that which failed. `accepted` is the same file as for [`crate::watch`]. Errors: those of the disk.
 pub fn start_failed(accepted: &Path, problem: &str) -> Result<Option<String>> {
-    let path = accepted.with_file_name("applied-revisions.json");
+    let path = beside(accepted);
     let starts = Starts::beside(&path);
     let (mut applied, _) = Applied::open(path)?;
     let (Some(failed), Some(proven)) = (applied.revisions.configuration.clone(), starts.proven()) else {

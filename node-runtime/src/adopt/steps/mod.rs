@@ -7,6 +7,7 @@ mod files;
 mod images;
 mod kubelet;
 mod programs;
+mod revision;
 mod verify;
 
 pub(super) use daemon::do_not_start;
@@ -33,7 +34,7 @@ pub(super) struct Node<'a> {
 pub(super) fn room(plan: &Plan) -> u64 {
     let texts = plan.files.iter().filter_map(|change| change.before.as_ref()).map(|state| state.text.len() as u64);
     // A block more for each, and for what has to be kept aside.
-    texts.map(|length| 2 * length.next_multiple_of(4096)).sum()
+    texts.map(|length| 2 * length.next_multiple_of(4096)).sum::<u64>() + revision::room(plan)
 }
 
 /// Gives back what an operation has taken on the disk and does not need on the way back.
@@ -47,7 +48,10 @@ pub(super) async fn perform(node: &Node<'_>, step: Step) -> Result<()> {
     match step {
         Step::Arm => deadman::arm(node).await,
         Step::Stage => programs::stage(&plan.install),
-        Step::Daemon => daemon::start(node).await,
+        Step::Daemon => {
+            revision::hand_over(node).await?;
+            revision::in_force(node, daemon::start(node).await).await
+        }
         Step::Images => images::bring(node).await,
         Step::Canary => canary(node).await,
         Step::StopKubelet => kubelet::stop(node).await,
@@ -77,7 +81,10 @@ pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> 
         }
         Step::Arm | Step::ClearPods | Step::Commit | Step::StopDaemon | Step::Unstage => Ok(()),
         Step::Stage => programs::unstage(&plan.install),
-        Step::Daemon => daemon::stop(node).await,
+        Step::Daemon => {
+            daemon::stop(node).await?;
+            revision::take_back(node).await
+        }
         Step::Canary | Step::Verify => {
             // What does not answer has no sandbox that would be in the way.
             if let Ok(mut peer) = Peer::connect(&plan.to.socket).await {

@@ -437,6 +437,13 @@ impl Node {
         (id, inspected["info"]["pid"].to_string())
     }
 
+    /// Addresses of the node's own pods, as the kubelet has them.
+    pub fn addresses(&self) -> Vec<String> {
+        let list = http::json(&self.space.0, READ_ONLY, "/pods").unwrap();
+        let pods = list["items"].as_array().unwrap();
+        pods.iter().map(|pod| pod["status"]["podIP"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     /// Numbers of its log, of this start, without a gap; how many.
     pub fn counted(&self) -> usize {
         let dirs = fs::read_dir(self.space.0.pod_logs()).unwrap().flatten().map(|entry| entry.path());

@@ -55,11 +55,8 @@ impl Site {
         plane.start_proxy(&space.0);
         let site = Self { space, registry, containerd, plane, installed: OnceLock::new(), managed: OnceLock::new() };
         site.owns();
-        // What the node's own provisioning says of its network, for the daemon's start before it has a revision.
-        let document = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": {"name": "node"},
-            "spec": {"network": crate::chain::network(&site)}});
+        // Nothing but a RuntimeConfig of the cluster says what the node's network is.
         std::fs::create_dir_all(site.root().join("etc")).unwrap();
-        std::fs::write(site.root().join("etc/50-node.yaml"), document.to_string()).unwrap();
         let kubectl = site.kubectl("default");
         site.wait("the node is ready", || {
             let node = kubectl.get("node", kubelet::NODE_NAME)?;

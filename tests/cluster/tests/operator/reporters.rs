@@ -10,7 +10,7 @@ use berth_agent::observe::Metrics;
 use berth_agent::plan::Wanted;
 use berth_agent::run::Agent;
 use berth_agent::store::Store;
-use berth_crds::{AdoptProfile, Disruption, KubeletConfig};
+use berth_crds::{Disruption, KubeletConfig};
 use futures_util::future::join_all;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -180,7 +180,7 @@ impl NodeSide for Node<'_> {
         Err(Trouble::Refused(format!("{version} is not staged here")))
     }
 
-    async fn adopt(&self, _profile: Option<AdoptProfile>, _permit: Permit<'_>) -> Result<(), Trouble> {
+    async fn adopt(&self, _revision: &str, _wanted: &Wanted, _permit: Permit<'_>) -> Result<(), Trouble> {
         if self.reporters.stands_still(&self.name) {
             while self.reporters.stands_still(&self.name) {
                 tokio::time::sleep(PAUSE).await;

@@ -94,6 +94,8 @@ pub fn give_back(adopted: &Plan, facts: &ReturnFacts) -> Result<Plan, Vec<Refusa
         images: Vec::new(),
         pods: facts.pods.clone(),
         steps: Direction::Return.steps().to_vec(),
+        // What becomes of it is for whoever gave it.
+        revision: None,
         notes,
         settings: None,
         without_daemon: facts.without_daemon,

@@ -12,6 +12,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let configuration = &facts.kubelet.configuration;
     refusals.extend(readable(configuration));
+    refusals.extend(facts.handed.unfit.iter().cloned());
     refusals.extend(runtimes(facts));
     if let Some(endpoint) = configuration.text("imageServiceEndpoint").filter(|e| !e.is_empty()) {
         refusals.push(Refusal::new(
@@ -90,10 +91,14 @@ fn runtimes(facts: &Facts) -> Vec<Refusal> {
     let driver = facts.old.cgroup_driver.clone().or(told).unwrap_or_else(|| "cgroupfs".to_owned());
     if let Some(ours) = facts.new.cgroup_driver.as_ref().filter(|ours| **ours != driver) {
         let wanted = if driver == "systemd" { "Systemd" } else { "Cgroupfs" };
+        let place = match &facts.handed.change {
+            Some(change) => format!("the RuntimeConfig that {} comes from", change.wanted.name),
+            None => "a document of /etc/berth".to_owned(),
+        };
         refusals.push(Refusal::new(
             "cgroupDriver",
             format!("is {driver} on this node, and {ours} for Berth"),
-            format!("set spec.runtime.cgroupManager: {wanted} in a document of /etc/berth"),
+            format!("set spec.runtime.cgroupManager: {wanted} in {place}"),
         ));
     }
     refusals

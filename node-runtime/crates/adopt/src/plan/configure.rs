@@ -90,6 +90,7 @@ pub fn configure(facts: &ConfigureFacts) -> Result<Option<Plan>, Vec<Refusal>> {
         images: Vec::new(),
         pods: facts.pods.clone(),
         settings: Some(facts.settings.clone()),
+        revision: None,
         install: facts.adopted.as_ref().map_or_else(native, |adopted| adopted.install.clone()),
         steps: Direction::Configure.steps().to_vec(),
         notes: Vec::new(),

@@ -1,7 +1,7 @@
 //! What is known of a node that is to be taken over: plain values, gathered by whoever asks for a plan.
 //!
 //! Owns: the types. Must not: read anything.
-use super::{Commands, Install, PodName, Profile};
+use super::{Commands, Handed, Install, PodName, Profile};
 use crate::kubelet::Configuration;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -31,6 +31,8 @@ pub struct Facts {
     pub old: Runtime,
     /// Berth.
     pub new: Runtime,
+    /// The configuration that Berth is handed.
+    pub handed: Handed,
     /// Pods of the old runtime that run.
     pub pods: Vec<Pod>,
     /// Static pods as the kubelet's directory has them, whether they run or not.

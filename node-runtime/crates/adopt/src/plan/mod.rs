@@ -6,11 +6,13 @@ mod checks;
 mod configure;
 mod facts;
 mod overlay;
+mod revision;
 mod switch;
 
 pub use back::{Found, ReturnFacts, give_back};
 pub use configure::{ConfigureFacts, Settings, configure, obstacles, settings_file};
 pub use facts::{Carrier, CarrierKind, Facts, Grant, KubeletProcess, Manifest, Permission, Pod, Runtime, manifest};
+pub use revision::{Handed, Revision, RevisionChange};
 
 use crate::step::{Direction, Step};
 use serde::{Deserialize, Serialize};
@@ -106,7 +108,7 @@ pub struct Install {
     pub staged_before: bool,
     /// Whether the prefix was there before.
     pub prefix_before: bool,
-    /// Whether a daemon of this root answered before: it is left as it is, always.
+    /// Whether a daemon of this root answered before: it is left as it is, but for what it is handed.
     pub daemon_before: bool,
     /// Whether systemd runs the daemon; else `berth supervise` does.
     pub systemd: bool,
@@ -172,6 +174,9 @@ pub struct Plan {
     /// What Berth sets of the kubelet's configuration afterwards, where that is what changes ([`Direction::Configure`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
+    /// The configuration that Berth's daemon is handed before it has the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionChange>,
     /// Where the programs go.
     pub install: Install,
     /// Steps, in order.
@@ -231,10 +236,15 @@ pub fn adopt(facts: &Facts) -> Result<Plan, Vec<Refusal>> {
         images: facts.own_images(),
         pods: facts.own_pods(),
         settings: None,
+        revision: facts.handed.change.clone(),
         install: facts.install.clone(),
         steps: Direction::Adopt.steps().to_vec(),
-        notes: switched.notes.into_iter().chain(after_a_reboot(&facts.install)).collect(),
+        notes: notes(facts, switched.notes),
     })
+}
+
+fn notes(facts: &Facts, of_files: Vec<String>) -> Vec<String> {
+    of_files.into_iter().chain(after_a_reboot(&facts.install)).chain(facts.handed.notes.clone()).collect()
 }
 
 /// Without a service manager nobody starts the daemon with the node: then no pod would run on it any more.

@@ -60,6 +60,7 @@ pub(crate) fn example_facts() -> Facts {
         instance_config: None,
         old: runtime("/run/containerd/containerd.sock", "containerd"),
         new: runtime("/run/berth/berth.sock", "berth"),
+        handed: Handed::default(),
         pods: vec![pod("proxy-x", false, "proxy:1"), pod("logs-node", true, "logs:1")],
         manifests: Vec::new(),
         install: Install {

@@ -3,12 +3,12 @@
 //! What takes a node over is a process of the host, with a journal and a dead-man timer: it goes on if this agent ends. Must not: wait for
 //! it to the end.
 use super::Host;
-use super::enter_call::{Ended, call, spawn};
+use super::enter_call::{Ended, call, feed, spawn};
 use crate::facts::{AdoptPhase, Adoption};
 use crate::node::{Permit, Trouble};
 use crate::plan::Wanted;
 use crate::time;
-use berth_crds::{AdoptProfile, Disruption, Drift, KubeletConfig};
+use berth_crds::{API_VERSION, AdoptProfile, Disruption, Drift, KubeletConfig};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,7 +103,8 @@ async fn native(host: &Host, version: &str) -> Result<bool, String> {
     if let Some(known) = host.native.of(kubelet) {
         return Ok(known);
     }
-    let answer = plan_for(host, version, None).await?;
+    let words = plan_words(host, None);
+    let answer = call(host, version, &words, PLAN_LIMIT).await?;
     let Ok(status) = serde_json::from_str::<Plan>(&answer.out) else { return Err(answer.said()) };
     let native = status.phase.as_deref() == Some("native");
     host.native.found(kubelet, native);
@@ -199,10 +200,24 @@ fn kubelet_words(host: &Host) -> Vec<String> {
     all
 }
 
-/// Whether the node would be taken over, and its kubelet could have its settings then. The grant of the question is not one to act by:
+/// The revision as `berth adopt` reads it: as the API server has it, but for what does not count. It goes by standard input: it is too long for
+/// a word, and a part of it, of an agent that ended, is not what its name says.
+fn object(revision: &str, json: &str) -> String {
+    let name = serde_json::Value::from(revision);
+    format!(r#"{{"apiVersion":"{API_VERSION}","kind":"RuntimeRevision","metadata":{{"name":{name}}},"spec":{json}}}"#)
+}
+
+/// The words for a revision that follows by standard input.
+fn with_revision(words: Vec<String>) -> Vec<String> {
+    words.into_iter().chain(["--revision", "-"].map(str::to_owned)).collect()
+}
+
+/// Whether the node would be taken over, and have the revision, its kubelet's settings too. The grant of the question is not one to act by:
 /// with `--dry-run` nothing is changed.
-pub(super) async fn check(host: &Host, wanted: &Wanted) -> Result<Disruption, Trouble> {
-    let answer = plan_for(host, &host.version, Some(wanted)).await.map_err(Trouble::Later)?;
+pub(super) async fn check(host: &Host, revision: &str, wanted: &Wanted) -> Result<Disruption, Trouble> {
+    let words = with_revision(plan_words(host, wanted.profile));
+    let answer = feed(host, &host.version, &words, object(revision, &wanted.json), PLAN_LIMIT).await;
+    let answer = answer.map_err(Trouble::Later)?;
     match refused(&answer) {
         Some(why) => Err(Trouble::Refused(why)),
         None if answer.code == Some(0) => Ok(Disruption::Drain),
@@ -210,14 +225,11 @@ pub(super) async fn check(host: &Host, wanted: &Wanted) -> Result<Disruption, Tr
     }
 }
 
-async fn plan_for(host: &Host, version: &str, wanted: Option<&Wanted>) -> Result<Ended, String> {
+fn plan_words(host: &Host, profile: Option<AdoptProfile>) -> Vec<String> {
     let permit = Permit { grant: "preflight", expires: time::now() + 3600 };
-    let mut words = start_words(host, wanted.and_then(|wanted| wanted.profile), permit);
+    let mut words = start_words(host, profile, permit);
     words.push("--dry-run".to_owned());
-    if let Some(settings) = wanted.map(|wanted| &wanted.kubelet).filter(|settings| !settings.is_empty()) {
-        words.extend(["--kubelet-settings".to_owned(), text(settings)]);
-    }
-    call(host, version, &words, PLAN_LIMIT).await
+    words
 }
 
 /// Everything that speaks against it, if that is what was answered.
@@ -263,22 +275,23 @@ pub(super) async fn configure_kubelet(
     if let Some(permit) = permit {
         all.extend(words(&["--grant", permit.grant, "--grant-expires", &time::text(permit.expires)]));
     }
-    begin(host, &all).await
+    begin(host, &all, None).await
 }
 
-pub(super) async fn start(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -> Result<(), Trouble> {
-    begin(host, &start_words(host, profile, permit)).await
+pub(super) async fn start(host: &Host, revision: &str, wanted: &Wanted, permit: Permit<'_>) -> Result<(), Trouble> {
+    let words = with_revision(start_words(host, wanted.profile, permit));
+    begin(host, &words, Some(object(revision, &wanted.json))).await
 }
 
 pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Trouble> {
     let mut all = words(&["adopt", "return", "-o", "json", "--grant", permit.grant]);
     all.extend(["--grant-expires".to_owned(), time::text(permit.expires)]);
-    begin(host, &all).await
+    begin(host, &all, None).await
 }
 
 /// Starts it, and waits until it goes on by itself or is over.
-async fn begin(host: &Host, words: &[String]) -> Result<(), Trouble> {
-    let mut running = spawn(host, &host.version, words).map_err(Trouble::Later)?;
+async fn begin(host: &Host, words: &[String], input: Option<String>) -> Result<(), Trouble> {
+    let mut running = spawn(host, &host.version, words, input).map_err(Trouble::Later)?;
     let end = tokio::time::Instant::now() + BEGIN_LIMIT;
     while tokio::time::Instant::now() < end {
         tokio::select! {
@@ -365,5 +378,16 @@ mod tests {
             |code| Ended { code: Some(code), out: "{\"phase\": \"not-adopted\"}".to_owned(), err: "x".to_owned() };
         assert_eq!(over(&ended(3)), Ok(()), "it walked back, and the status says why");
         assert!(matches!(over(&ended(1)), Err(Trouble::Refused(_))));
+    }
+
+    #[test]
+    fn a_revision_is_handed_over_as_the_api_server_has_it() {
+        let config = serde_json::from_value(serde_json::json!({"runtime": {"pidsLimit": 70}})).unwrap();
+        let spec = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &config, Default::default());
+        let text = object(&spec.name(), &serde_json::to_string(&spec).unwrap());
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&read["kind"], &read["metadata"]["name"]), (&"RuntimeRevision".into(), &spec.name().into()));
+        let read: berth_crds::RuntimeRevisionSpec = serde_json::from_value(read["spec"].clone()).unwrap();
+        assert_eq!(read.check(&spec.name()), Ok(()));
     }
 }

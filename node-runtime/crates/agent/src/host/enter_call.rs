@@ -2,8 +2,8 @@
 use super::Host;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 
 /// Most that is taken of what a program says. What is beyond it is read and thrown away, so that it does not wait for a reader.
@@ -52,24 +52,58 @@ pub(super) async fn call(host: &Host, version: &str, words: &[String], limit: Du
     run(command(host, version, words)?, limit).await
 }
 
+/// The same with something to read from its standard input.
+pub(super) async fn feed(
+    host: &Host,
+    version: &str,
+    words: &[String],
+    input: String,
+    limit: Duration,
+) -> Result<Ended, String> {
+    run_with(command(host, version, words)?, Some(input), limit).await
+}
+
 /// Runs a command to its end. Errors: as [`call`].
-pub(super) async fn run(mut command: Command, limit: Duration) -> Result<Ended, String> {
-    let child = command.kill_on_drop(true).spawn().map_err(|e| e.to_string())?;
-    let ended = tokio::time::timeout(limit, finish(child)).await;
+pub(super) async fn run(command: Command, limit: Duration) -> Result<Ended, String> {
+    run_with(command, None, limit).await
+}
+
+async fn run_with(mut command: Command, input: Option<String>, limit: Duration) -> Result<Ended, String> {
+    let child = start(command.kill_on_drop(true), input.is_some())?;
+    let ended = tokio::time::timeout(limit, finish(child, input)).await;
     ended.unwrap_or_else(|_| Err(format!("it does not end within {} s", limit.as_secs())))
 }
 
-/// Starts it. It goes on when nobody waits for it, and when this process ends.
-pub(super) fn spawn(host: &Host, version: &str, words: &[String]) -> Result<JoinHandle<Result<Ended, String>>, String> {
-    let child = command(host, version, words)?.spawn().map_err(|e| e.to_string())?;
-    Ok(tokio::spawn(finish(child)))
+/// Starts it, with something to read or without. It goes on when nobody waits for it, and when this process ends.
+pub(super) fn spawn(
+    host: &Host,
+    version: &str,
+    words: &[String],
+    input: Option<String>,
+) -> Result<JoinHandle<Result<Ended, String>>, String> {
+    let child = start(&mut command(host, version, words)?, input.is_some())?;
+    Ok(tokio::spawn(finish(child, input)))
 }
 
-async fn finish(mut child: Child) -> Result<Ended, String> {
+fn start(command: &mut Command, reads: bool) -> Result<Child, String> {
+    if reads {
+        command.stdin(Stdio::piped());
+    }
+    command.spawn().map_err(|e| e.to_string())
+}
+
+async fn finish(mut child: Child, input: Option<String>) -> Result<Ended, String> {
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (out, err, status) = tokio::join!(text(out), text(err), child.wait());
+    let fed = give(child.stdin.take(), input.unwrap_or_default());
+    let (out, err, status, ()) = tokio::join!(text(out), text(err), child.wait(), fed);
     let status = status.map_err(|e| e.to_string())?;
     Ok(Ended { code: status.code(), out, err })
+}
+
+/// Whoever ends before it has read all of it says why.
+async fn give(stdin: Option<ChildStdin>, input: String) {
+    let Some(mut stdin) = stdin else { return };
+    let _ = stdin.write_all(input.as_bytes()).await;
 }
 
 async fn text(stream: Option<impl AsyncRead + Unpin>) -> String {
@@ -96,5 +130,21 @@ mod tests {
         assert_eq!((ended.code, ended.out.as_str(), ended.said()), (Some(3), "out\n", "out".to_owned()));
         let message = run(shell("exec sleep 60"), Duration::from_millis(200)).await.unwrap_err();
         assert!(message.contains("does not end"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_program_reads_all_that_it_is_fed_or_none_of_it() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+        };
+        let (long, limit) = ("x".repeat(1 << 20), Duration::from_secs(20));
+        let ended = run_with(shell("wc -c"), Some(long.clone()), limit).await.unwrap();
+        assert_eq!((ended.code, ended.out.trim()), (Some(0), "1048576"));
+        let ended = run_with(shell("exit 1"), Some(long), limit).await.unwrap();
+        assert_eq!(ended.code, Some(1));
+        let ended = run(shell("wc -c"), limit).await.unwrap();
+        assert_eq!((ended.code, ended.out.trim()), (Some(0), "0"));
     }
 }

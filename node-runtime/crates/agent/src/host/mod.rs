@@ -17,7 +17,7 @@ use crate::node::{NodeSide, Permit, Trouble};
 use crate::node_sock::NodeSock;
 use crate::plan::Wanted;
 use crate::stage::{Problem, Stager};
-use berth_crds::{AdoptProfile, Capabilities, Disruption, KubeletConfig};
+use berth_crds::{Capabilities, Disruption, KubeletConfig};
 use berth_proto::node::InfoResponse;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl NodeSide for Host {
 
     async fn check(&self, revision: &str, wanted: &Wanted, foreign: bool) -> Result<Disruption, Trouble> {
         if foreign {
-            return adopt::check(self, wanted).await;
+            return adopt::check(self, revision, wanted).await;
         }
         let disruption = self.sock.preflight(revision, &wanted.json).await?;
         adopt::check_kubelet(self, &wanted.kubelet).await?;
@@ -110,8 +110,8 @@ impl NodeSide for Host {
         restart::restart(self, version).await
     }
 
-    async fn adopt(&self, profile: Option<AdoptProfile>, permit: Permit<'_>) -> Result<(), Trouble> {
-        adopt::start(self, profile, permit).await
+    async fn adopt(&self, revision: &str, wanted: &Wanted, permit: Permit<'_>) -> Result<(), Trouble> {
+        adopt::start(self, revision, wanted, permit).await
     }
 
     async fn give_back(&self, permit: Permit<'_>) -> Result<(), Trouble> {

@@ -143,12 +143,7 @@ impl Way<'_> {
         let Some(leave) = leave(self.view, self.revision, Disruption::Drain) else {
             return self.awaiting(Disruption::Drain);
         };
-        let step = Step::Adopt {
-            revision: self.revision.to_owned(),
-            profile: self.wanted.profile,
-            grant: leave.id,
-            expires: leave.expires,
-        };
+        let step = Step::Adopt { revision: self.revision.to_owned(), grant: leave.id, expires: leave.expires };
         Plan::new(step, self.phase(Phase::Applying))
     }
 

@@ -18,7 +18,7 @@ pub(crate) use version::compare;
 
 use crate::facts::Facts;
 use crate::journal::Journal;
-use berth_crds::{AdoptProfile, Phase, RuntimeNodeSpec};
+use berth_crds::{Phase, RuntimeNodeSpec};
 
 /// How long a node may be unwell after a step before the revision is given up, in seconds.
 pub const PATIENCE: u64 = 120;
@@ -82,10 +82,8 @@ pub enum Step {
     },
     /// Taking the node over.
     Adopt {
-        /// For which revision.
+        /// With which revision.
         revision: String,
-        /// How the kubelet is run, if that was said.
-        profile: Option<AdoptProfile>,
         /// Name of the grant.
         grant: String,
         /// When it ends, in Unix seconds.

@@ -39,9 +39,10 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 hold("restart/done").await;
                 self.conclude(object, step, done, now)
             }
-            Step::Adopt { profile, grant, expires, .. } => {
+            Step::Adopt { revision, grant, expires } => {
+                let wanted = self.wanted(revision)?;
                 self.begin(object, step, Begun::Adopt, now)?;
-                let done = self.node.adopt(*profile, self.permit(grant, *expires)).await;
+                let done = self.node.adopt(revision, &wanted, self.permit(grant, *expires)).await;
                 self.conclude(object, step, done, now)
             }
             Step::GiveBack { grant, expires, .. } => {
@@ -104,9 +105,16 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         }
     }
 
+    /// What a configuration asks for. Errors: it was not fetched.
+    fn wanted(&self, name: &str) -> Result<Wanted, String> {
+        match self.known.contents.get(name) {
+            Some(Content::Configuration(wanted)) => Ok(wanted.clone()),
+            _ => Err(format!("{name} is not known as a configuration")),
+        }
+    }
+
     async fn check(&mut self, name: &str, facts: &Facts) -> Result<(), String> {
-        let Some(Content::Configuration(wanted)) = self.known.contents.get(name) else { return Ok(()) };
-        let wanted: Wanted = wanted.clone();
+        let wanted = self.wanted(name)?;
         let foreign = facts.adoption.phase.foreign();
         let daemon = facts.daemon.as_ref().filter(|_| !foreign);
         let circumstances = daemon.map(|d| (d.version.clone(), d.configuration.clone()));

@@ -6,9 +6,7 @@ use crate::facts::{AdoptPhase, Adoption, Daemon};
 use crate::journal::Begun;
 use crate::node::{Permit, Trouble};
 use crate::plan::Wanted;
-use berth_crds::{
-    AdoptProfile, Disruption, KubeletConfig, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential,
-};
+use berth_crds::{Disruption, Grant, KubeletConfig, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -70,8 +68,13 @@ impl NodeSide for Side {
         self.does(&format!("restart {version}"))
     }
 
-    async fn adopt(&self, _profile: Option<AdoptProfile>, _permit: Permit<'_>) -> Result<(), Trouble> {
-        self.does("adopt")
+    async fn adopt(&self, revision: &str, wanted: &Wanted, _permit: Permit<'_>) -> Result<(), Trouble> {
+        self.with(|world| {
+            world.facts.adoption.phase = AdoptPhase::Adopted;
+            let (version, configuration) = (wanted.version.clone(), Some(revision.to_owned()));
+            world.facts.daemon = Some(Daemon { version, configuration, pid: 7, ..Daemon::default() });
+        });
+        self.does(&format!("adopt with {revision}: {}", wanted.json))
     }
 
     async fn give_back(&self, _permit: Permit<'_>) -> Result<(), Trouble> {
@@ -236,6 +239,29 @@ async fn a_refusal_is_told_and_the_former_is_kept() {
     again.spec.desired_since = Some("2026-01-01T00:00:00Z".to_owned());
     agent.pass(again).await;
     assert_eq!(case.done(), [format!("apply {bad}")], "another order is");
+}
+
+#[tokio::test]
+async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
+    let case = Case::new();
+    let name = case.revision(50);
+    case.side.with(|world| {
+        world.facts.adoption.phase = AdoptPhase::NotAdopted;
+        world.facts.daemon = None;
+    });
+    let mut agent = case.agent();
+    agent.clock.hear("Thu, 01 Jan 2026 00:00:00 GMT");
+    let mut object = object(&name);
+    object.spec.grant = Some(Grant {
+        revision: name.clone(),
+        disruption: Disruption::Drain,
+        expires_at: "2026-01-01T01:00:00Z".to_owned(),
+    });
+    agent.pass(object).await;
+    let done = case.done();
+    assert_eq!(done.len(), 1, "what the daemon has from the beginning is not applied again: {done:?}");
+    assert!(done[0].starts_with(&format!("adopt with {name}")) && done[0].contains("\"pidsLimit\":50"), "{done:?}");
+    assert_eq!(agent.journal.current.as_ref().map(|held| held.revision.clone()), Some(name));
 }
 
 #[tokio::test]

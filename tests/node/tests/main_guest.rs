@@ -13,6 +13,7 @@ mod guest_guide;
 mod guest_kubelet;
 mod guest_package;
 mod guest_quota;
+mod guest_reboot;
 mod guest_selinux;
 mod guide;
 mod images;

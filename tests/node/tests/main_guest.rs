@@ -5,6 +5,7 @@ mod cgroups;
 mod daemon;
 mod guest;
 mod guest_adopt;
+mod guest_agent;
 mod guest_apparmor;
 mod guest_cgroups;
 mod guest_daemon;

@@ -62,7 +62,7 @@ fn debug_dir() -> PathBuf {
 /// Builds the node's programs, and returns the directory.
 pub fn build() -> Result<PathBuf> {
     let dir = workspace::target_dir().join("berth-bin");
-    from_everything(&["berth", QUICKSTART], &dir)?;
+    from_everything(&["berth", "berth-agent", QUICKSTART], &dir)?;
     static_into(&dir, &[])?;
     Ok(dir)
 }

@@ -33,11 +33,29 @@ pub fn of(space: &NodeSpace) -> Vec<Process> {
     found
 }
 
+/// Those of them that run this command, word for word.
+pub fn running(space: &NodeSpace, words: &[&str]) -> Vec<Process> {
+    of(space).into_iter().filter(|process| process.words == words).collect()
+}
+
 impl Process {
     /// Its share of memory in KiB (`Pss`, proc_pid_smaps(5)); `None` once it has ended.
     pub fn pss_kib(&self) -> Option<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
         text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok())
+    }
+
+    /// Processor time so far, in the kernel's ticks (`utime` and `stime`, proc_pid_stat(5)); `None` once it has ended.
+    pub fn ticks(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        // The name before may hold anything; the state is the first field after it.
+        let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
+        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    }
+
+    /// How many descriptors it has open; `None` once it has ended.
+    pub fn descriptors(&self) -> Option<usize> {
+        Some(std::fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?.count())
     }
 
     /// Sends it a signal; that it has ended meanwhile is no matter.

@@ -12,15 +12,21 @@ mod normal;
 mod pods;
 #[path = "compare/streaming.rs"]
 mod streaming;
+#[path = "compare/vanished.rs"]
+mod vanished;
 
 use berth_cluster_tests::cluster::Cluster;
+use berth_cluster_tests::kubectl::Kubectl;
 use berth_cluster_tests::runtime::Kind;
 use berth_cluster_tests::suite::{self, Case};
+use calls::Call;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
-const CASES: &[Case<Both>] = &[Case::alone("answers", answers), Case::alone("costs", costs::costs)];
+/// `vanished` counts descriptors: it is first, when no other case's pods are being taken away.
+const CASES: &[Case<Both>] =
+    &[Case::alone("vanished", vanished), Case::alone("answers", answers), Case::alone("costs", costs::costs)];
 
 /// Two clusters of the same Kubernetes.
 pub struct Both {
@@ -50,12 +56,26 @@ fn at_once<A: Send, B: Send>(left: impl FnOnce() -> A + Send, right: impl FnOnce
 }
 
 fn answers(both: &Both) {
-    let explained = headings();
-    let mut different = BTreeSet::new();
     let (berth, containerd) = at_once(|| pods::make(&both.berth), || pods::make(&both.containerd));
-    for call in calls::ALL {
-        let ((left, left_time), (right, right_time)) =
-            (timed(|| (call.run)(&berth.kubectl)), timed(|| (call.run)(&containerd.kubectl)));
+    compared(calls::ALL, &berth.kubectl, &containerd.kubectl);
+    let known = |name: &String| calls::ALL.iter().chain(vanished::ALL).any(|call| call.name == name);
+    let unknown: Vec<String> = headings().into_iter().filter(|name| !known(name)).collect();
+    assert!(unknown.is_empty(), "docs/kubectl-differences.md has headings that name no call: {unknown:?}");
+}
+
+/// A client that is killed in the middle of its stream.
+fn vanished(both: &Both) {
+    let (berth, containerd) = at_once(|| vanished::pod(&both.berth), || vanished::pod(&both.containerd));
+    compared(vanished::ALL, &berth.kubectl, &containerd.kubectl);
+}
+
+/// Makes these calls on both. Each difference needs its heading, and each heading of one of these calls its difference.
+fn compared(calls: &[Call], berth: &Kubectl<'_>, containerd: &Kubectl<'_>) {
+    let explained: BTreeSet<String> =
+        headings().into_iter().filter(|name| calls.iter().any(|call| call.name == name)).collect();
+    let mut different = BTreeSet::new();
+    for call in calls {
+        let ((left, left_time), (right, right_time)) = (timed(|| (call.run)(berth)), timed(|| (call.run)(containerd)));
         let (left, right) = (normal::form(&left), normal::form(&right));
         let verdict = if left == right { "same" } else { "different" };
         println!("     {verdict:9} {:24} berth {left_time:.2} s, containerd {right_time:.2} s", call.name);

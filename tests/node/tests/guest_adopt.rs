@@ -4,13 +4,11 @@
 
 use crate::daemon::crictl::Session;
 use crate::takeover;
-use crate::takeover::{JOURNAL, Layout, Node, START, Seen, UNIT_FILE, done, systemctl, wait};
+use crate::takeover::{JOURNAL, Layout, Node, RETURN, START, Seen, UNIT_FILE, done, systemctl, wait};
 use berth_node_tests::next_programs;
 use std::fs;
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-const RETURN: [&str; 5] = ["adopt", "return", "--without-grant", "-o", "json"];
 
 /// The system's root is there once.
 fn alone() -> MutexGuard<'static, ()> {

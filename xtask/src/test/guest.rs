@@ -32,7 +32,11 @@ const PROGRAM: [&str; 1] = ["guest"];
 /// The tests that need the other of the two large security modules: a boot has one.
 const SELINUX_TESTS: &str = "guest_selinux";
 /// The tests that take the whole machine over: kubelet, runtime and units are the system's own.
-const ADOPT_TESTS: &str = "guest_adopt";
+const ADOPT_TESTS: [&str; 2] = [": guest_adopt", ": guest_agent"];
+/// Those that also switch it off in their middle: its disk is there when it is booted again, and nothing else.
+const REBOOT_TESTS: &str = ": guest_reboot";
+/// Size of that disk, of which only what is written takes room.
+const DISK: &str = "4G";
 /// The tests with a kubelet, on its own or with an API server.
 const CLUSTER_TESTS: [&str; 2] = [": guest_kubelet", ": guest_guide"];
 /// Permissive at first: a test that wants to see denials turns them on.
@@ -76,7 +80,8 @@ pub fn tier(tier: &mut Tier) {
 fn jobs<'a>(guest: &'a Guest, environment: &'a node::Environment, parts: Vec<Part>) -> Vec<Job<'a>> {
     let called = |part: &Part, names: &[&str]| names.iter().any(|name| part.name.ends_with(name));
     let (labelled, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| called(part, &[SELINUX_TESTS]));
-    let (adopting, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|part| called(part, &[ADOPT_TESTS]));
+    let (adopting, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|part| called(part, &ADOPT_TESTS));
+    let (rebooting, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|part| called(part, &[REBOOT_TESTS]));
     let (clusters, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|part| called(part, &CLUSTER_TESTS));
     let mut jobs = vec![
         job("node tests in the guest", move |choice| {
@@ -89,16 +94,31 @@ fn jobs<'a>(guest: &'a Guest, environment: &'a node::Environment, parts: Vec<Par
             guest.boot("kubernetes", &tests_script(&clusters, &with_others(environment)?, choice), &[])
         }),
     ];
-    for name in adopting.iter().flat_map(|part| part.tests.clone()) {
-        let adopting = adopting.clone();
-        jobs.push(job(&format!("in a guest of its own: {name}"), move |choice| {
+    jobs.extend(adopting.iter().flat_map(|part| one_each(guest, environment, part, None)));
+    jobs.extend(rebooting.iter().flat_map(|part| one_each(guest, environment, part, Some(DISK))));
+    jobs
+}
+
+/// A guest for each test of the part, with a disk of this size if it is to have one.
+fn one_each<'a>(
+    guest: &'a Guest,
+    environment: &'a node::Environment,
+    part: &Part,
+    disk: Option<&'static str>,
+) -> Vec<Job<'a>> {
+    let of = |name: &String| {
+        let (part, name) = (part.clone(), name.clone());
+        job(&format!("in a guest of its own: {name}"), move |choice| {
             let one = [name.clone()];
             let choice = if choice == Choice::All { Choice::Named(&one) } else { choice };
             let directory = name.rsplit("::").next().unwrap_or(&name);
-            guest.boot(directory, &tests_script(&adopting, &with_others(environment)?, choice), &[])
-        }));
-    }
-    jobs
+            let script = tests_script(std::slice::from_ref(&part), &with_others(environment)?, choice);
+            let mut boot = guest.boot(directory, &script, &[])?;
+            boot.envs(disk.map(|size| ("DISK", size)));
+            Ok(boot)
+        })
+    };
+    part.tests.iter().map(of).collect()
 }
 
 /// The environment with what is built of others.
@@ -127,7 +147,11 @@ pub fn only(names: &[String]) -> Result {
         let script = labelled_script(&parts, &environment, Choice::All);
         return run::plain(&mut guest.boot("only", &script, &SELINUX_BOOT)?);
     }
-    guest.run("only", &tests_script(&parts, &environment, Choice::All))
+    let (rebooting, parts): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.name.ends_with(REBOOT_TESTS));
+    for job in rebooting.iter().flat_map(|part| one_each(&guest, &environment, part, Some(DISK))) {
+        run::plain(&mut (job.command)(Choice::All)?)?;
+    }
+    if parts.is_empty() { Ok(()) } else { guest.run("only", &tests_script(&parts, &environment, Choice::All)) }
 }
 
 /// A directory with two releases of both packages, and an rpm that runs in the guest.

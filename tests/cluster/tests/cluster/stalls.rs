@@ -1,10 +1,12 @@
-//! Clients of exec and port-forward that stop reading: nobody else is held up, and what is under way does not pile up.
+//! Clients of exec and port-forward that stop reading: nobody else is held up, what is under way does not pile up, and a command whose
+//! client is then killed ends where its runtime hears of that.
 use super::workloads::{script, shell};
 use berth_cluster_tests::cluster::Cluster;
 use berth_cluster_tests::images;
 use berth_cluster_tests::kubectl::{Running, Transport};
 use berth_cluster_tests::processes::{self, Process};
 use berth_cluster_tests::runtime::Kind;
+use berth_cluster_tests::wait::wait_for;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -17,6 +19,11 @@ const MEMORY_LIMIT_KIB: u64 = 96 << 10;
 /// How long the others' calls may take while streams stand still.
 const OTHERS_LIMIT: Duration = Duration::from_secs(30);
 const STANDSTILL: Duration = Duration::from_secs(3);
+/// How long the command of a client that is gone may run on: SIGHUP comes at once and SIGKILL five seconds later; the rest is for API server
+/// and kubelet to close one connection after the other.
+const ENDS_LIMIT: Duration = Duration::from_secs(20);
+/// What is said over each transport, so that the commands can be told apart.
+const SAID: [(Transport, &str); 2] = [(Transport::WebSocket, "WEBSOCKET"), (Transport::Spdy, "SPDY")];
 
 fn stop(client: &Running) {
     kill(Pid::from_raw(i32::try_from(client.child.id()).unwrap()), Signal::SIGSTOP).unwrap();
@@ -49,10 +56,10 @@ pub fn stalled(cluster: &Cluster) {
     namespace.pod("web", &web);
     let kubectl = &namespace.kubectl;
     let (mut clients, mut sockets) = (Vec::new(), Vec::new());
-    for transport in [Transport::WebSocket, Transport::Spdy] {
+    for (transport, word) in SAID {
         let kubectl = kubectl.over(transport);
-        let mut exec = kubectl.spawn(&["exec", "main", "--", "yes", "STALL"]);
-        exec.read_until("STALL\n");
+        let mut exec = kubectl.spawn(&["exec", "main", "--", "yes", word]);
+        exec.read_until(&format!("{word}\n"));
         let mut forwarded = kubectl.spawn(&["port-forward", "pod/web", ":81"]);
         sockets.push(forward(cluster, &mut forwarded, 81));
         clients.extend([exec, forwarded]);
@@ -65,7 +72,7 @@ pub fn stalled(cluster: &Cluster) {
     let first = mover.pss_kib().unwrap();
 
     let began = Instant::now();
-    for transport in [Transport::WebSocket, Transport::Spdy] {
+    for (transport, _) in SAID {
         let kubectl = kubectl.over(transport);
         assert_eq!(kubectl.run(&["exec", "main", "--", "echo", "fine"]), "fine\n");
         assert_eq!(kubectl.run(&["exec", "main", "--", "seq", "200000"]).len(), 1_288_895);
@@ -84,6 +91,25 @@ pub fn stalled(cluster: &Cluster) {
     );
     assert!(first.max(second) < MEMORY_LIMIT_KIB, "{first} KiB, then {second} KiB");
 
+    for (_, word) in SAID {
+        let commands = processes::running(cluster.space(), &["yes", word]);
+        assert_eq!(commands.len(), 1, "a client that stands still is no reason to end its command: {word}");
+    }
+    // SIGKILL: nothing is closed in order.
     drop(clients);
     drop(sockets);
+    ended_without_client(cluster);
+}
+
+/// Over SPDY the connection that breaks is the runtime's own. Over WebSocket somebody before it reads on, and containerd does not end a
+/// command for that on either way (docs/kubectl-differences.md).
+fn ended_without_client(cluster: &Cluster) {
+    if cluster.runtime().kind() != Kind::Berth {
+        return;
+    }
+    let what = "the command ends whose client over SPDY was killed while it stood still";
+    wait_for(cluster, what, ENDS_LIMIT, || {
+        let left = processes::running(cluster.space(), &["yes", "SPDY"]);
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} runs on")) }
+    });
 }

@@ -36,7 +36,7 @@ impl Costs {
 
 /// The control groups of the runtime's own processes; none of them is in another one.
 fn groups(cluster: &Cluster) -> Vec<String> {
-    let own = |process: &Process| role(process).is_some_and(|role| role != PAUSE);
+    let own = |process: &Process| own_role(process).is_some();
     let of = processes::of(cluster.space()).into_iter().filter(own).filter_map(|process| group(&process));
     let mut groups: Vec<String> = of.collect();
     groups.push(format!("{}/runtime", cluster.space().group()));
@@ -81,6 +81,11 @@ fn role(process: &Process) -> Option<String> {
         ["web", "sleep"] => Some(PAUSE.into()),
         _ => None,
     }
+}
+
+/// The same of the runtime's own programs alone.
+pub fn own_role(process: &Process) -> Option<String> {
+    role(process).filter(|role| role != PAUSE)
 }
 
 fn measure(cluster: &Cluster, pods: usize) -> Costs {

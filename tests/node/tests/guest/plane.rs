@@ -80,7 +80,8 @@ impl Plane {
         machine.eventually(&what, async || condition().then_some(())).await;
     }
 
-    fn object(&self, words: &[&str]) -> Option<Value> {
+    /// What kubectl gets of these words, if that is there.
+    pub fn object(&self, words: &[&str]) -> Option<Value> {
         let output = self.command().arg("get").args(words).args(["-o", "json"]).output().unwrap();
         serde_json::from_slice(&output.stdout).ok()
     }
@@ -113,7 +114,8 @@ impl Plane {
         self.dir.path().join(name)
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    /// The administrator's.
+    pub fn kubeconfig(&self) -> PathBuf {
         self.path("kubeconfig")
     }
 

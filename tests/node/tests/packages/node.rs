@@ -11,9 +11,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub const NETWORK: &str = "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {name: network}\n\
     spec: {network: {mode: Builtin, subnet: 10.97.3.0/24}}\n";
 
-/// The guest's root is an overlay, which cannot be below another one: /var/lib becomes part of the tmpfs at /tmp.
+/// The guest's root is an overlay, which cannot be below another one: /var/lib becomes part of the tmpfs at /tmp, unless it is the disk's
+/// already.
 pub fn prepare() {
-    if std::path::Path::new("/tmp/var-lib").exists() {
+    if std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" /var/lib ") {
         return;
     }
     host("cp", &["-a", "/var/lib", "/tmp/var-lib"]);

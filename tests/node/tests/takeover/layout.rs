@@ -108,9 +108,30 @@ pub(super) fn containerd(pause: &str) {
     let path = std::env::var("PATH").unwrap_or_default();
     let unit = format!(
         "[Service]\nEnvironment=PATH={peers}:{path}\nStandardError=append:/tmp/containerd.log\n\
-         ExecStart={peers}/containerd --config /etc/containerd/config.toml\nType=notify\nDelegate=yes\nKillMode=process\n"
+         ExecStart={peers}/containerd --config /etc/containerd/config.toml\nType=notify\nDelegate=yes\nKillMode=process\n\
+         [Install]\nWantedBy=multi-user.target\n"
     );
     write("/etc/systemd/system/containerd.service", &unit, 0o644);
+}
+
+/// Has the next boot begin as this one goes on: the services are wanted, and what they are started from is mounted before.
+pub(super) fn at_boot() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let place = |line: &str| {
+        let (mount, system) = line.split_once(" - ")?;
+        let place = mount.split(' ').nth(4)?;
+        (system.starts_with("hostfs ") && place != "/job").then(|| place.to_owned())
+    };
+    // A boot does not fail for want of one; the tests would.
+    let line = |place: String| {
+        format!(
+            "none {place} hostfs ro,hostfs={place},nofail,x-systemd.before=containerd.service,x-systemd.before=kubelet.service 0 0\n"
+        )
+    };
+    let table: String = mounts.lines().filter_map(place).map(line).collect();
+    assert!(!table.is_empty(), "the programs are the host's: {mounts}");
+    fs::write("/etc/fstab", table).unwrap();
+    systemctl(&["enable", "containerd.service", "kubelet.service"]);
 }
 
 /// The static pod: counts aloud, and serves.

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(180);
 pub const JOURNAL: &str = "/var/lib/berth/adopt/journal";
 pub const UNIT_FILE: &str = "/etc/systemd/system/berth.service";
+/// Addresses of pods on Berth.
+pub const SUBNET: &str = "10.94.1.0/24";
 const HOLD: &str = "/tmp/adopt.hold";
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 const BERTH: &str = "/run/berth/berth.sock";
@@ -35,13 +37,14 @@ pub struct Node {
 impl Node {
     pub fn start(layout: Layout) -> Self {
         prepare();
-        uml::prepare_for_kubelet();
-        fs::write("/tmp/resolv.conf", "nameserver 10.96.0.10\n").unwrap();
+        surroundings();
         let node = Self { layout, images: Images::start() };
         layout::containerd(&node.images.tools());
         fs::create_dir_all("/etc/berth").unwrap();
-        let document = "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {name: node}\n\
-            spec: {network: {mode: Builtin, subnet: 10.94.1.0/24}}\n";
+        let document = format!(
+            "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {{name: node}}\n\
+             spec: {{network: {{mode: Builtin, subnet: {SUBNET}}}}}\n"
+        );
         fs::write("/etc/berth/50-node.yaml", document).unwrap();
         node.layout.write();
         layout::pod(&node.images.tools());
@@ -50,6 +53,17 @@ impl Node {
         systemctl(&["start", "kubelet.service"]);
         node.is_on("containerd");
         node
+    }
+
+    /// The same node after another boot, on which systemd has started what it was told to, and nobody anything else.
+    pub fn booted(layout: Layout) -> Self {
+        surroundings();
+        Self { layout, images: Images::start() }
+    }
+
+    /// Has systemd start kubelet and containerd with the machine.
+    pub fn starts_with_the_machine(&self) {
+        layout::at_boot();
     }
 
     /// Every file that the kubelet's way to its runtime depends on.
@@ -69,8 +83,15 @@ impl Node {
         done(self.berth(&START).output().unwrap())
     }
 
+    /// The same with programs that lie in the directory of the version that they are.
+    pub fn take_over_as(&self, version: &str) -> Value {
+        let name = format!("--version-name={version}");
+        let words = START.map(|word| if word == VERSION { name.as_str() } else { word });
+        done(self.berth(&words).output().unwrap())
+    }
+
     pub fn give_back(&self) -> Value {
-        done(self.berth(&["adopt", "return", "--without-grant", "-o", "json"]).output().unwrap())
+        done(self.berth(&RETURN).output().unwrap())
     }
 
     pub fn status(&self) -> Value {
@@ -170,9 +191,17 @@ impl Node {
     }
 }
 
+/// What every node has, and what here no disk keeps.
+fn surroundings() {
+    uml::prepare_for_kubelet();
+    fs::write("/tmp/resolv.conf", "nameserver 10.96.0.10\n").unwrap();
+}
+
 /// The words that take it over.
-pub const START: [&str; 7] =
-    ["adopt", "start", "--without-grant", "--deadline=600s", "--version-name=one", "-o", "json"];
+pub const START: [&str; 7] = ["adopt", "start", "--without-grant", "--deadline=600s", VERSION, "-o", "json"];
+const VERSION: &str = "--version-name=one";
+/// The words that give it back.
+pub const RETURN: [&str; 5] = ["adopt", "return", "--without-grant", "-o", "json"];
 
 /// What systemctl does; it must succeed.
 pub fn systemctl(words: &[&str]) -> String {

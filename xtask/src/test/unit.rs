@@ -4,7 +4,7 @@ use super::binaries::{self, TestBinary};
 use super::lanes::{Job, Tests};
 use super::{Tier, fuzz};
 use crate::{Result, generate, install, programs, run, tools, workspace};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Packages of tests on a real kernel, which have tiers of their own.

@@ -62,14 +62,16 @@ fn settings_become_one_file_which_is_written_anew_and_goes() {
     assert_eq!(other.files[0].before.as_ref().map(|state| &state.text), Some(text), "what is there comes back");
     let none = configure(&after(&plan, json!({}))).unwrap().unwrap();
     assert!(none.files[0].after.is_none());
-    assert_eq!(configure(&facts(LINE, &[("/c", "")], json!({}))).unwrap(), None);
+    assert_eq!(configure(&facts(LINE, &[("/c", "kind: KubeletConfiguration\n")], json!({}))).unwrap(), None);
 }
 
 #[test]
 fn a_kubelet_that_reads_another_directory_has_the_file_moved() {
-    let plan = configure(&facts(LINE, &[("/c", "")], json!({"maxPods": 80}))).unwrap().unwrap();
+    let plan =
+        configure(&facts(LINE, &[("/c", "kind: KubeletConfiguration\n")], json!({"maxPods": 80}))).unwrap().unwrap();
     let mut moved = after(&plan, json!({"maxPods": 80}));
-    moved.kubelet.configuration = configuration("kubelet --config=/c --config-dir=/d", &[("/c", "")]);
+    moved.kubelet.configuration =
+        configuration("kubelet --config=/c --config-dir=/d", &[("/c", "kind: KubeletConfiguration\n")]);
     let files = configure(&moved).unwrap().unwrap().files;
     let files: Vec<_> = files.iter().map(|f| (f.path.to_str().unwrap(), f.after.is_some())).collect();
     assert_eq!(files, [(OURS, false), ("/d/98-berth-settings.conf", true)]);
@@ -78,20 +80,22 @@ fn a_kubelet_that_reads_another_directory_has_the_file_moved() {
 #[test]
 fn what_is_overruled_is_refused_with_whoever_does_it() {
     let wish = json!({"imageGCHighThresholdPercent": 70});
-    let flag = facts(&format!("{LINE} --image-gc-high-threshold=80"), &[("/c", "")], wish.clone());
+    let flag =
+        facts(&format!("{LINE} --image-gc-high-threshold=80"), &[("/c", "kind: KubeletConfiguration\n")], wish.clone());
     assert!(
         refused(&flag).contains("--image-gc-high-threshold: is on the kubelet's command line"),
         "{}",
         refused(&flag)
     );
-    let later = [("/c", ""), ("/c.d/99-site.conf", "imageGCHighThresholdPercent: 90\n")];
+    let later = [("/c", "kind: KubeletConfiguration\n"), ("/c.d/99-site.conf", "imageGCHighThresholdPercent: 90\n")];
     let later = refused(&facts(LINE, &later, wish.clone()));
     assert!(later.contains("/c.d/99-site.conf") && later.contains("would be 90"), "{later}");
-    let same = [("/c", ""), ("/c.d/99-site.conf", "imageGCHighThresholdPercent: 70\n")];
+    let same = [("/c", "kind: KubeletConfiguration\n"), ("/c.d/99-site.conf", "imageGCHighThresholdPercent: 70\n")];
     assert!(configure(&facts(LINE, &same, wish.clone())).is_ok(), "who says the same is in nobody's way");
-    let earlier = [("/c", ""), ("/c.d/10-site.conf", "imageGCHighThresholdPercent: 90\n")];
+    let earlier = [("/c", "kind: KubeletConfiguration\n"), ("/c.d/10-site.conf", "imageGCHighThresholdPercent: 90\n")];
     assert!(configure(&facts(LINE, &earlier, wish)).is_ok());
-    let entries = [("/c", ""), ("/c.d/99-site.conf", "evictionHard: {nodefs.available: 5%}\n")];
+    let entries =
+        [("/c", "kind: KubeletConfiguration\n"), ("/c.d/99-site.conf", "evictionHard: {nodefs.available: 5%}\n")];
     let wish = json!({"evictionHard": {"memory.available": "200Mi"}});
     assert!(configure(&facts(LINE, &entries, wish)).is_ok(), "maps are merged entry by entry");
 }
@@ -99,17 +103,24 @@ fn what_is_overruled_is_refused_with_whoever_does_it() {
 #[test]
 fn nodes_where_it_cannot_be_done_are_refused() {
     let wish = || json!({"maxPods": 80});
-    let no_dir = refused(&facts("kubelet --config=/c", &[("/c", "")], wish()));
+    let no_dir = refused(&facts("kubelet --config=/c", &[("/c", "kind: KubeletConfiguration\n")], wish()));
     assert!(no_dir.contains("--config-dir: is not given") && no_dir.contains("start the kubelet with"), "{no_dir}");
-    let foreign = ConfigureFacts { on_berth: false, ..facts(LINE, &[("/c", "")], wish()) };
+    let foreign = ConfigureFacts { on_berth: false, ..facts(LINE, &[("/c", "kind: KubeletConfiguration\n")], wish()) };
     assert!(refused(&foreign).contains("take the node over first"));
     let grant = Permission::Grant(Grant { id: "g".into(), expires: 999 });
     assert!(
-        refused(&ConfigureFacts { permission: grant, ..facts(LINE, &[("/c", "")], wish()) }).contains("has expired")
+        refused(&ConfigureFacts {
+            permission: grant,
+            ..facts(LINE, &[("/c", "kind: KubeletConfiguration\n")], wish())
+        })
+        .contains("has expired")
     );
-    let theirs = ConfigureFacts { found: vec![(OURS.into(), state("x: 1\n"))], ..facts(LINE, &[("/c", "")], wish()) };
+    let theirs = ConfigureFacts {
+        found: vec![(OURS.into(), state("x: 1\n"))],
+        ..facts(LINE, &[("/c", "kind: KubeletConfiguration\n")], wish())
+    };
     assert!(refused(&theirs).contains("is there already"));
-    let mut native = facts(LINE, &[("/c", "")], wish());
+    let mut native = facts(LINE, &[("/c", "kind: KubeletConfiguration\n")], wish());
     native.adopted = None;
     let plan = configure(&native).unwrap().unwrap();
     assert!(plan.install.daemon_before, "a daemon that was there from the beginning stays");

@@ -80,9 +80,9 @@ pub struct AgentProblem {
     /// The container. Empty: the pod itself.
     #[serde(default)]
     pub container: String,
-    /// The kubelet's word for it: `ImagePullBackOff`, `CreateContainerError`, `CrashLoopBackOff`.
+    /// The kubelet's word for it, or the scheduler's: `ImagePullBackOff`, `CreateContainerError`, `CrashLoopBackOff`, `Unschedulable`.
     pub reason: String,
-    /// Pod, container, the kubelet's own message, and what to do.
+    /// Pod, container, what kubelet or scheduler says itself, and what to do.
     pub message: String,
     /// Since when.
     pub since: String,

@@ -118,11 +118,12 @@ fn settings(options: &Options) -> Result<Settings> {
     settings_of(&text).with_context(|| name)
 }
 
-/// The settings that the kubelet is to have with a revision: whether it can is known before the node is taken over.
-pub(super) fn of_revision(handed: Option<&Result<Revision, Refusal>>) -> Result<Settings> {
-    let Some(Ok(revision)) = handed else { return Ok(Settings::new()) };
-    let settings = revision.settings().map_err(|e| anyhow!("{e}"))?;
-    Ok(settings.spec.kubelet.config.fields())
+/// The settings that the kubelet is to have with a revision: whether it can is known before the node is taken over. One that cannot be used has
+/// none; why, is told with everything else.
+pub(super) fn of_revision(handed: Option<&Result<Revision, Refusal>>) -> Settings {
+    let revision = handed.and_then(|handed| handed.as_ref().ok());
+    let settings = revision.and_then(|revision| revision.settings().ok());
+    settings.map(|settings| settings.spec.kubelet.config.fields()).unwrap_or_default()
 }
 
 /// The settings that a text has. Errors: it is too long or no fields, or one of them is not Berth's to set.

@@ -278,7 +278,7 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
         );
     }
     leave_pods_groups(layout);
-    let settings = configure::of_revision(handed.as_ref())?;
+    let settings = configure::of_revision(handed.as_ref());
     let facts = unless_interrupted(&mut interrupt, gather::node(layout, options, handed)).await?;
     let planned = plan::adopt(&facts).and_then(|plan| {
         let obstacles = plan::obstacles(&facts.kubelet.configuration, &settings);

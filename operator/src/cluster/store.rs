@@ -104,16 +104,31 @@ fn what_counts(mut node: DynamicObject) -> DynamicObject {
     node
 }
 
-/// Of an agent's pod: where it is, and how it and its containers fare.
+/// Of an agent's pod: where it is or is to be, and how it and its containers fare.
 fn what_counts_of_a_pod(mut pod: DynamicObject) -> DynamicObject {
     (pod.metadata.annotations, pod.metadata.labels) = (None, None);
     let mut status = pod.data["status"].take();
-    let node = pod.data["spec"]["nodeName"].take();
+    let node = node_of(&pod.data["spec"]);
     let kept = ["phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses"];
     let status = kept.map(|field| (field.to_owned(), status[field].take()));
     let status: serde_json::Map<_, _> = status.into_iter().filter(|(_, value)| !value.is_null()).collect();
     pod.data = json!({"spec": {"nodeName": node, "containers": []}, "status": status});
     pod
+}
+
+/// The node of a DaemonSet's pod. Before it is scheduled that is the only one that its affinity names (`ReplaceDaemonSetPodNodeNameNodeAffinity` in
+/// pkg/controller/daemon/util of Kubernetes).
+fn node_of(spec: &serde_json::Value) -> Option<String> {
+    if let Some(node) = spec["nodeName"].as_str().filter(|node| !node.is_empty()) {
+        return Some(node.to_owned());
+    }
+    let required = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let fields = required["nodeSelectorTerms"].as_array()?.iter().filter_map(|term| term["matchFields"].as_array());
+    let mut names = fields.flatten().filter(|field| field["key"] == "metadata.name" && field["operator"] == "In");
+    match names.next()?["values"].as_array()?.as_slice() {
+        [node] => node.as_str().map(str::to_owned),
+        _ => None,
+    }
 }
 
 /// Of those pods the one that counts for each node.
@@ -337,6 +352,31 @@ mod tests {
         );
         let status = found["n"].status.as_ref().unwrap();
         assert!(status.pod_ip.is_none() && found["n"].labels().is_empty() && status.container_statuses.is_some());
+    }
+
+    #[test]
+    fn a_pod_that_is_not_scheduled_counts_for_the_node_that_it_is_for() {
+        let term = |values: serde_json::Value| json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": values}]});
+        let spec = |name: serde_json::Value, terms: serde_json::Value| {
+            json!({"nodeName": name, "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
+        };
+        let none = serde_json::Value::Null;
+        assert_eq!(node_of(&spec(none.clone(), json!([term(json!(["n"]))]))).as_deref(), Some("n"));
+        assert_eq!(node_of(&spec(json!("m"), json!([term(json!(["n"]))]))).as_deref(), Some("m"));
+        // Somebody else's affinity says nothing of one node.
+        let labels = json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]});
+        for terms in
+            [none.clone(), json!([]), json!([labels]), json!([term(json!(["n", "m"]))]), json!([term(json!([]))])]
+        {
+            assert_eq!(node_of(&spec(none.clone(), terms.clone())), None, "{terms}");
+        }
+        assert_eq!(node_of(&json!({})), None);
+        let json = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": spec(none, json!([term(json!(["n"]))])), "status": {"phase": "Pending"}});
+        let store = Store::<Pod>::default();
+        store.apply(Event::Apply(serde_json::from_value(json).unwrap()));
+        assert!(by_node(store.split().0).contains_key("n"));
     }
 
     #[test]

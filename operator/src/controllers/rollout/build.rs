@@ -1,6 +1,6 @@
 //! From objects to what the planner is told. Pure.
 use super::super::runtime_config::Pool;
-use super::super::runtime_node::agents::{self, Agent, Kind};
+use super::super::runtime_node::agents::{self, Agent, Kind, Trouble};
 use super::changes;
 use super::drain::Drains;
 use crate::cluster::World;
@@ -126,7 +126,9 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
 
 fn agent(world: &World, node: &str) -> AgentState {
     match world.agents.get(node).map(|pod| agents::agent(pod)) {
-        Some(Agent::Down(trouble)) if matches!(trouble.kind, Kind::Image | Kind::Container) => AgentState::CannotStart,
+        Some(Agent::Down(Trouble { kind: Kind::Image | Kind::Container | Kind::Unschedulable, .. })) => {
+            AgentState::CannotStart
+        }
         Some(Agent::Down(_)) => AgentState::Crashes,
         Some(Agent::Runs | Agent::Begins) | None => AgentState::Runs,
     }

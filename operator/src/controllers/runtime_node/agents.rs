@@ -1,7 +1,8 @@
 //! What a node's agent's pod says of the agent. Pure.
 //!
 //! Owns: which states of a container mean that no agent answers, and what people can do about each. Must not: guess. A node without such a pod
-//! (the agent may run otherwise) and one whose container is being made are left to the limits of the rollout.
+//! (the agent may run otherwise), one whose container is being made and one that the scheduler has not looked at yet are left to the limits of the
+//! rollout.
 use berth_crds::AgentProblem;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 
@@ -25,7 +26,7 @@ pub struct Trouble {
     pub pod: String,
     /// Name of the container; empty: the pod itself.
     pub container: String,
-    /// The kubelet's word.
+    /// The kubelet's word, or the scheduler's.
     pub reason: String,
     /// Everything, for people.
     pub message: String,
@@ -42,7 +43,12 @@ pub enum Kind {
     Crash,
     /// The pod was ended by the kubelet, as for want of memory or disk.
     Pod,
+    /// The scheduler does not let the pod onto its node (PodReasonUnschedulable in staging/src/k8s.io/api/core/v1/types.go).
+    Unschedulable,
 }
+
+/// The scheduler's word in the condition `PodScheduled` for a pod that fits nowhere; a pod of a DaemonSet may be on one node only.
+const UNSCHEDULABLE: &str = "Unschedulable";
 
 impl Kind {
     /// Of a word of the kubelet's.
@@ -70,11 +76,14 @@ impl Kind {
                 format!("its last words: kubectl -n {namespace} logs {pod} --previous; helm rollback goes back")
             }
             Self::Pod => format!("kubectl -n {namespace} describe pod {pod} tells more"),
+            Self::Unschedulable => "see that agent.tolerations and agent.resources of the chart's values \
+                let the pod onto this node, or make room there (kubectl describe node tells what is requested)"
+                .to_owned(),
         }
     }
 }
 
-/// Most bytes of the kubelet's own message.
+/// Most bytes of the kubelet's or the scheduler's own message.
 const MAX_SAID: usize = 400;
 /// What a container waits for that is being made.
 const BEING_MADE: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -88,6 +97,9 @@ pub fn agent(pod: &Pod) -> Agent {
     if status.phase.as_deref() == Some("Failed") {
         return Agent::Down(ended(pod, status));
     }
+    if let Some(trouble) = unschedulable(pod, status) {
+        return Agent::Down(trouble);
+    }
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     containers.filter_map(|c| container(pod, c)).next().map_or(Agent::Begins, Agent::Down)
 }
@@ -95,6 +107,14 @@ pub fn agent(pod: &Pod) -> Agent {
 fn ended(pod: &Pod, status: &PodStatus) -> Trouble {
     let reason = status.reason.clone().unwrap_or_else(|| "Failed".to_owned());
     trouble(pod, Kind::Pod, "", reason, status.message.as_deref().unwrap_or_default())
+}
+
+fn unschedulable(pod: &Pod, status: &PodStatus) -> Option<Trouble> {
+    let mut conditions = status.conditions.iter().flatten();
+    let scheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let reason = scheduled.reason.as_deref().filter(|reason| *reason == UNSCHEDULABLE)?;
+    let said = scheduled.message.as_deref().unwrap_or_default();
+    Some(trouble(pod, Kind::Unschedulable, "", reason.to_owned(), said))
 }
 
 fn container(pod: &Pod, status: &ContainerStatus) -> Option<Trouble> {
@@ -169,7 +189,11 @@ pub(super) fn change(before: Option<&AgentProblem>, agent: Option<&Agent>, now: 
 }
 
 fn kind_of(problem: &AgentProblem) -> Kind {
-    if problem.container.is_empty() { Kind::Pod } else { Kind::of(&problem.reason) }
+    match (problem.container.as_str(), problem.reason.as_str()) {
+        ("", UNSCHEDULABLE) => Kind::Unschedulable,
+        ("", _) => Kind::Pod,
+        (_, reason) => Kind::of(reason),
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +258,32 @@ mod tests {
         let again =
             json!({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}});
         assert_eq!(agent(&pod("True", "Running", &again)), Agent::Runs);
+    }
+
+    #[test]
+    fn what_no_scheduler_lets_onto_its_node_is_named_with_what_it_says() {
+        let pod = |reason: &str, said: &str| {
+            let json = json!({"metadata": {"name": "berth-agent-x", "namespace": "berth-system"}, "spec": {"nodeName": "n"},
+                "status": {"phase": "Pending", "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": reason, "message": said}]}});
+            serde_json::from_value::<Pod>(json).unwrap()
+        };
+        let said = "0/1 nodes are available: 1 Insufficient cpu.";
+        let Agent::Down(trouble) = agent(&pod("Unschedulable", said)) else { panic!("it fits nowhere") };
+        let begin = format!("pod berth-system/berth-agent-x: Unschedulable: {said}; see that agent.tolerations ");
+        assert!(trouble.kind == Kind::Unschedulable && trouble.message.starts_with(&begin), "{trouble:?}");
+        // Somebody holds it back on purpose; what the scheduler itself cannot do, it tries again.
+        for reason in ["SchedulingGated", "SchedulerError", ""] {
+            assert_eq!(agent(&pod(reason, "")), Agent::Begins, "{reason}");
+        }
+        let Some(Said::Problem(told)) = change(None, Some(&Agent::Down(trouble)), "T1") else { panic!("it is told") };
+        let other = Agent::Down(down(&waiting("ErrImagePull", "no")));
+        assert!(
+            matches!(change(Some(&told), Some(&other), "T2"), Some(Said::Problem(p)) if p.reason == "ErrImagePull")
+        );
+        // The scheduler counts anew each time: it is the same trouble.
+        let Agent::Down(again) = agent(&pod("Unschedulable", "1 Insufficient memory")) else { panic!("still") };
+        assert_eq!(change(Some(&told), Some(&Agent::Down(again)), "T2"), None);
     }
 
     #[test]

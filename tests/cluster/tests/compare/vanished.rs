@@ -1,7 +1,6 @@
 //! A client that is killed in the middle of its stream: what becomes of the command in the container, and what the runtime keeps of it.
 //!
 //! Must not: end the command before it was seen what it does by itself; count what the kubelet or the API server holds.
-use super::calls::Call;
 use super::costs::own_role;
 use berth_cluster_tests::cluster::{Cluster, Namespace};
 use berth_cluster_tests::images;
@@ -11,6 +10,7 @@ use berth_cluster_tests::space::NodeSpace;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 const POD: &str = "main";
@@ -21,14 +21,28 @@ const WATCHED: Duration = Duration::from_secs(15);
 /// In which a command that writes takes processor time.
 const PACE: Duration = Duration::from_secs(3);
 /// For the runtime to let go of a command that has ended. Connections to a registry close by themselves within it.
-const RELEASED: Duration = Duration::from_secs(90);
+const RELEASED: Duration = Duration::from_secs(40);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The calls. What they answer says what became of the command; when, is printed.
-pub const ALL: &[Call] = &[
-    Call { name: "vanished", run: |k| client_is_killed(k, Transport::WebSocket, "WEBSOCKET") },
-    Call { name: "vanished-spdy", run: |k| client_is_killed(k, Transport::Spdy, "SPDY") },
-];
+/// Transports, and whether the runtime alone decides that the command ends: over WebSocket the kubelet or the API server stands between it and the
+/// client, and may go on reading (docs/kubectl-differences.md).
+pub const WAYS: [(Transport, bool); 2] = [(Transport::WebSocket, false), (Transport::Spdy, true)];
+
+/// What became of the command.
+pub struct Fate {
+    /// It ended without anybody's help.
+    pub ended: bool,
+    /// What it did, in words.
+    does: String,
+    /// What is left of its session after its end.
+    pub left: Vec<String>,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the command {}; after its end are left: {:?}", self.does, self.left)
+    }
+}
 
 /// The pod that the commands run in.
 pub fn pod(cluster: &Cluster) -> Namespace<'_> {
@@ -39,7 +53,9 @@ pub fn pod(cluster: &Cluster) -> Namespace<'_> {
     namespace
 }
 
-fn client_is_killed(kubectl: &Kubectl<'_>, transport: Transport, word: &str) -> String {
+/// Starts a command that writes without end, kills its client, and looks.
+pub fn client_is_killed(kubectl: &Kubectl<'_>, transport: Transport) -> Fate {
+    let word = &format!("{transport:?}");
     let (kubectl, space) = (kubectl.over(transport), kubectl.space());
     let commands = || processes::running(space, &["yes", word]);
     // What stays open for every session after the first is there before anything is counted.
@@ -58,20 +74,16 @@ fn client_is_killed(kubectl: &Kubectl<'_>, transport: Transport, word: &str) -> 
 
     let began = Instant::now();
     let ended = within(WATCHED, || commands().is_empty());
-    let by_itself = if ended { format!("ends within {} s", WATCHED.as_secs()) } else { goes_on(&commands()) };
-    println!("       after {:.1} s: the command {by_itself}", began.elapsed().as_secs_f64());
+    let does = if ended { format!("ends after {:.1} s", began.elapsed().as_secs_f64()) } else { goes_on(&commands()) };
     commands().iter().for_each(|command| command.signal(Signal::SIGKILL));
 
     let mut left = Vec::new();
-    let began = Instant::now();
     within(RELEASED, || {
         left = before.left(space);
         left.extend(commands().iter().map(|command| format!("the process {:?}", command.words)));
         left.is_empty()
     });
-    println!("       {:.1} s after its end: left are {left:?}", began.elapsed().as_secs_f64());
-    let left = if left.is_empty() { "nothing".to_owned() } else { left.join(", ") };
-    format!("the command {by_itself}\nonce it has ended, left of it: {left}")
+    Fate { ended, does, left }
 }
 
 /// What a command does that has not ended.

@@ -10,8 +10,10 @@ use std::process::Command;
 /// Packages of tests on a real kernel, which have tiers of their own.
 const OTHERS: [&str; 2] = ["tests/node", "tests/cluster"];
 
+type Published = (&'static str, &'static str, fn() -> Result<PathBuf>);
+
 /// Files that others publish, with which some tests compare ours: the variable by which they find it, what it is, where it comes from.
-const PUBLISHED: [(&str, &str, fn() -> Result<PathBuf>); 2] = [
+const PUBLISHED: [Published; 2] = [
     ("BERTH_CRI_API_PROTO", "the CRI's published protocol file", tools::cri_api_proto),
     ("BERTH_KUBELET_TYPES", "the kubelet's published types", tools::kubelet_types),
 ];

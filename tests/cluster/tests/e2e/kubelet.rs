@@ -70,9 +70,9 @@ fn file(site: &Site) -> PathBuf {
 /// Node and kubelet say so many pods.
 fn has(site: &Site, pods: u64) {
     assert_eq!(told(site, "maxPods"), pods);
-    site.wait_object("node", NODE_NAME, "has that many pods", |node| {
-        node["status"]["allocatable"]["pods"] == pods.to_string()
-    });
+    let text = pods.to_string();
+    let allocatable = |node: &Value| node["status"]["allocatable"]["pods"] == text.as_str();
+    site.wait_object("node", NODE_NAME, "has that many pods", allocatable);
 }
 
 /// A field of the configuration that the running kubelet has.

@@ -2,7 +2,7 @@
 use super::*;
 use crate::plan::FileState;
 use proptest::prelude::*;
-use std::path::PathBuf;
+use std::path::Path;
 
 fn record(event: Event) -> Record {
     Record { at: 1_700_000_000_000, event }
@@ -131,7 +131,7 @@ fn settings_are_in_force_beside_the_adoption_and_go_with_it() {
     );
     let back = force.to_give_back().unwrap();
     assert_eq!(back.files.len(), adopted.files.len() + 1);
-    assert!(back.files.last().is_some_and(|file| file.before.is_none() && file.path == PathBuf::from("/d/98")));
+    assert!(back.files.last().is_some_and(|file| file.before.is_none() && file.path == Path::new("/d/98")));
     assert_eq!(force.clone().plans().count(), 2, "a journal that is written anew keeps both");
 
     let mut gone = records.clone();

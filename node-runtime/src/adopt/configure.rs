@@ -7,7 +7,9 @@ use super::runtime::Peer;
 use super::steps::found;
 use super::talk::Talk;
 use super::walk::{Interrupt, Walk};
-use super::{Permit, boot_id, conclude, gather, leave_pods_groups, lock, moment, now_seconds, operation_id, report};
+use super::{
+    Permit, TheKubelet, boot_id, conclude, gather, leave_pods_groups, lock, moment, now_seconds, operation_id, report,
+};
 use super::{systemd, unfinished, unless_interrupted};
 use crate::commands::output::Format;
 use crate::commands::time;
@@ -29,7 +31,8 @@ const MAX_SETTINGS: u64 = 64 << 10;
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Fields are those of KubeletConfiguration (kubelet.config.k8s.io/v1beta1), as in spec.kubelet.config of a RuntimeConfig. All of Berth's
-settings are replaced by what is given; with none its file is taken away. Exit codes as of `berth adopt start`."
+settings are replaced by what is given; with none its file is taken away. A node that was taken over has its kubelet
+stopped and started as it was then, unless commands are given. Exit codes as of `berth adopt start`."
 )]
 pub(super) struct Options {
     /// File with the fields, YAML or JSON; `-` is standard input
@@ -44,15 +47,8 @@ pub(super) struct Options {
     /// When the grant ends: RFC 3339 or Unix seconds
     #[arg(long, value_name = "TIME", value_parser = moment)]
     grant_expires: Option<i64>,
-    /// The kubelet's process, to be sure
-    #[arg(long, value_name = "PID")]
-    kubelet_pid: Option<u32>,
-    /// Command that stops the kubelet, without systemd: a program and words, no shell; default: as the node was taken over
-    #[arg(long, value_name = "COMMAND")]
-    kubelet_stop: Option<String>,
-    /// Command that starts it; it returns once the kubelet is started
-    #[arg(long, value_name = "COMMAND")]
-    kubelet_start: Option<String>,
+    #[command(flatten)]
+    kubelet: TheKubelet,
     /// Print the plan, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -144,7 +140,7 @@ fn standard_input() -> Result<String> {
 
 /// Everything about the node.
 async fn look(layout: &Layout, options: &Options, in_force: InForce, settings: Settings) -> Result<ConfigureFacts> {
-    let pid = gather::the_kubelet(options.kubelet_pid).await?;
+    let pid = gather::the_kubelet(options.kubelet.kubelet_pid).await?;
     let configuration = kubelets::configuration(pid);
     let unit = if systemd::is_here() { gather::unit_of(pid) } else { None };
     let unit_process = match &unit {
@@ -168,7 +164,7 @@ async fn look(layout: &Layout, options: &Options, in_force: InForce, settings: S
         now,
         deadline: now.saturating_add(options.deadline.as_secs()),
         permission: options.permission(),
-        commands: gather::commands(options.kubelet_stop.as_deref(), options.kubelet_start.as_deref())?,
+        commands: gather::commands(&options.kubelet)?,
         on_berth: gather::socket(&configuration.endpoint()).is_ok_and(|endpoint| endpoint == socket),
         runtime,
         adopted: in_force.adoption,

@@ -3,7 +3,7 @@
 //! Owns: reading. Must not: judge or change.
 use super::runtime::Peer;
 use super::steps::{found, hashed, same_programs};
-use super::{Give, Permit, Start, boot_id, now_seconds, operation_id, revision, systemd};
+use super::{Give, Permit, Start, TheKubelet, boot_id, now_seconds, operation_id, revision, systemd};
 use crate::kubelets::{self, View};
 use crate::layout::Layout;
 use crate::node_files;
@@ -28,7 +28,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything about the node.
 pub(super) async fn node(layout: &Layout, options: &Start, handed: Option<Result<Revision, Refusal>>) -> Result<Facts> {
-    let pid = the_kubelet(options.kubelet_pid).await?;
+    let pid = the_kubelet(options.kubelet.kubelet_pid).await?;
     let configuration = kubelets::configuration(pid);
     let unit = if systemd::is_here() { unit_of(pid) } else { None };
     let (mut carriers, unit_process) = match &unit {
@@ -60,7 +60,7 @@ pub(super) async fn node(layout: &Layout, options: &Start, handed: Option<Result
         now,
         deadline: now.saturating_add(options.deadline.as_secs()),
         profile: options.profile.map(Into::into),
-        commands: commands(options.kubelet_stop.as_deref(), options.kubelet_start.as_deref())?,
+        commands: commands(&options.kubelet)?,
         carriers,
         instance_config: instance.map(|carrier| (carrier.path, carrier.text)),
         old,
@@ -127,9 +127,9 @@ fn attributes(path: PathBuf) -> Option<(PathBuf, (u32, u32, u32))> {
 }
 
 /// The kubelet's commands, if they were given.
-pub(super) fn commands(stop: Option<&str>, start: Option<&str>) -> Result<Option<Commands>> {
+pub(super) fn commands(kubelet: &TheKubelet) -> Result<Option<Commands>> {
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    match (stop, start) {
+    match (&kubelet.kubelet_stop, &kubelet.kubelet_start) {
         (None, None) => Ok(None),
         (Some(stop), Some(start)) => {
             let commands = Commands { stop: words(stop), start: words(start) };

@@ -123,6 +123,20 @@ impl From<Profile> for plan::Profile {
     }
 }
 
+/// Which process the kubelet is, and how it is stopped and started.
+#[derive(Debug, clap::Args)]
+struct TheKubelet {
+    /// The kubelet's process, to be sure
+    #[arg(long, value_name = "PID")]
+    kubelet_pid: Option<u32>,
+    /// Command that stops the kubelet, without systemd: a program and words, no shell
+    #[arg(long, value_name = "COMMAND")]
+    kubelet_stop: Option<String>,
+    /// Command that starts it; it returns once the kubelet is started
+    #[arg(long, value_name = "COMMAND")]
+    kubelet_start: Option<String>,
+}
+
 /// Taking over.
 #[derive(Debug, clap::Args)]
 struct Start {
@@ -134,15 +148,8 @@ struct Start {
     /// Refuse unless the kubelet is started this way
     #[arg(long, value_enum)]
     profile: Option<Profile>,
-    /// The kubelet's process, to be sure
-    #[arg(long, value_name = "PID")]
-    kubelet_pid: Option<u32>,
-    /// Command that stops the kubelet, without systemd: a program and words, no shell
-    #[arg(long, value_name = "COMMAND")]
-    kubelet_stop: Option<String>,
-    /// Command that starts it; it returns once the kubelet is started
-    #[arg(long, value_name = "COMMAND")]
-    kubelet_start: Option<String>,
+    #[command(flatten)]
+    kubelet: TheKubelet,
     /// File that has the kubelet's flags, where --container-runtime-endpoint is one of them
     #[arg(long, value_name = "FILE")]
     kubelet_flags_file: Vec<PathBuf>,

@@ -53,6 +53,45 @@ fn guest_adopt_a_node_of_kubeadm_there_and_back() {
     node.finish();
 }
 
+/// The kubelet gets other settings by its unit, and comes back on those before: where it does not start with them, and where whoever does it dies.
+#[test]
+fn guest_adopt_settings_of_a_kubelet_that_systemd_runs() {
+    let _alone = alone();
+    let node = Node::start(Layout::Kubeadm);
+    let drop_ins = "/etc/kubernetes/kubelet.d";
+    fs::create_dir_all(drop_ins).unwrap();
+    fs::write("/etc/default/kubelet", format!("KUBELET_EXTRA_ARGS=--config-dir={drop_ins}\n")).unwrap();
+    systemctl(&["restart", "kubelet.service"]);
+    node.is_on("containerd");
+    let before = node.files();
+    node.take_over();
+    node.is_on("berth");
+    let (pod, file) = (Seen::of(&node), format!("{drop_ins}/98-berth-settings.conf"));
+
+    let words = |settings: &'static str| ["adopt", "kubelet", "-o", "json", "--inline", settings];
+    let status = done(node.berth(&words("{maxPods: 70}")).output().unwrap());
+    assert_eq!((&status["phase"], &status["kubelet"]["maxPods"]), (&"adopted".into(), &70.into()), "{status}");
+    node.is_on("berth");
+    assert_eq!(Seen::of(&node), pod, "no container was touched");
+    let with = node.files();
+    assert!(fs::read_to_string(&file).unwrap().contains("maxPods: 70"));
+
+    let bad = node.berth(&words("{imageGCHighThresholdPercent: 101}")).output().unwrap();
+    assert_eq!(bad.status.code(), Some(3), "{}", String::from_utf8_lossy(&bad.stderr));
+    assert!(node.status()["reason"].as_str().unwrap().contains("the kubelet ended"), "{}", node.status());
+    node.killed_at(&words("{maxPods: 80}"), "configure/switch/leave");
+    assert_eq!(node.settled(), "adopted");
+    node.is_on("berth");
+    assert!(node.files() == with, "they are as they were before it");
+    assert_eq!(Seen::of(&node), pod);
+
+    node.give_back();
+    node.is_on("containerd");
+    node.is_untouched(&before);
+    node.finish();
+    fs::remove_dir_all(drop_ins).unwrap();
+}
+
 #[test]
 fn guest_adopt_the_adopter_of_a_kubeadm_node_dies() {
     let _alone = alone();

@@ -43,7 +43,11 @@ pub(super) async fn gather(layout: &Layout) -> Daemon {
     match timeout(PATIENCE, ask(layout)).await {
         Ok(Ok((info, told))) => (daemon.answer, daemon.info, daemon.told) = (Answer::Up, Some(info), told),
         Ok(Err(problem)) => (daemon.answer, daemon.problem) = (Answer::Up, Some(problem)),
-        Err(_) => daemon.answer = Answer::Stuck,
+        Err(_) => {
+            daemon.answer = Answer::Stuck;
+            // What it does after all that time, not before.
+            daemon.process = holder.and_then(|pid| Some((pid, state(pid)?)));
+        }
     }
     if daemon.info.is_none() {
         daemon.documents = documents(layout);

@@ -3,25 +3,17 @@
 /// Flags without a value of their own: `--name` alone means true.
 const SWITCHES: [&str; 1] = ["fail-swap-on"];
 
-/// Fields of KubeletConfiguration whose flags have other names than theirs (Kubernetes 1.37, cmd/kubelet/app/options/options.go).
-const OTHER_NAMES: [(&str, &str); 17] = [
-    ("enforceNodeAllocatable", "enforce-node-allocatable"),
+/// Fields that Berth may set whose flags have other names than theirs (Kubernetes 1.37, cmd/kubelet/app/options/options.go).
+const OTHER_NAMES: [(&str, &str); 9] = [
+    ("contentType", "kube-api-content-type"),
     ("eventRecordQPS", "event-qps"),
     ("imageGCHighThresholdPercent", "image-gc-high-threshold"),
     ("imageGCLowThresholdPercent", "image-gc-low-threshold"),
     ("imageMinimumGCAge", "minimum-image-ttl-duration"),
-    ("iptablesDropBit", "iptables-drop-bit"),
-    ("iptablesMasqueradeBit", "iptables-masquerade-bit"),
-    ("kubeAPIBurst", "kube-api-burst"),
     ("kubeAPIQPS", "kube-api-qps"),
     ("makeIPTablesUtilChains", "make-iptables-util-chains"),
     ("podPidsLimit", "pod-max-pids"),
     ("registryPullQPS", "registry-qps"),
-    ("reservedSystemCPUs", "reserved-cpus"),
-    ("staticPodPath", "pod-manifest-path"),
-    ("staticPodURL", "manifest-url"),
-    ("topologyManagerPolicyOptions", "topology-manager-policy-options"),
-    ("volumeStatsAggPeriod", "volume-stats-agg-period"),
 ];
 
 /// The flag for a field: its words with hyphens, but for those that have another name.

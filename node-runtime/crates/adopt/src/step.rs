@@ -1,4 +1,5 @@
-//! The steps of taking a node over, of giving it back, and of changing its kubelet's settings: their names and their order, which the journal, failpoints and messages share.
+//! The steps of taking a node over, of giving it back, and of changing its kubelet's settings: their names and their order, which the
+//! journal, failpoints and messages share.
 //!
 //! Owns: names and order. Must not: do anything.
 use serde::{Deserialize, Serialize};

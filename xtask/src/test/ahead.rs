@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 type Make = fn() -> Result<PathBuf>;
 
 /// In the order in which the tiers come to need them. None of them uses cargo, whose lock on the target directory they would hold.
-const MAKES: [(&str, &[&str], Make); 10] = [
+const MAKES: [(&str, &[&str], Make); 11] = [
+    ("kubelet-flags", &["unit"], tools::kubelet_flags),
     ("crictl", &["node", "guest", "cluster", "full"], tools::crictl),
     ("cni", &["node", "guest", "cluster", "full"], tools::cni),
     ("prometheus", &["node", "guest", "cluster", "full"], tools::prometheus),

@@ -12,10 +12,12 @@ const OTHERS: [&str; 2] = ["tests/node", "tests/cluster"];
 
 type Published = (&'static str, &'static str, fn() -> Result<PathBuf>);
 
-/// Files that others publish, with which some tests compare ours: the variable by which they find it, what it is, where it comes from.
-const PUBLISHED: [Published; 2] = [
+/// What others publish, with which some tests compare ours, each a file of its own name: the variable by which they find
+/// it, what it is, where it comes from.
+const PUBLISHED: [Published; 3] = [
     ("BERTH_CRI_API_PROTO", "the CRI's published protocol file", tools::cri_api_proto),
     ("BERTH_KUBELET_TYPES", "the kubelet's published types", tools::kubelet_types),
+    ("BERTH_KUBELET_FLAGS", "the kubelet's flags, as its code has them", tools::kubelet_flags),
 ];
 
 pub fn tier(tier: &mut Tier) {

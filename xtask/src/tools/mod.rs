@@ -1,10 +1,11 @@
 //! Programs of others that the tests use, pinned, and the images made of them. Each is built or unpacked once, into the cache.
-//! Owns: what the cache holds of others, one file a family. Must not: run any of it.
+//! Owns: what the cache holds of others, one file a family. Must not: run any of it, but for what lists the kubelet's flags.
 mod cni;
 mod cri;
 mod deny;
 mod go;
 mod images;
+mod kubelet;
 mod kubernetes;
 mod peers;
 mod prometheus;
@@ -13,6 +14,7 @@ pub use cni::cni;
 pub use cri::{cri_api_proto, crictl, kubelet_types};
 pub use deny::cargo_deny;
 pub use images::{images, userland};
+pub use kubelet::kubelet_flags;
 pub use kubernetes::{etcd, helm, helm3, kubernetes};
 pub use peers::peers;
 pub use prometheus::prometheus;

@@ -182,6 +182,11 @@ pub fn kubelet_fields() -> impl Iterator<Item = &'static str> {
     table().map(|(name, ..)| name)
 }
 
+/// Names of those that may be set.
+pub fn settable_kubelet_fields() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().map(|(name, _)| *name)
+}
+
 impl KubeletConfig {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {

@@ -44,7 +44,7 @@ pub use image_policy::{
     EnforcePoint, ImageMatch, ImagePattern, ImagePolicy, ImagePolicySpec, NamespaceSelector, PolicyMode, References,
     Registries, SelectorOperator, SelectorRequirement,
 };
-pub use kubelet::{Kubelet, KubeletConfig, MAX_KUBELET_CONFIG, kubelet_fields};
+pub use kubelet::{Kubelet, KubeletConfig, MAX_KUBELET_CONFIG, kubelet_fields, settable_kubelet_fields};
 pub use merge::{Effective, Merged, merge, merge_keeping};
 pub use metadata::{API_VERSION, ObjectMeta};
 pub use profile::{DefaultProfiles, ProfileSource, ProfileType, SecurityProfile, find_profile};

@@ -1,4 +1,7 @@
 //! The kubelet's command line, as its library (pflag) reads it: `--name=value` or `--name value`, and the last one wins.
+//!
+//! Owns: which flag sets which field (tests compare it with the kubelet's own code), and reading flags. Must not: know files.
+use serde_json::Value;
 
 /// Flags without a value of their own: `--name` alone means true.
 const SWITCHES: [&str; 1] = ["fail-swap-on"];
@@ -16,11 +19,36 @@ const OTHER_NAMES: [(&str, &str); 9] = [
     ("registryPullQPS", "registry-qps"),
 ];
 
-/// The flag for a field: its words with hyphens, but for those that have another name.
-pub(super) fn name_for(field: &str) -> String {
-    if let Some((_, name)) = OTHER_NAMES.iter().find(|(other, _)| *other == field) {
-        return (*name).to_owned();
+/// Parts of fields that have flags of their own, where the field has none: the field, its part as a JSON pointer (RFC 6901), the flag
+/// (Kubernetes 1.37, component-base/logs/api/v1/options.go).
+const PARTS: [(&str, &str, &str); 8] = [
+    ("logging", "/flushFrequency", "log-flush-frequency"),
+    ("logging", "/format", "logging-format"),
+    ("logging", "/options/json/infoBufferSize", "log-json-info-buffer-size"),
+    ("logging", "/options/json/splitStream", "log-json-split-stream"),
+    ("logging", "/options/text/infoBufferSize", "log-text-info-buffer-size"),
+    ("logging", "/options/text/splitStream", "log-text-split-stream"),
+    ("logging", "/verbosity", "v"),
+    ("logging", "/vmodule", "vmodule"),
+];
+
+/// The flags that say what a field with this value says too: the field's own, or those of the parts that the value has.
+pub(super) fn names_for(field: &str, value: &Value) -> Vec<String> {
+    if !PARTS.iter().any(|(of, ..)| *of == field) {
+        return vec![name_for(field)];
     }
+    let said = PARTS.iter().filter(|(of, part, _)| *of == field && value.pointer(part).is_some());
+    said.map(|(.., name)| (*name).to_owned()).collect()
+}
+
+/// The flag for a field that has one as a whole: by the rule, but for those that have another name.
+fn name_for(field: &str) -> String {
+    let other = OTHER_NAMES.iter().find(|(of, _)| *of == field);
+    other.map_or_else(|| by_rule(field), |(_, name)| (*name).to_owned())
+}
+
+/// The rule: a field's words with hyphens.
+fn by_rule(field: &str) -> String {
     let letters: Vec<char> = field.chars().collect();
     let mut name = String::new();
     for (i, letter) in letters.iter().enumerate() {
@@ -36,11 +64,14 @@ pub(super) fn name_for(field: &str) -> String {
     name
 }
 
-/// Whether a flag is given, whatever it says.
+/// Whether a flag is given, whatever it says. A name of one letter stands behind one hyphen too, with or without its value: `-v4`. The kubelet
+/// takes `_` in a name for `-` (component-base/cli/flag/flags.go, `WordSepNormalizeFunc`).
 pub(super) fn is_given(arguments: &[String], name: &str) -> bool {
-    let words = arguments.iter().skip(1).take_while(|word| *word != "--");
-    let mut names = words.filter_map(|word| Some(word.strip_prefix("--")?.split('=').next().unwrap_or_default()));
-    names.any(|given| given == name)
+    let mut words = arguments.iter().skip(1).take_while(|word| *word != "--");
+    words.any(|word| match word.strip_prefix("--") {
+        Some(long) => long.split('=').next().unwrap_or_default().replace('_', "-") == name,
+        None => name.len() == 1 && word.strip_prefix('-').is_some_and(|short| short.starts_with(name)),
+    })
 }
 
 /// The value of a flag; the last one that is given counts.
@@ -74,3 +105,6 @@ fn all<'a>(arguments: &'a [String], name: &str) -> Vec<&'a str> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

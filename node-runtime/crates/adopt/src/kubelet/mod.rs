@@ -6,8 +6,6 @@ mod flags;
 
 pub use flags::{flag, gates};
 
-use flags::name_for;
-
 use serde_json::{Map, Value};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -150,9 +148,9 @@ impl Configuration {
         self.settings.get(GATES)?.get(name)?.as_bool()
     }
 
-    /// The flag for a field, if the command line has it: it wins over all files.
-    pub fn flag_for(&self, field: &str) -> Option<String> {
-        Some(name_for(field)).filter(|name| flags::is_given(&self.arguments, name))
+    /// The flag of the command line, if there is one, that says what a field with this value says too: it wins over all files.
+    pub fn flag_for(&self, field: &str, value: &Value) -> Option<String> {
+        flags::names_for(field, value).into_iter().find(|name| flags::is_given(&self.arguments, name))
     }
 
     /// Whether a field has that value; of a map, at least those entries.

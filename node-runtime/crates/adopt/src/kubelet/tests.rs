@@ -77,27 +77,3 @@ fn what_is_not_said_is_the_default_and_what_is_broken_is_told() {
     assert_eq!(broken, ["/gone", "/d/1.conf"]);
     assert_eq!(read.text("maxPods").as_deref(), Some("1"));
 }
-
-#[test]
-fn fields_have_flags_of_their_own_names() {
-    let cases = [
-        ("maxPods", "max-pods"),
-        ("cpuCFSQuota", "cpu-cfs-quota"),
-        ("cpuCFSQuotaPeriod", "cpu-cfs-quota-period"),
-        ("clusterDNS", "cluster-dns"),
-        ("containerLogMaxFiles", "container-log-max-files"),
-        ("kubeAPIQPS", "kube-api-qps"),
-        ("kubeAPIBurst", "kube-api-burst"),
-        ("contentType", "kube-api-content-type"),
-        ("iptablesMasqueradeBit", "iptables-masquerade-bit"),
-        ("imageGCLowThresholdPercent", "image-gc-low-threshold"),
-        ("oomScoreAdj", "oom-score-adj"),
-        ("seccompDefault", "seccomp-default"),
-    ];
-    for (field, flag) in cases {
-        assert_eq!(flags::name_for(field), flag);
-        let read = |line: &str| Configuration::read(words(line), &Memory::default()).flag_for(field);
-        assert_eq!(read(&format!("kubelet --{flag}=1")).as_deref(), Some(flag));
-        assert_eq!(read(&format!("kubelet --{flag}-x=1 -- --{flag}=1")), None);
-    }
-}

@@ -187,7 +187,7 @@ fn overruled(configuration: &Configuration, settings: &Settings, files: &[FileCh
     let read = Configuration::read(configuration.arguments.clone(), &Overlay { configuration, changes: files });
     let ours = settings_file(configuration).unwrap_or_default();
     let overruled = settings.iter().filter_map(|(field, value)| {
-        if let Some(flag) = configuration.flag_for(field) {
+        if let Some(flag) = configuration.flag_for(field, value) {
             return Some(Refusal::new(
                 format!("--{flag}"),
                 format!("is on the kubelet's command line, which wins over every file, and {field} is to be set"),

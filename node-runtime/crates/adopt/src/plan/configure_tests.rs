@@ -87,6 +87,11 @@ fn what_is_overruled_is_refused_with_whoever_does_it() {
         "{}",
         refused(&flag)
     );
+    let file = [("/c", "kind: KubeletConfiguration\n")];
+    let loud = refused(&facts(&format!("{LINE} --v=2"), &file, json!({"logging": {"verbosity": 4}})));
+    assert!(loud.contains("--v: is on the kubelet's command line"), "{loud}");
+    let format = facts(&format!("{LINE} --v=2"), &file, json!({"logging": {"format": "json"}}));
+    assert!(configure(&format).is_ok(), "a flag of another part is in nobody's way");
     let later = [("/c", "kind: KubeletConfiguration\n"), ("/c.d/99-site.conf", "imageGCHighThresholdPercent: 90\n")];
     let later = refused(&facts(LINE, &later, wish.clone()));
     assert!(later.contains("/c.d/99-site.conf") && later.contains("would be 90"), "{later}");

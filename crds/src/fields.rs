@@ -241,6 +241,7 @@ rows! { METRICS: Metrics at "spec.metrics" = [metrics], inside [];
 }
 
 rows! { STORAGE: Storage at "spec.runtime.storage" = [runtime.storage], inside [gc];
+    scalar directory "directory" DaemonRestart Words("lib/images in the daemon's root");
     scalar keep_compressed_layers "keepCompressedLayers" Live Is("true");
     scalar image_fs_quota "imageFsQuota" Live Words("no limit");
     scalar writable_layer_limit "writableLayerLimit" NewContainers Words("no limit");

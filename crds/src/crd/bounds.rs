@@ -89,6 +89,7 @@ fn runtime_config() -> Vec<Bound> {
     bounds.extend(lengths(16, &durations_and_quantities));
     bounds.extend(lengths(4095, &paths));
     bounds.extend(lengths(64, &short));
+    bounds.extend(lengths(128, &["spec.runtime.storage.directory"]));
     bounds.extend(lengths(65_520, &["spec.proxy.noProxy"]));
     bounds.extend(lengths(317, &["spec.nodeSelector.matchExpressions[].key"]));
     bounds.extend(lengths(63, &["spec.nodeSelector.matchLabels{}", "spec.nodeSelector.matchExpressions[].values[]"]));

@@ -145,6 +145,16 @@ macro_rules! quantity {
 
 /// Of `../storage.rs`. Whether what is pinned or prefetched is a reference is left to the operator.
 const STORAGE: &[Rule] = &[
+    rule(
+        "spec.runtime.storage.directory",
+        "self.matches('^(/[A-Za-z0-9._-]+)+$') && !(self + '/').matches('/[.]{1,2}/')",
+        "must be an absolute path of at most 128 bytes, of letters, digits and . _ -, without . and .., such as /data/berth",
+    ),
+    rule(
+        "spec.runtime.storage.directory",
+        "!self.matches('^/(dev|proc|sys|run|var/run|tmp|etc|boot|opt/berth|var/lib/(berth|kubelet|containerd))(/|$)')",
+        "must not be in /dev, /proc, /sys, /run, /var/run, /tmp, /etc, /boot, /opt/berth, /var/lib/berth, /var/lib/kubelet or /var/lib/containerd: name a directory of its own on a disk, such as /data/berth",
+    ),
     rule("spec.runtime.storage.imageFsQuota", quantity!("1Mi"), "is not a quantity of at least 1Mi, such as 50Gi"),
     rule(
         "spec.runtime.storage.writableLayerLimit",

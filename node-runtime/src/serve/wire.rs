@@ -4,6 +4,7 @@ use super::live::{self, Followers};
 use super::streaming::Streaming;
 use super::{Options, logging, registry};
 use crate::accept;
+use crate::image_places;
 use crate::layout::Layout;
 use crate::registries;
 use anyhow::{Context, Result};
@@ -66,11 +67,7 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     let (mut wanted, _) = registries::client_config(&settings, layout, &credentials);
     wanted.observer = Some(metrics.registry_observer());
     let client = Client::new(wanted.clone()).context("registry client")?;
-    let config = ImagesConfig { observer: metrics.observer(), ..images_config(layout, &settings) };
-    let images = {
-        let database = database.clone();
-        tokio::task::spawn_blocking(move || Images::open(config, database, client)).await?.context("image store")?
-    };
+    let images = open_images(layout, &settings, &metrics, database.clone(), client).await.context("image store")?;
     registry::follow(standing.clone(), layout.clone(), images.clone(), wanted);
     let network = bridge_config(layout, &settings)?;
     let bridge = match &network {
@@ -127,7 +124,9 @@ pub(crate) fn fit(layout: &Layout, settings: &Settings) -> berth_model::Result<(
 fn judge(layout: &Layout, settings: &Settings, strict: bool) -> berth_model::Result<()> {
     check_network(layout, settings)?;
     if strict {
-        Images::check_writable_limit_at(&layout.lib.join("images"), settings.storage.writable_layer_limit)?;
+        image_places::check(layout, settings)?;
+        let place = image_places::wanted(layout, settings);
+        Images::check_writable_limit_at(&place, settings.storage.writable_layer_limit)?;
     }
     accept::everywhere(settings)
 }
@@ -207,8 +206,33 @@ fn cgroup_parent(layout: &Layout, driver: Driver) -> String {
     }
 }
 
+/// The image store, where the settings want it. What it does not need any more where it was before goes in the background.
+async fn open_images(
+    layout: &Layout,
+    settings: &Settings,
+    metrics: &Metrics,
+    database: Arc<Database>,
+    client: Client,
+) -> Result<Images> {
+    let config = ImagesConfig { observer: metrics.observer(), ..images_config(layout, settings) };
+    let (layout, settings) = (layout.clone(), settings.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let places = image_places::settle(&layout, &settings)?;
+        let config = ImagesConfig { root: places.root.clone(), former: places.former.clone(), ..config };
+        let images = Images::open(config, database, client)?;
+        let used = images.places();
+        std::thread::Builder::new().name("places".into()).spawn(move || {
+            if let Err(e) = image_places::give_up(&layout, &places, &used) {
+                tracing::warn!(error = %e, "a former place of the image store stays until the next start");
+            }
+        })?;
+        Ok::<_, anyhow::Error>(images)
+    });
+    opened.await?
+}
+
 pub(super) fn images_config(layout: &Layout, settings: &Settings) -> ImagesConfig {
-    let mut config = ImagesConfig::new(layout.lib.join("images"));
+    let mut config = ImagesConfig::new(image_places::wanted(layout, settings));
     config.keep_layer_blobs = settings.storage.keep_compressed_layers;
     let (limits, wish) = (&mut config.limits, &settings.limits);
     limits.max_uncompressed_layer = wish.max_uncompressed_per_layer.unwrap_or(limits.max_uncompressed_layer);

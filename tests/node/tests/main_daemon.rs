@@ -27,6 +27,7 @@ mod daemon_lifecycle;
 mod daemon_metrics;
 mod daemon_monitors;
 mod daemon_network;
+mod daemon_places;
 mod daemon_prefetch;
 mod daemon_registries;
 mod daemon_replace;

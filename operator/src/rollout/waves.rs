@@ -41,7 +41,7 @@ pub(super) fn order<'a>(mut nodes: Vec<&'a Node>) -> Vec<&'a Node> {
 /// The state of the waves, from who was told of the target and how they are.
 pub(super) fn stand(rollout: &Rollout, judged: &Judged<'_>, now: u64) -> Wave {
     // Once everybody had it, newcomers and returners have nobody to protect: only budgets hold.
-    if rollout.last_known_good.as_ref() == Some(&rollout.target) {
+    if rollout.is_through() {
         return Wave::Open { index: rollout.strategy.waves.len(), size: judged.members };
     }
     let (mut passed, mut before) = (0, 0);

@@ -31,6 +31,7 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     };
     let (good, bad) = (verdicts(Verdict::Good), verdicts(Verdict::Bad));
     let target = Revision(pool.target());
+    let came_through = good.contains(&target).then(|| through_since(world, &target));
     let last_known_good = last_known_good(&target, &good, pairs.iter().map(|(_, r)| *r));
     let goals: Vec<_> = [Some(&target), last_known_good.as_ref()].into_iter().flatten().map(|r| r.0.clone()).collect();
     let nodes = pairs.iter().map(|(node, runtime_node)| {
@@ -41,28 +42,31 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
         made.ways = ends.map(|to| (Revision(to.clone()), changes::way(world, runtime_node, pool, &to))).collect();
         made
     });
-    let nodes = nodes.collect();
+    let nodes: Vec<_> = nodes.collect();
     let paused = pool.rollout.paused.unwrap_or(false);
-    (
-        Rollout { target, last_known_good, bad, paused, strategy: strategy(&pool.rollout), beside: Beside::default() },
-        nodes,
-    )
+    let (strategy, beside) = (strategy(&pool.rollout), Beside::default());
+    let rollout = Rollout { target, came_through, last_known_good, bad, paused, strategy, beside };
+    (rollout.standing(&nodes), nodes)
 }
 
-/// The target itself once it has come through; else, of the good ones that nodes have or had, that of most nodes.
+/// When a good revision came through. Of one that does not say so, whoever has it counts.
+fn through_since(world: &World, revision: &Revision) -> u64 {
+    let status = world.revisions.get(&revision.0).and_then(|r| r.status.as_ref());
+    status.and_then(|s| time::of(s.since.as_ref())).unwrap_or(u64::MAX)
+}
+
+/// Of the other good ones that nodes have or had, that of most nodes.
 fn last_known_good<'a>(
     target: &Revision,
     good: &BTreeSet<Revision>,
     nodes: impl Iterator<Item = &'a RuntimeNode>,
 ) -> Option<Revision> {
-    if good.contains(target) {
-        return Some(target.clone());
-    }
     let mut counts: BTreeMap<Revision, usize> = BTreeMap::new();
     for node in nodes {
         let current = node.status.as_ref().and_then(|s| s.current_revision.clone());
         let names = [current, node.spec.fallback_revision.clone(), node.spec.desired_revision.clone()];
-        if let Some(name) = names.into_iter().flatten().map(Revision).find(|name| good.contains(name)) {
+        if let Some(name) = names.into_iter().flatten().map(Revision).find(|name| name != target && good.contains(name))
+        {
             *counts.entry(name).or_default() += 1;
         }
     }
@@ -302,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn good_is_the_target_or_what_most_nodes_have() {
+    fn what_nodes_go_back_to_is_the_good_one_that_most_have_or_had() {
         let node = |current: &str, fallback: Option<&str>| {
             let mut node = RuntimeNode::default();
             node.spec.fallback_revision = fallback.map(str::to_owned);
@@ -310,10 +314,10 @@ mod tests {
             node
         };
         let name = |n: &str| Revision(n.to_owned());
-        let nodes = [node("new", Some("a")), node("a", None), node("b", None)];
+        let nodes = [node("new", Some("a")), node("a", None), node("b", Some("a"))];
         let good = BTreeSet::from([name("a"), name("b")]);
         assert_eq!(last_known_good(&name("new"), &good, nodes.iter()), Some(name("a")));
-        assert_eq!(last_known_good(&name("b"), &good, nodes.iter()), Some(name("b")));
+        assert_eq!(last_known_good(&name("a"), &good, nodes.iter()), Some(name("b")), "another one than the target");
         assert_eq!(last_known_good(&name("new"), &BTreeSet::new(), nodes.iter()), None);
     }
 }

@@ -3,7 +3,7 @@ use crate::server::{Answer, Server, lead, lease, status, until};
 use berth_crds::{
     ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus, RuntimeRevision,
 };
-use berth_operator::cluster::{World, Writes};
+use berth_operator::cluster::{Clock, World, Writes};
 use berth_operator::controllers::{Context, Events, pass};
 use berth_operator::observe::Metrics;
 use kube::ResourceExt;
@@ -40,6 +40,7 @@ async fn run(server: &Server, world: &World) -> Result<(), String> {
     let context = Context {
         writes: Writes::new(server.client(), leadership.clone(), metrics.clone()),
         events: Events::new(server.client(), "me".to_owned(), leadership),
+        clock: Clock::default(),
         metrics,
         system_namespaces: vec!["kube-system".to_owned()],
         system_images: Default::default(),

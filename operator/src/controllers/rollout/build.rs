@@ -106,11 +106,14 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         let said = status.conditions.iter().find(|c| c.kind == "Healthy" && c.status == "False");
         said.and_then(|c| time::seconds(&c.last_transition_time)).map_or(*since, clamped)
     });
+    // The kubelet's clock is the node's own: what it has now did not make it ill before it had it.
+    let had = current.as_ref().map_or(0, |(_, since)| *since);
+    let unready = unready_since(node).map(|since| since.max(had).min(now));
     Node {
         zone: node.labels().get(ZONE).cloned().unwrap_or_default(),
         control_plane: CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label)),
         created: node.creation_timestamp().and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0),
-        unready_since: unready_since(node),
+        unready_since: unready,
         unhealthy_since: unhealthy,
         cordon: cordon(node),
         pods: Pods::Gone,
@@ -238,9 +241,21 @@ mod tests {
     }
 
     fn made(revisions: &[crds::RuntimeRevision], spec: serde_json::Value, status: serde_json::Value) -> Node {
+        seen(revisions, serde_json::json!({}), spec, status)
+    }
+
+    /// With that condition `Ready` of its Node.
+    fn seen(
+        revisions: &[crds::RuntimeRevision],
+        ready: serde_json::Value,
+        spec: serde_json::Value,
+        status: serde_json::Value,
+    ) -> Node {
         let mut world = World::default();
         world.revisions.extend(revisions.iter().map(|r| (r.name_any(), Arc::new(r.clone()))));
-        let node = serde_json::from_value(serde_json::json!({"metadata": {"name": "n", "uid": "1"}})).unwrap();
+        let conditions = if ready["type"].is_null() { serde_json::json!([]) } else { serde_json::json!([ready]) };
+        let node = serde_json::json!({"metadata": {"name": "n", "uid": "1"}, "status": {"conditions": conditions}});
+        let node = serde_json::from_value(node).unwrap();
         let runtime_node = RuntimeNode {
             spec: serde_json::from_value(spec).unwrap(),
             status: serde_json::from_value(status).unwrap(),
@@ -290,6 +305,18 @@ mod tests {
         assert_eq!(since(&at(90_000, true)), 10_000, "a clock that is ahead: not in the future");
         assert_eq!(at(1000, false).unhealthy_since, Some(4000));
         assert_eq!(at(9000, true).unhealthy_since, None);
+    }
+
+    /// A clock that is behind by hours would have it ill for longer than it had the revision.
+    #[test]
+    fn a_node_is_not_ill_of_a_revision_before_it_had_it() {
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(4000)});
+        let status = serde_json::json!({"nodeUID": "1", "currentRevision": "r", "currentSince": time::text(4100), "healthy": true});
+        let since = |at: u64| {
+            let ready = serde_json::json!({"type": "Ready", "status": "False", "lastTransitionTime": time::text(at)});
+            seen(&[], ready, spec.clone(), status.clone()).unready_since
+        };
+        assert_eq!((since(1000), since(5000), since(90_000)), (Some(4100), Some(5000), Some(10_000)));
     }
 
     #[test]

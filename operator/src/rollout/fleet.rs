@@ -97,6 +97,8 @@ pub struct Node {
     pub unready_since: Option<u64>,
     /// Since when its agent reports that runtime, kubelet or enforcement are not well, if it does.
     pub unhealthy_since: Option<u64>,
+    /// Since when it has been Ready and its agent has reported it well, both without a break; 0 if that is not known.
+    pub well_since: u64,
     /// Unschedulable, and by whom.
     pub cordon: Cordon,
     /// Pods that a drain would have to move.

@@ -1,4 +1,4 @@
-//! Targets that came through before: whom that says something of, and whom it does not.
+//! Targets that came through before: whom that says something of, and whom it does not. And nodes that are well only now and then.
 use crate::fleet::{Agent, Fleet, node, revision, strategy};
 use berth_operator::rollout::{Disruption, OnFailure, Stage};
 
@@ -99,4 +99,30 @@ fn what_comes_through_again_is_through() {
     });
     fleet.run_until(20, |s| *s == Stage::Complete);
     assert_eq!((fleet.have("new"), fleet.rollout.came_through), (6, again), "and nothing is written again");
+}
+
+/// Ready for eight minutes, away for two, for hours: it never was well for the ten minutes that a canary soaks.
+#[test]
+fn a_canary_that_flaps_lets_nobody_follow() {
+    type Turn = fn(&mut berth_operator::rollout::Node, Option<u64>, u64);
+    let turns: [Turn; 2] = [
+        |node, ill, now| (node.unready_since, node.well_since) = (ill, now),
+        |node, ill, now| (node.unhealthy_since, node.well_since) = (ill, now),
+    ];
+    for turn in turns {
+        let mut fleet = Fleet::new((0..20).map(|n| node(n, 3, Disruption::DaemonRestart)).collect(), strategy());
+        fleet.run_until(20, |s| matches!(s, Stage::Wave { index: 0, soak_until: Some(_), .. }));
+        let canary = fleet.ever_told_target.first().unwrap().clone();
+        for _ in 0..20 {
+            let now = fleet.now;
+            fleet.touch(|f| turn(f.node(&canary), Some(now), 0));
+            (0..12).for_each(|_| fleet.tick());
+            let now = fleet.now;
+            fleet.touch(|f| turn(f.node(&canary), None, now));
+            (0..48).for_each(|_| fleet.tick());
+        }
+        assert_eq!((fleet.ever_told_target.len(), fleet.rollout.bad.len()), (1, 0));
+        fleet.run_until(3000, |s| *s == Stage::Complete);
+        assert_eq!(fleet.have("new"), 20);
+    }
 }

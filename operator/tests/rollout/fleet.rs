@@ -38,6 +38,7 @@ pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
         created: 0,
         unready_since: None,
         unhealthy_since: None,
+        well_since: 0,
         cordon: Cordon::None,
         pods: Pods::Evictable,
         desired: Some((revision("old"), 0)),

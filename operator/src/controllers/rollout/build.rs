@@ -9,7 +9,8 @@ use crate::rollout::{
 };
 use crate::time;
 use berth_crds::{self as crds, IntOrPercent, Phase, RuntimeNode, RuntimeNodeStatus, Verdict};
-use k8s_openapi::api::core::v1::Node as ClusterNode;
+use k8s_openapi::api::core::v1::{Node as ClusterNode, NodeCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -114,6 +115,7 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         control_plane: CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label)),
         created: node.creation_timestamp().and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0),
         unready_since: unready,
+        well_since: well_since(node, &status).min(now),
         unhealthy_since: unhealthy,
         cordon: cordon(node),
         pods: Pods::Gone,
@@ -150,18 +152,28 @@ fn cordon(node: &ClusterNode) -> Cordon {
     }
 }
 
+fn ready(node: &ClusterNode) -> Option<&NodeCondition> {
+    node.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == "Ready")
+}
+
+fn at(time: Option<&Time>) -> u64 {
+    time.and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0)
+}
+
 /// Since when a node is not Ready. One that has never said anything is not.
 fn unready_since(node: &ClusterNode) -> Option<u64> {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let ready = conditions.and_then(|list| list.iter().find(|c| c.type_ == "Ready"));
-    let at = |time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
-        time.and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0)
-    };
-    match ready {
+    match ready(node) {
         Some(condition) if condition.status == "True" => None,
         Some(condition) => Some(at(condition.last_transition_time.as_ref())),
         None => Some(at(node.metadata.creation_timestamp.as_ref())),
     }
+}
+
+/// When a node, or what its agent says of it, last became well.
+fn well_since(node: &ClusterNode, status: &RuntimeNodeStatus) -> u64 {
+    let ready = ready(node).filter(|c| c.status == "True").map_or(0, |c| at(c.last_transition_time.as_ref()));
+    let healthy = status.conditions.iter().find(|c| c.kind == "Healthy" && c.status == "True");
+    ready.max(healthy.and_then(|c| time::seconds(&c.last_transition_time)).unwrap_or(0))
 }
 
 fn grant(grant: &crds::Grant) -> Grant {
@@ -305,6 +317,18 @@ mod tests {
         assert_eq!(since(&at(90_000, true)), 10_000, "a clock that is ahead: not in the future");
         assert_eq!(at(1000, false).unhealthy_since, Some(4000));
         assert_eq!(at(9000, true).unhealthy_since, None);
+    }
+
+    #[test]
+    fn well_is_what_is_ready_and_healthy_without_a_break() {
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(4000)});
+        let since = |ready: u64, healthy: u64| {
+            let said = |kind, at| serde_json::json!({"type": kind, "status": "True", "reason": "", "message": "", "lastTransitionTime": time::text(at)});
+            let status = serde_json::json!({"nodeUID": "1", "currentRevision": "r", "currentSince": time::text(4100),
+                "healthy": true, "conditions": [said("Healthy", healthy)]});
+            seen(&[], said("Ready", ready), spec.clone(), status).well_since
+        };
+        assert_eq!((since(5000, 100), since(100, 6000), since(90_000, 100)), (5000, 6000, 10_000));
     }
 
     /// A clock that is behind by hours would have it ill for longer than it had the revision.

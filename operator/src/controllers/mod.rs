@@ -87,15 +87,22 @@ pub async fn pass(context: &Context, world: &World, now: u64) -> Result<Option<D
     let policies = timed(context, "imagepolicy", image_policy::reconcile(context, world, now)).await;
     let mut rendered = runtime_config::render(context, world);
     let configs = timed(context, "runtimeconfig", runtime_config::reconcile(context, world, &mut rendered)).await;
-    let mut rollouts = rollout::Rollouts::default();
-    let rolled = timed(context, "rollout", async {
-        let (made, result) = rollout::reconcile(context, world, &rendered.pools, now).await;
+    let (mut rollouts, mut untold) = Default::default();
+    let planned = timed(context, "plan", async {
+        let (made, result) = rollout::prepare(context, world, &rendered.pools, now).await;
         rollouts = made;
         result
     });
-    let rolled = rolled.await;
-    let told = timed(context, "status", runtime_config::report(context, world, &rendered, &rollouts, now)).await;
-    [nodes, policies, configs, rolled, told].into_iter().collect::<Result<(), String>>()?;
+    let planned = planned.await;
+    // Before anything is done: what a change takes is to be seen before the first node has it.
+    let told = timed(context, "status", async {
+        let (names, result) = runtime_config::report(context, world, &rendered, &rollouts, now).await;
+        untold = names;
+        result
+    });
+    let told = told.await;
+    let rolled = timed(context, "rollout", rollout::carry_out(context, world, &rollouts, &untold, now)).await;
+    [nodes, policies, configs, planned, told, rolled].into_iter().collect::<Result<(), String>>()?;
     Ok(rollouts.again)
 }
 

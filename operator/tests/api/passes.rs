@@ -220,3 +220,51 @@ async fn a_mark_of_ours_on_a_node_that_somebody_made_schedulable_goes() {
     };
     assert!(server.asked("/nodes/a?").iter().any(gone), "or his next cordon would count as ours");
 }
+
+/// The status of that RuntimeConfig, and whether it was written before that node was told something.
+fn shown(server: &Server, config: &str, node: &str) -> (Value, bool) {
+    let all = server.asked("");
+    let status = all.iter().position(|r| r.line.contains(&format!("/runtimeconfigs/{config}/status"))).unwrap();
+    let of = format!("/runtimenodes/{node}?");
+    let told = all.iter().position(|r| r.line.contains(&of) && r.body["spec"]["desiredRevision"].is_string()).unwrap();
+    (all[status].body["status"].clone(), status < told)
+}
+
+#[tokio::test]
+async fn what_a_takeover_does_is_shown_before_the_first_node_is_told() {
+    let server = server(|_, _| false);
+    run(&server, &world()).await.unwrap();
+    for name in ["a", "b"] {
+        let (status, before) = shown(&server, name, name);
+        assert!(before, "{:?}", server.asked(""));
+        assert_eq!(status["disruption"]["class"], "Drain", "{status}");
+    }
+}
+
+/// Back to what came through before: a change like any other.
+#[tokio::test]
+async fn what_a_change_that_is_taken_back_does_is_shown_too() {
+    let (mut world, first) = failed_on_a().await;
+    let object = Arc::make_mut(world.revisions.get_mut(&first).unwrap());
+    object.status = serde_json::from_value(json!({"verdict": "Good", "since": "2026-01-02T00:00:00Z"})).unwrap();
+    let old = Arc::make_mut(world.revisions.get_mut("config-old").unwrap());
+    old.spec.runtime.as_mut().unwrap().config["runtime"]["pidsLimit"] = json!(77);
+    let node = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
+    node.spec.desired_revision = Some("config-old".to_owned());
+    node.status.as_mut().unwrap().failed = None;
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    let (status, before) = shown(&server, "a", "a");
+    assert!(before && status["lastKnownGood"] == "config-old", "{status}");
+    let fields = status["disruption"]["fields"].as_array().unwrap();
+    assert!(fields.len() == 1 && fields[0].as_str().unwrap().starts_with("spec.runtime.pidsLimit ("), "{status}");
+}
+
+#[tokio::test]
+async fn nobody_is_told_what_could_not_be_shown() {
+    for (code, reason) in [(409, "Conflict"), (500, "InternalError")] {
+        let server = refusing((code, reason), |line, _| line.contains("/runtimeconfigs/a/status"));
+        assert_eq!(run(&server, &world()).await.is_ok(), code == 409);
+        assert!(!told(&server, "a") && told(&server, "b"), "{code}: {:?}", server.asked("PATCH"));
+    }
+}

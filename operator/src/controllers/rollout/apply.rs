@@ -30,9 +30,14 @@ pub(super) struct Step<'a> {
 impl Step<'_> {
     /// All of a plan. Errors: the first one; one node's trouble is no other's. What is to be remembered of a revision before nodes are told to
     /// leave it ends the plan where it could not be written: once they have left, nobody could tell any more, and others would be told to have it.
-    pub(super) async fn carry_out(&self, running: &Running) -> Result<(), String> {
+    /// Not `shown`: people could not see yet what the target does, and no node is told to have it.
+    pub(super) async fn carry_out(&self, running: &Running, shown: bool) -> Result<(), String> {
+        let target = &running.rollout.target;
         let mut result = Ok(());
         for action in &running.plan.actions {
+            if !shown && matches!(action, Action::Tell { revision, .. } if revision == target) {
+                continue;
+            }
             tracing::info!(?action, "acts");
             let done = match action {
                 Action::Tell { node, revision } => self.tell(running, node, revision).await,

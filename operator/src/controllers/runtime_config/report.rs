@@ -1,11 +1,12 @@
 //! Status of each RuntimeConfig: its nodes counted, where its rollout stands, what is wrong. Counts and a few samples, never lists of nodes.
 use super::super::Context;
-use super::super::rollout::{Rollouts, Running, change_between};
+use super::super::rollout::{Rollouts, Running, change_between, to_crd};
 use super::super::runtime_node::agents::{Agent, agent};
 use super::super::status::{Conditions, count, holds, not_understood};
 use super::build::Rendered;
 use super::validate::Judgement;
 use crate::cluster::World;
+use crate::cluster::writes::Done;
 use crate::rollout::{AgentState, Node, Revision, Stage};
 use crate::time;
 use berth_crds::{
@@ -14,6 +15,7 @@ use berth_crds::{
 };
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Most samples of anything.
 const SAMPLES: usize = 10;
@@ -26,28 +28,31 @@ pub(super) async fn report(
     rendered: &Rendered,
     rollouts: &Rollouts,
     now: u64,
-) -> Result<(), String> {
+) -> (BTreeSet<String>, Result<(), String>) {
     let frozen = rendered.judged.values().filter(|j| matches!(j, Judgement::Frozen { .. })).count();
     context.metrics.frozen("RuntimeConfig", frozen);
     gauges(context, rollouts, now);
-    let mut result = Ok(());
+    let (mut untold, mut result) = (BTreeSet::new(), Ok(()));
     for (name, judgement) in &rendered.judged {
         let told = match (world.configs.get(name), judgement) {
             (Some(object), _) => one(context, object, of(object, judgement, world, rendered, rollouts, now)).await,
             (None, Judgement::Frozen { reason, message, .. }) => {
                 let Some(broken) = world.broken_configs.iter().find(|b| b.name == *name) else { continue };
-                not_understood::<RuntimeConfigObject>(context, broken, (reason, message), now).await.map(drop)
+                not_understood::<RuntimeConfigObject>(context, broken, (reason, message), now).await.map(|_| Done::Yes)
             }
-            (None, Judgement::Good(_)) => Ok(()),
+            (None, Judgement::Good(_)) => Ok(Done::Yes),
         };
-        result = result.and(told);
+        if told != Ok(Done::Yes) {
+            untold.insert(name.clone());
+        }
+        result = result.and(told.map(drop));
     }
-    result
+    (untold, result)
 }
 
-async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeConfigStatus) -> Result<(), String> {
+async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeConfigStatus) -> Result<Done, String> {
     if object.status.as_ref() == Some(&status) {
-        return Ok(());
+        return Ok(Done::Yes);
     }
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     for (kind, wrong) in [("Accepted", false), ("Conflicted", true), ("AgentsRunning", false)] {
@@ -56,7 +61,7 @@ async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeCon
             context.events.warning(object, &condition.reason, condition.message.clone()).await;
         }
     }
-    context.writes.patch_status(object, cleared(&status)).await.map(drop)
+    context.writes.patch_status(object, cleared(&status)).await
 }
 
 /// As a merge patch: what is unset is removed.
@@ -177,12 +182,17 @@ fn wave(stage: &Stage) -> Option<WaveStatus> {
     Some(WaveStatus { index: (count(*index) + 1).min(total.max(1)), total, soak_until: soak_until.map(time::text) })
 }
 
-/// What the change does, told as soon as it is known, before the first node is touched.
+/// What it takes to bring the target to the nodes that do not have it, told as soon as it is known, before the first of them is touched: the
+/// heaviest of their ways (of a node that has nothing yet, that of taking it over), and the fields of all.
 fn disruption(world: &World, running: &Running) -> Option<DisruptionStatus> {
-    let good = running.rollout.last_known_good.as_ref().filter(|good| **good != running.rollout.target)?;
-    let (class, changes) = change_between(world, &good.0, &running.pool)?;
-    let fields = changes.into_iter().take(FIELDS).collect();
-    Some(DisruptionStatus { class: super::super::rollout::to_crd(class), fields })
+    let target = &running.rollout.target;
+    let due = || running.rollout.group(&running.nodes).filter(|node| !node.has(target));
+    let class = due().map(|node| node.way(target)).max()?;
+    let from: BTreeSet<_> = due().filter_map(|node| node.current.as_ref()).map(|(current, _)| current).collect();
+    let changes = from.into_iter().filter_map(|current| change_between(world, &current.0, &running.pool));
+    let fields: BTreeSet<_> = changes.flat_map(|(_, fields)| fields).collect();
+    let fields = fields.into_iter().take(FIELDS).collect();
+    Some(DisruptionStatus { class: to_crd(class), fields })
 }
 
 fn conditions(

@@ -3,7 +3,7 @@ use crate::server::{Answer, Server, lead, lease, status, until};
 use berth_crds::{
     ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus, RuntimeRevision,
 };
-use berth_operator::cluster::{Clock, World, Writes};
+use berth_operator::cluster::{Broken, Clock, World, Writes};
 use berth_operator::controllers::{Context, Events, pass};
 use berth_operator::observe::Metrics;
 use kube::ResourceExt;
@@ -266,5 +266,44 @@ async fn nobody_is_told_what_could_not_be_shown() {
         let server = refusing((code, reason), |line, _| line.contains("/runtimeconfigs/a/status"));
         assert_eq!(run(&server, &world()).await.is_ok(), code == 409);
         assert!(!told(&server, "a") && told(&server, "b"), "{code}: {:?}", server.asked("PATCH"));
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_frozen_by_another_object_is_told_by_which_and_why() {
+    let mut world = world();
+    let all = serde_json::from_value(json!({"nodeSelector": {}})).unwrap();
+    world.configs.insert("fleet".to_owned(), Arc::new(versioned(RuntimeConfigObject::new("fleet", all))));
+    let broken = |name: &str, spec: Value| Broken {
+        name: name.to_owned(),
+        error: "unknown field `turbo`".to_owned(),
+        object: json!({"metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "1"}, "spec": spec}),
+    };
+    let selector = json!({"turbo": true, "nodeSelector": {"matchLabels": {"pool": "b"}}});
+    world.broken_configs.push(broken("newer", selector));
+    world.broken_policies.push(broken("tighter", json!({"turbo": true})));
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    let message = |config: &str| {
+        let status = server.asked(&format!("/runtimeconfigs/{config}/status")).pop().unwrap().body["status"].clone();
+        let ready = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap().clone();
+        ready["message"].as_str().unwrap().to_owned()
+    };
+    for config in ["fleet", "b"] {
+        let message = message(config);
+        for word in ["1 nodes", "node b", "RuntimeConfig newer", "NotUnderstood", "turbo"] {
+            assert!(message.contains(word), "{config}: {message}");
+        }
+    }
+    assert!(!message("a").contains("newer"), "{}", message("a"));
+    for (kind, name) in [("RuntimeConfig", "newer"), ("ImagePolicy", "tighter")] {
+        let of_it = |r: &crate::server::Request| {
+            let of = &r.body["regarding"];
+            of["kind"] == kind
+                && of["name"] == name
+                && of["uid"] == format!("uid-{name}")
+                && r.body["reason"] == "NotUnderstood"
+        };
+        assert_eq!(server.asked("/events").iter().filter(|r| of_it(r)).count(), 1, "{:?}", server.asked("/events"));
     }
 }

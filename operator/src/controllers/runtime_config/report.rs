@@ -38,7 +38,7 @@ pub(super) async fn report(
             (Some(object), _) => one(context, object, of(object, judgement, world, rendered, rollouts, now)).await,
             (None, Judgement::Frozen { reason, message, .. }) => {
                 let Some(broken) = world.broken_configs.iter().find(|b| b.name == *name) else { continue };
-                not_understood::<RuntimeConfigObject>(context, broken, (reason, message), now).await.map(|_| Done::Yes)
+                not_understood::<RuntimeConfigObject>(context, broken, (reason, message), now).await
             }
             (None, Judgement::Good(_)) => Ok(Done::Yes),
         };
@@ -124,7 +124,8 @@ fn of(
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let made = Conditions::after(before, object.metadata.generation, now);
     let left_out = rendered.left_out.get(&name);
-    status.conditions = conditions(made, (judgement, left_out), &status, &mine, agents_down(world, &mine));
+    let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen(rendered, &name) };
+    status.conditions = conditions(made, (judgement, left_out), &status, &mine, troubles);
     status
 }
 
@@ -176,6 +177,27 @@ fn agents_down(world: &World, mine: &[&Running]) -> Option<String> {
     Some(format!("{count} nodes get nothing new; node {name}: {message}"))
 }
 
+/// What keeps nodes from having it, in words.
+struct Troubles {
+    /// Agents that do not run.
+    agents: Option<String>,
+    /// Other objects.
+    frozen: Option<String>,
+}
+
+/// The nodes of a RuntimeConfig that keep what they have because of another one: how many, and the first one with that one's reason.
+fn frozen(rendered: &Rendered, name: &str) -> Option<String> {
+    let selected = rendered.selected.get(name)?;
+    let other = |by: &BTreeSet<String>| by.iter().find(|other| *other != name).cloned();
+    let mut nodes = rendered.frozen_by.iter().filter(|(node, _)| selected.contains(*node));
+    let count = nodes.clone().filter(|(_, by)| other(by).is_some()).count();
+    let (node, other) = nodes.find_map(|(node, by)| Some((node, other(by)?)))?;
+    let Judgement::Frozen { reason, message, .. } = rendered.judged.get(&other)? else { return None };
+    Some(format!(
+        "{count} nodes keep what they have: node {node}, because of RuntimeConfig {other}: {reason}: {message}"
+    ))
+}
+
 fn wave(stage: &Stage) -> Option<WaveStatus> {
     let Stage::Wave { index, total, soak_until } = stage else { return None };
     let total = count(*total);
@@ -200,7 +222,7 @@ fn conditions(
     (judgement, left_out): (&Judgement, Option<&(&'static str, String)>),
     status: &RuntimeConfigStatus,
     mine: &[&Running],
-    agents: Option<String>,
+    Troubles { agents, frozen }: Troubles,
 ) -> Vec<Condition> {
     let accepted = match (judgement, left_out) {
         (Judgement::Good(_), Some((reason, message))) => {
@@ -223,6 +245,7 @@ fn conditions(
     let going = is(|s| matches!(s, Stage::Wave { .. } | Stage::RollingBack { .. }));
     let done = mine.iter().all(|r| matches!(r.plan.stage, Stage::Complete | Stage::NoNodes));
     let counted = format!("{} of {} nodes have it and are well", status.nodes.ready, status.nodes.matched);
+    let counted = frozen.iter().fold(counted, |counted, frozen| format!("{counted}; {frozen}"));
     let (ready, reason, message) = match () {
         () if !accepted => (false, "NotAccepted", "its nodes keep what they have".to_owned()),
         () if status.nodes.matched == 0 => (true, "NoMatchingNodes", "it selects no node".to_owned()),
@@ -230,6 +253,7 @@ fn conditions(
         () if halted => (false, "Halted", failure(status)),
         () if paused && !done => (false, "Paused", counted),
         () if done && status.nodes.ready == status.nodes.matched => (true, "Complete", counted),
+        () if done && frozen.is_some() => (false, "NodesFrozen", counted),
         () if done && agents.is_some() => (false, "AgentsNotRunning", counted),
         () if done => (false, "NodesMissing", counted),
         () => (false, "RollingOut", counted),

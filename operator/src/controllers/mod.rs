@@ -12,7 +12,7 @@ pub mod status;
 
 pub use recorder::Events;
 
-use crate::cluster::{Stores, World, Writes};
+use crate::cluster::{Clock, Stores, World, Writes};
 use crate::observe::Metrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ pub struct Context {
     pub writes: Writes,
     /// Events of objects.
     pub events: Events,
+    /// The API server's clock, which everything is planned by: agents judge grants by it.
+    pub clock: Clock,
     /// The series.
     pub metrics: Metrics,
     /// Namespaces whose images no policy may shut out: the operator's own, and the system's.
@@ -60,6 +62,7 @@ pub async fn run(context: Context, stores: Arc<Stores>, leads: impl Fn() -> bool
         tokio::time::sleep(GATHER).await;
         let (leader, fresh) = (leads(), stores.fresh());
         context.metrics.leads(leader);
+        context.metrics.clock_ahead(context.clock.ahead());
         if leader && !fresh {
             tracing::warn!("watches fail: nothing is decided on what may be long over");
         }
@@ -68,7 +71,7 @@ pub async fn run(context: Context, stores: Arc<Stores>, leads: impl Fn() -> bool
             continue;
         }
         context.writes.begin();
-        match pass(&context, &stores.world(), crate::time::now()).await {
+        match pass(&context, &stores.world(), context.clock.now()).await {
             Ok(next) => (failures, again) = (0, next.unwrap_or(AT_LEAST_EVERY)),
             Err(e) => {
                 failures += 1;
@@ -84,15 +87,22 @@ pub async fn pass(context: &Context, world: &World, now: u64) -> Result<Option<D
     let policies = timed(context, "imagepolicy", image_policy::reconcile(context, world, now)).await;
     let mut rendered = runtime_config::render(context, world);
     let configs = timed(context, "runtimeconfig", runtime_config::reconcile(context, world, &mut rendered)).await;
-    let mut rollouts = rollout::Rollouts::default();
-    let rolled = timed(context, "rollout", async {
-        let (made, result) = rollout::reconcile(context, world, &rendered.pools, now).await;
+    let (mut rollouts, mut untold) = Default::default();
+    let planned = timed(context, "plan", async {
+        let (made, result) = rollout::prepare(context, world, &rendered.pools, now).await;
         rollouts = made;
         result
     });
-    let rolled = rolled.await;
-    let told = timed(context, "status", runtime_config::report(context, world, &rendered, &rollouts, now)).await;
-    [nodes, policies, configs, rolled, told].into_iter().collect::<Result<(), String>>()?;
+    let planned = planned.await;
+    // Before anything is done: what a change takes is to be seen before the first node has it.
+    let told = timed(context, "status", async {
+        let (names, result) = runtime_config::report(context, world, &rendered, &rollouts, now).await;
+        untold = names;
+        result
+    });
+    let told = told.await;
+    let rolled = timed(context, "rollout", rollout::carry_out(context, world, &rollouts, &untold, now)).await;
+    [nodes, policies, configs, planned, told, rolled].into_iter().collect::<Result<(), String>>()?;
     Ok(rollouts.again)
 }
 

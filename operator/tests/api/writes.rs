@@ -1,8 +1,8 @@
 //! Single writes.
 use crate::server::{Answer, Server, lead, lease, status, until};
 use berth_crds::{RuntimeNode, RuntimeNodeSpec};
-use berth_operator::cluster::Writes;
 use berth_operator::cluster::writes::Done;
+use berth_operator::cluster::{Clock, Writes, client};
 use berth_operator::observe::Metrics;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -120,4 +120,16 @@ async fn pods_come_page_by_page() {
     let names = writes.pods(None, Some("n"), |pod| pod.metadata.name.unwrap()).await.unwrap();
     assert_eq!(names, ["a", "b"]);
     assert!(server.asked("/pods").iter().all(|r| r.line.contains("limit=500")));
+}
+
+/// Also one that says no: grants end by that clock.
+#[tokio::test]
+async fn every_answer_tells_the_api_servers_time() {
+    let server = Server::start(|request| lease(request).unwrap_or_else(|| status(500, "InternalError")));
+    let clock = Clock::default();
+    let client = client::of(server.config(), &clock).unwrap();
+    let nodes: kube::Api<RuntimeNode> = kube::Api::all(client);
+    nodes.get("n").await.unwrap_err();
+    // `DATE` of the server.
+    assert!((1_767_225_600..1_767_225_660).contains(&clock.now()), "{}", clock.now());
 }

@@ -4,6 +4,7 @@
 //! Must not: decide anything.
 pub mod client;
 pub mod lease;
+mod refusals;
 pub mod store;
 pub mod world;
 pub mod writes;

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod clock;
 pub mod lease;
+mod refusals;
 pub mod store;
 pub mod world;
 pub mod writes;

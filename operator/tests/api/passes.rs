@@ -46,7 +46,7 @@ async fn run(server: &Server, world: &World) -> Result<(), String> {
         system_images: Default::default(),
         runtime_version: "1.0.0".to_owned(),
     };
-    pass(&context, world, 2_000_000_000).await.map(drop)
+    pass(&context, world, 2_000_000_000).await.result
 }
 
 /// Takes everything, but what `refuses` says.

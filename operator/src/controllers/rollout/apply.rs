@@ -114,6 +114,7 @@ impl Step<'_> {
         let mut result = Ok(());
         let pods = self.drains.get(node).into_iter().flat_map(|drain| &drain.evict);
         for pod in pods.filter(|p| p.metadata.deletion_timestamp.is_none()) {
+            // What is refused is told when its time is over, and holds up no other pod.
             result = result.and(self.context.writes.evict(pod).await.map(drop));
         }
         result
@@ -125,7 +126,10 @@ impl Step<'_> {
         let (reason, because) = match why {
             Why::DrainTimedOut => (
                 "DrainTimedOut",
-                format!("could not be evicted in time: {}", drain.map(|d| d.rest()).unwrap_or_default()),
+                format!(
+                    "could not be evicted in time: {}",
+                    drain.map(|d| d.rest(|pod| self.context.writes.refusal(pod))).unwrap_or_default()
+                ),
             ),
             Why::PodsBlock => ("DrainBlocked", drain.map(|d| d.blocks.join("; ")).unwrap_or_default()),
             Why::GrantExpired => ("GrantExpired", "its agent did not use its leave to be interrupted".to_owned()),

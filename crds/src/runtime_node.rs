@@ -1,7 +1,7 @@
 //! RuntimeNode: one per node, of the same name. The operator writes its spec, the node's agent its status, both only on change.
 //!
 //! Neither refuses fields that it does not know: operator and agents are of different versions during every upgrade.
-//! Times are RFC 3339 in UTC. Must not: hold what grows with a node's pods; an object stays below 4 KiB.
+//! Times are RFC 3339 in UTC. Must not: hold what grows with a node's pods; an object stays below 4 KiB, or 200 policies decide on its node.
 use crate::status::{Condition, Disruption};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

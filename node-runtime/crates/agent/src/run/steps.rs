@@ -51,11 +51,10 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 self.conclude(object, step, done, now)
             }
             Step::ConfigureKubelet { revision, grant } => {
-                let Some(Content::Configuration(wanted)) = self.known.contents.get(revision) else { return Ok(()) };
-                let settings = wanted.kubelet.clone();
+                let wanted = self.wanted(revision)?;
                 self.begin(object, step, Begun::Kubelet, now)?;
                 let permit = grant.as_ref().map(|(grant, expires)| self.permit(grant, *expires));
-                let done = self.node.configure_kubelet(&settings, permit).await;
+                let done = self.node.configure_kubelet(&wanted, permit).await;
                 self.conclude(object, step, done, now)
             }
             Step::Recover => self.node.recover().await.map_err(said),

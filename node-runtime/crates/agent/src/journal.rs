@@ -27,6 +27,8 @@ pub struct Journal {
     pub refused_policies: Option<Failure>,
     /// The daemon's ends.
     pub crashes: Crashes,
+    /// The last operation of `berth adopt` that was seen.
+    pub operation: Option<String>,
 }
 
 /// A verified revision.
@@ -59,6 +61,8 @@ pub struct Attempt {
     pub acted: u64,
     /// Crashes that had been counted when it began.
     pub crashes: u32,
+    /// The last operation of `berth adopt` that had been seen when the last step began: what is said of that one is not of this attempt.
+    pub operation: Option<String>,
 }
 
 /// A revision that was given up.
@@ -125,8 +129,11 @@ impl Journal {
         self.failed.as_ref().is_some_and(|f| f.revision == revision && f.order == order)
     }
 
-    /// Takes in what is seen of the daemon.
+    /// Takes in what is seen of the daemon, and of operations.
     pub fn observe(&mut self, facts: &Facts) {
+        if facts.adoption.operation.is_some() {
+            self.operation.clone_from(&facts.adoption.operation);
+        }
         let crashes = &mut self.crashes;
         let Some(daemon) = &facts.daemon else { return };
         if crashes.pid == daemon.pid && crashes.boot_id == facts.boot_id {
@@ -154,6 +161,7 @@ impl Journal {
             kubelet: attempt.kubelet || step == Begun::Kubelet,
             restarts: attempt.restarts.saturating_add(u32::from(step == Begun::Restart)),
             acted: now,
+            operation: self.operation.clone(),
             ..attempt
         });
     }

@@ -39,6 +39,8 @@ pub struct Commands {
 struct Status {
     phase: String,
     #[serde(default)]
+    operation: Option<String>,
+    #[serde(default)]
     reason: Option<String>,
     #[serde(default)]
     stuck: Option<String>,
@@ -152,6 +154,7 @@ fn adoption(status: Status) -> Adoption {
     Adoption {
         phase,
         native: false,
+        operation: status.operation,
         message: status.stuck.or(status.reason),
         drift: drift.collect(),
         kubelet: status.kubelet,
@@ -323,12 +326,12 @@ async fn begin(host: &Host, words: &[String], input: Option<String>) -> Result<(
     Err(Trouble::Later("berth adopt does not get to its first step".to_owned()))
 }
 
-/// It ended at once. Whether it went forth or back, a look says; what is refused was not begun (exit code 1).
+/// It ended at once. Whether it went forth or back, a look says. What is refused has a document that says so; whatever else ends with exit
+/// code 1 was not begun, for a reason that need not be the revision's: no room, a lock that is held, a runtime that does not answer.
 fn over(ended: &Ended) -> Result<(), Trouble> {
     match (ended.code, refused(ended)) {
         (_, Some(why)) => Err(Trouble::Refused(why)),
         (Some(0 | 3 | 4), None) => Ok(()),
-        (Some(1), None) => Err(Trouble::Refused(ended.said())),
         (_, None) => Err(Trouble::Later(ended.said())),
     }
 }

@@ -21,7 +21,8 @@ fn where_a_node_is() {
     for (json, phase) in cases {
         assert_eq!(of(json).phase, phase, "{json}");
     }
-    let back = of(r#"{"phase": "not-adopted", "reason": "the test sandbox did not start"}"#);
+    let back = of(r#"{"phase": "not-adopted", "operation": "adopt-1", "reason": "the test sandbox did not start"}"#);
+    assert_eq!(back.operation.as_deref(), Some("adopt-1"));
     assert_eq!(back.message.as_deref(), Some("the test sandbox did not start"));
 }
 
@@ -49,7 +50,15 @@ fn a_refusal_says_what_to_do() {
     assert_eq!(over(&ended), Err(Trouble::Refused("--config: is a directory; name a file".to_owned())));
     let ended = |code| Ended { code: Some(code), out: "{\"phase\": \"not-adopted\"}".to_owned(), err: "x".to_owned() };
     assert_eq!(over(&ended(3)), Ok(()), "it walked back, and the status says why");
-    assert!(matches!(over(&ended(1)), Err(Trouble::Refused(_))));
+    for code in [1, 2] {
+        assert_eq!(over(&ended(code)), Err(Trouble::Later("{\"phase\": \"not-adopted\"}".to_owned())));
+    }
+    let full = Ended { code: Some(1), out: String::new(), err: "Error: no room for the journal\n".to_owned() };
+    assert_eq!(
+        over(&full),
+        Err(Trouble::Later("Error: no room for the journal".to_owned())),
+        "the revision is not to blame"
+    );
 }
 
 fn host() -> Host {

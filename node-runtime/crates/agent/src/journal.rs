@@ -25,6 +25,8 @@ pub struct Journal {
     pub failed_back: Option<Failure>,
     /// The set of policies that was refused last.
     pub refused_policies: Option<Failure>,
+    /// Who refused it.
+    pub refused_by: Option<Refuser>,
     /// The daemon's ends.
     pub crashes: Crashes,
     /// The last operation of `berth adopt` that was seen.
@@ -79,6 +81,37 @@ pub struct Failure {
     pub message: String,
     /// When, in Unix seconds.
     pub at: u64,
+}
+
+/// Who refused a set of policies: another one may not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Refuser {
+    /// Version of the agent, which judges before the daemon does.
+    pub agent: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// Its configuration.
+    pub configuration: Option<String>,
+    /// Its process.
+    pub pid: u32,
+    /// The boot in which it is.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+}
+
+impl Refuser {
+    /// Who would be asked now; `None`: nobody.
+    pub fn of(facts: &Facts) -> Option<Self> {
+        let daemon = facts.daemon.as_ref()?;
+        Some(Self {
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            version: daemon.version.clone(),
+            configuration: daemon.configuration.clone(),
+            pid: daemon.pid,
+            boot_id: facts.boot_id.clone(),
+        })
+    }
 }
 
 /// The daemon's ends that nobody asked for.

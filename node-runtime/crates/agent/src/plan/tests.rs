@@ -1,7 +1,7 @@
 //! Ways of a node, step by step.
 use super::*;
 use crate::facts::{AdoptPhase, Daemon};
-use crate::journal::{Begun, Failure};
+use crate::journal::{Begun, Failure, Refuser};
 use crate::time;
 use berth_crds::{Disruption, Grant};
 
@@ -278,8 +278,35 @@ fn policies_wait_for_nobody_and_hold_up_nothing() {
     assert_eq!(node.plan().step, Step::Fetch("p".to_owned()));
     node.known.contents.insert("p".to_owned(), Content::Policies("{}".to_owned()));
     assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "a hold is none of theirs");
-    node.journal.refused_policies = Some(Failure { revision: "p".to_owned(), ..Failure::default() });
+    node.journal.refused_policies = Some(Failure { revision: "p".to_owned(), at: 1000, ..Failure::default() });
+    node.journal.refused_by = Refuser::of(&node.facts);
     assert_eq!(node.plan().step, Step::Rest);
+}
+
+#[test]
+fn a_set_of_policies_that_was_refused_is_tried_again_by_another_daemon_and_every_now_and_then() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("new"));
+    node.wish.policy_revision = Some("p".to_owned());
+    node.known.contents.insert("p".to_owned(), Content::Policies("{}".to_owned()));
+    node.journal.refused_policies = Some(Failure { revision: "p".to_owned(), at: 1000, ..Failure::default() });
+    assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "a former agent has not said by whom");
+    node.journal.refused_by = Refuser::of(&node.facts);
+    assert_eq!(node.plan().step, Step::Rest);
+    let changes: [fn(&mut Daemon); 3] = [
+        |daemon| daemon.version = "0.2.0".to_owned(),
+        |daemon| daemon.configuration = Some("other".to_owned()),
+        |daemon| daemon.pid += 1,
+    ];
+    for change in changes {
+        let before = node.facts.clone();
+        change(node.facts.daemon.as_mut().unwrap());
+        assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "{:?}", node.facts.daemon);
+        node.facts = before;
+    }
+    node.now += POLICIES_AGAIN - 1;
+    assert_eq!(node.plan().step, Step::Rest);
+    node.now += 1;
+    assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "what it lacked may be there");
 }
 
 #[test]

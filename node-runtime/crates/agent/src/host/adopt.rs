@@ -18,8 +18,6 @@ use std::time::Duration;
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 /// How long a plan may take to be made.
 const PLAN_LIMIT: Duration = Duration::from_secs(60);
-/// How long walking back may take before it is looked at again.
-const RECOVER_LIMIT: Duration = Duration::from_secs(300);
 /// How long it may take until an operation is seen to go on.
 const BEGIN_LIMIT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(500);
@@ -309,18 +307,23 @@ pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Tro
 
 /// Starts it, and waits until it goes on by itself or is over.
 async fn begin(host: &Host, words: &[String], input: Option<String>) -> Result<(), Trouble> {
+    begun(host, words, input).await?.map_or(Ok(()), |ended| over(&ended))
+}
+
+/// The same; what it ended with, if it did. It is never ended from here: an undo may take long, and one that is cut short is begun anew.
+async fn begun(host: &Host, words: &[String], input: Option<String>) -> Result<Option<Ended>, Trouble> {
     let mut running = spawn(host, &host.version, words, input).map_err(Trouble::Later)?;
     let end = tokio::time::Instant::now() + BEGIN_LIMIT;
     while tokio::time::Instant::now() < end {
         tokio::select! {
             ended = &mut running => {
                 let ended = ended.map_err(|e| Trouble::Later(e.to_string()))?.map_err(Trouble::Later)?;
-                return over(&ended);
+                return Ok(Some(ended));
             }
             () = tokio::time::sleep(PAUSE) => {}
         }
         if look(host, &host.version).await.phase == AdoptPhase::Underway {
-            return Ok(());
+            return Ok(None);
         }
     }
     Err(Trouble::Later("berth adopt does not get to its first step".to_owned()))
@@ -337,9 +340,10 @@ fn over(ended: &Ended) -> Result<(), Trouble> {
 }
 
 pub(super) async fn recover(host: &Host) -> Result<(), Trouble> {
-    let answer = call(host, &host.version, &words(&["adopt", "recover", "-o", "json"]), RECOVER_LIMIT).await;
-    let answer = answer.map_err(Trouble::Later)?;
-    if answer.code == Some(0) { Ok(()) } else { Err(Trouble::Later(answer.said())) }
+    match begun(host, &words(&["adopt", "recover", "-o", "json"]), None).await? {
+        Some(ended) if ended.code != Some(0) => Err(Trouble::Later(ended.said())),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

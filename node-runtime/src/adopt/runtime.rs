@@ -116,23 +116,24 @@ impl Peer {
 
     /// Pods of a kubelet that run: ready, with a running container.
     pub(super) async fn pods(&mut self) -> Result<Vec<Pod>> {
-        let mut images: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for container in
-            self.containers().await?.into_iter().filter(|c| c.state() == cri::ContainerState::ContainerRunning)
-        {
+        let mut images: BTreeMap<String, (Vec<String>, Vec<String>)> = BTreeMap::new();
+        for container in self.containers().await? {
+            let runs = container.state() == cri::ContainerState::ContainerRunning;
             let spec = container.image.unwrap_or_default();
             let asked = [spec.user_specified_image, spec.image].into_iter().find(|name| !name.is_empty());
-            images.entry(container.pod_sandbox_id).or_default().extend(asked);
+            let (running, ended) = images.entry(container.pod_sandbox_id).or_default();
+            if runs { running } else { ended }.extend(asked);
         }
         let ready = self.sandboxes().await?.into_iter().filter(|s| s.state() == cri::PodSandboxState::SandboxReady);
         let pods = ready.filter(|s| s.labels.contains_key(POD_UID)).filter_map(|sandbox| {
-            let images = images.remove(&sandbox.id)?;
+            let (images, ended) = images.remove(&sandbox.id).filter(|(running, _)| !running.is_empty())?;
             let metadata = sandbox.metadata.unwrap_or_default();
             let source = sandbox.annotations.get(SOURCE).map(String::as_str);
             Some(Pod {
                 name: PodName { namespace: metadata.namespace, name: metadata.name },
                 is_static: matches!(source, Some("file" | "http")),
                 images,
+                ended,
             })
         });
         Ok(pods.collect())

@@ -1,4 +1,5 @@
 //! The only place where the parts of the daemon are chosen and put together.
+use super::further_sockets;
 use super::http::Http;
 use super::live::{self, Followers};
 use super::streaming::Streaming;
@@ -111,7 +112,8 @@ fn watch(layout: &Layout, documents: &Path) -> Result<berth_settings::Live> {
     let check = Arc::new(move |settings: &Settings| judge(&place, settings, is_strict.load(Ordering::Relaxed)));
     let watch = || berth_settings::watch(documents.to_owned(), accepted(layout), check.clone());
     let live = watch().or_else(|_| {
-        // A disk that has lost its quota keeps no node from starting: containers with a limit are refused then, with words.
+        // A disk that has lost its quota keeps no node from starting: containers with a limit are refused then, with words. A further
+        // socket that cannot be had does, when it is bound.
         strict.store(false, Ordering::Relaxed);
         watch()
     })?;
@@ -128,6 +130,7 @@ fn judge(layout: &Layout, settings: &Settings, strict: bool) -> berth_model::Res
     check_network(layout, settings)?;
     if strict {
         Images::check_writable_limit_at(&layout.lib.join("images"), settings.storage.writable_layer_limit)?;
+        further_sockets::check(layout, &settings.spec.runtime.sockets.cri)?;
     }
     accept::everywhere(settings)
 }
@@ -174,6 +177,7 @@ impl Daemon {
         for socket in [layout.cri_socket(), layout.node_socket()] {
             let _ = std::fs::remove_file(socket);
         }
+        further_sockets::close(layout);
         if self.engine.is_idle() {
             self.streaming.stop().await;
         }
@@ -182,6 +186,7 @@ impl Daemon {
             Ok(false) => return,
             Err(e) => return tracing::warn!(error = %e, "something of an idle daemon stays"),
         }
+        further_sockets::sweep(layout);
         if let Some(bridge) = &self.bridge
             && let Err(e) = bridge.destroy().await
         {

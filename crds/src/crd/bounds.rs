@@ -101,6 +101,8 @@ fn runtime_config() -> Vec<Bound> {
     bounds.extend(entries(16, &["spec.network.cni.binDirs"]));
     bounds.extend(entries(2, &["spec.network.ipFamilies"]));
     bounds.extend(entries(10, &["spec.rollout.waves"]));
+    bounds.extend(entries(4, &["spec.runtime.sockets.cri"]));
+    bounds.extend(lengths(107, &["spec.runtime.sockets.cri[]"]));
     bounds.extend(entries(500, &["spec.images.pinned", "spec.images.prefetch"]));
     bounds.extend(lengths(1024, &["spec.images.pinned[]", "spec.images.prefetch[]"]));
     let shares =

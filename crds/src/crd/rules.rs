@@ -39,7 +39,7 @@ pub(super) fn of(kind: &str) -> Vec<Rule> {
     match kind {
         "RuntimeConfig" => {
             let denied = DENIED.each_ref().map(|group| rule("spec.kubelet.config", group.rule, group.message));
-            [RUNTIME, PROFILES, STORAGE, NETWORK, REGISTRIES, ROLLOUT, &denied].concat()
+            [RUNTIME, PROFILES, STORAGE, SOCKETS, NETWORK, REGISTRIES, ROLLOUT, &denied].concat()
         }
         "ImagePolicy" => IMAGE_POLICY.to_vec(),
         "RuntimeRevision" => REVISION.to_vec(),
@@ -170,6 +170,25 @@ const STORAGE: &[Rule] = &[
         "must be below gc.high",
     ),
     rule("spec.runtime.storage.gc.minAge", "self.matches('^[0-9]+[sm]$')", "is not a duration like 90s or 2m"),
+];
+
+/// Of `../sockets.rs`. `[!-.0-~]` is what is visible of ASCII but for the slash, so that characters are bytes.
+const SOCKETS: &[Rule] = &[
+    rule(
+        "spec.runtime.sockets.cri[]",
+        "self.matches('^(/var)?/run(/[!-.0-~]+)+$') && !(self + '/').matches('/[.]{1,2}/')",
+        "must be a path below /run/ or /var/run/ of visible ASCII characters, without empty, . and .. parts, such as /run/containerd/containerd.sock",
+    ),
+    rule(
+        "spec.runtime.sockets.cri[]",
+        "!(self + '/').matches('^(/var)?/run/berth/')",
+        "must not lie in /run/berth, which is Berth's own; take another directory",
+    ),
+    rule(
+        "spec.runtime.sockets.cri",
+        "self.all(a, self.exists_one(b, (b.startsWith('/var/run/') ? b.substring(4) : b) == (a.startsWith('/var/run/') ? a.substring(4) : a)))",
+        "a path stands twice (/var/run is /run); take one of them out",
+    ),
 ];
 
 const NETWORK: &[Rule] = &[

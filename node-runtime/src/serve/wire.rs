@@ -1,4 +1,5 @@
 //! The only place where the parts of the daemon are chosen and put together.
+use super::further_sockets;
 use super::http::Http;
 use super::live::{self, Followers};
 use super::streaming::Streaming;
@@ -108,7 +109,8 @@ fn watch(layout: &Layout, documents: &Path) -> Result<berth_settings::Live> {
     let check = Arc::new(move |settings: &Settings| judge(&place, settings, is_strict.load(Ordering::Relaxed)));
     let watch = || berth_settings::watch(documents.to_owned(), accepted(layout), check.clone());
     let live = watch().or_else(|_| {
-        // A disk that has lost its quota keeps no node from starting: containers with a limit are refused then, with words.
+        // A disk that has lost its quota keeps no node from starting: containers with a limit are refused then, with words. A further
+        // socket that cannot be had does, when it is bound.
         strict.store(false, Ordering::Relaxed);
         watch()
     })?;
@@ -127,6 +129,7 @@ fn judge(layout: &Layout, settings: &Settings, strict: bool) -> berth_model::Res
         image_places::check(layout, settings)?;
         let place = image_places::wanted(layout, settings);
         Images::check_writable_limit_at(&place, settings.storage.writable_layer_limit)?;
+        further_sockets::check(layout, &settings.spec.runtime.sockets.cri)?;
     }
     accept::everywhere(settings)
 }
@@ -173,6 +176,7 @@ impl Daemon {
         for socket in [layout.cri_socket(), layout.node_socket()] {
             let _ = std::fs::remove_file(socket);
         }
+        further_sockets::close(layout);
         if self.engine.is_idle() {
             self.streaming.stop().await;
         }
@@ -181,6 +185,7 @@ impl Daemon {
             Ok(false) => return,
             Err(e) => return tracing::warn!(error = %e, "something of an idle daemon stays"),
         }
+        further_sockets::sweep(layout);
         if let Some(bridge) = &self.bridge
             && let Err(e) = bridge.destroy().await
         {

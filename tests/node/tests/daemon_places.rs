@@ -1,7 +1,6 @@
 //! `spec.runtime.storage.directory`: the image store at another place, while containers and images of the former one go on.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-use crate::daemon::cli::try_run;
 use crate::daemon::{Node, eventually, host, pod, shell};
 use berth_proto::cri::*;
 use std::path::{Path, PathBuf};
@@ -19,13 +18,13 @@ fn count(directory: &Path, what: &str) -> usize {
 
 async fn waits_for_a_restart(node: &Node) {
     eventually("the directory waits for a restart", async || {
-        node.info().await.settings_pending.iter().any(|p| p.contains("spec.runtime.storage.directory")).then_some(())
+        node.info().await.pending_restart.iter().any(|p| p.contains("spec.runtime.storage.directory")).then_some(())
     })
     .await;
 }
 
 async fn refused(node: &Node, words: &str) {
-    eventually(words, async || node.info().await.settings_refused.contains(words).then_some(())).await;
+    eventually(words, async || node.info().await.refused_documents.contains(words).then_some(())).await;
 }
 
 async fn remove_image(node: &Node, image: &str) {
@@ -58,7 +57,6 @@ async fn the_store_moves_while_its_containers_stay() {
     let mountpoint = cri.images().image_fs_info(ImageFsInfoRequest {}).await.unwrap().into_inner();
     let told = mountpoint.image_filesystems[0].fs_id.as_ref().unwrap().mountpoint.clone();
     assert_eq!(PathBuf::from(told), store);
-    assert!(cri.container_stats(&old).await.contains("upper") || count(&below, "rootfs") == 1);
 
     // Both containers and both images once more after another start, and an image removed at either place.
     node.kill_and_start().await;
@@ -124,9 +122,8 @@ async fn a_place_that_will_not_do_is_refused_before_a_restart() {
     std::fs::rename(&store, node.base().join("unmounted")).unwrap();
     std::fs::create_dir(&store).unwrap();
     let root = node.root().display().to_string();
-    let end = tokio::process::Command::new(berth_node_tests::programs().join("berth"));
-    let mut end = end;
-    let output = end.args(["serve", "--root", &root]).output().await.unwrap();
+    let mut berth = tokio::process::Command::new(berth_node_tests::programs().join("berth"));
+    let output = berth.args(["serve", "--root", &root]).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && said.contains("mount its disk"), "{said}");
     assert_eq!(count(&store, "."), 0);
@@ -134,7 +131,5 @@ async fn a_place_that_will_not_do_is_refused_before_a_restart() {
     std::fs::rename(node.base().join("unmounted"), &store).unwrap();
     node.start().await;
     assert!(node.cri().image(&node.web()).await.is_some());
-    let (code, text) = try_run(&node, &["info"]).await;
-    assert_eq!(code, 0, "{text}");
     node.finish().await;
 }

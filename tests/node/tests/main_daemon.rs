@@ -33,6 +33,7 @@ mod daemon_registries;
 mod daemon_replace;
 mod daemon_requests;
 mod daemon_settings;
+mod daemon_sockets;
 mod daemon_stats;
 mod daemon_stops;
 mod daemon_streaming;

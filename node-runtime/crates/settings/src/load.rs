@@ -1,7 +1,8 @@
 //! A directory to settings.
 use crate::{Network, Settings, Source, Storage, Streaming};
 use berth_crds::{
-    Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, RuntimeConfigSpec, merge, parse_documents,
+    Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, RuntimeConfigSpec, check_sockets, merge,
+    parse_documents,
 };
 use berth_model::{Error, Reference, Result, ResultExt};
 use std::fs;
@@ -117,6 +118,8 @@ fn references(texts: &[String]) -> Result<Vec<Reference>> {
 
 fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, inputs: Vec<Source>) -> Result<Settings> {
     let Effective { spec, sources } = merge(configs)?;
+    // Several documents together may name too many, or one by both of its names.
+    check_sockets(&spec.runtime.sockets)?;
     let documents: Vec<String> = inputs.iter().map(Source::title).collect();
     // A configuration's name is unique, so its title with the file is found by it.
     let title = |name: &String| {

@@ -149,7 +149,8 @@ pub struct RuntimeNodeStatus {
     /// The last revision that the agent gave up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<FailedRevision>,
-    /// Whether the runtime's probe, the kubelet and the enforcement of policies are well.
+    /// Whether the runtime's probe and the kubelet are well. What is enforced of image policies says `enforcement`: a set that is refused takes
+    /// no revision back.
     #[serde(default)]
     pub healthy: bool,
     /// Attempts at the desired revision.

@@ -359,7 +359,7 @@ mod tests {
         let places = settle(&layout, &settings(None)).unwrap();
         give_up(&layout, &places, &[places.root.clone(), store.clone()]).unwrap();
         assert!(store.join("blobs").exists(), "it is used");
-        give_up(&layout, &places, &[places.root.clone()]).unwrap();
+        give_up(&layout, &places, std::slice::from_ref(&places.root)).unwrap();
         let left: Vec<_> = std::fs::read_dir(&store).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["note"]);
         assert_eq!(known(&layout), [layout.lib.join("images")]);

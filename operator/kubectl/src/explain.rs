@@ -137,7 +137,8 @@ fn entries<'a>(path: &str, sources: &'a BTreeMap<String, String>) -> Vec<(&'a st
 /// Whether an entry of a list has that key: a word itself, a registry's host, a credential's name, a profile's type and name.
 fn is_of(entry: &Value, key: &str) -> bool {
     let word = |name: &str| entry[name].as_str().unwrap_or_default();
-    let name = if entry["type"].is_null() { word("name").to_owned() } else { format!("{}/{}", word("type"), word("name")) };
+    let name =
+        if entry["type"].is_null() { word("name").to_owned() } else { format!("{}/{}", word("type"), word("name")) };
     entry.as_str() == Some(key) || [word("host"), &name].contains(&key)
 }
 

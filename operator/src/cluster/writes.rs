@@ -322,7 +322,7 @@ fn refused(answer: &Result<Value, Failure>) -> Option<Status> {
     match answer {
         Ok(body) if body["status"] == "Failure" => Some(Status::deserialize(body).unwrap_or_default()),
         Err(Failure::Answered(kube::Error::Api(status)))
-            if matches!(status.code, 400..=499 | 500) && !matches!(status.code, 401 | 404 | 409) =>
+            if matches!(status.code, 400..=500) && !matches!(status.code, 401 | 404 | 409) =>
         {
             Some(status.as_ref().clone())
         }

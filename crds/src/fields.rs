@@ -11,6 +11,7 @@ use crate::profile::DefaultProfiles;
 use crate::registry::{Credentials, Proxy, Transfer};
 use crate::rollout::{Adopt, Drain, Rollout, Soak};
 use crate::runtime_config::{Cni, Limits, Metrics, Network, Runtime, RuntimeConfig, RuntimeConfigSpec, Streaming};
+use crate::sockets::Sockets;
 use crate::storage::{Images, Storage, StorageGc};
 use berth_model::Result;
 use serde::Serialize;
@@ -167,7 +168,7 @@ rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state node_selector prio
     list profiles "profiles" NewContainers Is("[]");
 }
 
-rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [version default_profiles limits streaming storage];
+rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [version default_profiles limits streaming storage sockets];
     scalar log_level "logLevel" Live Is("\"Info\"");
     scalar pids_limit "pidsLimit" NewContainers Words("no limit");
     scalar cgroup_manager "cgroupManager" DaemonRestart Words("Systemd where systemd is pid 1 of a cgroup v2 node, else Cgroupfs");
@@ -241,6 +242,7 @@ rows! { METRICS: Metrics at "spec.metrics" = [metrics], inside [];
 }
 
 rows! { STORAGE: Storage at "spec.runtime.storage" = [runtime.storage], inside [gc];
+    scalar directory "directory" DaemonRestart Words("lib/images in the daemon's root");
     scalar keep_compressed_layers "keepCompressedLayers" Live Is("true");
     scalar image_fs_quota "imageFsQuota" Live Words("no limit");
     scalar writable_layer_limit "writableLayerLimit" NewContainers Words("no limit");
@@ -250,6 +252,10 @@ rows! { GC: StorageGc at "spec.runtime.storage.gc" = [runtime.storage.gc], insid
     scalar high "high" Live Words("never");
     scalar low "low" Live Words("five less than high");
     scalar min_age "minAge" Live Is("\"2m\"");
+}
+
+rows! { SOCKETS: Sockets at "spec.runtime.sockets" = [runtime.sockets], inside [];
+    list cri "cri" DaemonRestart Is("[]");
 }
 
 rows! { IMAGES: Images at "spec.images" = [images], inside [];
@@ -314,6 +320,7 @@ pub fn fields() -> impl Iterator<Item = &'static Field> {
         STREAMING,
         STORAGE,
         GC,
+        SOCKETS,
         CREDENTIALS,
         PROXY,
         TRANSFER,

@@ -29,6 +29,7 @@ mod runtime_node;
 mod runtime_revision;
 mod selector;
 mod shape;
+mod sockets;
 mod status;
 mod storage;
 #[cfg(feature = "kube")]
@@ -72,6 +73,7 @@ pub use runtime_revision::{
     MAX_REVISION, RevisionPolicy, RevisionRuntime, RuntimeRevisionSpec, RuntimeRevisionStatus, Verdict,
 };
 pub use selector::{LabelOperator, LabelRequirement, LabelSelector};
+pub use sockets::{Sockets, check_sockets};
 pub use status::{
     Condition, Disruption, DisruptionStatus, FailingNode, FieldConflict, ImagePolicyStatus, NodeCounts,
     RuntimeConfigStatus, WaveStatus,

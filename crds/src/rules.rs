@@ -6,6 +6,7 @@ use crate::profile::check_profiles;
 use crate::registry::{check_credentials, check_proxy, check_registries, check_transfer};
 use crate::rollout;
 use crate::runtime_config::{Cni, IpFamily, Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
+use crate::sockets::check_sockets;
 use crate::storage::{check_images, check_storage};
 use berth_model::{Error, Result};
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,7 @@ pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
     runtime(&spec.runtime)?;
     limits(&spec.runtime.limits)?;
     check_storage(&spec.runtime.storage)?;
+    check_sockets(&spec.runtime.sockets)?;
     check_images(&spec.images)?;
     streaming(&spec.runtime.streaming)?;
     check_registries(&spec.registries)?;

@@ -5,6 +5,7 @@ use crate::profile::{DefaultProfiles, SecurityProfile};
 use crate::registry::{Credentials, Proxy, RegistryHost, Transfer};
 use crate::rollout::{Adopt, Rollout};
 use crate::selector::LabelSelector;
+use crate::sockets::Sockets;
 #[cfg(feature = "kube")]
 use crate::status::RuntimeConfigStatus;
 use crate::storage::{Images, Storage};
@@ -145,6 +146,9 @@ pub struct Runtime {
     /// The disk of images and writable layers.
     #[serde(default)]
     pub storage: Storage,
+    /// Sockets besides the daemon's own two.
+    #[serde(default)]
+    pub sockets: Sockets,
 }
 
 /// The server of exec, attach and port-forward sessions. The kubelet connects to it from the same node.

@@ -1,7 +1,7 @@
 //! RuntimeNode: one per node, of the same name. The operator writes its spec, the node's agent its status, both only on change.
 //!
 //! Neither refuses fields that it does not know: operator and agents are of different versions during every upgrade.
-//! Times are RFC 3339 in UTC. Must not: hold what grows with a node's pods; an object stays below 4 KiB.
+//! Times are RFC 3339 in UTC. Must not: hold what grows with a node's pods; an object stays below 4 KiB, or 200 policies decide on its node.
 use crate::status::{Condition, Disruption};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -149,7 +149,8 @@ pub struct RuntimeNodeStatus {
     /// The last revision that the agent gave up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<FailedRevision>,
-    /// Whether the runtime's probe, the kubelet and the enforcement of policies are well.
+    /// Whether the runtime's probe and the kubelet are well. What is enforced of image policies says `enforcement`: a set that is refused takes
+    /// no revision back.
     #[serde(default)]
     pub healthy: bool,
     /// Attempts at the desired revision.

@@ -49,7 +49,7 @@ pub struct RuntimeConfigStatus {
     /// Where the rollout stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave: Option<WaveStatus>,
-    /// What the change from the last good revision to the target does to nodes.
+    /// What it takes to bring the target to the nodes that do not have it yet; unset when all have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<DisruptionStatus>,
     /// Some nodes that failed.
@@ -107,7 +107,7 @@ pub struct WaveStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DisruptionStatus {
-    /// The heaviest of its fields.
+    /// The heaviest that a node needs: of one that is not managed yet, `Drain`.
     pub class: Disruption,
     /// Fields that change, with the class of each: `spec.runtime.logLevel (live)`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -13,6 +13,12 @@ const MAX_REFERENCES: usize = 500;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Storage {
+    /// Directory of images and writable layers, on a disk of its own for example: absolute, of letters, digits and `. _ -`, at most 128 bytes,
+    /// at a place where nothing else is kept. Its last component is made where it is missing; one that is not empty, and not Berth's own, is
+    /// refused. Default `lib/images` in the daemon's root. After a daemon restart what is made lies there; images and containers of
+    /// before stay where they are for as long as they are needed, so no pod has to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
     /// Keep compressed layers after they were unpacked, so that images can be pushed and exported byte for byte; default true. Images that
     /// are here already keep what they have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,8 +87,45 @@ pub fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(scale)
 }
 
+/// Longest directory of the store, in bytes: an overlay of many layers names it often.
+const MAX_DIRECTORY: usize = 128;
+const DIRECTORY_WORDS: &str = "must be an absolute path of at most 128 bytes, of letters, digits and . _ -, without . and .., such as /data/berth";
+const RESERVED_WORDS: &str = "must not be in /dev, /proc, /sys, /run, /var/run, /tmp, /etc, /boot, /opt/berth, /var/lib/berth, \
+     /var/lib/kubelet or /var/lib/containerd: name a directory of its own on a disk, such as /data/berth";
+/// Where no store belongs: what a boot empties, and what others or Berth itself keep there.
+const RESERVED: [&str; 12] = [
+    "/dev",
+    "/proc",
+    "/sys",
+    "/run",
+    "/var/run",
+    "/tmp",
+    "/etc",
+    "/boot",
+    "/opt/berth",
+    "/var/lib/berth",
+    "/var/lib/kubelet",
+    "/var/lib/containerd",
+];
+
+fn check_directory(directory: &str) -> Result<()> {
+    let refused = |words: &str| Err(Error::invalid("spec.runtime.storage.directory", words));
+    let is_name = |name: &str| {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        !matches!(name, "" | "." | "..") && name.bytes().all(is_plain)
+    };
+    let names = directory.strip_prefix('/').filter(|_| directory.len() <= MAX_DIRECTORY);
+    if !names.is_some_and(|names| names.split('/').all(is_name)) {
+        return refused(DIRECTORY_WORDS);
+    }
+    let below =
+        |place: &str| directory.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if RESERVED.into_iter().any(below) { refused(RESERVED_WORDS) } else { Ok(()) }
+}
+
 pub(crate) fn check_storage(storage: &Storage) -> Result<()> {
     let field = |name: &str| format!("spec.runtime.storage.{name}");
+    storage.directory.as_deref().map_or(Ok(()), check_directory)?;
     if let Some(quota) = &storage.image_fs_quota
         && bytes(quota).is_none_or(|b| b < 1 << 20)
     {
@@ -146,8 +189,16 @@ mod tests {
     #[test]
     fn rules_name_field_and_limit() {
         let storage = |text: &str| check_storage(&serde_yaml::from_str(text).unwrap());
+        storage("{directory: /run-of-disks/berth_1.x}").unwrap();
         storage("{imageFsQuota: 50Gi, gc: {high: 85, low: 80, minAge: 90s}, keepCompressedLayers: false}").unwrap();
         for (text, field) in [
+            ("{directory: data}", "absolute path of at most 128"),
+            ("{directory: /data/../berth}", "without . and .."),
+            ("{directory: '/data/a:b'}", "letters, digits"),
+            ("{directory: /data/}", "absolute path"),
+            ("{directory: /}", "absolute path"),
+            ("{directory: /var/lib/berth/more}", "must not be in"),
+            ("{directory: /run}", "must not be in"),
             ("{imageFsQuota: much}", "storage.imageFsQuota"),
             ("{imageFsQuota: '10'}", "at least 1Mi"),
             ("{writableLayerLimit: 1k}", "at least 64Ki"),

@@ -8,6 +8,7 @@ mod atomic_file;
 mod cli;
 mod commands;
 mod doctor;
+mod image_places;
 mod kubelets;
 mod layout;
 mod node_files;

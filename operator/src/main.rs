@@ -1,7 +1,7 @@
 //! `berth-operator`: wiring. Owns: the command line, logs, the order of start and end. Must not: decide anything.
 #![forbid(unsafe_code)]
 use berth_operator::cluster::lease::{self, Candidate};
-use berth_operator::cluster::{self, Leadership, Stores, Writes};
+use berth_operator::cluster::{self, Clock, Leadership, Stores, Writes};
 use berth_operator::controllers::{self, Context, Events};
 use berth_operator::observe::{self, Health, Metrics};
 use clap::{Parser, ValueEnum};
@@ -89,7 +89,8 @@ async fn run(args: Args) -> Result<(), String> {
     let listener = berth_endpoint::listen(args.listen, args.port).await.map_err(|e| told("probes and metrics", &e))?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| told("metrics", &e))?;
     let config = kube::Config::infer().await.map_err(|e| told("no way to the API server", &e))?;
-    let client = cluster::client::of(config).map_err(|e| told("no way to the API server", &e))?;
+    let clock = Clock::default();
+    let client = cluster::client::of(config, &clock).map_err(|e| told("no way to the API server", &e))?;
     let identity = args.identity.unwrap_or_else(of_its_own);
     let leadership = Leadership::default();
     let stores = Stores::watch(&client, &metrics, &args.namespace, &args.agent_selector);
@@ -110,6 +111,7 @@ async fn run(args: Args) -> Result<(), String> {
     let context = Context {
         writes: Writes::new(client.clone(), leadership.clone(), metrics.clone()),
         events: Events::new(client, identity, leadership.clone()),
+        clock,
         metrics,
         system_namespaces,
         system_images: Default::default(),

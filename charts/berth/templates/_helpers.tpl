@@ -59,7 +59,7 @@ app.kubernetes.io/part-of: berth
 {{- if .Values.operator.serviceAccount.create -}}
 {{- .Values.operator.serviceAccount.name | default (printf "%s-operator" (include "berth.fullname" .)) -}}
 {{- else -}}
-{{- .Values.operator.serviceAccount.name | default "default" -}}
+{{- required "operator.serviceAccount.name must name an account where operator.serviceAccount.create is false: the default account is everybody's" .Values.operator.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
 

@@ -89,6 +89,7 @@ fn runtime_config() -> Vec<Bound> {
     bounds.extend(lengths(16, &durations_and_quantities));
     bounds.extend(lengths(4095, &paths));
     bounds.extend(lengths(64, &short));
+    bounds.extend(lengths(128, &["spec.runtime.storage.directory"]));
     bounds.extend(lengths(65_520, &["spec.proxy.noProxy"]));
     bounds.extend(lengths(317, &["spec.nodeSelector.matchExpressions[].key"]));
     bounds.extend(lengths(63, &["spec.nodeSelector.matchLabels{}", "spec.nodeSelector.matchExpressions[].values[]"]));
@@ -100,6 +101,8 @@ fn runtime_config() -> Vec<Bound> {
     bounds.extend(entries(16, &["spec.network.cni.binDirs"]));
     bounds.extend(entries(2, &["spec.network.ipFamilies"]));
     bounds.extend(entries(10, &["spec.rollout.waves"]));
+    bounds.extend(entries(4, &["spec.runtime.sockets.cri"]));
+    bounds.extend(lengths(107, &["spec.runtime.sockets.cri[]"]));
     bounds.extend(entries(500, &["spec.images.pinned", "spec.images.prefetch"]));
     bounds.extend(lengths(1024, &["spec.images.pinned[]", "spec.images.prefetch[]"]));
     let shares =

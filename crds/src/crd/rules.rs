@@ -39,7 +39,7 @@ pub(super) fn of(kind: &str) -> Vec<Rule> {
     match kind {
         "RuntimeConfig" => {
             let denied = DENIED.each_ref().map(|group| rule("spec.kubelet.config", group.rule, group.message));
-            [RUNTIME, PROFILES, STORAGE, NETWORK, REGISTRIES, ROLLOUT, &denied].concat()
+            [RUNTIME, PROFILES, STORAGE, SOCKETS, NETWORK, REGISTRIES, ROLLOUT, &denied].concat()
         }
         "ImagePolicy" => IMAGE_POLICY.to_vec(),
         "RuntimeRevision" => REVISION.to_vec(),
@@ -145,6 +145,16 @@ macro_rules! quantity {
 
 /// Of `../storage.rs`. Whether what is pinned or prefetched is a reference is left to the operator.
 const STORAGE: &[Rule] = &[
+    rule(
+        "spec.runtime.storage.directory",
+        "self.matches('^(/[A-Za-z0-9._-]+)+$') && !(self + '/').matches('/[.]{1,2}/')",
+        "must be an absolute path of at most 128 bytes, of letters, digits and . _ -, without . and .., such as /data/berth",
+    ),
+    rule(
+        "spec.runtime.storage.directory",
+        "!self.matches('^/(dev|proc|sys|run|var/run|tmp|etc|boot|opt/berth|var/lib/(berth|kubelet|containerd))(/|$)')",
+        "must not be in /dev, /proc, /sys, /run, /var/run, /tmp, /etc, /boot, /opt/berth, /var/lib/berth, /var/lib/kubelet or /var/lib/containerd: name a directory of its own on a disk, such as /data/berth",
+    ),
     rule("spec.runtime.storage.imageFsQuota", quantity!("1Mi"), "is not a quantity of at least 1Mi, such as 50Gi"),
     rule(
         "spec.runtime.storage.writableLayerLimit",
@@ -160,6 +170,25 @@ const STORAGE: &[Rule] = &[
         "must be below gc.high",
     ),
     rule("spec.runtime.storage.gc.minAge", "self.matches('^[0-9]+[sm]$')", "is not a duration like 90s or 2m"),
+];
+
+/// Of `../sockets.rs`. `[!-.0-~]` is what is visible of ASCII but for the slash, so that characters are bytes.
+const SOCKETS: &[Rule] = &[
+    rule(
+        "spec.runtime.sockets.cri[]",
+        "self.matches('^(/var)?/run(/[!-.0-~]+)+$') && !(self + '/').matches('/[.]{1,2}/')",
+        "must be a path below /run/ or /var/run/ of visible ASCII characters, without empty, . and .. parts, such as /run/containerd/containerd.sock",
+    ),
+    rule(
+        "spec.runtime.sockets.cri[]",
+        "!(self + '/').matches('^(/var)?/run/berth/')",
+        "must not lie in /run/berth, which is Berth's own; take another directory",
+    ),
+    rule(
+        "spec.runtime.sockets.cri",
+        "self.all(a, self.exists_one(b, (b.startsWith('/var/run/') ? b.substring(4) : b) == (a.startsWith('/var/run/') ? a.substring(4) : a)))",
+        "a path stands twice (/var/run is /run); take one of them out",
+    ),
 ];
 
 const NETWORK: &[Rule] = &[

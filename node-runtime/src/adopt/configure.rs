@@ -7,9 +7,7 @@ use super::runtime::Peer;
 use super::steps::found;
 use super::talk::Talk;
 use super::walk::{Interrupt, Walk};
-use super::{
-    Permit, TheKubelet, boot_id, conclude, gather, leave_pods_groups, lock, moment, now_seconds, operation_id, report,
-};
+use super::{Permit, TheKubelet, boot_id, conclude, gather, lock, moment, now_seconds, operation_id, report};
 use super::{systemd, unfinished, unless_interrupted};
 use crate::commands::output::Format;
 use crate::commands::time;
@@ -78,7 +76,6 @@ pub(super) async fn run(layout: &Layout, options: &Options) -> Result<u8> {
     let mut interrupt = Interrupt::new()?;
     let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
     unfinished(&walk)?;
-    leave_pods_groups(layout);
     let in_force = InForce::of(walk.records());
     let facts = unless_interrupted(&mut interrupt, look(layout, options, in_force, settings)).await?;
     let plan = match plan::configure(&facts) {

@@ -263,8 +263,17 @@ fn is_wanted(records: &[berth_adopt::journal::Record]) -> bool {
     over.is_none_or(|state| state.plan.install.daemon_before || InForce::of(records).adoption.is_some())
 }
 
+/// The lock, for whoever works at operations: what he starts, the kubelet too, must not be in a pod's control group either.
+fn try_lock(layout: &Layout) -> Result<Option<Lock>> {
+    let lock = Lock::take(layout)?;
+    if lock.is_some() {
+        leave_pods_groups(layout);
+    }
+    Ok(lock)
+}
+
 fn lock(layout: &Layout) -> Result<Lock> {
-    Lock::take(layout)?.ok_or_else(|| {
+    try_lock(layout)?.ok_or_else(|| {
         let who = Lock::holder(layout).map_or(String::new(), |holder| format!(" (process {})", holder.pid));
         anyhow!("another operation is under way{who}; see `berth adopt status`")
     })
@@ -284,7 +293,6 @@ async fn start(layout: &Layout, options: &Start) -> Result<u8> {
             plan.id
         );
     }
-    leave_pods_groups(layout);
     let settings = configure::of_revision(handed.as_ref());
     let facts = unless_interrupted(&mut interrupt, gather::node(layout, options, handed)).await?;
     let planned = plan::adopt(&facts).and_then(|plan| {
@@ -314,7 +322,6 @@ async fn give_back(layout: &Layout, options: &Give) -> Result<u8> {
     let Some(adopted) = InForce::of(walk.records()).to_give_back() else {
         bail!("this node was not taken over; there is nothing to give back")
     };
-    leave_pods_groups(layout);
     let looked = gather::way_back(&adopted, options);
     let facts = unless_interrupted(&mut interrupt, looked).await?;
     let plan = match plan::give_back(&adopted, &facts) {
@@ -400,7 +407,7 @@ async fn abandon(layout: &Layout, format: Format) -> Result<u8> {
     }
     let end = std::time::Instant::now() + ABANDON_LIMIT;
     let lock = loop {
-        match Lock::take(layout)? {
+        match try_lock(layout)? {
             Some(lock) => break lock,
             None if std::time::Instant::now() > end => bail!("operation {} does not end", state.plan.id),
             None => tokio::time::sleep(Duration::from_millis(100)).await,

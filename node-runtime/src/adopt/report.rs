@@ -170,7 +170,8 @@ pub(super) fn plan(plan: &Plan, format: Format) -> Result<()> {
     if let Some(change) = &plan.revision {
         let _ = writeln!(text, "{:<14} {}", "revision", change.wanted.name);
     }
-    let lists = [("image", plan.images.clone()), ("pod", plan.pods.iter().map(ToString::to_string).collect())];
+    let images: Vec<_> = plan.images.iter().chain(&plan.wished).cloned().collect();
+    let lists = [("image", images), ("pod", plan.pods.iter().map(ToString::to_string).collect())];
     for (kind, names) in lists {
         for name in names {
             let _ = writeln!(text, "{kind:<14} {name}");

@@ -8,7 +8,7 @@ use berth_proto::cri;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::{Response, Status};
 
 /// How long a call that answers from memory may take.
@@ -32,6 +32,12 @@ const ROUNDS: usize = 5;
 /// How often a sandbox is stopped until it is, and the pause in between.
 const STOPS: usize = 5;
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether it says that its network is the node's.
+fn has_node_network(status: &cri::PodSandboxStatus) -> bool {
+    let options = status.linux.as_ref().and_then(|linux| linux.namespaces.as_ref()?.options.as_ref());
+    options.is_some_and(|options| options.network() == cri::NamespaceMode::Node)
+}
 
 /// A connection to one.
 pub(super) struct Peer {
@@ -110,23 +116,24 @@ impl Peer {
 
     /// Pods of a kubelet that run: ready, with a running container.
     pub(super) async fn pods(&mut self) -> Result<Vec<Pod>> {
-        let mut images: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for container in
-            self.containers().await?.into_iter().filter(|c| c.state() == cri::ContainerState::ContainerRunning)
-        {
+        let mut images: BTreeMap<String, (Vec<String>, Vec<String>)> = BTreeMap::new();
+        for container in self.containers().await? {
+            let runs = container.state() == cri::ContainerState::ContainerRunning;
             let spec = container.image.unwrap_or_default();
             let asked = [spec.user_specified_image, spec.image].into_iter().find(|name| !name.is_empty());
-            images.entry(container.pod_sandbox_id).or_default().extend(asked);
+            let (running, ended) = images.entry(container.pod_sandbox_id).or_default();
+            if runs { running } else { ended }.extend(asked);
         }
         let ready = self.sandboxes().await?.into_iter().filter(|s| s.state() == cri::PodSandboxState::SandboxReady);
         let pods = ready.filter(|s| s.labels.contains_key(POD_UID)).filter_map(|sandbox| {
-            let images = images.remove(&sandbox.id)?;
+            let (images, ended) = images.remove(&sandbox.id).filter(|(running, _)| !running.is_empty())?;
             let metadata = sandbox.metadata.unwrap_or_default();
             let source = sandbox.annotations.get(SOURCE).map(String::as_str);
             Some(Pod {
                 name: PodName { namespace: metadata.namespace, name: metadata.name },
                 is_static: matches!(source, Some("file" | "http")),
                 images,
+                ended,
             })
         });
         Ok(pods.collect())
@@ -141,38 +148,65 @@ impl Peer {
     }
 
     /// Ends and removes the pods of a kubelet, each container with its grace, as far as `left`, the seconds until the operation's deadline,
-    /// allows.
+    /// allows. Those with a network of their own go first: the daemon of a network add-on is a pod of the node's network, and without it their
+    /// addresses cannot be given back.
     pub(super) async fn clear(&mut self, left: u64) -> Result<()> {
-        let longest = i64::try_from(left.saturating_sub(KEPT).max(MIN_GRACE)).unwrap_or(i64::MAX);
+        let begun = Instant::now();
         for _ in 0..ROUNDS {
             let pods: Vec<_> = self.sandboxes().await?.into_iter().filter(|s| s.labels.contains_key(POD_UID)).collect();
             if pods.is_empty() {
                 return Ok(());
             }
-            let ids: BTreeSet<&str> = pods.iter().map(|s| s.id.as_str()).collect();
-            let running = self.containers().await?;
-            let running = running.into_iter().filter(|c| {
-                c.state() == cri::ContainerState::ContainerRunning && ids.contains(c.pod_sandbox_id.as_str())
-            });
-            let mut ends = tokio::task::JoinSet::new();
-            for container in running {
-                let mut client = self.client.clone();
-                let grace = container.annotations.get(GRACE).and_then(|g| g.parse().ok()).unwrap_or(30);
-                let grace = i64::clamp(grace, 0, longest);
-                let limit = SLOW + Duration::from_secs(grace.unsigned_abs());
-                ends.spawn(async move {
-                    let request = cri::StopContainerRequest { container_id: container.id, timeout: grace };
-                    gone(limit, "StopContainer", client.stop_container(request)).await
-                });
+            let (mut own, mut of_the_node) = (BTreeSet::new(), BTreeSet::new());
+            for pod in pods {
+                let set = if self.on_node_network(&pod.id).await? { &mut of_the_node } else { &mut own };
+                set.insert(pod.id);
             }
-            while let Some(ended) = ends.join_next().await {
-                ended.context("a stop was cut off")??;
-            }
-            for pod in &pods {
-                self.remove(&pod.id).await?;
+            for ids in [own, of_the_node] {
+                self.end(&ids, left.saturating_sub(begun.elapsed().as_secs())).await?;
             }
         }
         bail!("pods are made again and again: does another kubelet run?")
+    }
+
+    /// Whether a sandbox has the node's network. One that is gone has none.
+    async fn on_node_network(&mut self, id: &str) -> Result<bool> {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
+        let asked = async {
+            match self.client.pod_sandbox_status(request).await {
+                Err(status) if status.code() == tonic::Code::NotFound => Ok(Response::new(Default::default())),
+                other => other,
+            }
+        };
+        Ok(has_node_network(&within(QUICK, "PodSandboxStatus", asked).await?.status.unwrap_or_default()))
+    }
+
+    /// Ends and removes these sandboxes with what runs in them.
+    async fn end(&mut self, ids: &BTreeSet<String>, left: u64) -> Result<()> {
+        let longest = i64::try_from(left.saturating_sub(KEPT).max(MIN_GRACE)).unwrap_or(i64::MAX);
+        let running = self
+            .containers()
+            .await?
+            .into_iter()
+            .filter(|c| c.state() == cri::ContainerState::ContainerRunning && ids.contains(&c.pod_sandbox_id));
+        let mut ends = tokio::task::JoinSet::new();
+        for container in running {
+            let mut client = self.client.clone();
+            let grace = container.annotations.get(GRACE).and_then(|g| g.parse().ok()).unwrap_or(30);
+            let grace = i64::clamp(grace, 0, longest);
+            let limit = SLOW + Duration::from_secs(grace.unsigned_abs());
+            ends.spawn(async move {
+                let request = cri::StopContainerRequest { container_id: container.id, timeout: grace };
+                gone(limit, "StopContainer", client.stop_container(request)).await
+            });
+        }
+        while let Some(ended) = ends.join_next().await {
+            ended.context("a stop was cut off")??;
+        }
+        for id in ids {
+            self.remove(id).await?;
+        }
+        Ok(())
     }
 
     async fn remove(&mut self, id: &str) -> Result<()> {
@@ -259,5 +293,23 @@ impl Peer {
         let image = Some(cri::ImageSpec { image: reference.to_owned(), ..cri::ImageSpec::default() });
         let request = cri::PullImageRequest { image, auth: None, sandbox_config: None };
         within(SLOW * 5, "PullImage", self.images.pull_image(request)).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_on_the_nodes_network_is_told_from_a_pod_with_its_own() {
+        let with = |network: cri::NamespaceMode| {
+            let options = cri::NamespaceOption { network: network.into(), ..cri::NamespaceOption::default() };
+            let namespaces = Some(cri::Namespace { options: Some(options) });
+            let linux = Some(cri::LinuxPodSandboxStatus { namespaces });
+            cri::PodSandboxStatus { linux, ..cri::PodSandboxStatus::default() }
+        };
+        assert!(has_node_network(&with(cri::NamespaceMode::Node)));
+        assert!(!has_node_network(&with(cri::NamespaceMode::Pod)));
+        assert!(!has_node_network(&cri::PodSandboxStatus::default()), "not told");
     }
 }

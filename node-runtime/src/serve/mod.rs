@@ -1,4 +1,5 @@
 //! `berth serve`: start order, sockets, end.
+mod further_sockets;
 mod http;
 mod live;
 mod lock;
@@ -53,9 +54,10 @@ async fn start(
     layout: &Layout,
     options: &Options,
     log: logging::Handle,
-    listeners: sockets::Listeners,
+    mut listeners: sockets::Listeners,
 ) -> Result<(wire::Daemon, sockets::Servers, watch::Receiver<String>)> {
     let daemon = wire::build(layout, options).await?;
+    listeners.bind_further(layout, &daemon.engine.standing().started().spec.runtime.sockets.cri)?;
     daemon.engine.leave_pods_groups().await;
     daemon.engine.load_default_profile().await;
     daemon.engine.recover().await?;
@@ -76,6 +78,7 @@ async fn serve(layout: &Layout, options: &Options, log: logging::Handle) -> Resu
     let (daemon, servers, metrics) = match start(layout, options, log, listeners).await {
         Ok(started) => started,
         Err(e) => {
+            further_sockets::close(layout);
             wire::start_failed(layout, &e);
             return Err(e);
         }

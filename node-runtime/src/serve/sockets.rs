@@ -1,4 +1,6 @@
-//! The daemon's two unix sockets: for root only. Must not: be bound without the root's lock (`lock`).
+//! The daemon's two unix sockets, and serving what the settings add to them (`further_sockets`): for root only. Must not: be bound without
+//! the root's lock (`lock`).
+use super::further_sockets;
 use super::http::Http;
 use super::wire::Daemon;
 use crate::layout::Layout;
@@ -21,25 +23,38 @@ use tonic::transport::Server;
 /// How long calls under way may take when the daemon ends.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// The servers of both sockets.
+/// The servers of all sockets.
 pub struct Servers {
     tasks: JoinSet<Result<()>>,
     stop: watch::Sender<bool>,
     engine: Arc<berth_engine::Engine>,
 }
 
-/// Both sockets, bound: clients that connect wait until they are served.
+/// The sockets, bound: clients that connect wait until they are served.
 pub struct Listeners {
     cri: UnixListenerStream,
     node: UnixListenerStream,
+    /// Where the CRI is served besides.
+    further: Vec<UnixListenerStream>,
+    further_paths: Vec<String>,
 }
 
-/// Binds both, so that nobody is turned away while the daemon finds its pods again. Only with the root's lock.
+/// Binds the daemon's own two, so that nobody is turned away while the daemon finds its pods again. Only with the root's lock.
 pub fn bind(layout: &Layout) -> Result<Listeners> {
-    Ok(Listeners { cri: listen(&layout.cri_socket())?, node: listen(&layout.node_socket())? })
+    let (cri, node) = (listen(&layout.cri_socket())?, listen(&layout.node_socket())?);
+    Ok(Listeners { cri, node, further: Vec::new(), further_paths: Vec::new() })
 }
 
-/// Serves both.
+impl Listeners {
+    /// Binds those of the settings, too. Errors: the field.
+    pub fn bind_further(&mut self, layout: &Layout, paths: &[String]) -> Result<()> {
+        self.further = further_sockets::bind(layout, paths)?;
+        self.further_paths = paths.to_vec();
+        Ok(())
+    }
+}
+
+/// Serves them all.
 pub async fn serve(layout: &Layout, daemon: &Daemon, http: &Http, listeners: Listeners) -> Result<Servers> {
     let (stop, stopped) = watch::channel(false);
     let calls = CallMetrics::new(daemon.engine.metrics().registry())?;
@@ -49,6 +64,7 @@ pub async fn serve(layout: &Layout, daemon: &Daemon, http: &Http, listeners: Lis
     let facts = DaemonFacts {
         root: layout.root.clone(),
         cri_socket: layout.cri_socket(),
+        further_cri_sockets: listeners.further_paths,
         documents: daemon.documents.clone(),
         metrics_address: http.address(),
         credentials: daemon.credentials.clone(),
@@ -58,6 +74,9 @@ pub async fn serve(layout: &Layout, daemon: &Daemon, http: &Http, listeners: Lis
     let node = NodeServer::new(NodeService::new(daemon.engine.clone(), facts)).max_decoding_message_size(MAX_MESSAGE);
     let mut tasks = JoinSet::new();
     let router = Server::builder().add_service(runtime).add_service(image);
+    for listener in listeners.further {
+        tasks.spawn(run(router.clone(), listener, stopped.clone()));
+    }
     tasks.spawn(run(router, listeners.cri, stopped.clone()));
     tasks.spawn(run(Server::builder().add_service(node), listeners.node, stopped));
     Ok(Servers { tasks, stop, engine: daemon.engine.clone() })
@@ -100,7 +119,7 @@ impl Servers {
         bail!("no socket is served any more")
     }
 
-    /// Ends both: calls under way get a moment to finish.
+    /// Ends all: calls under way get a moment to finish.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         // The one call that would never end.

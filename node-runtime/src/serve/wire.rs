@@ -1,9 +1,11 @@
 //! The only place where the parts of the daemon are chosen and put together.
+use super::further_sockets;
 use super::http::Http;
 use super::live::{self, Followers};
 use super::streaming::Streaming;
 use super::{Options, logging, registry};
 use crate::accept;
+use crate::image_places;
 use crate::layout::Layout;
 use crate::registries;
 use anyhow::{Context, Result};
@@ -66,11 +68,7 @@ pub async fn build(layout: &Layout, options: &Options) -> Result<Daemon> {
     let (mut wanted, _) = registries::client_config(&settings, layout, &credentials);
     wanted.observer = Some(metrics.registry_observer());
     let client = Client::new(wanted.clone()).context("registry client")?;
-    let config = ImagesConfig { observer: metrics.observer(), ..images_config(layout, &settings) };
-    let images = {
-        let database = database.clone();
-        tokio::task::spawn_blocking(move || Images::open(config, database, client)).await?.context("image store")?
-    };
+    let images = open_images(layout, &settings, &metrics, database.clone(), client).await.context("image store")?;
     registry::follow(standing.clone(), layout.clone(), images.clone(), wanted);
     let network = bridge_config(layout, &settings)?;
     let bridge = match &network {
@@ -111,7 +109,8 @@ fn watch(layout: &Layout, documents: &Path) -> Result<berth_settings::Live> {
     let check = Arc::new(move |settings: &Settings| judge(&place, settings, is_strict.load(Ordering::Relaxed)));
     let watch = || berth_settings::watch(documents.to_owned(), accepted(layout), check.clone());
     let live = watch().or_else(|_| {
-        // A disk that has lost its quota keeps no node from starting: containers with a limit are refused then, with words.
+        // A disk that has lost its quota keeps no node from starting: containers with a limit are refused then, with words. A further
+        // socket that cannot be had does, when it is bound.
         strict.store(false, Ordering::Relaxed);
         watch()
     })?;
@@ -127,7 +126,10 @@ pub(crate) fn fit(layout: &Layout, settings: &Settings) -> berth_model::Result<(
 fn judge(layout: &Layout, settings: &Settings, strict: bool) -> berth_model::Result<()> {
     check_network(layout, settings)?;
     if strict {
-        Images::check_writable_limit_at(&layout.lib.join("images"), settings.storage.writable_layer_limit)?;
+        image_places::check(layout, settings)?;
+        let place = image_places::wanted(layout, settings);
+        Images::check_writable_limit_at(&place, settings.storage.writable_layer_limit)?;
+        further_sockets::check(layout, &settings.spec.runtime.sockets.cri)?;
     }
     accept::everywhere(settings)
 }
@@ -174,6 +176,7 @@ impl Daemon {
         for socket in [layout.cri_socket(), layout.node_socket()] {
             let _ = std::fs::remove_file(socket);
         }
+        further_sockets::close(layout);
         if self.engine.is_idle() {
             self.streaming.stop().await;
         }
@@ -182,6 +185,7 @@ impl Daemon {
             Ok(false) => return,
             Err(e) => return tracing::warn!(error = %e, "something of an idle daemon stays"),
         }
+        further_sockets::sweep(layout);
         if let Some(bridge) = &self.bridge
             && let Err(e) = bridge.destroy().await
         {
@@ -207,8 +211,33 @@ fn cgroup_parent(layout: &Layout, driver: Driver) -> String {
     }
 }
 
+/// The image store, where the settings want it. What it does not need any more where it was before goes in the background.
+async fn open_images(
+    layout: &Layout,
+    settings: &Settings,
+    metrics: &Metrics,
+    database: Arc<Database>,
+    client: Client,
+) -> Result<Images> {
+    let config = ImagesConfig { observer: metrics.observer(), ..images_config(layout, settings) };
+    let (layout, settings) = (layout.clone(), settings.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let places = image_places::settle(&layout, &settings)?;
+        let config = ImagesConfig { root: places.root.clone(), former: places.former.clone(), ..config };
+        let images = Images::open(config, database, client)?;
+        let used = images.places();
+        std::thread::Builder::new().name("places".into()).spawn(move || {
+            if let Err(e) = image_places::give_up(&layout, &places, &used) {
+                tracing::warn!(error = %e, "a former place of the image store stays until the next start");
+            }
+        })?;
+        Ok::<_, anyhow::Error>(images)
+    });
+    opened.await?
+}
+
 pub(super) fn images_config(layout: &Layout, settings: &Settings) -> ImagesConfig {
-    let mut config = ImagesConfig::new(layout.lib.join("images"));
+    let mut config = ImagesConfig::new(image_places::wanted(layout, settings));
     config.keep_layer_blobs = settings.storage.keep_compressed_layers;
     let (limits, wish) = (&mut config.limits, &settings.limits);
     limits.max_uncompressed_layer = wish.max_uncompressed_per_layer.unwrap_or(limits.max_uncompressed_layer);

@@ -134,16 +134,26 @@ fn entries<'a>(path: &str, sources: &'a BTreeMap<String, String>) -> Vec<(&'a st
     sources.iter().filter_map(of).collect()
 }
 
-/// Whether an entry of a list has that key: a word itself, a registry's host, a profile's type and name.
+/// Whether an entry of a list has that key: a word itself, a registry's host, a credential's name, a profile's type and name.
 fn is_of(entry: &Value, key: &str) -> bool {
     let word = |name: &str| entry[name].as_str().unwrap_or_default();
-    entry.as_str() == Some(key) || word("host") == key || format!("{}/{}", word("type"), word("name")) == key
+    let name =
+        if entry["type"].is_null() { word("name").to_owned() } else { format!("{}/{}", word("type"), word("name")) };
+    entry.as_str() == Some(key) || [word("host"), &name].contains(&key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_entry_is_found_by_its_key() {
+        assert!(is_of(&json!({"name": "pull", "sha256": "0"}), "pull") && is_of(&json!("a:1"), "a:1"));
+        assert!(is_of(&json!({"host": "r.example"}), "r.example"));
+        let profile = json!({"type": "Seccomp", "name": "audit.json"});
+        assert!(is_of(&profile, "Seccomp/audit.json") && !is_of(&profile, "audit.json"));
+    }
 
     #[test]
     fn every_field_has_a_value_and_a_source() {

@@ -15,7 +15,7 @@ const RETRY: &str = "berth.dev/retry";
 /// How often a rollout is looked at while it is waited for.
 const LOOK: Duration = Duration::from_secs(1);
 /// States that do not end by themselves: somebody has to do something.
-const STUCK: [&str; 5] = ["RolledBack", "Halted", "NotAccepted", "NodesMissing", "Paused"];
+const STUCK: [&str; 6] = ["RolledBack", "Halted", "NotAccepted", "NodesMissing", "NodesFrozen", "Paused"];
 const REMEDY: &str = "`kubectl get runtimeconfigs` lists them";
 
 /// What to do with a rollout.
@@ -173,6 +173,7 @@ mod tests {
             of(status("False", "RolledBack", 2)),
             ("runtimeconfig c does not get further: RolledBack: m".to_owned(), Some(false))
         );
+        assert_eq!(of(status("False", "NodesFrozen", 2)).1, Some(false), "nobody waits for what somebody must mend");
         let (line, end) = of(status("False", "RollingOut", 2));
         assert_eq!(
             (line.as_str(), end),

@@ -1,9 +1,10 @@
 //! Conditions: what is true of an object, since when. Must not: change the time of one whose status stays.
 use super::Context;
 use crate::cluster::Broken;
-use crate::cluster::writes::Kind;
+use crate::cluster::writes::{Done, Kind};
 use crate::time;
 use berth_crds::Condition;
+use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::json;
 
 /// Longest message.
@@ -52,13 +53,13 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
     conditions.iter().any(|c| c.kind == kind && c.status == "True")
 }
 
-/// Says of an object that cannot be parsed that it is not accepted, and why: no more can be said. True if it was not said before.
+/// Says of an object that cannot be parsed that it is not accepted, and why, in its conditions and by an event: no more can be said.
 pub async fn not_understood<K: Kind>(
     context: &Context,
     broken: &Broken,
     (reason, message): (&str, &str),
     now: u64,
-) -> Result<bool, String> {
+) -> Result<Done, String> {
     let before: Vec<Condition> =
         serde_json::from_value(broken.object["status"]["conditions"].clone()).unwrap_or_default();
     let mut conditions = Conditions::after(&before, broken.object["metadata"]["generation"].as_i64(), now);
@@ -66,11 +67,22 @@ pub async fn not_understood<K: Kind>(
     conditions.set("Ready", false, reason, message);
     let conditions = conditions.finish();
     if conditions == before {
-        return Ok(false);
+        return Ok(Done::Yes);
     }
     let status = json!({ "conditions": conditions });
-    context.writes.patch_status_at::<K>(&broken.name, broken.version(), status).await?;
-    Ok(true)
+    let done = context.writes.patch_status_at::<K>(&broken.name, broken.version(), status).await?;
+    let accepted = |all: &[Condition]| all.iter().find(|c| c.kind == "Accepted").map(|c| c.message.clone());
+    if done == Done::Yes && accepted(&before) != accepted(&conditions) {
+        let reference = ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            name: Some(broken.name.clone()),
+            uid: broken.object["metadata"]["uid"].as_str().map(str::to_owned),
+            ..Default::default()
+        };
+        context.events.warning_of(&reference, reason, message.to_owned()).await;
+    }
+    Ok(done)
 }
 
 /// As statuses count.

@@ -15,6 +15,7 @@ pub struct Metrics {
     frozen: IntGaugeVec,
     nodes: IntGaugeVec,
     bad: IntGauge,
+    clock: IntGauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -55,11 +56,15 @@ impl Metrics {
             )?,
             nodes: gauge("berth_operator_nodes", "Nodes that RuntimeConfigs select, by their state.", &["state"])?,
             bad: IntGauge::new("berth_operator_bad_revisions", "Revisions that broke nodes.")?,
+            clock: IntGauge::new(
+                "berth_operator_clock_ahead_seconds",
+                "How far this process's clock is ahead of the API server's, which counts.",
+            )?,
             registry,
         };
         let build = GaugeVec::new(Opts::new("berth_operator_build_info", "1, with the version."), &["version"])?;
         build.with_label_values(&[version]).set(1.0);
-        let all: [Box<dyn prometheus::core::Collector>; 9] = [
+        let all: [Box<dyn prometheus::core::Collector>; 10] = [
             Box::new(metrics.reconciles.clone()),
             Box::new(metrics.durations.clone()),
             Box::new(metrics.watches.clone()),
@@ -68,6 +73,7 @@ impl Metrics {
             Box::new(metrics.frozen.clone()),
             Box::new(metrics.nodes.clone()),
             Box::new(metrics.bad.clone()),
+            Box::new(metrics.clock.clone()),
             Box::new(build),
         ];
         all.into_iter().try_for_each(|series| metrics.registry.register(series))?;
@@ -114,6 +120,11 @@ impl Metrics {
     /// How many revisions are known to be bad.
     pub fn bad_revisions(&self, count: usize) {
         self.bad.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// By how many seconds this process's clock is ahead of the API server's.
+    pub fn clock_ahead(&self, seconds: i64) {
+        self.clock.set(seconds);
     }
 
     /// All series, as Prometheus reads them.

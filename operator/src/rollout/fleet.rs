@@ -97,6 +97,8 @@ pub struct Node {
     pub unready_since: Option<u64>,
     /// Since when its agent reports that runtime, kubelet or enforcement are not well, if it does.
     pub unhealthy_since: Option<u64>,
+    /// Since when it has been Ready and its agent has reported it well, both without a break; 0 if that is not known.
+    pub well_since: u64,
     /// Unschedulable, and by whom.
     pub cordon: Cordon,
     /// Pods that a drain would have to move.
@@ -212,7 +214,9 @@ impl Node {
 pub struct Rollout {
     /// What all are to have.
     pub target: Revision,
-    /// What all had when the last rollout was complete; `None` before the first one.
+    /// When the target last came through, here or on other nodes; `None`: it never did.
+    pub came_through: Option<u64>,
+    /// What nodes go back to: a good one that they have or had; the target itself once it is through ([`Self::standing`]).
     pub last_known_good: Option<Revision>,
     /// Revisions that broke nodes. They are never handed out again.
     pub bad: BTreeSet<Revision>,
@@ -236,7 +240,26 @@ pub struct Beside {
 }
 
 impl Rollout {
-    /// Whether the target came through already: it is what others would go back to.
+    /// The same, for those nodes: where at least half of them have the target since it came through, it is what others go back to, and
+    /// newcomers have nobody to protect. One that came through on a few of them, on nodes that are gone, or before they were told to have
+    /// something else, goes in waves again.
+    #[must_use]
+    pub fn standing(mut self, nodes: &[Node]) -> Self {
+        let proven = self.group(nodes).filter(|node| self.proven(node)).count();
+        let most = proven * 2 >= self.group(nodes).count();
+        if self.came_through.is_some() && most && !self.bad.contains(&self.target) {
+            self.last_known_good = Some(self.target.clone());
+        }
+        self
+    }
+
+    /// Whether a node has the target since it came through: what happens to it now is no news about the target.
+    pub(super) fn proven(&self, node: &Node) -> bool {
+        let told = node.desired.as_ref().filter(|(desired, _)| *desired == self.target && node.has(desired));
+        matches!((told, self.came_through), (Some((_, told)), Some(through)) if *told <= through)
+    }
+
+    /// Whether the target is through: it is what others would go back to.
     pub(super) fn is_through(&self) -> bool {
         self.last_known_good.as_ref() == Some(&self.target)
     }

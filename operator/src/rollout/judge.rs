@@ -39,7 +39,10 @@ impl<'a> Judged<'a> {
 /// Sorts the nodes.
 pub(super) fn judge<'a>(rollout: &Rollout, nodes: &'a [Node], now: u64) -> Judged<'a> {
     let group = waves::group(rollout, nodes);
-    let members = group.iter().filter(|n| n.wants(&rollout.target) || n.within_reach(&rollout.target)).count();
+    // One that had it for long and fell ill since is as one out of reach: no reason to take the target from others.
+    let ill = |n: &Node| n.unready_since.is_some() || n.unhealthy_since.is_some();
+    let there: Vec<_> = group.iter().copied().filter(|n| !(rollout.proven(n) && ill(n))).collect();
+    let members = there.iter().filter(|n| n.wants(&rollout.target) || n.within_reach(&rollout.target)).count();
     let fate = |node: &'a Node| {
         let fate = match (failed(rollout, node, now), well(rollout, node)) {
             (true, _) => Fate::Failed,
@@ -48,7 +51,7 @@ pub(super) fn judge<'a>(rollout: &Rollout, nodes: &'a [Node], now: u64) -> Judge
         };
         (node, fate)
     };
-    let mut told: Vec<_> = group.iter().copied().filter(|n| n.wants(&rollout.target)).map(fate).collect();
+    let mut told: Vec<_> = there.into_iter().filter(|n| n.wants(&rollout.target)).map(fate).collect();
     told.sort_by_key(|(node, _)| (node.desired.as_ref().map(|(_, since)| *since), &node.name));
     Judged { group: group.len(), members, told }
 }

@@ -136,6 +136,7 @@ pub struct Plan {
 
 /// Plans. Pure: the same arguments give the same plan.
 pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
+    let rollout = &rollout.clone().standing(nodes);
     let judged = judge::judge(rollout, nodes, now);
     let mut actions: Vec<Action> = nodes.iter().filter_map(|node| advance::release(rollout, node, now)).collect();
     // What came through is not judged any more: a node that falls ill weeks later is no reason to take it back from all.

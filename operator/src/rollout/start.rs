@@ -60,9 +60,12 @@ fn take(due: &[&Node], target: &Revision, room: usize, budget: &mut Budget, judg
     actions
 }
 
-/// A node that has never been told anything, while a rollout is under way, gets what all others had before: it is no canary.
+/// A node that has never been told anything, while a rollout is under way, gets what others have yet: it is no canary.
 fn newcomers(rollout: &Rollout, group: &[&Node], budget: &mut Budget, now: u64, actions: &mut Vec<Action>) {
     let Some(good) = rollout.last_known_good.as_ref().filter(|good| **good != rollout.target) else { return };
+    if !group.iter().any(|n| n.wants(good)) {
+        return;
+    }
     let told: Vec<_> = actions.iter().filter_map(Action::node).map(str::to_owned).collect();
     let open = |n: &&&Node| n.desired.is_none() && n.within_reach(good) && n.postponed_until <= now;
     let new = group.iter().filter(open).filter(|n| !told.contains(&n.name));

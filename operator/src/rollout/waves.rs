@@ -41,7 +41,7 @@ pub(super) fn order<'a>(mut nodes: Vec<&'a Node>) -> Vec<&'a Node> {
 /// The state of the waves, from who was told of the target and how they are.
 pub(super) fn stand(rollout: &Rollout, judged: &Judged<'_>, now: u64) -> Wave {
     // Once everybody had it, newcomers and returners have nobody to protect: only budgets hold.
-    if rollout.last_known_good.as_ref() == Some(&rollout.target) {
+    if rollout.is_through() {
         return Wave::Open { index: rollout.strategy.waves.len(), size: judged.members };
     }
     let (mut passed, mut before) = (0, 0);
@@ -64,7 +64,7 @@ pub(super) fn stand(rollout: &Rollout, judged: &Judged<'_>, now: u64) -> Wave {
 }
 
 /// What keeps closed the wave after wave `index`, which ends with the `size`th node that was told: all up to it must have the
-/// target, well for the time to soak. Failed ones are counted elsewhere and hold up nobody; at least one must have come
+/// target, well for the time to soak: one that is well only now and then begins anew each time. Failed ones are counted elsewhere and hold up nobody; at least one must have come
 /// through, because silence is not success. Counting from the first one told, not by marks on nodes, keeps this true when
 /// nodes come, go, or change their zone meanwhile.
 fn gate(rollout: &Rollout, judged: &Judged<'_>, index: usize, size: usize, now: u64) -> Option<Wave> {
@@ -73,7 +73,8 @@ fn gate(rollout: &Rollout, judged: &Judged<'_>, index: usize, size: usize, now: 
         return Some(Wave::Waiting { index });
     }
     let well = cohort.iter().filter(|(_, fate)| *fate == Fate::Well);
-    let last = well.filter_map(|(node, _)| node.current.as_ref()).map(|(_, since)| *since).max();
+    let since = |node: &Node, had: u64| if rollout.proven(node) { had } else { had.max(node.well_since) };
+    let last = well.filter_map(|(node, _)| node.current.as_ref().map(|(_, had)| since(node, *had))).max();
     let soak = if index == 0 { rollout.strategy.soak_canary } else { rollout.strategy.soak_wave };
     match last.map(|last| last.saturating_add(soak)) {
         None => Some(Wave::Waiting { index }),

@@ -1,5 +1,6 @@
 //! The lease: whatever is answered instead of it, nobody leads who may not.
 use crate::server::{Answer, Server, lead, lease, status, until};
+use berth_operator::cluster::{Clock, client};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -80,7 +81,7 @@ async fn an_expired_token_ends_the_lead_and_a_fresh_one_takes_it_again() {
     });
     let mut config = server.config();
     config.auth_info.token_file = Some(file.to_string_lossy().into_owned());
-    let (leadership, _release) = lead(berth_operator::cluster::client::of(config).unwrap(), 5).await;
+    let (leadership, _release) = lead(client::of(config, &Clock::default()).unwrap(), 5).await;
     until("it was refused", SOON, || !server.asked("leases").is_empty()).await;
     assert!(!leadership.held());
     std::fs::write(&file, "fresh").unwrap();

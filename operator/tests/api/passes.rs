@@ -3,7 +3,7 @@ use crate::server::{Answer, Server, lead, lease, status, until};
 use berth_crds::{
     ImagePolicyObject, RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus, RuntimeRevision,
 };
-use berth_operator::cluster::{World, Writes};
+use berth_operator::cluster::{Broken, Clock, World, Writes};
 use berth_operator::controllers::{Context, Events, pass};
 use berth_operator::observe::Metrics;
 use kube::ResourceExt;
@@ -40,12 +40,13 @@ async fn run(server: &Server, world: &World) -> Result<(), String> {
     let context = Context {
         writes: Writes::new(server.client(), leadership.clone(), metrics.clone()),
         events: Events::new(server.client(), "me".to_owned(), leadership),
+        clock: Clock::default(),
         metrics,
         system_namespaces: vec!["kube-system".to_owned()],
         system_images: Default::default(),
         runtime_version: "1.0.0".to_owned(),
     };
-    pass(&context, world, 2_000_000_000).await.map(drop)
+    pass(&context, world, 2_000_000_000).await.result
 }
 
 /// Takes everything, but what `refuses` says.
@@ -218,4 +219,91 @@ async fn a_mark_of_ours_on_a_node_that_somebody_made_schedulable_goes() {
         r.body["metadata"]["annotations"].get("berth.dev/cordoned-since") == Some(&Value::Null)
     };
     assert!(server.asked("/nodes/a?").iter().any(gone), "or his next cordon would count as ours");
+}
+
+/// The status of that RuntimeConfig, and whether it was written before that node was told something.
+fn shown(server: &Server, config: &str, node: &str) -> (Value, bool) {
+    let all = server.asked("");
+    let status = all.iter().position(|r| r.line.contains(&format!("/runtimeconfigs/{config}/status"))).unwrap();
+    let of = format!("/runtimenodes/{node}?");
+    let told = all.iter().position(|r| r.line.contains(&of) && r.body["spec"]["desiredRevision"].is_string()).unwrap();
+    (all[status].body["status"].clone(), status < told)
+}
+
+#[tokio::test]
+async fn what_a_takeover_does_is_shown_before_the_first_node_is_told() {
+    let server = server(|_, _| false);
+    run(&server, &world()).await.unwrap();
+    for name in ["a", "b"] {
+        let (status, before) = shown(&server, name, name);
+        assert!(before, "{:?}", server.asked(""));
+        assert_eq!(status["disruption"]["class"], "Drain", "{status}");
+    }
+}
+
+/// Back to what came through before: a change like any other.
+#[tokio::test]
+async fn what_a_change_that_is_taken_back_does_is_shown_too() {
+    let (mut world, first) = failed_on_a().await;
+    let object = Arc::make_mut(world.revisions.get_mut(&first).unwrap());
+    object.status = serde_json::from_value(json!({"verdict": "Good", "since": "2026-01-02T00:00:00Z"})).unwrap();
+    let old = Arc::make_mut(world.revisions.get_mut("config-old").unwrap());
+    old.spec.runtime.as_mut().unwrap().config["runtime"]["pidsLimit"] = json!(77);
+    let node = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
+    node.spec.desired_revision = Some("config-old".to_owned());
+    node.status.as_mut().unwrap().failed = None;
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    let (status, before) = shown(&server, "a", "a");
+    assert!(before && status["lastKnownGood"] == "config-old", "{status}");
+    let fields = status["disruption"]["fields"].as_array().unwrap();
+    assert!(fields.len() == 1 && fields[0].as_str().unwrap().starts_with("spec.runtime.pidsLimit ("), "{status}");
+}
+
+#[tokio::test]
+async fn nobody_is_told_what_could_not_be_shown() {
+    for (code, reason) in [(409, "Conflict"), (500, "InternalError")] {
+        let server = refusing((code, reason), |line, _| line.contains("/runtimeconfigs/a/status"));
+        assert_eq!(run(&server, &world()).await.is_ok(), code == 409);
+        assert!(!told(&server, "a") && told(&server, "b"), "{code}: {:?}", server.asked("PATCH"));
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_frozen_by_another_object_is_told_by_which_and_why() {
+    let mut world = world();
+    let all = serde_json::from_value(json!({"nodeSelector": {}})).unwrap();
+    world.configs.insert("fleet".to_owned(), Arc::new(versioned(RuntimeConfigObject::new("fleet", all))));
+    let broken = |name: &str, spec: Value| Broken {
+        name: name.to_owned(),
+        error: "unknown field `turbo`".to_owned(),
+        object: json!({"metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "1"}, "spec": spec}),
+    };
+    let selector = json!({"turbo": true, "nodeSelector": {"matchLabels": {"pool": "b"}}});
+    world.broken_configs.push(broken("newer", selector));
+    world.broken_policies.push(broken("tighter", json!({"turbo": true})));
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    let message = |config: &str| {
+        let status = server.asked(&format!("/runtimeconfigs/{config}/status")).pop().unwrap().body["status"].clone();
+        let ready = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap().clone();
+        ready["message"].as_str().unwrap().to_owned()
+    };
+    for config in ["fleet", "b"] {
+        let message = message(config);
+        for word in ["1 nodes", "node b", "RuntimeConfig newer", "NotUnderstood", "turbo"] {
+            assert!(message.contains(word), "{config}: {message}");
+        }
+    }
+    assert!(!message("a").contains("newer"), "{}", message("a"));
+    for (kind, name) in [("RuntimeConfig", "newer"), ("ImagePolicy", "tighter")] {
+        let of_it = |r: &crate::server::Request| {
+            let of = &r.body["regarding"];
+            of["kind"] == kind
+                && of["name"] == name
+                && of["uid"] == format!("uid-{name}")
+                && r.body["reason"] == "NotUnderstood"
+        };
+        assert_eq!(server.asked("/events").iter().filter(|r| of_it(r)).count(), 1, "{:?}", server.asked("/events"));
+    }
 }

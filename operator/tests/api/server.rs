@@ -1,12 +1,15 @@
 //! A server that answers as it is told: each request's line and body go to a function. Notes what it was asked.
 use berth_operator::cluster::lease::{self, Candidate};
-use berth_operator::cluster::{Leadership, client};
+use berth_operator::cluster::{Clock, Leadership, client};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The time that it tells.
+pub const DATE: &str = "Thu, 01 Jan 2026 00:00:00 GMT";
 
 /// A request.
 #[derive(Debug, Clone)]
@@ -55,7 +58,7 @@ impl Server {
     }
 
     pub fn client(&self) -> kube::Client {
-        client::of(self.config()).unwrap()
+        client::of(self.config(), &Clock::default()).unwrap()
     }
 }
 
@@ -88,8 +91,9 @@ fn serve(mut stream: TcpStream, noted: &Mutex<Vec<Request>>, answer: &dyn Fn(&Re
         }
     };
     let length = body.len();
-    let head =
-        format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nDate: {DATE}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
     let _ = stream.write_all(format!("{head}{body}").as_bytes());
 }
 

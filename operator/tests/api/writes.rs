@@ -1,8 +1,8 @@
 //! Single writes.
 use crate::server::{Answer, Server, lead, lease, status, until};
 use berth_crds::{RuntimeNode, RuntimeNodeSpec};
-use berth_operator::cluster::Writes;
-use berth_operator::cluster::writes::Done;
+use berth_operator::cluster::writes::{Done, Evicted};
+use berth_operator::cluster::{Clock, Writes, client};
 use berth_operator::observe::Metrics;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -31,13 +31,50 @@ async fn a_budget_that_says_no_is_asked_once_and_at_once() {
     let (writes, _release) = writes(&server, 15).await;
     let began = Instant::now();
     for _ in 0..20 {
-        assert_eq!(writes.evict(&pod()).await, Ok(Done::Stale));
+        assert_eq!(writes.evict(&pod()).await, Ok(Evicted::Refused("TooManyRequests".to_owned())));
     }
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let asked = server.asked("/eviction");
     assert_eq!(asked.len(), 20, "each once");
     // Another pod of that name is not the one that was seen.
     assert_eq!(asked[0].body["deleteOptions"]["preconditions"]["uid"], "u-1", "{:?}", asked[0]);
+}
+
+/// A budget's own answer, and that about two budgets, which is a success by its code.
+#[tokio::test]
+async fn what_keeps_a_pod_is_known_by_its_words() {
+    let budget = json!({"kind": "Status", "status": "Failure", "code": 429, "reason": "TooManyRequests",
+        "message": "Cannot evict pod as it would violate the pod's disruption budget.",
+        "details": {"causes": [{"reason": "DisruptionBudget", "message": "The disruption budget b needs 1 healthy pods and has 1 currently"}]}});
+    let two = json!({"kind": "Status", "status": "Failure", "code": 500,
+        "message": "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."});
+    for (code, body, word, asked) in [(429, budget, "budget b needs 1", 2), (201, two, "more than one", 1)] {
+        let server = Server::start(move |request| lease(request).unwrap_or_else(|| Answer::Json(code, body.clone())));
+        let (writes, _release) = writes(&server, 15).await;
+        for _ in 0..2 {
+            let Ok(Evicted::Refused(why)) = writes.evict(&pod()).await else { panic!("{code} is a refusal") };
+            assert!(why.contains(word), "{why}");
+        }
+        assert_eq!(server.asked("/eviction").len(), asked, "only a budget may say yes at any time");
+        assert!(writes.refusal(&pod()).is_some_and(|why| why.contains(word)));
+        assert!(!writes.ails(), "it is about this pod");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_of_one_object_is_no_api_server_that_fails() {
+    for (code, ails) in [(403, false), (422, false), (401, true), (429, true), (500, true), (503, true)] {
+        let server = Server::start(move |request| lease(request).unwrap_or_else(|| status(code, "No")));
+        let (writes, _release) = writes(&server, 15).await;
+        writes.begin();
+        for _ in 0..2 {
+            writes.patch(&node(), json!({"spec": {"hold": true}})).await.unwrap_err();
+        }
+        assert_eq!((writes.ails(), writes.next_of_refused().is_some()), (ails, !ails), "{code}");
+        assert_eq!(server.asked("/runtimenodes").len(), if ails { 2 } else { 1 }, "{code}");
+        writes.patch(&node(), json!({"spec": {"grant": null}})).await.unwrap_err();
+        assert_eq!(server.asked("/runtimenodes").len(), if ails { 3 } else { 2 }, "another field is another change");
+    }
 }
 
 #[tokio::test]
@@ -120,4 +157,16 @@ async fn pods_come_page_by_page() {
     let names = writes.pods(None, Some("n"), |pod| pod.metadata.name.unwrap()).await.unwrap();
     assert_eq!(names, ["a", "b"]);
     assert!(server.asked("/pods").iter().all(|r| r.line.contains("limit=500")));
+}
+
+/// Also one that says no: grants end by that clock.
+#[tokio::test]
+async fn every_answer_tells_the_api_servers_time() {
+    let server = Server::start(|request| lease(request).unwrap_or_else(|| status(500, "InternalError")));
+    let clock = Clock::default();
+    let client = client::of(server.config(), &clock).unwrap();
+    let nodes: kube::Api<RuntimeNode> = kube::Api::all(client);
+    nodes.get("n").await.unwrap_err();
+    // `DATE` of the server.
+    assert!((1_767_225_600..1_767_225_660).contains(&clock.now()), "{}", clock.now());
 }

@@ -38,6 +38,7 @@ pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
         created: 0,
         unready_since: None,
         unhealthy_since: None,
+        well_since: 0,
         cordon: Cordon::None,
         pods: Pods::Evictable,
         desired: Some((revision("old"), 0)),
@@ -75,6 +76,7 @@ impl Fleet {
     pub fn new(nodes: Vec<Node>, strategy: Strategy) -> Self {
         let rollout = Rollout {
             target: revision("new"),
+            came_through: None,
             last_known_good: Some(revision("old")),
             bad: BTreeSet::new(),
             paused: false,
@@ -214,7 +216,10 @@ impl Fleet {
                 Action::MarkBad(revision) => {
                     self.rollout.bad.insert(revision.clone());
                 }
-                Action::Graduate(revision) => self.rollout.last_known_good = Some(revision.clone()),
+                Action::Graduate(revision) => {
+                    assert_eq!(*revision, self.rollout.target);
+                    self.rollout.came_through = Some(self.now);
+                }
                 _ => self.on_node(action),
             }
         }

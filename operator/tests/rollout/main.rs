@@ -1,6 +1,7 @@
 //! Rollouts over simulated fleets: what must hold at every moment, and that they end.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
+mod again;
 mod examples;
 mod fleet;
 mod properties;

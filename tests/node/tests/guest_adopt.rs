@@ -4,17 +4,10 @@
 
 use crate::daemon::crictl::Session;
 use crate::takeover;
-use crate::takeover::{JOURNAL, Layout, Node, RETURN, START, Seen, UNIT_FILE, done, systemctl, wait};
+use crate::takeover::{JOURNAL, Layout, Node, RETURN, START, Seen, UNIT_FILE, alone, done, systemctl, wait};
 use berth_node_tests::next_programs;
 use std::fs;
 use std::process::{Child, Command};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// The system's root is there once.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[test]
 fn guest_adopt_a_node_of_kubeadm_there_and_back() {

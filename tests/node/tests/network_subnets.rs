@@ -133,3 +133,29 @@ fn how_full_the_network_is_can_be_told() {
         assert!(e.message().contains(part), "{e}");
     }
 }
+
+#[test]
+fn pods_of_a_former_subnet_keep_their_way_out() {
+    let node = Node::new();
+    let leases = Arc::new(MemoryLeases::default());
+    let named = |subnet: &str| BridgeConfig { subnet: subnet.parse().unwrap(), subnet6: None, ..config(6) };
+    let bridge = start(&node, named("10.210.1.0/24"), &leases);
+    let old = node.pod(&bridge, &[]);
+    drop(bridge);
+    let bridge = start(&node, named("10.210.2.0/24"), &leases);
+    let new = node.pod(&bridge, &[]);
+    assert!(old.ip.to_string().starts_with("10.210.1.") && new.ip.to_string().starts_with("10.210.2."));
+    // Outside nobody knows a way to either subnet: an answer comes to a masqueraded address alone.
+    let _served = node.world.serve("192.0.2.1:80");
+    assert!(new.netns.dial("192.0.2.1:80").is_ok());
+    assert!(old.netns.dial("192.0.2.1:80").is_ok(), "the pod of the former subnet");
+    let _old = old.netns.serve("[::]:81");
+    assert!(new.netns.dial(&format!("{}:81", old.ip)).is_ok(), "from the new subnet to the former one");
+    // A table that somebody deletes comes back with it.
+    node.netns.sh("nft flush ruleset");
+    drop(bridge);
+    let bridge = start(&node, named("10.210.2.0/24"), &leases);
+    assert!(old.netns.dial("192.0.2.1:80").is_ok(), "after the next start");
+    node.detach(&bridge, &old);
+    node.detach(&bridge, &new);
+}

@@ -29,7 +29,9 @@ pub struct Adoption {
     pub phase: AdoptPhase,
     /// The node was on Berth from the beginning: there is no runtime to give it back to.
     pub native: bool,
-    /// Why an operation walks or walked back, or is stuck, or why nothing is known.
+    /// Name of the last operation; `None`: nothing is known of one.
+    pub operation: Option<String>,
+    /// Why that one walks or walked back, or is stuck, or why nothing is known.
     pub message: Option<String>,
     /// Files of others that the product has changed and somebody else has changed again.
     pub drift: Vec<Drift>,

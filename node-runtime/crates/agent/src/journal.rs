@@ -25,8 +25,12 @@ pub struct Journal {
     pub failed_back: Option<Failure>,
     /// The set of policies that was refused last.
     pub refused_policies: Option<Failure>,
+    /// Who refused it.
+    pub refused_by: Option<Refuser>,
     /// The daemon's ends.
     pub crashes: Crashes,
+    /// The last operation of `berth adopt` that was seen.
+    pub operation: Option<String>,
 }
 
 /// A verified revision.
@@ -59,6 +63,8 @@ pub struct Attempt {
     pub acted: u64,
     /// Crashes that had been counted when it began.
     pub crashes: u32,
+    /// The last operation of `berth adopt` that had been seen when the last step began: what is said of that one is not of this attempt.
+    pub operation: Option<String>,
 }
 
 /// A revision that was given up.
@@ -75,6 +81,37 @@ pub struct Failure {
     pub message: String,
     /// When, in Unix seconds.
     pub at: u64,
+}
+
+/// Who refused a set of policies: another one may not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Refuser {
+    /// Version of the agent, which judges before the daemon does.
+    pub agent: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// Its configuration.
+    pub configuration: Option<String>,
+    /// Its process.
+    pub pid: u32,
+    /// The boot in which it is.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+}
+
+impl Refuser {
+    /// Who would be asked now; `None`: nobody.
+    pub fn of(facts: &Facts) -> Option<Self> {
+        let daemon = facts.daemon.as_ref()?;
+        Some(Self {
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            version: daemon.version.clone(),
+            configuration: daemon.configuration.clone(),
+            pid: daemon.pid,
+            boot_id: facts.boot_id.clone(),
+        })
+    }
 }
 
 /// The daemon's ends that nobody asked for.
@@ -125,8 +162,11 @@ impl Journal {
         self.failed.as_ref().is_some_and(|f| f.revision == revision && f.order == order)
     }
 
-    /// Takes in what is seen of the daemon.
+    /// Takes in what is seen of the daemon, and of operations.
     pub fn observe(&mut self, facts: &Facts) {
+        if facts.adoption.operation.is_some() {
+            self.operation.clone_from(&facts.adoption.operation);
+        }
         let crashes = &mut self.crashes;
         let Some(daemon) = &facts.daemon else { return };
         if crashes.pid == daemon.pid && crashes.boot_id == facts.boot_id {
@@ -154,6 +194,7 @@ impl Journal {
             kubelet: attempt.kubelet || step == Begun::Kubelet,
             restarts: attempt.restarts.saturating_add(u32::from(step == Begun::Restart)),
             acted: now,
+            operation: self.operation.clone(),
             ..attempt
         });
     }

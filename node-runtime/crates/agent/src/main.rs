@@ -68,9 +68,9 @@ struct Run {
     /// File of the host that has its flags.
     #[arg(long, requires = "kubelet_stop")]
     kubelet_flags_file: Vec<PathBuf>,
-    /// Take over a node of the control plane too, when it is told to.
+    /// Leave the kubelet's feature gate PodAndContainerStatsFromCRI as it is when the node is taken over.
     #[arg(long)]
-    control_plane: bool,
+    keep_stats_gate: bool,
     /// How much is logged, as of `RUST_LOG`: `info`, or `berth_agent=debug,kube=warn`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     log: String,
@@ -170,7 +170,7 @@ fn host(args: &Run) -> Host {
         version: args.runtime_version.clone(),
         kubelet: args.kubelet_pid_file.clone().map_or(Kubelet::Only, Kubelet::PidFile),
         commands: commands.map(|(stop, start)| Commands { stop, start, flags_files: args.kubelet_flags_file.clone() }),
-        control_plane: args.control_plane,
+        keep_stats: args.keep_stats_gate,
         native: Native::default(),
     }
 }

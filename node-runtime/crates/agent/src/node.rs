@@ -3,7 +3,7 @@
 use crate::credential::Credential;
 use crate::facts::Facts;
 use crate::plan::Wanted;
-use berth_crds::{Disruption, KubeletConfig};
+use berth_crds::Disruption;
 use std::future::Future;
 
 /// Why a step did not come off.
@@ -59,10 +59,11 @@ pub trait NodeSide: Send + Sync {
     /// Begins to give the node back; as [`Self::adopt`].
     fn give_back(&self, permit: Permit<'_>) -> impl Future<Output = Result<(), Trouble>> + Send;
 
-    /// Begins to have the kubelet started anew with these settings, in the place of all that the product has set before; as [`Self::adopt`].
+    /// Begins to have the kubelet started anew with the settings that are wanted, in the place of all that the product has set before; as
+    /// [`Self::adopt`].
     fn configure_kubelet(
         &self,
-        settings: &KubeletConfig,
+        wanted: &Wanted,
         permit: Option<Permit<'_>>,
     ) -> impl Future<Output = Result<(), Trouble>> + Send;
 

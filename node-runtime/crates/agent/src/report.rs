@@ -8,8 +8,11 @@ use berth_crds::{
     Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, PrefetchStatus, RuntimeNode, RuntimeNodeStatus,
 };
 
-/// Most entries of a list; an object stays below 4 KiB.
+/// Most entries of a list, but for decisions; an object on whose node few policies decide stays below 4 KiB.
 const MAX_ENTRIES: usize = 16;
+/// Most policies whose decisions are told: all that a cluster's set may have (`operator/src/controllers/image_policy/build.rs`), and what the
+/// definition takes. The operator adds these up for each policy: one that were left out would count as one that denied nothing.
+const MAX_DECISIONS: usize = 200;
 /// Longest message, in characters.
 const MAX_MESSAGE: usize = 512;
 
@@ -97,7 +100,7 @@ fn enforcement(object: &RuntimeNode, journal: &Journal, facts: &Facts) -> Enforc
         (Some(daemon), None) if daemon.policies.is_some() && daemon.policies.as_ref() == wanted => ("Enforcing", None),
         _ => ("Unknown", None),
     };
-    let decisions = facts.daemon.iter().flat_map(|d| d.decisions.iter().take(MAX_ENTRIES).cloned()).collect();
+    let decisions = facts.daemon.iter().flat_map(|d| d.decisions.iter().take(MAX_DECISIONS).cloned()).collect();
     Enforcement { result: result.to_owned(), message, decisions }
 }
 
@@ -159,7 +162,7 @@ mod tests {
     use super::*;
     use crate::facts::{Adoption, Daemon};
     use crate::plan::Step;
-    use berth_crds::RuntimeNodeSpec;
+    use berth_crds::{PolicyDecisions, RuntimeNodeSpec};
 
     fn idle() -> Plan {
         Plan { step: Step::Rest, phase: Phase::Idle, message: None }
@@ -197,6 +200,21 @@ mod tests {
         assert_eq!(first.current_since.as_deref(), Some("1970-01-01T00:00:50Z"));
         object.status = Some(first.clone());
         assert_eq!(status(&object, &journal, &facts(), &idle(), 200), first, "time alone changes nothing");
+    }
+
+    #[test]
+    fn the_decisions_of_every_policy_of_a_set_are_told() {
+        let decided = |n| PolicyDecisions { policy: format!("p{n:03}"), denied: n, warned: 0 };
+        let mut facts = facts();
+        if let Some(daemon) = &mut facts.daemon {
+            daemon.decisions = (0..300).map(decided).collect();
+        }
+        let told = status(&object(), &Journal::default(), &facts, &idle(), 100).enforcement.decisions;
+        assert_eq!(
+            told,
+            (0..200).map(decided).collect::<Vec<_>>(),
+            "as many as a set may have, and the definition takes"
+        );
     }
 
     #[test]

@@ -133,7 +133,8 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 View { wish: &object.spec, journal: &self.journal, facts: &facts, known: &self.known, now, certain };
             let plan = plan(&view);
             tracing::debug!(?plan, "plans");
-            if !quick(&plan.step) {
+            let quick = quick(&plan.step) || self.asks_again(&plan.step);
+            if !quick {
                 self.report(&object, &facts, &plan, now).await;
             }
             match &plan.step {
@@ -143,7 +144,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                     Ok(()) => {}
                     Err(later) => {
                         tracing::warn!(step = ?plan.step, why = later, "a step is tried again");
-                        if quick(&plan.step) {
+                        if quick {
                             self.report(&object, &facts, &plan.clone().saying_if_silent(&later), now).await;
                         }
                         pause = SOON;
@@ -194,6 +195,13 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 tracing::warn!(error = e, "the status could not be written; it is tried again");
             }
         }
+    }
+
+    /// Whether the step is one of those by which a set of policies that was refused is tried every now and then: what is told of the node is
+    /// the same until it comes off.
+    fn asks_again(&self, step: &Step) -> bool {
+        let refused = self.journal.refused_policies.as_ref();
+        matches!(step, Step::ApplyPolicies(name) if refused.is_some_and(|failure| failure.revision == *name))
     }
 
     /// The order that the object is.

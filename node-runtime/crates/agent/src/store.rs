@@ -156,6 +156,19 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_of_an_older_agent_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let old = r#"{"kind": "AgentJournal", "version": 1, "nodeUID": "1", "current": {"revision": "a", "since": 7},
+            "attempt": {"revision": "b", "order": "", "tries": 1, "adopted": true, "restarts": 0, "acted": 9, "crashes": 0},
+            "refusedPolicies": {"revision": "p", "order": "", "reason": "Refused", "message": "why", "at": 8}}"#;
+        fs::write(dir.path().join("journal.json"), old).unwrap();
+        let journal = store.journal();
+        assert_eq!(journal.attempt_at("b", "").map(|a| (a.tries, a.operation.clone())), Some((1, None)));
+        assert!(journal.refused_policies.is_some() && journal.refused_by.is_none() && journal.operation.is_none());
+    }
+
+    #[test]
     fn revisions_are_checked_when_they_are_read_and_old_ones_go() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();

@@ -12,7 +12,7 @@ use berth_agent::observe::Metrics;
 use berth_agent::plan::Wanted;
 use berth_agent::run::Agent;
 use berth_agent::store::Store;
-use berth_crds::{Disruption, KubeletConfig, RuntimeNode, RuntimeNodeSpec, RuntimeRevision, RuntimeRevisionSpec};
+use berth_crds::{Disruption, RuntimeNode, RuntimeNodeSpec, RuntimeRevision, RuntimeRevisionSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -216,7 +216,7 @@ impl NodeSide for Node {
         self.does("give back")
     }
 
-    async fn configure_kubelet(&self, _settings: &KubeletConfig, _permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+    async fn configure_kubelet(&self, _wanted: &Wanted, _permit: Option<Permit<'_>>) -> Result<(), Trouble> {
         self.does("configure the kubelet")
     }
 

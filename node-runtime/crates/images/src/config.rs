@@ -5,8 +5,10 @@ use std::path::PathBuf;
 /// Settings of the image store.
 #[derive(Debug, Clone)]
 pub struct ImagesConfig {
-    /// Directory of everything that images take, on one file system: `DIR/lib/images`.
+    /// Directory of everything that images take, on one file system: `DIR/lib/images`, or where the settings want it.
     pub root: PathBuf,
+    /// Directories that it was before, the latest first. What is there is used until nobody needs it, and nothing is added.
+    pub former: Vec<PathBuf>,
     /// Limits.
     pub limits: Limits,
     /// Keep the compressed layers after they were unpacked, to push and export them byte for byte: what is packed again has other
@@ -46,7 +48,13 @@ pub struct Limits {
 impl ImagesConfig {
     /// The defaults for a root directory.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, limits: Limits::default(), keep_layer_blobs: true, observer: Observer::default() }
+        Self {
+            root,
+            former: Vec::new(),
+            limits: Limits::default(),
+            keep_layer_blobs: true,
+            observer: Observer::default(),
+        }
     }
 }
 

@@ -42,6 +42,7 @@ pub use config::{ImagesConfig, Limits};
 pub use df::{ImageUsage, LayerUsage, StoreUsage};
 pub use history::Step;
 pub use import::{Approve, ImportRequest, Imported};
+pub use layout::remove_place;
 pub use names::Removed;
 pub use prune::{Prune, Pruned, StoreLimits};
 pub use pull::PullRequest;
@@ -78,7 +79,8 @@ struct Inner {
     state: Mutex<state::State>,
     usage: usage::Readings,
     totals: collect::Totals,
-    quota: quota::Quota,
+    /// Of each place, in the layout's order.
+    quotas: Vec<quota::Quota>,
     /// Whether layers' blobs stay after they were unpacked, for pulls that begin now.
     keep_blobs: AtomicBool,
     flights: flights::Flights,
@@ -131,7 +133,7 @@ impl Images {
     /// Whether a limit of writable layers can be kept to. Errors: `FailedPrecondition` for one that nothing would enforce; containers
     /// are refused with the same words.
     pub fn check_writable_limit(&self, limit: Option<u64>) -> Result<()> {
-        self.inner.quota.check(limit)
+        self.quota().check(limit)
     }
 
     /// The same of a store below `root` that may not be open yet.
@@ -147,6 +149,11 @@ impl Images {
     /// The registry client now.
     fn client(&self) -> Client {
         self.inner.client.borrow().clone()
+    }
+
+    /// Where the store is, and then where it was before and something is left.
+    pub fn places(&self) -> Vec<std::path::PathBuf> {
+        self.inner.layout.places().cloned().collect()
     }
 
     /// All images, by id.

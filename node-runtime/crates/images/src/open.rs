@@ -13,7 +13,8 @@ use berth_registry::Client;
 use berth_store::{Database, Records};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::path::Path;
+use std::collections::hash_map::Entry;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// What stands beside a snapshot's tree. Format: `docs/formats/images.md`.
@@ -45,16 +46,23 @@ impl SnapshotNote {
 
 impl Images {
     /// Opens the store. What a crash left in the making is removed, in the background where it is large. Errors: a disk that cannot be
-    /// read or written; never a single record.
+    /// read or written; never a single record. Former places of the store that nothing is left in are not used: [`Images::places`].
     pub fn open(config: ImagesConfig, database: Arc<Database>, client: Client) -> Result<Self> {
-        let layout = Layout::create(&config.root).context(|| "image store")?;
-        for entry in std::fs::read_dir(layout.ingest())? {
-            layout.discard(&entry?.path())?;
+        let mut layout = Layout::create(&config.root, &config.former).context(|| "image store")?;
+        for ingest in layout.all_ingest() {
+            for entry in std::fs::read_dir(ingest)? {
+                layout.discard(&entry?.path())?;
+            }
         }
-        let rootfs_records = Records::open(layout.rootfs(), "Rootfs", 1)?;
+        let mut rootfs_records =
+            layout.all_rootfs().map(|place| Records::open(place, "Rootfs", 1)).collect::<Result<Vec<_>>>()?;
         let mut state = State::default();
         state.opened_at = crate::now();
-        state.rootfs = load_rootfs(&rootfs_records)?;
+        // Backwards, so that of two records of one container the later place's counts.
+        for records in rootfs_records.iter().rev() {
+            state.rootfs.extend(load_rootfs(records)?);
+        }
+        let rootfs_records = rootfs_records.swap_remove(0);
         let snapshots = find_snapshots(&layout)?;
         let blobs = find_blobs(&layout)?;
         let (mut images, references) = load_images(&database, &snapshots)?;
@@ -79,6 +87,7 @@ impl Images {
                 layout.discard(&layout.blob(&digest))?;
             }
         }
+        layout.forget_empty();
         let permits = config.limits.concurrent_blobs.max(1);
         let limits = std::sync::RwLock::new(Arc::new(config.limits.clone()));
         let keep_blobs = config.keep_layer_blobs.into();
@@ -92,7 +101,7 @@ impl Images {
             state: Mutex::new(state),
             usage: Default::default(),
             totals: Default::default(),
-            quota: Quota::probe(layout.root())?,
+            quotas: layout.places().map(|place| Quota::probe(place)).collect::<Result<_>>()?,
             keep_blobs,
             flights: Default::default(),
             remembered: Default::default(),
@@ -151,9 +160,12 @@ fn load_images(
 
 fn find_snapshots(layout: &Layout) -> Result<HashMap<Digest, DiskUsage>> {
     let mut found = HashMap::new();
-    for (chain_id, path) in named_by_digest(layout, &layout.snapshots())? {
+    for (chain_id, path) in named_by_digest(layout, layout.all_snapshots())? {
         match SnapshotNote::read(&path) {
-            Some(note) if note.chain_id == chain_id => drop(found.insert(chain_id, note.usage)),
+            // One that a former place has as well is of no use there.
+            Some(note) if note.chain_id == chain_id && !found.contains_key(&chain_id) => {
+                found.insert(chain_id, note.usage);
+            }
             _ => layout.discard(&path)?,
         }
     }
@@ -161,13 +173,26 @@ fn find_snapshots(layout: &Layout) -> Result<HashMap<Digest, DiskUsage>> {
 }
 
 fn find_blobs(layout: &Layout) -> Result<HashMap<Digest, Blob>> {
-    let all = named_by_digest(layout, &layout.blobs())?;
-    all.into_iter().map(|(digest, path)| Ok((digest, Blob::at(&path)?))).collect()
+    let mut found = HashMap::new();
+    for (digest, path) in named_by_digest(layout, layout.all_blobs())? {
+        match found.entry(digest) {
+            Entry::Vacant(free) => drop(free.insert(Blob::at(&path)?)),
+            Entry::Occupied(_) => layout.discard(&path)?,
+        }
+    }
+    Ok(found)
 }
 
-/// The entries of a directory whose names are digests; others do not belong there and go.
-fn named_by_digest(layout: &Layout, directory: &Path) -> Result<Vec<(Digest, std::path::PathBuf)>> {
+/// The entries of directories whose names are digests; others do not belong there and go.
+fn named_by_digest(layout: &Layout, directories: impl Iterator<Item = PathBuf>) -> Result<Vec<(Digest, PathBuf)>> {
     let mut found = Vec::new();
+    for directory in directories {
+        add_named_by_digest(layout, &directory, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn add_named_by_digest(layout: &Layout, directory: &Path, found: &mut Vec<(Digest, PathBuf)>) -> Result<()> {
     for entry in std::fs::read_dir(directory).context(|| directory.display())? {
         let entry = entry.context(|| directory.display())?;
         match entry.file_name().to_str().map(|n| Digest::parse(&format!("sha256:{n}"))) {
@@ -175,5 +200,5 @@ fn named_by_digest(layout: &Layout, directory: &Path) -> Result<Vec<(Digest, std
             _ => layout.discard(&entry.path())?,
         }
     }
-    Ok(found)
+    Ok(())
 }

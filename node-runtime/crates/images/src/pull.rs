@@ -151,7 +151,7 @@ impl Images {
     pub(crate) fn place_blob(&self, file: Temporary, digest: &Digest) -> Result<()> {
         let blob = Blob::at(file.path())?;
         let _placing = self.placing();
-        file.commit(&self.inner.layout.blob(digest))?;
+        file.commit(&self.inner.layout.new_blob(digest))?;
         let mut state = self.state();
         state.blobs.insert(digest.clone(), blob);
         state.passing.remove(digest);

@@ -3,6 +3,7 @@
 //!
 //! Owns: the directories and the records of who uses what. Must not: outlive its container's removal.
 use crate::merged::{self, Found};
+use crate::quota::Quota;
 use crate::tree::{self, DiskUsage};
 use crate::unpack::io;
 use crate::{Images, now, volume};
@@ -193,7 +194,7 @@ impl Images {
         if let Err(e) = made {
             let discarded = self.inner.layout.discard(&self.rootfs_path(owner));
             let gone = self.state().rootfs.remove(owner);
-            gone.and_then(|r| r.project).into_iter().for_each(|project| self.inner.quota.end(project));
+            gone.and_then(|r| r.project).into_iter().for_each(|project| self.quota().end(project));
             self.sweep_later();
             return Err(discarded.err().unwrap_or(e).context(format!("root filesystem of container {owner}")));
         }
@@ -204,13 +205,13 @@ impl Images {
     fn begin_rootfs(&self, owner: &ContainerId, mut record: RootfsRecord, limit: Option<u64>) -> Result<()> {
         for _ in 0..MAX_CHOICES {
             let projects = self.state().projects();
-            record.project = self.inner.quota.choose(&projects);
+            record.project = self.quota().choose(&projects);
             if !self.state().claim_project(owner, record.project) {
                 continue;
             }
             // Written first, so that a crash leaves nothing without an owner. A power cut may tear it: the container is gone then.
             self.inner.rootfs_records.write_synced(owner.as_str(), &record, Sync::Later)?;
-            if self.inner.quota.begin(record.project, &self.rootfs_path(owner), limit)? {
+            if self.quota().begin(record.project, &self.rootfs_path(owner), limit)? {
                 return Ok(());
             }
         }
@@ -257,7 +258,17 @@ impl Images {
     }
 
     fn rootfs_path(&self, owner: &ContainerId) -> PathBuf {
-        self.inner.layout.rootfs().join(owner.as_str())
+        self.inner.layout.rootfs(owner)
+    }
+
+    /// The quota of new root filesystems.
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.inner.quotas[0]
+    }
+
+    /// The quota of the place that a root filesystem is in.
+    fn quota_at(&self, path: &Path) -> &Quota {
+        self.inner.quotas.get(self.inner.layout.number_of(path)).unwrap_or(self.quota())
     }
 
     /// Removes a container's root filesystem and lets go of its image's snapshots. Nothing may be mounted from it any more. The disk is
@@ -265,7 +276,8 @@ impl Images {
     pub async fn remove_rootfs(&self, owner: &ContainerId) -> Result<()> {
         let (images, owner) = (self.clone(), owner.clone());
         self.blocking(move || {
-            images.inner.layout.discard(&images.rootfs_path(&owner))?;
+            let path = images.rootfs_path(&owner);
+            images.inner.layout.discard(&path)?;
             let gone = {
                 let mut state = images.state();
                 let gone = state.rootfs.remove(&owner);
@@ -275,7 +287,7 @@ impl Images {
                 }
                 gone
             };
-            gone.and_then(|r| r.project).into_iter().for_each(|project| images.inner.quota.end(project));
+            gone.and_then(|r| r.project).into_iter().for_each(|project| images.quota_at(&path).end(project));
             images.inner.usage.forget(&owner);
             images.sweep_later();
             Ok(())
@@ -300,7 +312,8 @@ impl Images {
             None => return Err(Error::not_found("root filesystem of container", owner)),
         };
         // The kernel counts as it writes, the work directory included: nothing to wait for, and nothing to keep.
-        if let Some(taken) = project.and_then(|project| self.inner.quota.taken(project)) {
+        let taken = |project| self.quota_at(&self.rootfs_path(owner)).taken(project);
+        if let Some(taken) = project.and_then(taken) {
             let usage = DiskUsage { bytes: taken.bytes, inodes: taken.inodes };
             return Ok(self.keep_reading(owner.clone(), usage));
         }

@@ -27,6 +27,7 @@ pub(crate) async fn call(engine: &Arc<Engine>, facts: &DaemonFacts) -> wire::Inf
         pid: std::process::id(),
         root: path(&facts.root),
         cri_socket: path(&facts.cri_socket),
+        further_cri_sockets: facts.further_cri_sockets.clone(),
         metrics_address: facts.metrics_address.borrow().clone(),
         cgroup_driver: format!("{:?}", engine.cgroup_driver()).to_lowercase(),
         cgroup_layout: engine.cgroup_layout().to_lowercase(),

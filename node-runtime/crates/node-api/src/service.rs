@@ -23,6 +23,8 @@ pub struct DaemonFacts {
     pub root: PathBuf,
     /// CRI socket.
     pub cri_socket: PathBuf,
+    /// Where the CRI answers besides.
+    pub further_cri_sockets: Vec<String>,
     /// Documents directory.
     pub documents: PathBuf,
     /// Where metrics are served now.

@@ -99,6 +99,8 @@ impl Source {
 /// The image store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
+    /// Where it is; `None` is below the daemon's root.
+    pub directory: Option<PathBuf>,
     /// Whether compressed layers stay.
     pub keep_compressed_layers: bool,
     /// Most bytes that images take.

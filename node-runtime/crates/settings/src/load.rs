@@ -1,7 +1,8 @@
 //! A directory to settings.
 use crate::{Network, Settings, Source, Storage, Streaming};
 use berth_crds::{
-    Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, RuntimeConfigSpec, merge, parse_documents,
+    Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, RuntimeConfigSpec, check_sockets, merge,
+    parse_documents,
 };
 use berth_model::{Error, Reference, Result, ResultExt};
 use std::fs;
@@ -88,7 +89,7 @@ fn streaming(wish: &berth_crds::Streaming) -> Result<Streaming> {
 
 /// The image store. Two documents may set `gc.high` and `gc.low`, so only what is merged can be judged.
 fn storage(spec: &RuntimeConfigSpec) -> Result<Storage> {
-    let berth_crds::Storage { keep_compressed_layers, image_fs_quota, writable_layer_limit, gc } =
+    let berth_crds::Storage { directory, keep_compressed_layers, image_fs_quota, writable_layer_limit, gc } =
         &spec.runtime.storage;
     let low = gc.low.unwrap_or_else(|| gc.high.unwrap_or(100).saturating_sub(5));
     if let Some(high) = gc.high
@@ -99,6 +100,7 @@ fn storage(spec: &RuntimeConfigSpec) -> Result<Storage> {
         return Err(Error::invalid("spec.runtime.storage.gc.low", problem));
     }
     Ok(Storage {
+        directory: directory.as_ref().map(PathBuf::from),
         keep_compressed_layers: keep_compressed_layers.unwrap_or(true),
         max_bytes: image_fs_quota.as_deref().and_then(berth_crds::bytes),
         writable_layer_limit: writable_layer_limit.as_deref().and_then(berth_crds::bytes),
@@ -116,6 +118,8 @@ fn references(texts: &[String]) -> Result<Vec<Reference>> {
 
 fn settings(configs: &[RuntimeConfig], policies: Vec<ImagePolicy>, inputs: Vec<Source>) -> Result<Settings> {
     let Effective { spec, sources } = merge(configs)?;
+    // Several documents together may name too many, or one by both of its names.
+    check_sockets(&spec.runtime.sockets)?;
     let documents: Vec<String> = inputs.iter().map(Source::title).collect();
     // A configuration's name is unique, so its title with the file is found by it.
     let title = |name: &String| {

@@ -101,3 +101,15 @@ pub(super) async fn stop(node: &Node<'_>) -> Result<()> {
 pub(in crate::adopt) async fn do_not_start(layout: &Layout) {
     let _ = systemctl(layout, &["--no-block", "stop", UNIT]).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_never_gives_the_daemon_up() {
+        let unit = UNIT_TEXT.split("[Service]").next().unwrap_or_default();
+        assert!(unit.lines().any(|line| line == "StartLimitIntervalSec=0"), "systemd.unit(5): a setting of [Unit]");
+        assert!(UNIT_TEXT.lines().any(|line| line == "Restart=always"));
+    }
+}

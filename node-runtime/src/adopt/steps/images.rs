@@ -1,9 +1,10 @@
-//! Images that the node's own pods need come to Berth before the kubelet does: out of the old runtime's store where that is containerd's, else from
-//! their registries.
+//! Images that the node's static pods need come to Berth before the kubelet does: out of the old runtime's store where that is containerd's, else
+//! from their registries. Those of the other pods that are left come out of the store as far as they can: no registry may have them.
 //!
 //! Owns: that. Must not: change the old runtime's store.
 use super::Node;
 use super::command::run;
+use crate::adopt::now_seconds;
 use crate::adopt::record::directory;
 use crate::adopt::runtime::Peer;
 use crate::commands::images::archive::take_in;
@@ -16,9 +17,12 @@ use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long the export of one image may take.
 const EXPORT_LIMIT: Duration = Duration::from_secs(300);
+/// Part of the operation's time, as a divisor, that copying what is only wished may take.
+const WISHED_PART: u64 = 3;
 /// Where containerd keeps what the CRI has.
 const NAMESPACE: &str = "k8s.io";
 /// Where its client lies, if not beside it.
@@ -51,7 +55,37 @@ pub(super) async fn bring(node: &Node<'_>) -> Result<()> {
             format!("image {image}, which the node's own pods need ({}: {why})", node.plan.from.name)
         })?;
     }
+    let limit = Duration::from_secs(node.plan.deadline.saturating_sub(now_seconds()) / WISHED_PART);
+    let wished = async |image: &str| -> Result<()> {
+        if !berth.has_image(image).await? {
+            copy(node, image).await?;
+        }
+        Ok(())
+    };
+    for (image, why) in as_far(&node.plan.wished, limit, wished).await {
+        node.talk.say(&format!("image {image} is not copied, and has to be pulled: {why}"));
+    }
+    // One that was cut off.
+    forget(node.layout);
     Ok(())
+}
+
+/// Brings them one after the other within that time. Those that it did not, each with why.
+async fn as_far<'a>(
+    images: &'a [String],
+    limit: Duration,
+    mut bring: impl AsyncFnMut(&str) -> Result<()>,
+) -> Vec<(&'a str, String)> {
+    let end = Instant::now() + limit;
+    let mut left = Vec::new();
+    for image in images {
+        match tokio::time::timeout_at(end, bring(image)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => left.push((image.as_str(), format!("{e:#}"))),
+            Err(_) => left.push((image.as_str(), format!("there was no time left of {} s", limit.as_secs()))),
+        }
+    }
+    left
 }
 
 /// Out of containerd's store, by its own client.
@@ -91,4 +125,29 @@ fn client(socket: &Path) -> Option<PathBuf> {
     let places = PLACES.iter().map(PathBuf::from);
     let mut all = program.parent().map(Path::to_owned).into_iter().chain(places).map(|dir| dir.join("ctr"));
     all.find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_only_wished_stops_nothing_and_has_its_time() {
+        let images = ["a", "torn", "b", "slow", "c"].map(str::to_owned);
+        let mut brought = Vec::new();
+        let left = as_far(&images, Duration::from_millis(50), async |image| match image {
+            "torn" => Err(anyhow!("the blob is not there")),
+            "slow" => std::future::pending().await,
+            // One that takes a moment, as all do.
+            image => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                brought.push(image.to_owned());
+                Ok(())
+            }
+        });
+        let left = left.await;
+        let names: Vec<_> = left.iter().map(|(image, _)| *image).collect();
+        assert_eq!((brought, names), (vec!["a".to_owned(), "b".to_owned()], vec!["torn", "slow", "c"]));
+        assert!(left[0].1.contains("the blob is not there") && left[1].1.contains("no time left"), "{left:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! The proof that a kubelet is on a runtime: it is well, its files say so, the kernel sees the connection, and the node's own pods run there.
 use super::{Node, found};
-use crate::adopt::connected;
 use crate::adopt::runtime::Peer;
+use crate::adopt::{connected, now_seconds};
 use crate::kubelets;
 use anyhow::{Context, Result, anyhow, bail};
 use berth_adopt::Direction;
@@ -18,8 +18,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 const HTTP_LIMIT: Duration = Duration::from_secs(5);
 /// Most that is read of its answer.
 const MAX_ANSWER: u64 = 64 << 10;
-/// How long the node's own pods may take to run again; the kubelet first ends what it was told of them before.
+/// How long the node's own pods may take to run again; the kubelet first ends what it was told of them before. As long may a network take whose
+/// plugins ask a daemon that is a pod of the node itself.
 const PODS_LIMIT: Duration = Duration::from_secs(180);
+/// Pause between two test sandboxes.
+const CANARY_PAUSE: Duration = Duration::from_secs(1);
+/// Time of the operation's that a test sandbox leaves, so that what was wrong with it is told, and not the deadline.
+const TOLD: Duration = Duration::from_secs(5);
 /// How long a kubelet may take to be well.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long one and the same kubelet has to be well: one that dies again and again is so for moments, and so is one that is about to end.
@@ -41,10 +46,29 @@ pub(super) async fn verify(node: &Node<'_>) -> Result<()> {
     read_back(node)?;
     let mut peer = Peer::connect(&plan.to.socket).await?;
     if plan.direction != Direction::Configure {
-        peer.canary(&plan.id, &plan.to).await.with_context(|| format!("{} cannot run a sandbox", plan.to.name))?;
+        let left = Duration::from_secs(plan.deadline.saturating_sub(now_seconds())).saturating_sub(TOLD);
+        let runs = until(PODS_LIMIT.min(left), CANARY_PAUSE, async || peer.canary(&plan.id, &plan.to).await);
+        runs.await.with_context(|| format!("{} cannot run a sandbox", plan.to.name))?;
     }
     pods_run(node, &mut peer).await?;
     still_on(node, &plan.to.socket, LIMIT).await
+}
+
+/// Tries it until it succeeds: the daemon of a network add-on is often a pod of this node, which has ended with the others and comes again with
+/// the kubelet, and until then every plugin fails. Errors: that of the last attempt that ended.
+async fn until(limit: Duration, pause: Duration, mut attempt: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    let mut last = None;
+    let attempts = async {
+        while let Err(e) = attempt().await {
+            last = Some(e);
+            tokio::time::sleep(pause).await;
+        }
+    };
+    if tokio::time::timeout(limit, attempts).await.is_ok() {
+        return Ok(());
+    }
+    let last = last.unwrap_or_else(|| anyhow!("no attempt has ended"));
+    Err(last.context(format!("after {} s", limit.as_secs())))
 }
 
 /// As [`is_on`], for the kubelet that runs now: one that does not take its settings ends at once, and no other is waited for.
@@ -170,4 +194,25 @@ async fn healthy(address: &str, port: u16) -> Result<()> {
         bail!("the kubelet is not well: {}", answer.lines().last().unwrap_or_default());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_network_that_comes_late_is_waited_for_and_one_that_does_not_come_says_why() {
+        let (mut failures, pause) = (3, Duration::from_millis(1));
+        let late = until(Duration::from_secs(20), pause, async || {
+            failures -= 1;
+            if failures == 0 { Ok(()) } else { Err(anyhow!("connection refused")) }
+        });
+        late.await.unwrap();
+        assert_eq!(failures, 0);
+        let never = until(Duration::from_millis(50), pause, async || Err(anyhow!("connection refused")));
+        let told = format!("{:#}", never.await.unwrap_err());
+        assert!(told.contains("connection refused"), "{told}");
+        let hangs = until(Duration::from_millis(5), pause, async || std::future::pending().await);
+        assert!(hangs.await.unwrap_err().to_string().contains("after"));
+    }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 /// How to show it.
 #[derive(clap::Args)]
 #[command(after_long_help = "Fields of -o json and -o yaml:
-  version pid root criSocket metricsAddress cgroupDriver cgroupLayout kernel
+  version pid root criSocket furtherCriSockets metricsAddress cgroupDriver cgroupLayout kernel
   networkMode networkMessage bridge subnet documentsDirectory documents refusedDocuments
   pendingRestart settingsProblems unknownPods
   podsReady containersRunning images imageBytes
@@ -31,6 +31,7 @@ struct Info {
     pid: u32,
     root: String,
     cri_socket: String,
+    further_cri_sockets: Vec<String>,
     metrics_address: String,
     cgroup_driver: String,
     cgroup_layout: String,
@@ -75,6 +76,7 @@ impl From<InfoResponse> for Info {
             pid: i.pid,
             root: i.root,
             cri_socket: i.cri_socket,
+            further_cri_sockets: i.further_cri_sockets,
             metrics_address: i.metrics_address,
             cgroup_driver: i.cgroup_driver,
             cgroup_layout: i.cgroup_layout,
@@ -130,6 +132,7 @@ fn text(i: &Info) -> String {
         ("Process", i.pid.to_string()),
         ("Root", i.root.clone()),
         ("CRI socket", i.cri_socket.clone()),
+        ("CRI also on", i.further_cri_sockets.join(", ")),
         ("Metrics", metrics),
         ("Kernel", i.kernel.clone()),
         ("Cgroups", format!("{}, driver {}", i.cgroup_layout, i.cgroup_driver)),
@@ -172,12 +175,14 @@ mod tests {
             bridge: "berth0".into(),
             subnet: "10.0.0.0/24".into(),
             documents_directory: "/etc/berth".into(),
+            further_cri_sockets: vec!["/run/a.sock".into(), "/run/b.sock".into()],
             images: 2,
             image_bytes: 1500,
             ..InfoResponse::default()
         });
         let text = text(&info);
         assert!(text.contains("Network:        builtin, bridge berth0, subnet 10.0.0.0/24\n"), "{text}");
+        assert!(text.contains("CRI also on:    /run/a.sock, /run/b.sock\n"), "{text}");
         assert!(text.contains("Documents:      none (in /etc/berth)\n"), "{text}");
         assert!(text.contains("Images:         2 (1.5 kB)\n") && text.contains("Metrics:        off\n"), "{text}");
         assert!(!text.contains("Refused") && !text.contains("Prefetched"), "{text}");

@@ -6,7 +6,7 @@ use crate::node_files::{processes, text};
 use berth_proto::node::{DiagnoseRequest, DiagnoseResponse, InfoRequest, InfoResponse};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -16,16 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn gather(layout: &Layout) -> Daemon {
     let flags = if layout.is_system() { String::new() } else { format!(" --root {}", layout.root.display()) };
-    let sockets = [layout.cri_socket(), layout.node_socket()];
-    let modes = sockets.iter().filter_map(|path| {
-        let meta = std::fs::symlink_metadata(path).ok()?;
-        Some((path.clone(), meta.uid(), meta.mode() & 0o7777))
-    });
     let mut daemon = Daemon {
         flags,
         socket: layout.cri_socket(),
         node_socket: layout.node_socket(),
-        sockets: modes.collect(),
+        sockets: [layout.cri_socket(), layout.node_socket()].into_iter().filter_map(owner).collect(),
         ..Daemon::default()
     };
     let holder = match UnixStream::connect(layout.node_socket()).await {
@@ -41,7 +36,10 @@ pub(super) async fn gather(layout: &Layout) -> Daemon {
     let exe = holder.and_then(|pid| std::fs::metadata(format!("/proc/{pid}/exe")).ok());
     daemon.built = exe.and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs());
     match timeout(PATIENCE, ask(layout)).await {
-        Ok(Ok((info, told))) => (daemon.answer, daemon.info, daemon.told) = (Answer::Up, Some(info), told),
+        Ok(Ok((info, told))) => {
+            daemon.sockets.extend(info.further_cri_sockets.iter().map(PathBuf::from).filter_map(owner));
+            (daemon.answer, daemon.info, daemon.told) = (Answer::Up, Some(info), told);
+        }
         Ok(Err(problem)) => (daemon.answer, daemon.problem) = (Answer::Up, Some(problem)),
         Err(_) => {
             daemon.answer = Answer::Stuck;
@@ -54,6 +52,12 @@ pub(super) async fn gather(layout: &Layout) -> Daemon {
     }
     daemon.old_monitors = holder.map_or(0, |pid| old_monitors(layout, pid));
     daemon
+}
+
+/// A socket with its owner and mode.
+fn owner(path: PathBuf) -> Option<(PathBuf, u32, u32)> {
+    let meta = std::fs::symlink_metadata(&path).ok()?;
+    Some((path, meta.uid(), meta.mode() & 0o7777))
 }
 
 /// What it means that nobody takes a connection: a full queue, which is told at once, has somebody who does not empty it.

@@ -90,7 +90,10 @@ fn lists(modules: &str, name: &str) -> bool {
 
 /// File systems of the daemon's directories, each once.
 fn disks(layout: &Layout) -> Vec<Disk> {
-    let places = [(&layout.lib, "images, writable layers and records"), (&layout.run, "runtime directories of pods")];
+    let stores = crate::image_places::known(layout);
+    let stores = stores.iter().filter(|store| !store.starts_with(&layout.lib));
+    let own = [(&layout.lib, "images, writable layers and records"), (&layout.run, "runtime directories of pods")];
+    let places = own.into_iter().chain(stores.map(|store| (store, "images and writable layers")));
     let mut disks: Vec<Disk> = Vec::new();
     let mut seen = Vec::new();
     for (path, purpose) in places {

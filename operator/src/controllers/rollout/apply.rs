@@ -30,9 +30,14 @@ pub(super) struct Step<'a> {
 impl Step<'_> {
     /// All of a plan. Errors: the first one; one node's trouble is no other's. What is to be remembered of a revision before nodes are told to
     /// leave it ends the plan where it could not be written: once they have left, nobody could tell any more, and others would be told to have it.
-    pub(super) async fn carry_out(&self, running: &Running) -> Result<(), String> {
+    /// Not `shown`: people could not see yet what the target does, and no node is told to have it.
+    pub(super) async fn carry_out(&self, running: &Running, shown: bool) -> Result<(), String> {
+        let target = &running.rollout.target;
         let mut result = Ok(());
         for action in &running.plan.actions {
+            if !shown && matches!(action, Action::Tell { revision, .. } if revision == target) {
+                continue;
+            }
             tracing::info!(?action, "acts");
             let done = match action {
                 Action::Tell { node, revision } => self.tell(running, node, revision).await,
@@ -109,6 +114,7 @@ impl Step<'_> {
         let mut result = Ok(());
         let pods = self.drains.get(node).into_iter().flat_map(|drain| &drain.evict);
         for pod in pods.filter(|p| p.metadata.deletion_timestamp.is_none()) {
+            // What is refused is told when its time is over, and holds up no other pod.
             result = result.and(self.context.writes.evict(pod).await.map(drop));
         }
         result
@@ -120,7 +126,10 @@ impl Step<'_> {
         let (reason, because) = match why {
             Why::DrainTimedOut => (
                 "DrainTimedOut",
-                format!("could not be evicted in time: {}", drain.map(|d| d.rest()).unwrap_or_default()),
+                format!(
+                    "could not be evicted in time: {}",
+                    drain.map(|d| d.rest(|pod| self.context.writes.refusal(pod))).unwrap_or_default()
+                ),
             ),
             Why::PodsBlock => ("DrainBlocked", drain.map(|d| d.blocks.join("; ")).unwrap_or_default()),
             Why::GrantExpired => ("GrantExpired", "its agent did not use its leave to be interrupted".to_owned()),
@@ -167,8 +176,11 @@ impl Step<'_> {
     }
 
     async fn graduate(&self, running: &Running, revision: &Revision) -> Result<(), String> {
-        let have = running.nodes.iter().filter(|n| n.has(revision)).count();
-        self.verdict(running, revision, Verdict::Good, format!("{have} nodes have come through")).await.map(drop)
+        let have: Vec<_> = running.nodes.iter().filter(|n| n.has(revision)).collect();
+        // Not before any of them was told, whatever the clock of whoever told them showed: they are the ones that it came through on.
+        let since = have.iter().filter_map(|n| n.desired.as_ref()).map(|(_, told)| *told).fold(self.now, u64::max);
+        let message = format!("{} nodes have come through", have.len());
+        self.verdict(running, revision, (Verdict::Good, since), message).await.map(drop)
     }
 
     async fn mark_bad(&self, running: &Running, revision: &Revision) -> Result<Done, String> {
@@ -181,7 +193,7 @@ impl Step<'_> {
             }
             _ => "nodes that were told to have it took too long, or were not well".to_owned(),
         };
-        self.verdict(running, revision, Verdict::Bad, message).await
+        self.verdict(running, revision, (Verdict::Bad, self.now), message).await
     }
 
     /// Writes what is known of a revision, and says so of the RuntimeConfigs that it is of.
@@ -189,11 +201,11 @@ impl Step<'_> {
         &self,
         running: &Running,
         revision: &Revision,
-        verdict: Verdict,
+        (verdict, since): (Verdict, u64),
         message: String,
     ) -> Result<Done, String> {
         let Some(object) = self.world.revisions.get(&revision.0) else { return Ok(Done::Yes) };
-        let status = json!({"verdict": verdict, "since": time::text(self.now), "message": message});
+        let status = json!({"verdict": verdict, "since": time::text(since), "message": message});
         if self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await? == Done::Stale {
             return Ok(Done::Stale);
         }

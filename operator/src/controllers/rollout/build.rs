@@ -9,7 +9,8 @@ use crate::rollout::{
 };
 use crate::time;
 use berth_crds::{self as crds, IntOrPercent, Phase, RuntimeNode, RuntimeNodeStatus, Verdict};
-use k8s_openapi::api::core::v1::Node as ClusterNode;
+use k8s_openapi::api::core::v1::{Node as ClusterNode, NodeCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     };
     let (good, bad) = (verdicts(Verdict::Good), verdicts(Verdict::Bad));
     let target = Revision(pool.target());
+    let came_through = good.contains(&target).then(|| through_since(world, &target));
     let last_known_good = last_known_good(&target, &good, pairs.iter().map(|(_, r)| *r));
     let goals: Vec<_> = [Some(&target), last_known_good.as_ref()].into_iter().flatten().map(|r| r.0.clone()).collect();
     let nodes = pairs.iter().map(|(node, runtime_node)| {
@@ -41,28 +43,31 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
         made.ways = ends.map(|to| (Revision(to.clone()), changes::way(world, runtime_node, pool, &to))).collect();
         made
     });
-    let nodes = nodes.collect();
+    let nodes: Vec<_> = nodes.collect();
     let paused = pool.rollout.paused.unwrap_or(false);
-    (
-        Rollout { target, last_known_good, bad, paused, strategy: strategy(&pool.rollout), beside: Beside::default() },
-        nodes,
-    )
+    let (strategy, beside) = (strategy(&pool.rollout), Beside::default());
+    let rollout = Rollout { target, came_through, last_known_good, bad, paused, strategy, beside };
+    (rollout.standing(&nodes), nodes)
 }
 
-/// The target itself once it has come through; else, of the good ones that nodes have or had, that of most nodes.
+/// When a good revision came through. Of one that does not say so, whoever has it counts.
+fn through_since(world: &World, revision: &Revision) -> u64 {
+    let status = world.revisions.get(&revision.0).and_then(|r| r.status.as_ref());
+    status.and_then(|s| time::of(s.since.as_ref())).unwrap_or(u64::MAX)
+}
+
+/// Of the other good ones that nodes have or had, that of most nodes.
 fn last_known_good<'a>(
     target: &Revision,
     good: &BTreeSet<Revision>,
     nodes: impl Iterator<Item = &'a RuntimeNode>,
 ) -> Option<Revision> {
-    if good.contains(target) {
-        return Some(target.clone());
-    }
     let mut counts: BTreeMap<Revision, usize> = BTreeMap::new();
     for node in nodes {
         let current = node.status.as_ref().and_then(|s| s.current_revision.clone());
         let names = [current, node.spec.fallback_revision.clone(), node.spec.desired_revision.clone()];
-        if let Some(name) = names.into_iter().flatten().map(Revision).find(|name| good.contains(name)) {
+        if let Some(name) = names.into_iter().flatten().map(Revision).find(|name| name != target && good.contains(name))
+        {
             *counts.entry(name).or_default() += 1;
         }
     }
@@ -102,11 +107,15 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         let said = status.conditions.iter().find(|c| c.kind == "Healthy" && c.status == "False");
         said.and_then(|c| time::seconds(&c.last_transition_time)).map_or(*since, clamped)
     });
+    // The kubelet's clock is the node's own: what it has now did not make it ill before it had it.
+    let had = current.as_ref().map_or(0, |(_, since)| *since);
+    let unready = unready_since(node).map(|since| since.max(had).min(now));
     Node {
         zone: node.labels().get(ZONE).cloned().unwrap_or_default(),
         control_plane: CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label)),
         created: node.creation_timestamp().and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0),
-        unready_since: unready_since(node),
+        unready_since: unready,
+        well_since: well_since(node, &status).min(now),
         unhealthy_since: unhealthy,
         cordon: cordon(node),
         pods: Pods::Gone,
@@ -143,18 +152,28 @@ fn cordon(node: &ClusterNode) -> Cordon {
     }
 }
 
+fn ready(node: &ClusterNode) -> Option<&NodeCondition> {
+    node.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == "Ready")
+}
+
+fn at(time: Option<&Time>) -> u64 {
+    time.and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0)
+}
+
 /// Since when a node is not Ready. One that has never said anything is not.
 fn unready_since(node: &ClusterNode) -> Option<u64> {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let ready = conditions.and_then(|list| list.iter().find(|c| c.type_ == "Ready"));
-    let at = |time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
-        time.and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0)
-    };
-    match ready {
+    match ready(node) {
         Some(condition) if condition.status == "True" => None,
         Some(condition) => Some(at(condition.last_transition_time.as_ref())),
         None => Some(at(node.metadata.creation_timestamp.as_ref())),
     }
+}
+
+/// When a node, or what its agent says of it, last became well.
+fn well_since(node: &ClusterNode, status: &RuntimeNodeStatus) -> u64 {
+    let ready = ready(node).filter(|c| c.status == "True").map_or(0, |c| at(c.last_transition_time.as_ref()));
+    let healthy = status.conditions.iter().find(|c| c.kind == "Healthy" && c.status == "True");
+    ready.max(healthy.and_then(|c| time::seconds(&c.last_transition_time)).unwrap_or(0))
 }
 
 fn grant(grant: &crds::Grant) -> Grant {
@@ -234,9 +253,21 @@ mod tests {
     }
 
     fn made(revisions: &[crds::RuntimeRevision], spec: serde_json::Value, status: serde_json::Value) -> Node {
+        seen(revisions, serde_json::json!({}), spec, status)
+    }
+
+    /// With that condition `Ready` of its Node.
+    fn seen(
+        revisions: &[crds::RuntimeRevision],
+        ready: serde_json::Value,
+        spec: serde_json::Value,
+        status: serde_json::Value,
+    ) -> Node {
         let mut world = World::default();
         world.revisions.extend(revisions.iter().map(|r| (r.name_any(), Arc::new(r.clone()))));
-        let node = serde_json::from_value(serde_json::json!({"metadata": {"name": "n", "uid": "1"}})).unwrap();
+        let conditions = if ready["type"].is_null() { serde_json::json!([]) } else { serde_json::json!([ready]) };
+        let node = serde_json::json!({"metadata": {"name": "n", "uid": "1"}, "status": {"conditions": conditions}});
+        let node = serde_json::from_value(node).unwrap();
         let runtime_node = RuntimeNode {
             spec: serde_json::from_value(spec).unwrap(),
             status: serde_json::from_value(status).unwrap(),
@@ -289,6 +320,30 @@ mod tests {
     }
 
     #[test]
+    fn well_is_what_is_ready_and_healthy_without_a_break() {
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(4000)});
+        let since = |ready: u64, healthy: u64| {
+            let said = |kind, at| serde_json::json!({"type": kind, "status": "True", "reason": "", "message": "", "lastTransitionTime": time::text(at)});
+            let status = serde_json::json!({"nodeUID": "1", "currentRevision": "r", "currentSince": time::text(4100),
+                "healthy": true, "conditions": [said("Healthy", healthy)]});
+            seen(&[], said("Ready", ready), spec.clone(), status).well_since
+        };
+        assert_eq!((since(5000, 100), since(100, 6000), since(90_000, 100)), (5000, 6000, 10_000));
+    }
+
+    /// A clock that is behind by hours would have it ill for longer than it had the revision.
+    #[test]
+    fn a_node_is_not_ill_of_a_revision_before_it_had_it() {
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(4000)});
+        let status = serde_json::json!({"nodeUID": "1", "currentRevision": "r", "currentSince": time::text(4100), "healthy": true});
+        let since = |at: u64| {
+            let ready = serde_json::json!({"type": "Ready", "status": "False", "lastTransitionTime": time::text(at)});
+            seen(&[], ready, spec.clone(), status.clone()).unready_since
+        };
+        assert_eq!((since(1000), since(5000), since(90_000)), (Some(4100), Some(5000), Some(10_000)));
+    }
+
+    #[test]
     fn a_cordon_is_ours_if_and_only_if_its_node_says_so() {
         let node = |json: serde_json::Value| cordon(&serde_json::from_value(json).unwrap());
         let annotations = serde_json::json!({CORDONED: time::text(77)});
@@ -302,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn good_is_the_target_or_what_most_nodes_have() {
+    fn what_nodes_go_back_to_is_the_good_one_that_most_have_or_had() {
         let node = |current: &str, fallback: Option<&str>| {
             let mut node = RuntimeNode::default();
             node.spec.fallback_revision = fallback.map(str::to_owned);
@@ -310,10 +365,10 @@ mod tests {
             node
         };
         let name = |n: &str| Revision(n.to_owned());
-        let nodes = [node("new", Some("a")), node("a", None), node("b", None)];
+        let nodes = [node("new", Some("a")), node("a", None), node("b", Some("a"))];
         let good = BTreeSet::from([name("a"), name("b")]);
         assert_eq!(last_known_good(&name("new"), &good, nodes.iter()), Some(name("a")));
-        assert_eq!(last_known_good(&name("b"), &good, nodes.iter()), Some(name("b")));
+        assert_eq!(last_known_good(&name("a"), &good, nodes.iter()), Some(name("b")), "another one than the target");
         assert_eq!(last_known_good(&name("new"), &BTreeSet::new(), nodes.iter()), None);
     }
 }

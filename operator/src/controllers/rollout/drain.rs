@@ -28,9 +28,13 @@ impl Drain {
         if self.blocks.is_empty() { Pods::Evictable } else { Pods::Blocking }
     }
 
-    /// The pods that are still there, in words.
-    pub(super) fn rest(&self) -> String {
-        let mut names: Vec<_> = self.evict.iter().take(5).map(named).collect();
+    /// The pods that are still there, in words, each with why it was not evicted where somebody said so.
+    pub(super) fn rest(&self, refusal: impl Fn(&Pod) -> Option<String>) -> String {
+        let told = |pod: &Pod| match refusal(pod) {
+            Some(why) => format!("{} ({why})", named(pod)),
+            None => named(pod),
+        };
+        let mut names: Vec<_> = self.evict.iter().take(5).map(told).collect();
         if self.evict.len() > names.len() {
             names.push(format!("{} others", self.evict.len() - names.len()));
         }
@@ -172,6 +176,8 @@ mod tests {
         assert_eq!(lost(&going, none), None);
         assert!(of(vec![going.clone()], none, true).is_none(), "its kubelet will never say that it has ended");
         assert_eq!(of(vec![going], none, false).unwrap().pods(), Pods::Evictable, "it is waited for");
+        let rest = of(vec![bare.clone()], none, false).unwrap().rest(|_| Some("budget b says no".to_owned()));
+        assert_eq!(rest, "pod x/a (budget b says no)");
         let drain = of(vec![bare, with_data], none, true).unwrap();
         assert_eq!((drain.pods(), drain.blocks.len()), (Pods::Blocking, 2));
     }

@@ -42,24 +42,37 @@ pub struct Rollouts {
     pub all: Vec<Running>,
     /// When to look again though nothing has changed.
     pub again: Option<Duration>,
+    drains: drain::Drains,
 }
 
-/// One pass. Errors: the first one; everything else had its turn.
-pub async fn reconcile(context: &Context, world: &World, pools: &[Pool], now: u64) -> (Rollouts, Result<(), String>) {
-    let mut result = requests::answer(context, world, pools, now).await;
+/// Answers what people ask for, and plans; nothing is begun. Errors: a request that could not be answered.
+pub async fn prepare(context: &Context, world: &World, pools: &[Pool], now: u64) -> (Rollouts, Result<(), String>) {
+    let result = requests::answer(context, world, pools, now).await;
     let drains = drain::of_pools(context, world, pools, now).await;
-    let step = Step { context, world, drains: &drains, now };
-    let mut rollouts = Rollouts { all: planned(world, pools, &drains, now), again: None };
-    for running in &rollouts.all {
-        result = result.and(step.carry_out(running).await);
-    }
-    result = result.and(leave_others(&step, pools).await);
-    result = result.and(step.unmark().await);
-    result = result.and(apply::counts(context, world).await);
-    let times = rollouts.all.iter().filter_map(|running| running.plan.look_again);
+    let all = planned(world, pools, &drains, now);
+    let times = all.iter().filter_map(|running| running.plan.look_again);
     let again = times.min().map(|at| Duration::from_secs(at.saturating_sub(now)));
-    rollouts.again = if drains.is_empty() { again } else { Some(again.unwrap_or(DRAINING).min(DRAINING)) };
-    (rollouts, result)
+    let again = if drains.is_empty() { again } else { Some(again.unwrap_or(DRAINING).min(DRAINING)) };
+    (Rollouts { all, again, drains }, result)
+}
+
+/// Carries the plans out. No node is told the target of a RuntimeConfig of which it could not be said what that does to nodes (`untold`, by
+/// name). Errors: the first one; everything else had its turn.
+pub async fn carry_out(
+    context: &Context,
+    world: &World,
+    rollouts: &Rollouts,
+    untold: &BTreeSet<String>,
+    now: u64,
+) -> Result<(), String> {
+    let step = Step { context, world, drains: &rollouts.drains, now };
+    let mut result = Ok(());
+    for running in &rollouts.all {
+        result = result.and(step.carry_out(running, running.pool.configs.is_disjoint(untold)).await);
+    }
+    result = result.and(leave_others(&step, &rollouts.all).await);
+    result = result.and(step.unmark().await);
+    result.and(apply::counts(context, world).await)
 }
 
 /// Plans for each pool. Those of the same RuntimeConfigs (nodes that keep different values of a conflict, or have different versions) share budgets.
@@ -83,8 +96,8 @@ fn planned(world: &World, pools: &[Pool], drains: &drain::Drains, now: u64) -> V
 }
 
 /// Nodes that nothing selects any more, or that are frozen, are left as they were found: none of them cordoned by us.
-async fn leave_others(step: &Step<'_>, pools: &[Pool]) -> Result<(), String> {
-    let in_pools: BTreeSet<_> = pools.iter().flat_map(|pool| &pool.nodes).collect();
+async fn leave_others(step: &Step<'_>, all: &[Running]) -> Result<(), String> {
+    let in_pools: BTreeSet<_> = all.iter().flat_map(|running| &running.pool.nodes).collect();
     let mut result = Ok(());
     for (node, runtime_node) in step.world.pairs().filter(|(node, _)| !in_pools.contains(&node.name_any())) {
         let seen = build::one(step.world, node, runtime_node, step.now);

@@ -43,6 +43,8 @@ pub struct Rendered {
     pub selected: BTreeMap<String, BTreeSet<String>>,
     /// Nodes that are left as they are, because something about them cannot be understood.
     pub frozen: BTreeSet<String>,
+    /// Of each of them that a RuntimeConfig freezes, the names of these.
+    pub frozen_by: BTreeMap<String, BTreeSet<String>>,
     /// RuntimeConfigs whose nodes cannot be told what they come to: why, as one word and as a sentence.
     pub left_out: BTreeMap<String, (&'static str, String)>,
 }
@@ -74,6 +76,7 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
                     if selector.as_ref().map_or_else(|| has_of(world, runtime_node, config), |s| s.matches(labels)) =>
                 {
                     rendered.frozen.insert(name.clone());
+                    rendered.frozen_by.entry(name.clone()).or_default().insert(config.clone());
                 }
                 _ => continue,
             }

@@ -9,6 +9,7 @@ pub use build::{Pool, Rendered};
 use super::Context;
 use super::rollout::Rollouts;
 use crate::cluster::World;
+use std::collections::BTreeSet;
 
 /// What RuntimeConfigs come to.
 pub fn render(context: &Context, world: &World) -> Rendered {
@@ -21,13 +22,13 @@ pub async fn reconcile(context: &Context, world: &World, rendered: &mut Rendered
     apply::apply(context, world, rendered).await
 }
 
-/// Says what became of each.
+/// Says what became of each. Returns the names of those of which it could not be said, too. Errors: the first one; all others had their turn.
 pub async fn report(
     context: &Context,
     world: &World,
     rendered: &Rendered,
     rollouts: &Rollouts,
     now: u64,
-) -> Result<(), String> {
+) -> (BTreeSet<String>, Result<(), String>) {
     report::report(context, world, rendered, rollouts, now).await
 }

@@ -1,11 +1,12 @@
 //! Status of each RuntimeConfig: its nodes counted, where its rollout stands, what is wrong. Counts and a few samples, never lists of nodes.
 use super::super::Context;
-use super::super::rollout::{Rollouts, Running, change_between};
+use super::super::rollout::{Rollouts, Running, change_between, to_crd};
 use super::super::runtime_node::agents::{Agent, agent};
 use super::super::status::{Conditions, count, holds, not_understood};
 use super::build::Rendered;
 use super::validate::Judgement;
 use crate::cluster::World;
+use crate::cluster::writes::Done;
 use crate::rollout::{AgentState, Node, Revision, Stage};
 use crate::time;
 use berth_crds::{
@@ -14,6 +15,7 @@ use berth_crds::{
 };
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Most samples of anything.
 const SAMPLES: usize = 10;
@@ -26,28 +28,31 @@ pub(super) async fn report(
     rendered: &Rendered,
     rollouts: &Rollouts,
     now: u64,
-) -> Result<(), String> {
+) -> (BTreeSet<String>, Result<(), String>) {
     let frozen = rendered.judged.values().filter(|j| matches!(j, Judgement::Frozen { .. })).count();
     context.metrics.frozen("RuntimeConfig", frozen);
     gauges(context, rollouts, now);
-    let mut result = Ok(());
+    let (mut untold, mut result) = (BTreeSet::new(), Ok(()));
     for (name, judgement) in &rendered.judged {
         let told = match (world.configs.get(name), judgement) {
             (Some(object), _) => one(context, object, of(object, judgement, world, rendered, rollouts, now)).await,
             (None, Judgement::Frozen { reason, message, .. }) => {
                 let Some(broken) = world.broken_configs.iter().find(|b| b.name == *name) else { continue };
-                not_understood::<RuntimeConfigObject>(context, broken, (reason, message), now).await.map(drop)
+                not_understood::<RuntimeConfigObject>(context, broken, (reason, message), now).await
             }
-            (None, Judgement::Good(_)) => Ok(()),
+            (None, Judgement::Good(_)) => Ok(Done::Yes),
         };
-        result = result.and(told);
+        if told != Ok(Done::Yes) {
+            untold.insert(name.clone());
+        }
+        result = result.and(told.map(drop));
     }
-    result
+    (untold, result)
 }
 
-async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeConfigStatus) -> Result<(), String> {
+async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeConfigStatus) -> Result<Done, String> {
     if object.status.as_ref() == Some(&status) {
-        return Ok(());
+        return Ok(Done::Yes);
     }
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     for (kind, wrong) in [("Accepted", false), ("Conflicted", true), ("AgentsRunning", false)] {
@@ -56,7 +61,7 @@ async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeCon
             context.events.warning(object, &condition.reason, condition.message.clone()).await;
         }
     }
-    context.writes.patch_status(object, cleared(&status)).await.map(drop)
+    context.writes.patch_status(object, cleared(&status)).await
 }
 
 /// As a merge patch: what is unset is removed.
@@ -119,7 +124,8 @@ fn of(
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let made = Conditions::after(before, object.metadata.generation, now);
     let left_out = rendered.left_out.get(&name);
-    status.conditions = conditions(made, (judgement, left_out), &status, &mine, agents_down(world, &mine));
+    let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen(rendered, &name) };
+    status.conditions = conditions(made, (judgement, left_out), &status, &mine, troubles);
     status
 }
 
@@ -171,18 +177,44 @@ fn agents_down(world: &World, mine: &[&Running]) -> Option<String> {
     Some(format!("{count} nodes get nothing new; node {name}: {message}"))
 }
 
+/// What keeps nodes from having it, in words.
+struct Troubles {
+    /// Agents that do not run.
+    agents: Option<String>,
+    /// Other objects.
+    frozen: Option<String>,
+}
+
+/// The nodes of a RuntimeConfig that keep what they have because of another one: how many, and the first one with that one's reason.
+fn frozen(rendered: &Rendered, name: &str) -> Option<String> {
+    let selected = rendered.selected.get(name)?;
+    let other = |by: &BTreeSet<String>| by.iter().find(|other| *other != name).cloned();
+    let mut nodes = rendered.frozen_by.iter().filter(|(node, _)| selected.contains(*node));
+    let count = nodes.clone().filter(|(_, by)| other(by).is_some()).count();
+    let (node, other) = nodes.find_map(|(node, by)| Some((node, other(by)?)))?;
+    let Judgement::Frozen { reason, message, .. } = rendered.judged.get(&other)? else { return None };
+    Some(format!(
+        "{count} nodes keep what they have: node {node}, because of RuntimeConfig {other}: {reason}: {message}"
+    ))
+}
+
 fn wave(stage: &Stage) -> Option<WaveStatus> {
     let Stage::Wave { index, total, soak_until } = stage else { return None };
     let total = count(*total);
     Some(WaveStatus { index: (count(*index) + 1).min(total.max(1)), total, soak_until: soak_until.map(time::text) })
 }
 
-/// What the change does, told as soon as it is known, before the first node is touched.
+/// What it takes to bring the target to the nodes that do not have it, told as soon as it is known, before the first of them is touched: the
+/// heaviest of their ways (of a node that has nothing yet, that of taking it over), and the fields of all.
 fn disruption(world: &World, running: &Running) -> Option<DisruptionStatus> {
-    let good = running.rollout.last_known_good.as_ref().filter(|good| **good != running.rollout.target)?;
-    let (class, changes) = change_between(world, &good.0, &running.pool)?;
-    let fields = changes.into_iter().take(FIELDS).collect();
-    Some(DisruptionStatus { class: super::super::rollout::to_crd(class), fields })
+    let target = &running.rollout.target;
+    let due = || running.rollout.group(&running.nodes).filter(|node| !node.has(target));
+    let class = due().map(|node| node.way(target)).max()?;
+    let from: BTreeSet<_> = due().filter_map(|node| node.current.as_ref()).map(|(current, _)| current).collect();
+    let changes = from.into_iter().filter_map(|current| change_between(world, &current.0, &running.pool));
+    let fields: BTreeSet<_> = changes.flat_map(|(_, fields)| fields).collect();
+    let fields = fields.into_iter().take(FIELDS).collect();
+    Some(DisruptionStatus { class: to_crd(class), fields })
 }
 
 fn conditions(
@@ -190,7 +222,7 @@ fn conditions(
     (judgement, left_out): (&Judgement, Option<&(&'static str, String)>),
     status: &RuntimeConfigStatus,
     mine: &[&Running],
-    agents: Option<String>,
+    Troubles { agents, frozen }: Troubles,
 ) -> Vec<Condition> {
     let accepted = match (judgement, left_out) {
         (Judgement::Good(_), Some((reason, message))) => {
@@ -213,6 +245,7 @@ fn conditions(
     let going = is(|s| matches!(s, Stage::Wave { .. } | Stage::RollingBack { .. }));
     let done = mine.iter().all(|r| matches!(r.plan.stage, Stage::Complete | Stage::NoNodes));
     let counted = format!("{} of {} nodes have it and are well", status.nodes.ready, status.nodes.matched);
+    let counted = frozen.iter().fold(counted, |counted, frozen| format!("{counted}; {frozen}"));
     let (ready, reason, message) = match () {
         () if !accepted => (false, "NotAccepted", "its nodes keep what they have".to_owned()),
         () if status.nodes.matched == 0 => (true, "NoMatchingNodes", "it selects no node".to_owned()),
@@ -220,6 +253,7 @@ fn conditions(
         () if halted => (false, "Halted", failure(status)),
         () if paused && !done => (false, "Paused", counted),
         () if done && status.nodes.ready == status.nodes.matched => (true, "Complete", counted),
+        () if done && frozen.is_some() => (false, "NodesFrozen", counted),
         () if done && agents.is_some() => (false, "AgentsNotRunning", counted),
         () if done => (false, "NodesMissing", counted),
         () => (false, "RollingOut", counted),

@@ -146,7 +146,8 @@ impl Node {
         self.stop_after("");
     }
 
-    fn place(&self, name: &str, text: &str) {
+    /// A program of this text, by its path below the node's directory.
+    pub fn place(&self, name: &str, text: &str) {
         let path = self.base().join(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

@@ -36,6 +36,7 @@ fn install(site: &Site) {
     assert_eq!((&node["status"]["state"], &node["status"]["phase"]), (&json!("Foreign"), &json!("Idle")), "{node}");
     assert!(site.base().join("opt").join(version(site)).join("berth").is_file(), "the programs are staged");
     assert!(!site.base().join("opt/current").exists(), "and nothing is switched");
+    site.timed("helm test", || site.helm(&["test", "berth", "--timeout=120s"]));
     site.is_on(Kind::Containerd);
 }
 

@@ -127,6 +127,8 @@ impl Site {
         let (registry, space) = (images::ADDRESS, self.space());
         let image = |name: &str| json!({"registry": registry, "repository": name});
         json!({
+            // What `helm test` runs: images::AGNHOST.
+            "tests": {"image": {"registry": registry, "repository": "agnhost", "tag": "v1"}},
             "operator": {
                 "image": image("berth-operator"),
                 // The one node is also the one that is drained.

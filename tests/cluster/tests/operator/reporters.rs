@@ -195,8 +195,8 @@ impl NodeSide for Node<'_> {
         Ok(())
     }
 
-    async fn configure_kubelet(&self, settings: &KubeletConfig, _permit: Option<Permit<'_>>) -> Result<(), Trouble> {
-        self.has.lock().unwrap().kubelet = settings.clone();
+    async fn configure_kubelet(&self, wanted: &Wanted, _permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+        self.has.lock().unwrap().kubelet = wanted.kubelet.clone();
         Ok(())
     }
 

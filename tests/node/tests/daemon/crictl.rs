@@ -55,27 +55,33 @@ pub fn file(node: &Node, name: &str, content: &Value) -> PathBuf {
     path
 }
 
+/// What a session runs. It counts in a variable: another shell in its place would begin anew.
+const ANSWERS: &str = "n=0; while read w; do n=$((n + 1)); echo heard-$n-$w; [ $w = end ] && exit 3; done";
+
 /// An exec session that reads words and answers, until the word `end`.
 pub struct Session {
     child: Child,
     heard: BufReader<ChildStdout>,
+    /// Words so far.
+    said: u32,
 }
 
 impl Session {
     /// What the session runs: `command` is a crictl with its options, up to `exec -i`.
     pub fn start(mut command: Command, container: &str) -> Self {
-        command.args([container, "sh", "-c", "while read w; do echo heard-$w; [ $w = end ] && exit 3; done"]);
+        command.args([container, "sh", "-c", ANSWERS]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let heard = BufReader::new(child.stdout.take().unwrap());
-        Self { child, heard }
+        Self { child, heard, said: 0 }
     }
 
-    /// A word goes, and its answer comes.
+    /// A word goes, and its answer comes, of the same shell that has answered so far.
     pub fn say(&mut self, word: &str) {
+        self.said += 1;
         writeln!(self.child.stdin.as_mut().unwrap(), "{word}").unwrap();
         let mut line = String::new();
         self.heard.read_line(&mut line).unwrap();
-        assert_eq!(line, format!("heard-{word}\n"));
+        assert_eq!(line, format!("heard-{}-{word}\n", self.said));
     }
 
     /// It ends with its own exit code.

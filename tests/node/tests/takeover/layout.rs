@@ -1,7 +1,7 @@
-//! How a node is laid out: the kubelet's unit and files as kubeadm has them or as others do, containerd, one static pod.
+//! How a node is laid out: the kubelet's unit and files as kubeadm has them or as others do, containerd, static pods.
 use super::{CONTAINERD, systemctl};
 use berth_node_tests::path_from_env;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const UNITS: &str = "/etc/systemd/system";
-const MANIFEST: &str = "/etc/kubernetes/manifests/web.json";
+/// The kubelet's `staticPodPath`.
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+/// Name of the node's own static pod.
+pub(super) const POD: &str = "web";
 /// Below these lies whatever says to the kubelet which runtime it is to use.
 const PLACES: [&str; 6] = [
     "/etc/systemd/system",
@@ -134,20 +137,37 @@ pub(super) fn at_boot() {
     systemctl(&["enable", "containerd.service", "kubelet.service"]);
 }
 
-/// The static pod: counts aloud, and serves.
+/// The node's own static pod: counts aloud, and serves.
 pub(super) fn pod(image: &str) {
     let count = "n=0; while :; do echo $n; n=$((n+1)); sleep 0.1; done & exec /web";
-    let pod = serde_json::json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "default"},
-        "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
-            "name": "main", "image": image, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", count],
-        }]},
-    });
-    write(MANIFEST, &pod.to_string(), 0o644);
+    place(POD, "Always", &container("main", image, count));
 }
 
-pub(super) fn withdraw() {
-    fs::remove_file(MANIFEST).unwrap();
+/// Another static pod, which is not started again once it has ended.
+pub(super) fn pod_for_once(name: &str, image: &str, script: &str) {
+    // Another name than the counting container's, whose log is looked for by it.
+    place(name, "Never", &container("once", image, script));
+}
+
+fn container(name: &str, image: &str, script: &str) -> Value {
+    json!({"name": name, "image": image, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script]})
+}
+
+fn place(name: &str, restarts: &str, container: &Value) {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": restarts, "containers": [container]},
+    });
+    write(&manifest(name), &pod.to_string(), 0o644);
+}
+
+fn manifest(name: &str) -> String {
+    format!("{MANIFESTS}/{name}.json")
+}
+
+/// Takes a static pod away.
+pub(super) fn withdraw(name: &str) {
+    fs::remove_file(manifest(name)).unwrap();
 }
 
 /// What the kubelet says of its pods; `None` where it does not answer.

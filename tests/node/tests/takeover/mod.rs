@@ -3,9 +3,11 @@
 //!
 //! Owns: units, configuration, containerd, and what is asked of them. Must not: know single cases, or help the way back along.
 mod layout;
+mod leaver;
 mod seen;
 
 pub use layout::Layout;
+pub use leaver::Leaver;
 pub use seen::{Seen, counted, main_process};
 
 use crate::daemon::{host, uml};
@@ -16,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// For one thing to happen: the guest is slow, and a kubelet first ends what it was told of before.
@@ -27,6 +30,12 @@ pub const SUBNET: &str = "10.94.1.0/24";
 const HOLD: &str = "/tmp/adopt.hold";
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 const BERTH: &str = "/run/berth/berth.sock";
+
+/// The system's root is there once: tests of one program take turns.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A node on containerd, with the static pod `web`.
 pub struct Node {
@@ -142,7 +151,8 @@ impl Node {
     pub fn is_on(&self, runtime: &str) -> Value {
         wait(&format!("the pod is ready on {runtime}"), || {
             let list = layout::pods().ok_or_else(|| "the kubelet does not answer".to_owned())?;
-            let pods = list["items"].as_array().cloned().unwrap_or_default();
+            let mut pods = list["items"].as_array().cloned().unwrap_or_default();
+            pods.retain(|pod| !leaver::is_one(pod));
             let status = |pod: &Value| pod["status"]["containerStatuses"][0].clone();
             let on = |pod: &Value| {
                 let id = status(pod)["containerID"].as_str().unwrap_or_default().to_owned();
@@ -163,6 +173,11 @@ impl Node {
         command
     }
 
+    /// What Berth says of a container.
+    pub fn inspected(&self, container: &str) -> Value {
+        done(self.crictl(&["inspect", container]).output().unwrap())
+    }
+
     /// Nothing of Berth runs, is installed, or is known to systemd; the files are as they were.
     pub fn is_untouched(&self, before: &BTreeMap<PathBuf, (Vec<u8>, u32)>) {
         let now = self.files();
@@ -177,7 +192,7 @@ impl Node {
 
     /// The end: nothing of the node's is left for the next one.
     pub fn finish(self) {
-        layout::withdraw();
+        layout::withdraw(layout::POD);
         wait("the kubelet has ended its pod", || match layout::pods() {
             Some(list) if list["items"].as_array().is_none_or(Vec::is_empty) => Ok(()),
             other => Err(format!("{other:?}")),

@@ -1,6 +1,5 @@
 //! What is seen of Berth on the node, by other eyes than its own: processes, units, mounts, files; and what of a pod must stay as it is.
 use super::{Node, UNIT_FILE, systemctl};
-use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -43,10 +42,8 @@ impl Seen {
         let pod = node.is_on("berth");
         let status = &pod["status"]["containerStatuses"][0];
         let id = status["containerID"].as_str().unwrap().strip_prefix("berth://").unwrap().to_owned();
-        let inspected = node.crictl(&["inspect", &id]).output().unwrap();
-        let inspected: Value = serde_json::from_slice(&inspected.stdout).unwrap();
         Self {
-            pid: inspected["info"]["pid"].to_string(),
+            pid: node.inspected(&id)["info"]["pid"].to_string(),
             restarts: status["restartCount"].as_i64().unwrap(),
             started: status["state"]["running"]["startedAt"].to_string(),
             id,

@@ -92,6 +92,7 @@ pub fn give_back(adopted: &Plan, facts: &ReturnFacts) -> Result<Plan, Vec<Refusa
         to: adopted.from.clone(),
         files,
         images: Vec::new(),
+        wished: Vec::new(),
         pods: facts.pods.clone(),
         steps: Direction::Return.steps().to_vec(),
         // What becomes of it is for whoever gave it.

@@ -26,7 +26,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Refusal> {
         refusals.push(Refusal::new(
             format!("--feature-gates={STATS_GATE}"),
             "is false on the command line, which wins over every file",
-            "remove it there, or use --keep-stats-gate: the kubelet then knows nothing of the pods' networks",
+            "remove it there, or use --keep-stats-gate (in a cluster the chart's agent.adopt.keepStatsGate): the kubelet then knows nothing of the pods' networks",
         ));
     }
     refusals.extend(permission(&facts.permission, in_cluster(&facts.kubelet), facts.now));

@@ -88,6 +88,7 @@ pub fn configure(facts: &ConfigureFacts) -> Result<Option<Plan>, Vec<Refusal>> {
         healthz: facts.kubelet.configuration.healthz(),
         files,
         images: Vec::new(),
+        wished: Vec::new(),
         pods: facts.pods.clone(),
         settings: Some(facts.settings.clone()),
         revision: None,

@@ -4,6 +4,7 @@
 use super::{Commands, Handed, Install, PodName, Profile};
 use crate::kubelet::Configuration;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// All of it.
@@ -116,6 +117,8 @@ pub struct Pod {
     pub is_static: bool,
     /// Images of its running containers, as they were asked for.
     pub images: Vec<String>,
+    /// The same of its containers that have ended: those that come first (`initContainers`) have, and run again on the other side.
+    pub ended: Vec<String>,
 }
 
 /// A static pod's file.
@@ -166,10 +169,14 @@ impl Facts {
     /// Images that the node itself needs: those of its static pods, also of those that do not run just now.
     pub(super) fn own_images(&self) -> Vec<String> {
         let running = self.pods.iter().filter(|p| p.is_static).flat_map(|p| p.images.clone());
-        let mut images: Vec<String> = running.chain(self.manifests.iter().flat_map(|m| m.images.clone())).collect();
-        images.sort();
-        images.dedup();
-        images
+        sorted(running.chain(self.manifests.iter().flat_map(|m| m.images.clone())))
+    }
+
+    /// Images of all other containers that are here now: after a drain these are the node's own too (DaemonSets), and no registry may have them.
+    pub(super) fn wished_images(&self) -> Vec<String> {
+        let own = self.own_images();
+        let all = self.pods.iter().flat_map(|pod| pod.images.iter().chain(&pod.ended).cloned());
+        sorted(all.filter(|image| !own.contains(image)))
     }
 
     /// The node's static pods.
@@ -178,4 +185,8 @@ impl Facts {
         pods.sort();
         pods
     }
+}
+
+fn sorted(images: impl Iterator<Item = String>) -> Vec<String> {
+    images.collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -167,8 +167,11 @@ pub struct Plan {
     pub healthz: Option<(String, u16)>,
     /// Files of others that change.
     pub files: Vec<FileChange>,
-    /// Images that the node's own pods need.
+    /// Images that the node's static pods need.
     pub images: Vec<String>,
+    /// Images of the other pods that are left on it: they are copied where they can be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wished: Vec<String>,
     /// Static pods that run, and must run afterwards.
     pub pods: Vec<PodName>,
     /// What Berth sets of the kubelet's configuration afterwards, where that is what changes ([`Direction::Configure`]).
@@ -234,6 +237,7 @@ pub fn adopt(facts: &Facts) -> Result<Plan, Vec<Refusal>> {
         healthz: facts.kubelet.configuration.healthz(),
         files: switched.files,
         images: facts.own_images(),
+        wished: facts.wished_images(),
         pods: facts.own_pods(),
         settings: None,
         revision: facts.handed.change.clone(),

@@ -106,8 +106,11 @@ impl Switch<'_> {
             }
         } else {
             let remedy = "start the kubelet with --config-dir DIR or --config FILE";
-            let remedy =
-                if wish.endpoint.is_none() { format!("{remedy}, or use --keep-stats-gate") } else { remedy.to_owned() };
+            let remedy = if wish.endpoint.is_none() {
+                format!("{remedy}, or use --keep-stats-gate (in a cluster the chart's agent.adopt.keepStatsGate)")
+            } else {
+                remedy.to_owned()
+            };
             self.refusals.push(Refusal::new("--config", "is not given, so there is no file to change", remedy));
         }
     }

@@ -36,6 +36,7 @@ pub(crate) fn example_facts() -> Facts {
         name: PodName { namespace: "kube-system".into(), name: name.into() },
         is_static,
         images: vec![image.into()],
+        ended: vec![format!("{image}-init")],
     };
     Facts {
         id: "a1".into(),
@@ -97,6 +98,11 @@ fn kubeadm_nodes_have_flags_and_configuration_changed() {
     assert!(plan.files[0].after.as_ref().unwrap().text.contains("unix:///run/berth/berth.sock"));
     assert_eq!(plan.files[1].after.as_ref().unwrap().mode, 0o600, "permissions stay");
     assert_eq!((plan.images.as_slice(), plan.pods.len()), (&["logs:1".to_owned()][..], 1));
+    assert_eq!(
+        plan.wished,
+        ["logs:1-init", "proxy:1", "proxy:1-init"],
+        "of what a drain leaves, also what has ended in it"
+    );
 }
 
 #[test]

@@ -18,8 +18,6 @@ use std::time::Duration;
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 /// How long a plan may take to be made.
 const PLAN_LIMIT: Duration = Duration::from_secs(60);
-/// How long walking back may take before it is looked at again.
-const RECOVER_LIMIT: Duration = Duration::from_secs(300);
 /// How long it may take until an operation is seen to go on.
 const BEGIN_LIMIT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(500);
@@ -38,6 +36,8 @@ pub struct Commands {
 #[derive(Debug, Deserialize)]
 struct Status {
     phase: String,
+    #[serde(default)]
+    operation: Option<String>,
     #[serde(default)]
     reason: Option<String>,
     #[serde(default)]
@@ -152,6 +152,7 @@ fn adoption(status: Status) -> Adoption {
     Adoption {
         phase,
         native: false,
+        operation: status.operation,
         message: status.stuck.or(status.reason),
         drift: drift.collect(),
         kubelet: status.kubelet,
@@ -169,32 +170,50 @@ fn start_words(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -
     all.extend(["--grant-expires".to_owned(), time::text(permit.expires)]);
     all.extend(["--prefix".to_owned(), host.prefix.display().to_string()]);
     all.extend(["--version-name".to_owned(), host.version.clone()]);
-    let profile = match profile {
+    let named = match profile {
         None | Some(AdoptProfile::Auto) => None,
         Some(AdoptProfile::Kubeadm) => Some("kubeadm"),
         Some(AdoptProfile::Systemd) => Some("systemd"),
         Some(AdoptProfile::Command) => Some("command"),
     };
-    if let Some(profile) = profile {
-        all.extend(words(&["--profile", profile]));
+    if let Some(named) = named {
+        all.extend(words(&["--profile", named]));
     }
-    all.extend(kubelet_words(host));
-    for file in host.commands.iter().flat_map(|commands| &commands.flags_files) {
+    let kubelet = host.kubelet.find().ok();
+    let commands = commands(host, profile, kubelet.is_some_and(has_systemd));
+    all.extend(kubelet_words(kubelet, commands));
+    for file in commands.iter().flat_map(|commands| &commands.flags_files) {
         all.extend(["--kubelet-flags-file".to_owned(), file.display().to_string()]);
     }
-    if host.control_plane {
-        all.push("--control-plane".to_owned());
+    // Of these nodes the operator tells only those that `rollout.controlPlane` asks for.
+    all.push("--control-plane".to_owned());
+    if host.keep_stats {
+        all.push("--keep-stats-gate".to_owned());
     }
     all
 }
 
+/// The commands of this node's kubelet, if it is one that is started by commands. One chart has nodes of all kinds.
+fn commands(host: &Host, profile: Option<AdoptProfile>, systemd: bool) -> Option<&Commands> {
+    match profile {
+        Some(AdoptProfile::Command) => host.commands.as_ref(),
+        None | Some(AdoptProfile::Auto) => host.commands.as_ref().filter(|_| !systemd),
+        Some(AdoptProfile::Kubeadm | AdoptProfile::Systemd) => None,
+    }
+}
+
+/// Whether systemd runs where that kubelet does (sd_booted(3)).
+fn has_systemd(kubelet: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{kubelet}/root/run/systemd/system")).is_dir()
+}
+
 /// Which process the kubelet is, and how it is stopped and started where no service manager does that.
-fn kubelet_words(host: &Host) -> Vec<String> {
+fn kubelet_words(kubelet: Option<u32>, commands: Option<&Commands>) -> Vec<String> {
     let mut all = Vec::new();
-    if let Some(commands) = &host.commands {
+    if let Some(commands) = commands {
         all.extend(words(&["--kubelet-stop", &commands.stop, "--kubelet-start", &commands.start]));
     }
-    if let Ok(pid) = host.kubelet.find() {
+    if let Some(pid) = kubelet {
         all.extend(["--kubelet-pid".to_owned(), pid.to_string()]);
     }
     all
@@ -244,19 +263,20 @@ fn text(settings: &KubeletConfig) -> String {
     serde_json::to_string(settings).unwrap_or_default()
 }
 
-fn configure_words(host: &Host, settings: &KubeletConfig) -> Vec<String> {
+fn configure_words(host: &Host, wanted: &Wanted) -> Vec<String> {
     let mut all = words(&["adopt", "kubelet", "-o", "json", "--inline"]);
-    all.push(text(settings));
-    all.extend(kubelet_words(host));
+    all.push(text(&wanted.kubelet));
+    let kubelet = host.kubelet.find().ok();
+    all.extend(kubelet_words(kubelet, commands(host, wanted.profile, kubelet.is_some_and(has_systemd))));
     all
 }
 
 /// Whether the kubelet could have these settings. None need no look: the file that has some goes.
-pub(super) async fn check_kubelet(host: &Host, settings: &KubeletConfig) -> Result<(), Trouble> {
-    if settings.is_empty() {
+pub(super) async fn check_kubelet(host: &Host, wanted: &Wanted) -> Result<(), Trouble> {
+    if wanted.kubelet.is_empty() {
         return Ok(());
     }
-    let mut words = configure_words(host, settings);
+    let mut words = configure_words(host, wanted);
     words.push("--dry-run".to_owned());
     let answer = call(host, &host.version, &words, PLAN_LIMIT).await.map_err(Trouble::Later)?;
     match refused(&answer) {
@@ -266,12 +286,8 @@ pub(super) async fn check_kubelet(host: &Host, settings: &KubeletConfig) -> Resu
     }
 }
 
-pub(super) async fn configure_kubelet(
-    host: &Host,
-    settings: &KubeletConfig,
-    permit: Option<Permit<'_>>,
-) -> Result<(), Trouble> {
-    let mut all = configure_words(host, settings);
+pub(super) async fn configure_kubelet(host: &Host, wanted: &Wanted, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+    let mut all = configure_words(host, wanted);
     if let Some(permit) = permit {
         all.extend(words(&["--grant", permit.grant, "--grant-expires", &time::text(permit.expires)]));
     }
@@ -291,103 +307,44 @@ pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Tro
 
 /// Starts it, and waits until it goes on by itself or is over.
 async fn begin(host: &Host, words: &[String], input: Option<String>) -> Result<(), Trouble> {
+    begun(host, words, input).await?.map_or(Ok(()), |ended| over(&ended))
+}
+
+/// The same; what it ended with, if it did. It is never ended from here: an undo may take long, and one that is cut short is begun anew.
+async fn begun(host: &Host, words: &[String], input: Option<String>) -> Result<Option<Ended>, Trouble> {
     let mut running = spawn(host, &host.version, words, input).map_err(Trouble::Later)?;
     let end = tokio::time::Instant::now() + BEGIN_LIMIT;
     while tokio::time::Instant::now() < end {
         tokio::select! {
             ended = &mut running => {
                 let ended = ended.map_err(|e| Trouble::Later(e.to_string()))?.map_err(Trouble::Later)?;
-                return over(&ended);
+                return Ok(Some(ended));
             }
             () = tokio::time::sleep(PAUSE) => {}
         }
         if look(host, &host.version).await.phase == AdoptPhase::Underway {
-            return Ok(());
+            return Ok(None);
         }
     }
     Err(Trouble::Later("berth adopt does not get to its first step".to_owned()))
 }
 
-/// It ended at once. Whether it went forth or back, a look says; what is refused was not begun (exit code 1).
+/// It ended at once. Whether it went forth or back, a look says. What is refused has a document that says so; whatever else ends with exit
+/// code 1 was not begun, for a reason that need not be the revision's: no room, a lock that is held, a runtime that does not answer.
 fn over(ended: &Ended) -> Result<(), Trouble> {
     match (ended.code, refused(ended)) {
         (_, Some(why)) => Err(Trouble::Refused(why)),
         (Some(0 | 3 | 4), None) => Ok(()),
-        (Some(1), None) => Err(Trouble::Refused(ended.said())),
         (_, None) => Err(Trouble::Later(ended.said())),
     }
 }
 
 pub(super) async fn recover(host: &Host) -> Result<(), Trouble> {
-    let answer = call(host, &host.version, &words(&["adopt", "recover", "-o", "json"]), RECOVER_LIMIT).await;
-    let answer = answer.map_err(Trouble::Later)?;
-    if answer.code == Some(0) { Ok(()) } else { Err(Trouble::Later(answer.said())) }
+    match begun(host, &words(&["adopt", "recover", "-o", "json"]), None).await? {
+        Some(ended) if ended.code != Some(0) => Err(Trouble::Later(ended.said())),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(json: &str) -> Adoption {
-        adoption(serde_json::from_str(json).unwrap())
-    }
-
-    #[test]
-    fn where_a_node_is() {
-        let cases = [
-            (r#"{"phase": "adopted", "holder": null}"#, AdoptPhase::Adopted),
-            (r#"{"phase": "not-adopted"}"#, AdoptPhase::NotAdopted),
-            (r#"{"phase": "returned"}"#, AdoptPhase::Returned),
-            (r#"{"phase": "adopting", "holder": 7}"#, AdoptPhase::Underway),
-            (r#"{"phase": "adopting", "holder": null}"#, AdoptPhase::Left),
-            (r#"{"phase": "stuck", "stuck": "stop-kubelet: it runs on"}"#, AdoptPhase::Left),
-            (r#"{"phase": "configuring", "holder": 7}"#, AdoptPhase::Underway),
-            (r#"{"phase": "configuring"}"#, AdoptPhase::Left),
-            (r#"{"phase": "dreaming"}"#, AdoptPhase::Unknown),
-        ];
-        for (json, phase) in cases {
-            assert_eq!(of(json).phase, phase, "{json}");
-        }
-        let back = of(r#"{"phase": "not-adopted", "reason": "the test sandbox did not start"}"#);
-        assert_eq!(back.message.as_deref(), Some("the test sandbox did not start"));
-    }
-
-    #[test]
-    fn settings_of_the_kubelet_are_told_and_whether_others_have_failed() {
-        let has = of(r#"{"phase": "adopted", "kubelet": {"maxPods": 70}, "reason": "it ended", "failed": "kubelet"}"#);
-        assert_eq!(has.kubelet.map(|config| config.fields()["maxPods"].clone()), Some(70.into()));
-        assert!(has.kubelet_failed && has.message.as_deref() == Some("it ended"));
-        let older = of(r#"{"phase": "adopted", "reason": "the kubelet did not start"}"#);
-        assert!(older.kubelet.is_none() && !older.kubelet_failed);
-    }
-
-    #[test]
-    fn files_that_somebody_else_changed_are_drift() {
-        let found = of(r#"{"phase": "adopted", "files": [{"path": "/a", "before": "1", "after": "2", "now": "2"},
-            {"path": "/b", "before": "1", "after": "2", "now": "3"}, {"path": "/c", "before": null, "after": "2", "now": null}]}"#);
-        let found: Vec<_> = found.drift.iter().map(|d| (d.path.as_str(), d.kind.as_str())).collect();
-        assert_eq!(found, [("/b", "Changed"), ("/c", "Missing")]);
-    }
-
-    #[test]
-    fn a_refusal_says_what_to_do() {
-        let out = r#"{"phase": "refused", "refusals": [{"field": "--config", "found": "is a directory", "remedy": "name a file"}]}"#;
-        let ended = Ended { code: Some(1), out: out.to_owned(), err: String::new() };
-        assert_eq!(over(&ended), Err(Trouble::Refused("--config: is a directory; name a file".to_owned())));
-        let ended =
-            |code| Ended { code: Some(code), out: "{\"phase\": \"not-adopted\"}".to_owned(), err: "x".to_owned() };
-        assert_eq!(over(&ended(3)), Ok(()), "it walked back, and the status says why");
-        assert!(matches!(over(&ended(1)), Err(Trouble::Refused(_))));
-    }
-
-    #[test]
-    fn a_revision_is_handed_over_as_the_api_server_has_it() {
-        let config = serde_json::from_value(serde_json::json!({"runtime": {"pidsLimit": 70}})).unwrap();
-        let spec = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &config, Default::default());
-        let text = object(&spec.name(), &serde_json::to_string(&spec).unwrap());
-        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&read["kind"], &read["metadata"]["name"]), (&"RuntimeRevision".into(), &spec.name().into()));
-        let read: berth_crds::RuntimeRevisionSpec = serde_json::from_value(read["spec"].clone()).unwrap();
-        assert_eq!(read.check(&spec.name()), Ok(()));
-    }
-}
+mod tests;

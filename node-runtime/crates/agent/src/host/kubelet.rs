@@ -4,7 +4,7 @@ use std::path::Path;
 /// How it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kubelet {
-    /// It is the only one that can be seen; the pod shares the host's process ids.
+    /// It is the only one that can be seen outside of pods; the agent's pod shares the host's process ids.
     Only,
     /// The process whose id stands in this file.
     PidFile(std::path::PathBuf),
@@ -32,7 +32,16 @@ fn all(proc: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let named = |pid: &u32| std::fs::read_to_string(proc.join(pid.to_string()).join("comm")).unwrap_or_default();
-    pids.filter(|pid| named(pid).trim() == "kubelet").collect()
+    let found: Vec<u32> = pids.filter(|pid| named(pid).trim() == "kubelet").collect();
+    // A name is anybody's: what a pod calls a kubelet is not the node's. Where the node itself is a pod's, they are all in one.
+    let apart: Vec<u32> = found.iter().copied().filter(|pid| !is_in_a_pod(proc, *pid)).collect();
+    if apart.is_empty() { found } else { apart }
+}
+
+/// Whether the kubelet has put the process into a pod's control group (`kubepods`, or `kubepods.slice` with systemd).
+fn is_in_a_pod(proc: &Path, pid: u32) -> bool {
+    let groups = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).unwrap_or_default();
+    groups.lines().flat_map(|line| line.split('/')).any(|part| part == "kubepods" || part == "kubepods.slice")
 }
 
 fn only(found: &[u32]) -> Result<u32, String> {
@@ -60,6 +69,14 @@ mod tests {
         assert!(only(&all(dir.path())).unwrap_err().contains("hostPID"));
         process("42", "kubelet");
         assert_eq!(only(&all(dir.path())), Ok(42));
+        let group = |pid: &str, path: &str| std::fs::write(dir.path().join(pid).join("cgroup"), path).unwrap();
+        process("76", "kubelet");
+        group("76", "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-1.scope\n");
+        group("42", "4:cpu:/node/kubelet\n0::/system.slice/kubelet.service\n");
+        assert_eq!(only(&all(dir.path())), Ok(42), "one of a pod is none");
+        group("42", "0::/kubepods/burstable/pod2/a\n");
+        assert!(only(&all(dir.path())).is_err(), "a node within a pod");
+        group("42", "0::/system.slice/kubelet.service\n");
         process("77", "kubelet");
         assert!(only(&all(dir.path())).unwrap_err().contains("--kubelet-pid-file"));
     }

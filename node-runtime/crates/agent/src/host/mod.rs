@@ -17,7 +17,7 @@ use crate::node::{NodeSide, Permit, Trouble};
 use crate::node_sock::NodeSock;
 use crate::plan::Wanted;
 use crate::stage::{Problem, Stager};
-use berth_crds::{Capabilities, Disruption, KubeletConfig};
+use berth_crds::{Capabilities, Disruption};
 use berth_proto::node::InfoResponse;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,8 +41,8 @@ pub struct Host {
     pub commands: Option<adopt::Commands>,
     /// The programs that the image carries; `None`: somebody else puts them there.
     pub stager: Option<Arc<Stager>>,
-    /// Whether nodes of the control plane may be taken over. The operator decides which ones are told; this is for its charts.
-    pub control_plane: bool,
+    /// Whether the kubelet's feature gate PodAndContainerStatsFromCRI is left as it is.
+    pub keep_stats: bool,
     /// Whether the kubelet is on Berth by itself, as it was found out last.
     pub native: adopt::Native,
 }
@@ -94,7 +94,7 @@ impl NodeSide for Host {
             return adopt::check(self, revision, wanted).await;
         }
         let disruption = self.sock.preflight(revision, &wanted.json).await?;
-        adopt::check_kubelet(self, &wanted.kubelet).await?;
+        adopt::check_kubelet(self, wanted).await?;
         Ok(disruption)
     }
 
@@ -118,8 +118,8 @@ impl NodeSide for Host {
         adopt::give_back(self, permit).await
     }
 
-    async fn configure_kubelet(&self, settings: &KubeletConfig, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
-        adopt::configure_kubelet(self, settings, permit).await
+    async fn configure_kubelet(&self, wanted: &Wanted, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+        adopt::configure_kubelet(self, wanted, permit).await
     }
 
     async fn release(&self) -> Result<(), Trouble> {

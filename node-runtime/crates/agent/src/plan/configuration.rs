@@ -1,7 +1,9 @@
 //! The configuration: taking the node over, the version, the settings, verifying; and, where `state: Absent`, giving the node back.
 use super::grant::{self, leave};
 use super::target::{Target, order, target};
-use super::{Content, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted, version};
+use super::{
+    AGAIN, Content, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted, version,
+};
 use crate::facts::{AdoptPhase, Daemon};
 use crate::journal::Attempt;
 use berth_crds::{Disruption, Phase, SecretCredential};
@@ -143,13 +145,29 @@ impl Way<'_> {
         let Some(leave) = leave(self.view, self.revision, Disruption::Drain) else {
             return self.awaiting(Disruption::Drain);
         };
-        let step = Step::Adopt { revision: self.revision.to_owned(), grant: leave.id, expires: leave.expires };
-        Plan::new(step, self.phase(Phase::Applying))
+        self.operate(Step::Adopt { revision: self.revision.to_owned(), grant: leave.id, expires: leave.expires })
     }
 
-    /// An operation of this attempt is over, and the node is where it was. One that nothing is said of may never have begun.
+    /// Whether the node's last operation is one of this attempt. What is said of an older one was said of another attempt.
+    fn operated(&self) -> bool {
+        let last = self.view.facts.adoption.operation.as_ref();
+        last.is_some() && self.attempt.is_some_and(|a| a.operation.as_ref() != last)
+    }
+
+    /// An operation of this attempt is over, and the node is where it was.
     fn walked_back(&self) -> bool {
-        self.attempt.is_some_and(|a| a.adopted && (a.tries >= 2 || self.view.facts.adoption.message.is_some()))
+        let begun = self.attempt.is_some_and(|a| a.adopted) && self.operated();
+        begun && self.view.facts.adoption.message.is_some()
+    }
+
+    /// Begins an operation. One that did not come to its first step is begun again while the leave lasts, but not at once: who was in its way
+    /// may be gone then.
+    fn operate(&self, step: Step) -> Plan {
+        let plan = Plan::new(step, self.phase(Phase::Applying));
+        let Some(attempt) = self.attempt.filter(|a| a.adopted) else { return plan };
+        let why = self.view.known.trouble.as_deref().unwrap_or("it has not begun yet, and is tried again");
+        let soon = (attempt.acted..attempt.acted.saturating_add(AGAIN)).contains(&self.view.now);
+        if soon { Plan { step: Step::Wait, ..plan }.saying(why) } else { plan.saying(why) }
     }
 
     fn give_back(&self) -> Plan {
@@ -160,8 +178,7 @@ impl Way<'_> {
         let Some(leave) = leave(self.view, self.revision, Disruption::Drain) else {
             return self.awaiting(Disruption::Drain);
         };
-        let step = Step::GiveBack { revision: self.revision.to_owned(), grant: leave.id, expires: leave.expires };
-        Plan::new(step, self.phase(Phase::Applying))
+        self.operate(Step::GiveBack { revision: self.revision.to_owned(), grant: leave.id, expires: leave.expires })
     }
 
     /// On a node that is ours: version and settings, then looking whether it is well.
@@ -201,7 +218,7 @@ impl Way<'_> {
         if has == self.wanted.kubelet {
             return None;
         }
-        if adoption.kubelet_failed && self.attempt.is_some_and(|a| a.kubelet) {
+        if adoption.kubelet_failed && self.attempt.is_some_and(|a| a.kubelet) && self.operated() {
             let why = adoption.message.as_deref().unwrap_or("the kubelet did not come up with its settings");
             return Some(give_up(self.revision, "KubeletNotWell", why));
         }

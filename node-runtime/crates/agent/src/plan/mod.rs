@@ -25,6 +25,10 @@ pub const PATIENCE: u64 = 120;
 /// The same where a daemon that answers says something that does not pass by itself, in seconds. What it has said of the configuration
 /// before it is heard out.
 pub const LASTING: u64 = 8;
+/// How long it takes until an operation is tried again that could not begin, in seconds.
+pub const AGAIN: u64 = 10;
+/// How long it takes until a set of policies that was refused is tried again by the same daemon, in seconds.
+pub const POLICIES_AGAIN: u64 = 300;
 /// Most steps of one attempt.
 pub const MAX_TRIES: u32 = 8;
 /// Most restarts of the daemon of one attempt.

@@ -1,5 +1,6 @@
 //! Image policies: at once, never paused, never rolled back; a set that the node refuses leaves the former in force.
-use super::{Content, Plan, Step, View};
+use super::{Content, POLICIES_AGAIN, Plan, Step, View};
+use crate::journal::Refuser;
 use berth_crds::Phase;
 
 /// The next step, if policies need one.
@@ -11,7 +12,7 @@ pub(super) fn plan(view: &View<'_>) -> Option<Plan> {
         return None;
     }
     let (wanted, daemon) = (view.wish.policy_revision.as_ref()?, view.facts.daemon.as_ref()?);
-    let refused = view.journal.refused_policies.as_ref().is_some_and(|f| f.revision == *wanted);
+    let refused = refused(view, wanted);
     let postponed = view.known.postponed.contains(wanted) || view.known.away.contains_key(wanted);
     if daemon.policies.as_ref() == Some(wanted) || refused || postponed {
         return None;
@@ -25,4 +26,11 @@ pub(super) fn plan(view: &View<'_>) -> Option<Plan> {
     };
     let phase = if matches!(step, Step::ApplyPolicies(_)) { Phase::Applying } else { Phase::Preparing };
     Some(Plan::new(step, phase))
+}
+
+/// Whether the set was refused by this daemon as it is now, and not long ago: another version may know it, and what it lacked may be there.
+fn refused(view: &View<'_>, wanted: &str) -> bool {
+    let Some(failure) = view.journal.refused_policies.as_ref().filter(|f| f.revision == wanted) else { return false };
+    let lately = (failure.at..failure.at.saturating_add(POLICIES_AGAIN)).contains(&view.now);
+    lately && view.journal.refused_by == Refuser::of(view.facts)
 }

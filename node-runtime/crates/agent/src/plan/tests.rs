@@ -1,7 +1,7 @@
 //! Ways of a node, step by step.
 use super::*;
 use crate::facts::{AdoptPhase, Daemon};
-use crate::journal::{Begun, Failure};
+use crate::journal::{Begun, Failure, Refuser};
 use crate::time;
 use berth_crds::{Disruption, Grant};
 
@@ -84,9 +84,33 @@ fn an_adoption_that_walked_back_is_given_up_with_its_reason() {
     node.checked(Ok(Disruption::Drain));
     node.granted(Disruption::Drain);
     node.journal.begin("new", "", Begun::Adopt, 1000);
+    node.facts.adoption.operation = Some("adopt-1".to_owned());
     node.facts.adoption.message = Some("the test sandbox did not start".to_owned());
     let Step::GiveUp { message, .. } = node.plan().step else { panic!("{:?}", node.plan()) };
     assert!(message.contains("test sandbox"));
+}
+
+#[test]
+fn an_operation_that_did_not_begin_is_begun_again_whatever_the_one_before_has_said() {
+    let mut node = Node::new(AdoptPhase::NotAdopted, None);
+    node.checked(Ok(Disruption::Drain));
+    node.granted(Disruption::Drain);
+    node.facts.adoption.operation = Some("adopt-1".to_owned());
+    node.facts.adoption.message = Some("yesterday the test sandbox did not start".to_owned());
+    for _ in 0..=MAX_TRIES {
+        node.journal.observe(&node.facts);
+        node.journal.begin("new", "", Begun::Adopt, node.now);
+        node.known.trouble = Some("another operation is under way".to_owned());
+        let plan = node.plan();
+        assert_eq!((plan.step, plan.message.as_deref()), (Step::Wait, Some("another operation is under way")));
+        node.now += AGAIN;
+        assert!(matches!(node.plan().step, Step::Adopt { .. }), "{:?}", node.plan());
+    }
+    node.facts.adoption.operation = Some("adopt-2".to_owned());
+    assert!(matches!(node.plan().step, Step::GiveUp { reason: "NotAdopted", .. }), "this one is of the attempt");
+    node.facts.adoption.operation = Some("adopt-1".to_owned());
+    node.now = 2000;
+    assert_eq!(node.plan().phase, Phase::AwaitingGrant, "the leave is over");
 }
 
 #[test]
@@ -229,6 +253,8 @@ fn settings_of_the_kubelet_come_last_and_need_leave() {
 
     node.facts.adoption.kubelet = Some(config("{}"));
     (node.facts.adoption.kubelet_failed, node.facts.adoption.message) = (true, Some("the kubelet ended".to_owned()));
+    assert!(matches!(node.plan().step, Step::ConfigureKubelet { .. }), "that was another attempt");
+    node.facts.adoption.operation = Some("configure-1".to_owned());
     match node.plan().step {
         Step::GiveUp { reason, message, .. } => {
             assert_eq!((reason, message.as_str()), ("KubeletNotWell", "the kubelet ended"))
@@ -252,8 +278,35 @@ fn policies_wait_for_nobody_and_hold_up_nothing() {
     assert_eq!(node.plan().step, Step::Fetch("p".to_owned()));
     node.known.contents.insert("p".to_owned(), Content::Policies("{}".to_owned()));
     assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "a hold is none of theirs");
-    node.journal.refused_policies = Some(Failure { revision: "p".to_owned(), ..Failure::default() });
+    node.journal.refused_policies = Some(Failure { revision: "p".to_owned(), at: 1000, ..Failure::default() });
+    node.journal.refused_by = Refuser::of(&node.facts);
     assert_eq!(node.plan().step, Step::Rest);
+}
+
+#[test]
+fn a_set_of_policies_that_was_refused_is_tried_again_by_another_daemon_and_every_now_and_then() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("new"));
+    node.wish.policy_revision = Some("p".to_owned());
+    node.known.contents.insert("p".to_owned(), Content::Policies("{}".to_owned()));
+    node.journal.refused_policies = Some(Failure { revision: "p".to_owned(), at: 1000, ..Failure::default() });
+    assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "a former agent has not said by whom");
+    node.journal.refused_by = Refuser::of(&node.facts);
+    assert_eq!(node.plan().step, Step::Rest);
+    let changes: [fn(&mut Daemon); 3] = [
+        |daemon| daemon.version = "0.2.0".to_owned(),
+        |daemon| daemon.configuration = Some("other".to_owned()),
+        |daemon| daemon.pid += 1,
+    ];
+    for change in changes {
+        let before = node.facts.clone();
+        change(node.facts.daemon.as_mut().unwrap());
+        assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "{:?}", node.facts.daemon);
+        node.facts = before;
+    }
+    node.now += POLICIES_AGAIN - 1;
+    assert_eq!(node.plan().step, Step::Rest);
+    node.now += 1;
+    assert_eq!(node.plan().step, Step::ApplyPolicies("p".to_owned()), "what it lacked may be there");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use super::{Agent, step_revision};
 use crate::cluster::ClusterSide;
 use crate::facts::Facts;
 use crate::hold::hold;
-use crate::journal::{Begun, Failure};
+use crate::journal::{Begun, Failure, Refuser};
 use crate::node::{NodeSide, Permit, Trouble};
 use crate::plan::{Content, Step, Wanted};
 use berth_crds::RuntimeNode;
@@ -22,8 +22,8 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
             Step::Fetch(name) => self.fetch(name).await,
             Step::Check(name) => self.check(name, facts).await,
             Step::HandOver(name) => self.hand_over(name).await,
-            Step::ApplyPolicies(name) => self.apply_policies(object, name, now).await,
-            Step::RefusePolicies { revision, message } => self.refuse_policies(object, revision, message, now),
+            Step::ApplyPolicies(name) => self.apply_policies(object, facts, name, now).await,
+            Step::RefusePolicies { revision, message } => self.refuse_policies(object, facts, revision, message, now),
             Step::Apply(name) => {
                 self.begin(object, step, Begun::Apply, now)?;
                 hold("apply/begun").await;
@@ -51,11 +51,10 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 self.conclude(object, step, done, now)
             }
             Step::ConfigureKubelet { revision, grant } => {
-                let Some(Content::Configuration(wanted)) = self.known.contents.get(revision) else { return Ok(()) };
-                let settings = wanted.kubelet.clone();
+                let wanted = self.wanted(revision)?;
                 self.begin(object, step, Begun::Kubelet, now)?;
                 let permit = grant.as_ref().map(|(grant, expires)| self.permit(grant, *expires));
-                let done = self.node.configure_kubelet(&settings, permit).await;
+                let done = self.node.configure_kubelet(&wanted, permit).await;
                 self.conclude(object, step, done, now)
             }
             Step::Recover => self.node.recover().await.map_err(said),
@@ -157,17 +156,23 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         self.known.contents.get(name).and_then(Content::json).unwrap_or_default().to_owned()
     }
 
-    async fn apply_policies(&mut self, object: &RuntimeNode, name: &str, now: u64) -> Result<(), String> {
+    async fn apply_policies(
+        &mut self,
+        object: &RuntimeNode,
+        facts: &Facts,
+        name: &str,
+        now: u64,
+    ) -> Result<(), String> {
         hold("policies/begun").await;
         let json = self.json(name);
         match self.node.apply(name, &json).await {
             Ok(()) => {
                 hold("policies/done").await;
                 tracing::info!(revision = name, "policies are in force");
-                self.journal.refused_policies = None;
+                (self.journal.refused_policies, self.journal.refused_by) = (None, None);
                 self.kept()
             }
-            Err(Trouble::Refused(why)) => self.refuse_policies(object, name, &why, now),
+            Err(Trouble::Refused(why)) => self.refuse_policies(object, facts, name, &why, now),
             Err(Trouble::Later(why)) => {
                 // The configuration does not wait for it.
                 self.known.postponed.insert(name.to_owned());
@@ -177,9 +182,17 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         }
     }
 
-    fn refuse_policies(&mut self, object: &RuntimeNode, name: &str, message: &str, now: u64) -> Result<(), String> {
+    fn refuse_policies(
+        &mut self,
+        object: &RuntimeNode,
+        facts: &Facts,
+        name: &str,
+        message: &str,
+        now: u64,
+    ) -> Result<(), String> {
         tracing::error!(revision = name, message, "policies are refused; those before stay in force");
         self.journal.refused_policies = Some(failure(object, name, "Refused", message, now));
+        self.journal.refused_by = Refuser::of(facts);
         self.kept()
     }
 

@@ -6,7 +6,7 @@ use crate::facts::{AdoptPhase, Adoption, Daemon};
 use crate::journal::Begun;
 use crate::node::{Permit, Trouble};
 use crate::plan::Wanted;
-use berth_crds::{Disruption, Grant, KubeletConfig, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential};
+use berth_crds::{Disruption, Grant, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -81,7 +81,8 @@ impl NodeSide for Side {
         self.does("give back")
     }
 
-    async fn configure_kubelet(&self, settings: &KubeletConfig, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+    async fn configure_kubelet(&self, wanted: &Wanted, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+        let settings = &wanted.kubelet;
         self.with(|world| world.facts.adoption.kubelet = Some(settings.clone()));
         self.does(&format!("kubelet {} {}", serde_json::to_string(settings).unwrap(), permit.is_some()))
     }

@@ -373,7 +373,7 @@ impl Images {
         let Some((own, below)) = chain_ids.split_last() else { return Err(refused("layer", "has no chain id")) };
         self.inherit(&directory, &unpacked.implied, below)?;
         let _placing = self.placing();
-        let place = self.inner.layout.snapshot(own);
+        let place = self.inner.layout.new_snapshot(own);
         // What a sweep could not remove, and has taken out of the table.
         self.inner.layout.discard(&place)?;
         directory.commit(&place)?;

@@ -13,6 +13,7 @@ use berth_model::{Error, ErrorKind, Protocol, Result, ResultExt};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// MTU where there is no default route to learn it from: Ethernet's.
@@ -51,6 +52,7 @@ impl Host {
             table: config.table.clone(),
             bridge: config.bridge.clone(),
             subnets: Vec::new(),
+            strays: Vec::new(),
             guarded: false,
         };
         let (config, leaving, firewalls) = (config.clone(), HashMap::new(), Vec::new());
@@ -64,6 +66,12 @@ impl Host {
         host.config.subnets().into_iter().try_for_each(|net| routes.refuse_overlap(net))?;
         host.table.subnets = host.config.subnets();
         Ok(host)
+    }
+
+    /// Pods whose addresses are in no subnet any more keep their way out of the node.
+    pub(super) fn keep_strays(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        let subnets = &self.table.subnets;
+        self.table.strays = addresses.filter(|address| !subnets.iter().any(|net| net.contains(address))).collect();
     }
 
     fn routes<'a>(&self, links: &'a [LinkInfo], all: &'a [route::RouteInfo]) -> Routes<'a> {

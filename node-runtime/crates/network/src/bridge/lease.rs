@@ -90,6 +90,11 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// The pod's addresses.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [Some(IpAddr::V4(self.address)), self.address6.map(IpAddr::V6)].into_iter().flatten()
+    }
+
     /// Hardware address of the interface in the pod.
     pub(super) fn hardware_address(&self) -> [u8; 6] {
         self.mac.map_or_else(|| mac_of(self.address), Mac::bytes)

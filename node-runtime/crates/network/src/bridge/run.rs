@@ -120,7 +120,8 @@ impl Bridge {
             let hold = !good.is_empty();
             // Before subnets were recorded, that of the leases was the one that follows from the root.
             let recorded = recorded.or_else(|| hold.then(|| Taken::of(&config)));
-            let host = Host::open(&config, recorded.clone(), hold)?;
+            let mut host = Host::open(&config, recorded.clone(), hold)?;
+            host.keep_strays(good.iter().flat_map(|(_, lease)| lease.addresses()));
             let taken = Taken::of(&host.config);
             if config.derived_from.is_some() && recorded.as_ref() != Some(&taken) {
                 leases.put(subnet::KEY, &taken.encode()?).context(|| "record the subnet")?;

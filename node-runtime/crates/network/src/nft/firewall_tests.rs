@@ -5,6 +5,7 @@ use crate::netlink::codec::Messages;
 
 fn spec() -> TableSpec {
     TableSpec {
+        strays: Vec::new(),
         table: "berth".into(),
         bridge: "berth0".into(),
         subnets: vec!["10.64.3.0/24".parse().unwrap(), "fdbe:1:2::/64".parse().unwrap()],

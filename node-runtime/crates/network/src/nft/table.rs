@@ -43,6 +43,8 @@ pub(crate) struct TableSpec {
     pub(crate) bridge: String,
     /// Addresses of pods, one subnet of each family.
     pub(crate) subnets: Vec<IpNet>,
+    /// Addresses of pods that are in none of them: they were made while the subnet was another one.
+    pub(crate) strays: Vec<IpAddr>,
     /// Was another table made to accept what the bridge forwards? Then this one keeps up what that table was for: nobody
     /// outside opens a connection to a pod but by a host port or a service.
     pub(crate) guarded: bool,
@@ -202,7 +204,8 @@ fn chains(spec: &TableSpec, family: Family) -> Vec<Request> {
 /// - postrouting:
 ///   - pod to host port to pod: masqueraded, or the answer would go straight over the bridge, past the translation;
 ///   - 127.0.0.1 to host port to pod: masqueraded, or the pod would answer to its own loopback;
-///   - pods to anywhere else: masqueraded.
+///   - pods to anywhere else: masqueraded;
+///   - pods of a former subnet to where the bridge is not: masqueraded.
 fn rules(spec: &TableSpec, net: IpNet) -> Vec<Request> {
     let family = Family::of(net.addr());
     let rule = |chain: &str, parts: &[&[Expression<'_>]]| object::new_rule(spec.name(family), chain, &parts.concat());
@@ -245,7 +248,14 @@ fn source_rules(spec: &TableSpec, net: IpNet, bridge_out: &[Expression<'_>]) -> 
     }
     let outside = in_subnet(Address::Destination, Compare::NotEqual, net);
     let multicast = if family == Family::V4 { MULTICAST } else { MULTICAST6 };
-    rules.push(rule(&[&from_pod, &outside, &in_subnet(Address::Destination, Compare::NotEqual, multicast), &random]));
+    let no_multicast = in_subnet(Address::Destination, Compare::NotEqual, multicast);
+    rules.push(rule(&[&from_pod, &outside, &no_multicast, &random]));
+    let off_bridge = by_interface(Meta::OutputName, Compare::NotEqual, &spec.bridge);
+    let strays = spec.strays.iter().filter(|stray| Family::of(**stray) == family);
+    rules.extend(strays.map(|stray| {
+        let from_stray = in_subnet(Address::Source, Compare::Equal, IpNet::from(*stray));
+        rule(&[&from_stray, &off_bridge, &no_multicast, &random])
+    }));
     rules
 }
 

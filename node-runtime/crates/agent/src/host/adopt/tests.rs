@@ -1,0 +1,129 @@
+//! The words of `berth adopt`, and what its answers mean.
+use super::*;
+
+fn of(json: &str) -> Adoption {
+    adoption(serde_json::from_str(json).unwrap())
+}
+
+#[test]
+fn where_a_node_is() {
+    let cases = [
+        (r#"{"phase": "adopted", "holder": null}"#, AdoptPhase::Adopted),
+        (r#"{"phase": "not-adopted"}"#, AdoptPhase::NotAdopted),
+        (r#"{"phase": "returned"}"#, AdoptPhase::Returned),
+        (r#"{"phase": "adopting", "holder": 7}"#, AdoptPhase::Underway),
+        (r#"{"phase": "adopting", "holder": null}"#, AdoptPhase::Left),
+        (r#"{"phase": "stuck", "stuck": "stop-kubelet: it runs on"}"#, AdoptPhase::Left),
+        (r#"{"phase": "configuring", "holder": 7}"#, AdoptPhase::Underway),
+        (r#"{"phase": "configuring"}"#, AdoptPhase::Left),
+        (r#"{"phase": "dreaming"}"#, AdoptPhase::Unknown),
+    ];
+    for (json, phase) in cases {
+        assert_eq!(of(json).phase, phase, "{json}");
+    }
+    let back = of(r#"{"phase": "not-adopted", "operation": "adopt-1", "reason": "the test sandbox did not start"}"#);
+    assert_eq!(back.operation.as_deref(), Some("adopt-1"));
+    assert_eq!(back.message.as_deref(), Some("the test sandbox did not start"));
+}
+
+#[test]
+fn settings_of_the_kubelet_are_told_and_whether_others_have_failed() {
+    let has = of(r#"{"phase": "adopted", "kubelet": {"maxPods": 70}, "reason": "it ended", "failed": "kubelet"}"#);
+    assert_eq!(has.kubelet.map(|config| config.fields()["maxPods"].clone()), Some(70.into()));
+    assert!(has.kubelet_failed && has.message.as_deref() == Some("it ended"));
+    let older = of(r#"{"phase": "adopted", "reason": "the kubelet did not start"}"#);
+    assert!(older.kubelet.is_none() && !older.kubelet_failed);
+}
+
+#[test]
+fn files_that_somebody_else_changed_are_drift() {
+    let found = of(r#"{"phase": "adopted", "files": [{"path": "/a", "before": "1", "after": "2", "now": "2"},
+        {"path": "/b", "before": "1", "after": "2", "now": "3"}, {"path": "/c", "before": null, "after": "2", "now": null}]}"#);
+    let found: Vec<_> = found.drift.iter().map(|d| (d.path.as_str(), d.kind.as_str())).collect();
+    assert_eq!(found, [("/b", "Changed"), ("/c", "Missing")]);
+}
+
+#[test]
+fn a_refusal_says_what_to_do() {
+    let out = r#"{"phase": "refused", "refusals": [{"field": "--config", "found": "is a directory", "remedy": "name a file"}]}"#;
+    let ended = Ended { code: Some(1), out: out.to_owned(), err: String::new() };
+    assert_eq!(over(&ended), Err(Trouble::Refused("--config: is a directory; name a file".to_owned())));
+    let ended = |code| Ended { code: Some(code), out: "{\"phase\": \"not-adopted\"}".to_owned(), err: "x".to_owned() };
+    assert_eq!(over(&ended(3)), Ok(()), "it walked back, and the status says why");
+    for code in [1, 2] {
+        assert_eq!(over(&ended(code)), Err(Trouble::Later("{\"phase\": \"not-adopted\"}".to_owned())));
+    }
+    let full = Ended { code: Some(1), out: String::new(), err: "Error: no room for the journal\n".to_owned() };
+    assert_eq!(
+        over(&full),
+        Err(Trouble::Later("Error: no room for the journal".to_owned())),
+        "the revision is not to blame"
+    );
+}
+
+fn host() -> Host {
+    let commands = Commands {
+        stop: "ctl stop".to_owned(),
+        start: "ctl start".to_owned(),
+        flags_files: vec!["/etc/default/kubelet".into()],
+    };
+    Host {
+        sock: crate::node_sock::NodeSock { path: "/run/berth/node.sock".into() },
+        prefix: "/opt/berth".into(),
+        state: "/var/lib/berth".into(),
+        root: None,
+        version: "0.1.0".to_owned(),
+        kubelet: super::super::Kubelet::PidFile("/proc/self/none".into()),
+        commands: Some(commands),
+        stager: None,
+        keep_stats: false,
+        native: Native::default(),
+    }
+}
+
+#[test]
+fn a_node_that_the_operator_tells_may_be_one_of_the_control_plane() {
+    let permit = Permit { grant: "new@2000", expires: 2000 };
+    let words = |host: &Host| start_words(host, Some(AdoptProfile::Kubeadm), permit);
+    assert!(words(&host()).contains(&"--control-plane".to_owned()));
+    assert!(!words(&host()).contains(&"--keep-stats-gate".to_owned()));
+    let kept = Host { keep_stats: true, ..host() };
+    assert!(words(&kept).contains(&"--keep-stats-gate".to_owned()));
+}
+
+#[test]
+fn commands_are_for_kubelets_that_are_started_by_commands() {
+    let (host, permit) = (host(), Permit { grant: "new@2000", expires: 2000 });
+    let cases = [
+        (None, true, false),
+        (None, false, true),
+        (Some(AdoptProfile::Auto), true, false),
+        (Some(AdoptProfile::Auto), false, true),
+        (Some(AdoptProfile::Kubeadm), false, false),
+        (Some(AdoptProfile::Systemd), false, false),
+        (Some(AdoptProfile::Command), true, true),
+    ];
+    for (profile, systemd, given) in cases {
+        assert_eq!(commands(&host, profile, systemd).is_some(), given, "{profile:?}, systemd: {systemd}");
+    }
+    for profile in [AdoptProfile::Kubeadm, AdoptProfile::Command] {
+        let given = profile == AdoptProfile::Command;
+        let starts = start_words(&host, Some(profile), permit);
+        for word in ["--kubelet-stop", "--kubelet-start", "--kubelet-flags-file"] {
+            assert_eq!(starts.iter().any(|w| w == word), given, "{word}");
+        }
+        let wanted = Wanted { profile: Some(profile), ..Wanted::default() };
+        assert_eq!(configure_words(&host, &wanted).iter().any(|w| w == "--kubelet-stop"), given);
+    }
+}
+
+#[test]
+fn a_revision_is_handed_over_as_the_api_server_has_it() {
+    let config = serde_json::from_value(serde_json::json!({"runtime": {"pidsLimit": 70}})).unwrap();
+    let spec = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &config, Default::default());
+    let text = object(&spec.name(), &serde_json::to_string(&spec).unwrap());
+    let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&read["kind"], &read["metadata"]["name"]), (&"RuntimeRevision".into(), &spec.name().into()));
+    let read: berth_crds::RuntimeRevisionSpec = serde_json::from_value(read["spec"].clone()).unwrap();
+    assert_eq!(read.check(&spec.name()), Ok(()));
+}

@@ -1,0 +1,96 @@
+//! Who may do what once the chart is installed: the agents' account, and those whom an administrator binds to the chart's roles.
+//! Must not: install anything.
+use crate::Api;
+use berth_cluster_tests::kubectl::Kubectl;
+use serde_json::json;
+use std::time::Duration;
+
+/// How long the API server takes to see a new policy or binding.
+const SEEN: Duration = Duration::from_secs(30);
+
+/// Whoever is bound to `berth-config-editor` leaves a node alone as docs/cluster.md says, and writes nothing that is an agent's.
+pub fn config_editors(api: &Api, kubectl: &Kubectl<'_>) {
+    kubectl.run(&["create", "clusterrolebinding", "editors", "--clusterrole=berth-config-editor", "--user=editor"]);
+    let may = |words: &[&str]| {
+        kubectl.try_run(&[&["auth", "can-i"][..], words, &["--as=editor"]].concat()).text().trim() == "yes"
+    };
+    berth_cluster_tests::wait_for(&api.space, "the binding is in force", SEEN, || {
+        if may(&["create", "runtimeconfigs.berth.dev"]) { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    for hold in [true, false] {
+        let patch = json!({"spec": {"hold": hold}}).to_string();
+        kubectl.run(&["patch", "runtimenode", "two", "--type", "merge", "--patch", &patch, "--as=editor"]);
+        assert_eq!(kubectl.get("runtimenode", "two").unwrap()["spec"]["hold"], hold);
+    }
+    for words in [
+        &["patch", "runtimenodes.berth.dev", "--subresource=status"][..],
+        &["delete", "runtimenodes.berth.dev"],
+        &["create", "runtimenodes.berth.dev"],
+        &["patch", "runtimerevisions.berth.dev"],
+        &["patch", "imagepolicies.berth.dev"],
+    ] {
+        assert!(!may(words), "{words:?}");
+    }
+    kubectl.run(&["delete", "clusterrolebinding", "editors"]);
+}
+
+/// A token that was stolen from the agent of one node.
+pub fn only_its_own_node(api: &Api, kubectl: &Kubectl<'_>) {
+    for node in ["one", "two"] {
+        kubectl.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}}));
+        kubectl.apply(&json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": node}, "spec": {"nodeName": node}}));
+    }
+    kubectl.apply(
+        &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent-one"}, "spec": {"nodeName": "one",
+        "serviceAccountName": "berth-agent", "containers": [{"name": "agent", "image": "none"}]}}),
+    );
+    let token = ["create", "token", "berth-agent"];
+    let bound =
+        kubectl.run(&[&token[..], &["--bound-object-kind", "Pod", "--bound-object-name", "agent-one"]].concat());
+    let agent = api.holder("agent", &bound);
+    // As the agent does: a patch that reads nothing first. (`kubectl patch` gets the status beforehand, which agents may not.)
+    let report = |who: &Kubectl<'_>, node: &str| {
+        let object = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": node}, "status": {"phase": "Idle"}});
+        let apply = ["apply", "--server-side", "--subresource=status", "--field-manager=berth-agent", "-f", "-"];
+        who.try_with(&apply, object.to_string().as_bytes())
+    };
+    // A policy is in force some moments after it was made: the API servers have to see it first.
+    berth_cluster_tests::wait_for(&api.space, "the policy is in force", SEEN, || {
+        let ran = report(&agent, "two");
+        if ran.err.contains("the token is of node one") { Ok(()) } else { Err(format!("{}{}", ran.text(), ran.err)) }
+    });
+    let done = report(&agent, "one");
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(kubectl.get("runtimenode", "one").unwrap()["status"]["phase"], "Idle");
+    agent.run(&["get", "runtimenode", "two"]);
+    let anywhere = api.holder("anywhere", &kubectl.run(&token));
+    let refused = report(&anywhere, "one");
+    assert!(refused.code != 0 && refused.err.contains("names no node"), "{}", refused.err);
+    let hold = ["patch", "runtimenode", "one", "--type=merge", "--patch", r#"{"spec":{"hold":true}}"#];
+    let forbidden = agent.try_run(&hold);
+    assert!(forbidden.code != 0 && forbidden.err.contains("cannot patch resource"), "{}", forbidden.err);
+    for kind in ["secrets", "nodes", "pods", "runtimeconfigs"] {
+        assert!(agent.try_run(&["get", kind]).err.contains("Forbidden"), "{kind}");
+    }
+    // Whatever somebody binds to the account later, the policy stays.
+    kubectl.run(&[
+        "create",
+        "clusterrolebinding",
+        "wide",
+        "--clusterrole=cluster-admin",
+        "--serviceaccount=berth-system:berth-agent",
+    ]);
+    for args in [
+        &hold[..],
+        &["delete", "runtimenode", "two"],
+        &["patch", "runtimenode", "two", "--type=merge", "--patch", r#"{"metadata":{"labels":{"a":"b"}}}"#],
+    ] {
+        let refused = agent.try_run(args);
+        assert!(
+            refused.code != 0 && refused.err.contains("status of a RuntimeNode and nothing else"),
+            "{args:?}: {}",
+            refused.err
+        );
+    }
+    kubectl.run(&["delete", "clusterrolebinding", "wide"]);
+}

@@ -5,6 +5,7 @@
 //! what lies in a store.
 use crate::atomic_file::replace;
 use crate::layout::Layout;
+use crate::node_files::exact;
 use berth_model::{Error, ErrorKind, Result, ResultExt};
 use berth_settings::Settings;
 use serde::{Deserialize, Serialize};
@@ -126,11 +127,11 @@ pub fn give_up(layout: &Layout, places: &Places, used: &[PathBuf]) -> Result<()>
 impl Record {
     fn read(layout: &Layout) -> Result<Self> {
         let path = record_file(layout);
-        let Some(bytes) = bounded(&path)? else {
+        let Some(text) = text(&path)? else {
             let places = vec![Place { path: below_root(layout), id: None }];
             return Ok(Self { kind: "ImagePlaces".into(), version: 1, places });
         };
-        let read = serde_json::from_slice::<Self>(&bytes).ok();
+        let read = serde_json::from_str::<Self>(&text).ok();
         read.filter(|r| r.kind == "ImagePlaces" && r.version == 1 && !r.places.is_empty()).ok_or_else(|| {
             let problem = format!(
                 "{} cannot be read, so nobody knows where images lie: put it back, or remove it, and images that lie elsewhere are pulled again",
@@ -244,22 +245,16 @@ fn stack(probe: &Path) -> std::result::Result<(), String> {
 }
 
 fn mark(directory: &Path) -> Result<Option<Mark>> {
-    let Some(bytes) = bounded(&directory.join(MARK))? else { return Ok(None) };
-    Ok(serde_json::from_slice::<Mark>(&bytes).ok().filter(|mark| mark.kind == "ImagePlace"))
+    let Some(text) = text(&directory.join(MARK))? else { return Ok(None) };
+    Ok(serde_json::from_str::<Mark>(&text).ok().filter(|mark| mark.kind == "ImagePlace"))
 }
 
 /// A file of ours; `None` where there is none.
-fn bounded(path: &Path) -> Result<Option<Vec<u8>>> {
-    use std::io::Read;
-    let file = match std::fs::File::open(path) {
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        other => other.context(|| path.display())?,
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).context(|| path.display())?;
-    Ok(Some(bytes))
+fn text(path: &Path) -> Result<Option<String>> {
+    match exact(path, MAX_BYTES) {
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        other => other.map(Some).context(|| path.display()),
+    }
 }
 
 fn refused(directory: &Path, problem: impl std::fmt::Display) -> Error {

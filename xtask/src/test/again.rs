@@ -11,6 +11,10 @@ pub const MOST: usize = 3;
 const LEFT_OVER: &str = "nothing_is_left_over";
 /// The case of a suite that makes what its other cases need.
 const BEGINNING: &str = "the_node_starts";
+/// What `xtask/guest/boot` says has failed when a guest died, with whatever it was to run.
+const GUEST: &str = "the_guest_lives";
+/// So much is kept of what a failed test said, in lines and in bytes of each.
+const WORDS: (usize, usize) = (12, 600);
 
 /// What test programs said of themselves.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub struct Outcome {
     pub count: Count,
     /// Those that failed, as they are named at the end.
     pub failed: Vec<String>,
+    /// The first words of those that panicked.
+    pub words: Vec<String>,
 }
 
 /// Which tests are to run.
@@ -49,7 +55,8 @@ impl Outcome {
         if again == Again::Never || !named || leaked || self.failed.len() > left {
             return None;
         }
-        let whole = again == Again::Whole || self.failed.iter().any(|name| name == LEFT_OVER || name == BEGINNING);
+        let of_all = |name: &String| [LEFT_OVER, BEGINNING, GUEST].contains(&name.as_str());
+        let whole = again == Again::Whole || self.failed.iter().any(of_all);
         Some(if whole { Choice::All } else { Choice::Named(&self.failed) })
     }
 
@@ -65,6 +72,10 @@ impl Outcome {
         if !honest {
             return (self.count, Vec::new());
         }
+        if passed.iter().any(|name| name == GUEST) {
+            // The first one did not come to all of its tests.
+            return (second.count, passed);
+        }
         let count = Count { passed: self.count.passed + passed.len(), failed: self.count.failed - passed.len() };
         (count, passed)
     }
@@ -77,12 +88,15 @@ pub struct Reader {
     closings: usize,
     /// Names since the last word `failures:`; the first such part of a program has what its tests wrote, the second one the names.
     listed: Option<Vec<String>>,
+    /// Whether a panic's words go on.
+    speaks: bool,
 }
 
 impl Reader {
     /// Takes a line.
     pub fn line(&mut self, line: &str) {
         let line = line.trim_end();
+        self.heard(line);
         if line == "failures:" {
             self.listed = Some(Vec::new());
         } else if let Some(count) = result_line(line) {
@@ -94,6 +108,16 @@ impl Reader {
             && !name.contains(char::is_whitespace)
         {
             listed.push(name.to_owned());
+        }
+    }
+
+    /// Keeps how a panic begins: where, and what it says, before the functions that it came through.
+    fn heard(&mut self, line: &str) {
+        let ends = ["stack backtrace:", "note: ", "test ", "-- "].iter().any(|word| line.starts_with(word));
+        self.speaks = line.contains("panicked at ") || self.speaks && !ends && !line.is_empty();
+        let words = &mut self.outcome.words;
+        if self.speaks && words.len() < WORDS.0 {
+            words.push(line.chars().take(WORDS.1).collect());
         }
     }
 
@@ -113,7 +137,7 @@ mod tests {
 
     fn outcome(passed: usize, failed: &[&str]) -> Outcome {
         let failed: Vec<String> = failed.iter().map(|name| (*name).to_owned()).collect();
-        Outcome { count: Count { passed, failed: failed.len() }, failed }
+        Outcome { count: Count { passed, failed: failed.len() }, failed, words: Vec::new() }
     }
 
     #[test]
@@ -138,7 +162,7 @@ mod tests {
         assert_eq!(outcome(5, &[]).second(MOST, Again::Alone), None);
         // An ignored test has no name in the list.
         assert_eq!(
-            Outcome { count: Count { passed: 1, failed: 2 }, failed: vec!["a".into()] }.second(MOST, Again::Alone),
+            Outcome { count: Count { passed: 1, failed: 2 }, ..outcome(0, &["a"]) }.second(MOST, Again::Alone),
             None
         );
     }
@@ -150,5 +174,17 @@ mod tests {
         assert_eq!(first.mended(&outcome(1, &["b"])), (Count { passed: 6, failed: 1 }, vec!["a".into()]));
         assert_eq!(first.mended(&outcome(0, &[])), (first.count, Vec::new()), "it ran nothing");
         assert_eq!(first.mended(&outcome(7, &["c"])), (first.count, Vec::new()), "another one failed");
+        let died = outcome(3, &[GUEST]);
+        assert_eq!(died.second(MOST, Again::Alone), Some(Choice::All));
+        assert_eq!(died.mended(&outcome(9, &[])), (Count { passed: 9, failed: 0 }, vec![GUEST.into()]));
+    }
+
+    #[test]
+    fn what_a_failed_test_says_is_kept_and_the_way_to_it_is_not() {
+        let text = "thread 'main' (7) panicked at a.rs:1:2:\nwaited in vain\nlast seen: x\nstack backtrace:\n   0: f\n\
+                    test a ... FAILED\nother";
+        let mut reader = Reader::default();
+        text.lines().for_each(|line| reader.line(line));
+        assert_eq!(reader.outcome.words, ["thread 'main' (7) panicked at a.rs:1:2:", "waited in vain", "last seen: x"]);
     }
 }

@@ -47,6 +47,8 @@ pub struct Tier {
     failures: Vec<String>,
     /// Tests that passed at their second try.
     again: Vec<String>,
+    /// What those said that failed, at either try.
+    words: Vec<String>,
 }
 
 impl Tier {
@@ -68,16 +70,19 @@ impl Tier {
     /// A step of tests that may be tried again where only the machine may have been late; `again` says which.
     pub fn tests(&mut self, name: &str, again: Again, mut run: impl FnMut(Choice<'_>) -> Result<Outcome>) {
         let left = again::MOST.saturating_sub(self.again.len());
-        let mut passed = Vec::new();
+        let (mut passed, mut words) = (Vec::new(), Vec::new());
         self.step(name, || {
-            let first = run(Choice::All)?;
+            let mut first = run(Choice::All)?;
+            words.append(&mut first.words);
             let Some(choice) = first.second(left, again) else { return Ok(first.count) };
             println!("-- {name}: a second try: {}", first.failed.join(" "));
-            let Ok(second) = run(choice) else { return Ok(first.count) };
+            let Ok(mut second) = run(choice) else { return Ok(first.count) };
+            words.append(&mut second.words);
             let (count, mended) = first.mended(&second);
             passed = mended;
             Ok(count)
         });
+        self.words.append(&mut words);
         self.again.extend(passed.into_iter().map(|test| format!("{name}: {test}")));
     }
 
@@ -103,7 +108,13 @@ impl Tier {
                     println!("-- {}: {} failed, {}", job.name, first.count.failed, run::human(ended.time));
                     late.push((job, first));
                 }
-                outcome => self.ended(&job.name, outcome.map(|outcome| outcome.count), ended.time),
+                outcome => {
+                    let counted = outcome.map(|mut outcome| {
+                        self.words.append(&mut outcome.words);
+                        outcome.count
+                    });
+                    self.ended(&job.name, counted, ended.time);
+                }
             }
         });
         for (job, first) in late {
@@ -190,6 +201,9 @@ pub fn main(names: &[String]) -> Result {
         for test in &state.again {
             println!("         passed at the second try: {test}");
         }
+        for line in &state.words {
+            println!("         | {line}");
+        }
         total.add(state.count);
     }
     if names.is_empty() {
@@ -232,6 +246,7 @@ mod tests {
         let outcome = |failed: usize, names: &[&str]| Outcome {
             count: Count { passed: 2 - failed, failed },
             failed: names.iter().map(|name| (*name).to_owned()).collect(),
+            words: names.iter().map(|name| format!("{name} panicked")).collect(),
         };
         let mut tries = 0;
         tier.tests("late", Again::Alone, |choice| {
@@ -242,6 +257,7 @@ mod tests {
         tier.tests("broken", Again::Alone, |_| Ok(outcome(1, &["b"])));
         assert_eq!((tries, tier.count), (2, Count { passed: 3, failed: 1 }));
         assert_eq!((tier.again, tier.failures), (vec!["late: a".to_owned()], vec!["broken: 1 failed".to_owned()]));
+        assert_eq!(tier.words, ["a panicked", "b panicked", "b panicked"]);
     }
 
     #[test]

@@ -110,7 +110,11 @@ fn containers(site: &Site) -> Vec<Value> {
 /// Not a line of its log is missing, and it goes on.
 fn counted(site: &Site) {
     let kubectl = site.kubectl("default");
-    let lines = || -> Vec<u64> { kubectl.run(&["logs", "counts"]).lines().map(|line| line.parse().unwrap()).collect() };
+    let lines = || -> Vec<u64> {
+        let log = kubectl.run(&["logs", "counts"]);
+        let number = |line: &str| line.parse().unwrap_or_else(|e| panic!("{e}: {line:?} in the log:\n{log}"));
+        log.lines().map(number).collect()
+    };
     let first = lines();
     assert_eq!(first, (1..=first.len() as u64).collect::<Vec<_>>());
     site.wait("the log goes on", || {

@@ -107,18 +107,18 @@ fn containers(site: &Site) -> Vec<Value> {
     statuses.flatten().map(|c| json!([c["containerID"], c["restartCount"], c["state"]])).collect()
 }
 
-/// Not a line of its log is missing, and it goes on.
+/// Not a line of its log is missing, and it goes on. A kubelet whose connection to the daemon was lost makes a new one after a pause of up
+/// to three seconds (`maxBackoffDelay`, k8s.io/cri-client), and until then has words of its own in the log's place.
 fn counted(site: &Site) {
     let kubectl = site.kubectl("default");
-    let lines = || -> Vec<u64> {
+    let lines = || -> Result<Vec<u64>, String> {
         let log = kubectl.run(&["logs", "counts"]);
-        let number = |line: &str| line.parse().unwrap_or_else(|e| panic!("{e}: {line:?} in the log:\n{log}"));
-        log.lines().map(number).collect()
+        log.lines().map(|line| line.parse().map_err(|e| format!("{e}: {line:?} in the log:\n{log}"))).collect()
     };
-    let first = lines();
+    let first = site.wait("the kubelet reads the log", lines);
     assert_eq!(first, (1..=first.len() as u64).collect::<Vec<_>>());
     site.wait("the log goes on", || {
-        let now = lines();
+        let now = lines()?;
         if now.len() > first.len() { Ok(()) } else { Err(format!("{} lines", now.len())) }
     });
 }

@@ -44,6 +44,7 @@ async fn run(server: &Server, world: &World) -> Result<(), String> {
         metrics,
         system_namespaces: vec!["kube-system".to_owned()],
         system_images: Default::default(),
+        told: Default::default(),
         runtime_version: "1.0.0".to_owned(),
     };
     pass(&context, world, 2_000_000_000).await.result
@@ -303,6 +304,42 @@ async fn whoever_is_frozen_by_another_object_is_told_by_which_and_why() {
                 && of["name"] == name
                 && of["uid"] == format!("uid-{name}")
                 && r.body["reason"] == "NotUnderstood"
+        };
+        assert_eq!(server.asked("/events").iter().filter(|r| of_it(r)).count(), 1, "{:?}", server.asked("/events"));
+    }
+}
+
+/// A verdict and a phase that a newer version wrote. Neither object may vanish: the nodes keep what they have, and it is told once.
+#[tokio::test]
+async fn what_a_newer_version_wrote_freezes_its_nodes_and_is_told() {
+    let mut world = world();
+    let first = server(|_, _| false);
+    run(&first, &world).await.unwrap();
+    let desired = |r: &crate::server::Request| r.body["spec"]["desiredRevision"].as_str().map(str::to_owned);
+    let target = first.asked("/runtimenodes/a?").iter().find_map(desired).unwrap();
+    let broken = |name: &str| Broken {
+        name: name.to_owned(),
+        error: "unknown variant `Dreaming`".to_owned(),
+        object: json!({"metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "1"}}),
+    };
+    world.broken_revisions.insert(target.clone(), broken(&target));
+    world.runtime_nodes.remove("b");
+    world.broken_runtime_nodes.insert("b".to_owned(), broken("b"));
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    assert!(!told(&server, "a") && !told(&server, "b"), "{:?}", server.asked("PATCH"));
+    assert!(server.asked("POST").iter().all(|r| !r.line.contains("/runtimenodes")), "it is there");
+    for (config, word) in [("a", format!("RuntimeRevision {target}")), ("b", "RuntimeNode b".to_owned())] {
+        let status = server.asked(&format!("/runtimeconfigs/{config}/status")).pop().unwrap().body["status"].clone();
+        let ready = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap().clone();
+        assert_eq!((&ready["reason"], &status["summary"]), (&json!("NodesFrozen"), &json!("0/1")), "{status}");
+        let message = ready["message"].as_str().unwrap();
+        assert!(message.contains(&word) && message.contains("Dreaming"), "{message}");
+    }
+    for (kind, name) in [("RuntimeRevision", target.as_str()), ("RuntimeNode", "b")] {
+        let of_it = |r: &crate::server::Request| {
+            let of = &r.body["regarding"];
+            of["kind"] == kind && of["uid"] == format!("uid-{name}") && r.body["reason"] == "NotUnderstood"
         };
         assert_eq!(server.asked("/events").iter().filter(|r| of_it(r)).count(), 1, "{:?}", server.asked("/events"));
     }

@@ -4,6 +4,7 @@ use super::super::rollout::{Rollouts, Running, change_between, to_crd};
 use super::super::runtime_node::agents::{Agent, agent};
 use super::super::status::{Conditions, count, holds, not_understood};
 use super::build::Rendered;
+use super::frozen;
 use super::validate::Judgement;
 use crate::cluster::World;
 use crate::cluster::writes::Done;
@@ -124,7 +125,7 @@ fn of(
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let made = Conditions::after(before, object.metadata.generation, now);
     let left_out = rendered.left_out.get(&name);
-    let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen(rendered, &name) };
+    let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen::told(rendered, &name) };
     status.conditions = conditions(made, (judgement, left_out), &status, &mine, troubles);
     status
 }
@@ -183,19 +184,6 @@ struct Troubles {
     agents: Option<String>,
     /// Other objects.
     frozen: Option<String>,
-}
-
-/// The nodes of a RuntimeConfig that keep what they have because of another one: how many, and the first one with that one's reason.
-fn frozen(rendered: &Rendered, name: &str) -> Option<String> {
-    let selected = rendered.selected.get(name)?;
-    let other = |by: &BTreeSet<String>| by.iter().find(|other| *other != name).cloned();
-    let mut nodes = rendered.frozen_by.iter().filter(|(node, _)| selected.contains(*node));
-    let count = nodes.clone().filter(|(_, by)| other(by).is_some()).count();
-    let (node, other) = nodes.find_map(|(node, by)| Some((node, other(by)?)))?;
-    let Judgement::Frozen { reason, message, .. } = rendered.judged.get(&other)? else { return None };
-    Some(format!(
-        "{count} nodes keep what they have: node {node}, because of RuntimeConfig {other}: {reason}: {message}"
-    ))
 }
 
 fn wave(stage: &Stage) -> Option<WaveStatus> {

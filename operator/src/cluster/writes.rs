@@ -9,7 +9,7 @@ use super::lease::Leadership;
 use super::refusals::Refusals;
 use crate::observe::Metrics;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -154,7 +154,8 @@ impl Writes {
 
     /// Changes the status of an object that could not be parsed, if it is still of that version.
     pub async fn patch_status_at<K: Kind>(&self, name: &str, version: Value, status: Value) -> Result<Done, String> {
-        let api: Api<K> = Api::all(self.client.clone());
+        // The answer is that object, which cannot be parsed either.
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::erase::<K>(&()));
         let key = of::<K>("patch status", Some(name), &json!({ "status": status }));
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "status": status}));
         self.change::<K, _>("patch status", &key, api.patch_status(name, &params(), &patch)).await

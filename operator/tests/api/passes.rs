@@ -70,7 +70,10 @@ fn refusing(
             // What comes back of a patch is read as the whole object.
             body["metadata"] = json!({"name": "x"});
             body["status"] = Value::Null;
-            if request.line.contains("/imagepolicies") {
+            // As is what comes back of an object that this version does not know.
+            if ["/newer/", "/tighter/"].iter().any(|name| request.line.contains(name)) {
+                body["spec"] = json!({"turbo": true});
+            } else if request.line.contains("/imagepolicies") {
                 body["spec"]["mode"] = json!("Audit");
             } else if request.line.contains("/runtimenodes") {
                 body["spec"]["nodeName"] = json!("x");

@@ -22,6 +22,8 @@ use std::collections::BTreeSet;
 const SAMPLES: usize = 10;
 /// Most fields of a change that are named.
 const FIELDS: usize = 32;
+/// Most revisions that are named beside the one of most nodes.
+const OTHER_TARGETS: usize = 32;
 
 pub(super) async fn report(
     context: &Context,
@@ -68,7 +70,8 @@ async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeCon
 /// As a merge patch: what is unset is removed.
 fn cleared(status: &RuntimeConfigStatus) -> Value {
     let mut value = json!(status);
-    for field in ["targetRevision", "lastKnownGood", "wave", "disruption", "failingNodes", "conflicts"] {
+    let unset = ["targetRevision", "otherTargetRevisions", "lastKnownGood", "wave", "disruption"];
+    for field in unset.into_iter().chain(["failingNodes", "conflicts"]) {
         if value[field].is_null() {
             value[field] = Value::Null;
         }
@@ -113,6 +116,7 @@ fn of(
     let mut status = RuntimeConfigStatus {
         observed_generation: object.metadata.generation,
         target_revision: main.map(|r| r.rollout.target.0.clone()),
+        other_target_revisions: other_targets(&mine, main),
         last_known_good: main.and_then(|r| r.rollout.last_known_good.as_ref()).map(|r| r.0.clone()),
         summary: format!("{}/{}", nodes.updated, nodes.matched),
         wave: main.and_then(|r| wave(&r.plan.stage)),
@@ -128,6 +132,12 @@ fn of(
     let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen::told(rendered, &name) };
     status.conditions = conditions(made, (judgement, left_out), &status, &mine, troubles);
     status
+}
+
+fn other_targets(mine: &[&Running], main: Option<&Running>) -> Vec<String> {
+    let main = main.map(|r| &r.rollout.target);
+    let others: BTreeSet<_> = mine.iter().map(|r| &r.rollout.target).filter(|target| Some(*target) != main).collect();
+    others.into_iter().take(OTHER_TARGETS).map(|target| target.0.clone()).collect()
 }
 
 fn add(counts: &mut NodeCounts, node: &Node, running: &Running, now: u64) {

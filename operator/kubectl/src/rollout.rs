@@ -168,6 +168,10 @@ async fn status(cluster: &Cluster, name: &str, watch: bool, timeout: u64) -> Res
 /// Where a rollout stands in words, and whether that is an end: a good one or another.
 fn stand(config: &RuntimeConfigObject) -> (String, Option<bool>) {
     let (name, status) = (config.name_any(), config.status.clone().unwrap_or_default());
+    // A request raises no generation: the operator takes it away once the status says what came of it.
+    if let Some(request) = [UNDO, RETRY].iter().find(|request| config.annotations().contains_key(**request)) {
+        return (format!("Waiting for the operator to answer {request} of runtimeconfig {name}..."), None);
+    }
     if status.observed_generation != config.metadata.generation {
         return (format!("Waiting for the operator to look at runtimeconfig {name}..."), None);
     }
@@ -197,9 +201,27 @@ mod tests {
     use super::*;
 
     fn of(status: serde_json::Value) -> (String, Option<bool>) {
-        let object = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": {"name": "c", "generation": 2}, "spec": {},
+        asked(status, json!({}))
+    }
+
+    fn asked(status: serde_json::Value, annotations: serde_json::Value) -> (String, Option<bool>) {
+        let metadata = json!({"name": "c", "generation": 2, "annotations": annotations});
+        let object = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": metadata, "spec": {},
             "status": status});
         stand(&serde_json::from_value(object).unwrap())
+    }
+
+    /// What the status says is of before it.
+    #[test]
+    fn a_request_that_is_not_answered_is_waited_for() {
+        for (request, ready, reason) in [(UNDO, "True", "Complete"), (RETRY, "False", "RolledBack")] {
+            let ready =
+                json!({"type": "Ready", "status": ready, "reason": reason, "message": "m", "lastTransitionTime": ""});
+            let status = json!({"observedGeneration": 2, "conditions": [ready]});
+            assert!(of(status.clone()).1.is_some());
+            let line = format!("Waiting for the operator to answer {request} of runtimeconfig c...");
+            assert_eq!(asked(status, json!({request: "all"})), (line, None));
+        }
     }
 
     #[test]

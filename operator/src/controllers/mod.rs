@@ -129,18 +129,21 @@ pub async fn pass(context: &Context, world: &World, now: u64) -> Passed {
     let policies = timed(context, "imagepolicy", image_policy::reconcile(context, world, now)).await;
     let mut rendered = runtime_config::render(context, world);
     let configs = timed(context, "runtimeconfig", runtime_config::reconcile(context, world, &mut rendered)).await;
-    let (mut rollouts, mut untold) = Default::default();
+    let (mut answers, mut rollouts, mut untold) = Default::default();
     let planned = timed(context, "plan", async {
-        let (made, result) = rollout::prepare(context, world, &rendered.pools, now).await;
-        rollouts = made;
+        let (made, result) = rollout::answer(context, world, &rendered.pools, now).await;
+        answers = made;
+        rollouts = rollout::prepare(context, &answers.seen(world), &rendered.pools, now).await;
         result
     });
     let planned = planned.await;
+    let seen = answers.seen(world);
+    let world = seen.as_ref();
     // Before anything is done: what a change takes is to be seen before the first node has it.
     let told = timed(context, "status", async {
         let (names, result) = runtime_config::report(context, world, &rendered, &rollouts, now).await;
         untold = names;
-        result
+        result.and(rollout::close(context, world, &answers, &untold).await)
     });
     let told = told.await;
     let rolled = timed(context, "rollout", rollout::carry_out(context, world, &rollouts, &untold, now)).await;

@@ -1,14 +1,17 @@
 //! What people ask of a rollout by annotations of a RuntimeConfig: to take revisions back, or to try some again that failed. Each is done once
-//! and the annotation removed. (A pause is a field: `spec.rollout.paused`.)
+//! and the annotation removed, in this order: the status of the revisions, that of the RuntimeConfig, the annotation. So whoever waits until the
+//! annotation is gone reads what came of it. (A pause is a field: `spec.rollout.paused`.)
 use super::super::Context;
 use super::super::runtime_config::Pool;
 use crate::cluster::World;
-use crate::cluster::writes::Done;
+use crate::cluster::writes::Done as Written;
 use crate::time;
 use berth_crds::{RuntimeConfigObject, RuntimeRevision, Verdict};
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Names a revision that is to be taken back: from then on it is bad.
 const UNDO: &str = "berth.dev/undo";
@@ -17,16 +20,74 @@ const RETRY: &str = "berth.dev/retry";
 /// Instead of a name: all revisions that nodes of the RuntimeConfig are to have.
 const ALL: &str = "all";
 
-pub(super) async fn answer(context: &Context, world: &World, pools: &[Pool], now: u64) -> Result<(), String> {
-    let mut failed = Ok(());
+/// What was asked for and is done.
+#[derive(Debug, Clone, Default)]
+pub struct Answers {
+    done: Vec<Done>,
+    /// What revisions are from now on.
+    revisions: BTreeMap<String, Arc<RuntimeRevision>>,
+}
+
+/// A request that is done.
+#[derive(Debug, Clone)]
+struct Done {
+    config: String,
+    annotation: &'static str,
+    value: String,
+    /// It was about nothing, and why.
+    nothing: Option<String>,
+}
+
+impl Answers {
+    /// The cluster with what was written, which the watches bring only later: who reads the status that this pass writes finds his request in it.
+    pub fn seen<'a>(&self, world: &'a World) -> Cow<'a, World> {
+        let mut world = Cow::Borrowed(world);
+        for (name, revision) in &self.revisions {
+            world.to_mut().revisions.insert(name.clone(), Arc::clone(revision));
+        }
+        world
+    }
+}
+
+/// Answers requests in the status of revisions. The requests stay ([`close`]). Errors: the last one; all others had their turn.
+pub async fn answer(context: &Context, world: &World, pools: &[Pool], now: u64) -> (Answers, Result<(), String>) {
+    let (mut answers, mut failed) = (Answers::default(), Ok(()));
     for (name, config) in &world.configs {
         for annotation in [UNDO, RETRY] {
             let Some(value) = config.annotations().get(annotation) else { continue };
             let targets = targets(pools, name, value);
             // One object's trouble is no other's.
-            if let Err(e) = one(context, (world, config.as_ref()), annotation, &targets, now).await {
-                failed = Err(format!("{annotation} of RuntimeConfig {name}: {e}"));
+            match one(context, world, (name, annotation), &targets, &mut answers.revisions, now).await {
+                Ok(false) => {}
+                Ok(true) => answers.done.push(Done {
+                    config: name.clone(),
+                    annotation,
+                    value: value.clone(),
+                    nothing: targets.is_empty().then(|| nothing(world, value)),
+                }),
+                Err(e) => failed = Err(format!("{annotation} of RuntimeConfig {name}: {e}")),
             }
+        }
+    }
+    (answers, failed)
+}
+
+/// Removes the requests that are done: once a request is gone, the status of its RuntimeConfig says what came of it. Not of those whose status could
+/// not be written (`untold`, by name): they are answered again. Errors: the last one; all others had their turn.
+pub async fn close(
+    context: &Context,
+    world: &World,
+    answers: &Answers,
+    untold: &BTreeSet<String>,
+) -> Result<(), String> {
+    let mut failed = Ok(());
+    for Done { config, annotation, value, nothing } in answers.done.iter().filter(|d| !untold.contains(&d.config)) {
+        let removed = context.writes.unannotate::<RuntimeConfigObject>(config, annotation, value).await;
+        if let (Ok(Written::Yes), Some(note), Some(object)) = (&removed, nothing, world.configs.get(config)) {
+            context.events.warning(object.as_ref(), "UnknownRevision", note.clone()).await;
+        }
+        if let Err(e) = removed {
+            failed = Err(format!("{annotation} of RuntimeConfig {config}: {e}"));
         }
     }
     failed
@@ -38,26 +99,37 @@ fn targets(pools: &[Pool], config: &str, value: &str) -> BTreeSet<String> {
     own.filter(|target| value == ALL || target == value).collect()
 }
 
+/// Returns whether it is done.
 async fn one(
     context: &Context,
-    (world, config): (&World, &RuntimeConfigObject),
-    annotation: &str,
+    world: &World,
+    (config, annotation): (&str, &str),
     targets: &BTreeSet<String>,
+    revisions: &mut BTreeMap<String, Arc<RuntimeRevision>>,
     now: u64,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     for name in targets {
-        // The request stays until it is answered: one that was made a moment ago is not seen yet.
-        let Some(object) = world.revisions.get(name) else { return Ok(()) };
-        let Some(status) = asked(annotation, &config.name_any(), object, now) else { continue };
-        if context.writes.patch_status(object.as_ref(), status).await? == Done::Stale {
-            return Ok(());
+        // One that was made a moment ago is not seen yet.
+        let Some(object) = revisions.get(name).or_else(|| world.revisions.get(name)) else { return Ok(false) };
+        let Some(status) = asked(annotation, config, object, now) else { continue };
+        if context.writes.patch_status(object.as_ref(), status.clone()).await? == Written::Stale {
+            return Ok(false);
         }
+        let after = with_status(object, &status)?;
+        revisions.insert(name.clone(), Arc::new(after));
     }
-    if targets.is_empty() {
-        let value = config.annotations().get(annotation).cloned().unwrap_or_default();
-        context.events.warning(config, "UnknownRevision", nothing(world, &value)).await;
+    Ok(true)
+}
+
+/// An object as it is after a merge patch (RFC 7396) of fields of its status. Its version stays the one that was seen: whoever writes to it in
+/// this pass finds it changed.
+fn with_status(object: &RuntimeRevision, fields: &Value) -> Result<RuntimeRevision, String> {
+    let mut status = json!(object.status.clone().unwrap_or_default());
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        status[field] = value.clone();
     }
-    context.writes.patch(config, json!({"metadata": {"annotations": {annotation: null}}})).await.map(drop)
+    let status = serde_json::from_value(status).map_err(|e| e.to_string())?;
+    Ok(RuntimeRevision { status: Some(status), ..object.clone() })
 }
 
 /// Why a request is about nothing.
@@ -114,6 +186,22 @@ mod tests {
         assert_eq!(of("fleet", &pools[1].target()), [pools[1].target()]);
         assert!(of("fleet", &pools[2].target()).is_empty(), "another one's");
         assert!(of("nobody", ALL).is_empty());
+    }
+
+    #[test]
+    fn what_was_written_is_seen_in_the_same_pass() {
+        let mut world = World::default();
+        let mut object = pool(&["fleet"], 100).target;
+        let before = json!({"verdict": "Bad", "since": "x", "message": "node n gave it up", "nodes": 3});
+        object.status = serde_json::from_value(before).unwrap();
+        let name = object.name_any();
+        let after = with_status(&object, &asked(RETRY, "fleet", &object, 7).unwrap()).unwrap();
+        world.revisions.insert(name.clone(), Arc::new(object));
+        let answers = Answers { done: Vec::new(), revisions: [(name.clone(), Arc::new(after))].into() };
+        let seen = answers.seen(&world);
+        let status = seen.revisions[&name].status.as_ref().unwrap();
+        assert_eq!((status.verdict, status.nodes), (None, 3));
+        assert_eq!(status.retried_at, Some(time::text(7)));
     }
 
     #[test]

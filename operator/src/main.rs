@@ -116,6 +116,7 @@ async fn run(args: Args) -> Result<(), String> {
         system_namespaces,
         system_images: Default::default(),
         told: Default::default(),
+        written: Default::default(),
         runtime_version: args.runtime_version,
     };
     let mut terminated = signal(SignalKind::terminate()).map_err(|e| told("signals", &e))?;

@@ -37,6 +37,8 @@ pub struct Context {
     pub system_images: image_policy::SystemImages,
     /// Objects that are not understood, as far as they were told.
     pub told: Told,
+    /// Answers to requests that no watch has brought yet.
+    pub written: rollout::Written,
     /// Version of the runtime that nodes get where no RuntimeConfig names one.
     pub runtime_version: String,
 }

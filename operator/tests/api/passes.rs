@@ -46,6 +46,7 @@ async fn run(server: &Server, world: &World) -> Result<(), String> {
         system_namespaces: vec!["kube-system".to_owned()],
         system_images: Default::default(),
         told: Default::default(),
+        written: Default::default(),
         runtime_version: "1.0.0".to_owned(),
     };
     pass(&context, world, 2_000_000_000).await.result

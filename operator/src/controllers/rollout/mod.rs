@@ -1,6 +1,7 @@
 //! Carries out what `crate::rollout` plans: one plan for each pool of nodes.
 //!
-//! Everything that a plan needs is read from the objects, and everything that it does is written to them; nothing is remembered here.
+//! Everything that a plan needs is read from the objects, and everything that it does is written to them; nothing is remembered here but what was
+//! written a moment ago ([`Written`]).
 mod apply;
 mod build;
 mod changes;
@@ -9,7 +10,7 @@ mod requests;
 
 pub use build::CORDONED;
 pub use changes::{change_between, to_crd};
-pub use requests::{Answers, answer, close};
+pub use requests::{Answers, Written, answer, close};
 
 use super::Context;
 use super::runtime_config::Pool;

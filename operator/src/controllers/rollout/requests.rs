@@ -4,14 +4,14 @@
 use super::super::Context;
 use super::super::runtime_config::Pool;
 use crate::cluster::World;
-use crate::cluster::writes::Done as Written;
+use crate::cluster::writes;
 use crate::time;
 use berth_crds::{RuntimeConfigObject, RuntimeRevision, Verdict};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Names a revision that is to be taken back: from then on it is bad.
 const UNDO: &str = "berth.dev/undo";
@@ -38,6 +38,24 @@ struct Done {
     nothing: Option<String>,
 }
 
+/// What was written of revisions and no watch has brought yet: the next pass must not take back what this one said of it.
+#[derive(Debug, Clone, Default)]
+pub struct Written(Arc<Mutex<BTreeMap<String, Arc<RuntimeRevision>>>>);
+
+impl Written {
+    /// Those of which the world has the version yet that was written to.
+    fn not_seen(&self, world: &World) -> BTreeMap<String, Arc<RuntimeRevision>> {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = |object: &Arc<RuntimeRevision>| object.resource_version();
+        written.retain(|name, object| world.revisions.get(name).is_some_and(|seen| version(seen) == version(object)));
+        written.clone()
+    }
+
+    fn keep(&self, revisions: &BTreeMap<String, Arc<RuntimeRevision>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(revisions);
+    }
+}
+
 impl Answers {
     /// The cluster with what was written, which the watches bring only later: who reads the status that this pass writes finds his request in it.
     pub fn seen<'a>(&self, world: &'a World) -> Cow<'a, World> {
@@ -51,7 +69,8 @@ impl Answers {
 
 /// Answers requests in the status of revisions. The requests stay ([`close`]). Errors: the last one; all others had their turn.
 pub async fn answer(context: &Context, world: &World, pools: &[Pool], now: u64) -> (Answers, Result<(), String>) {
-    let (mut answers, mut failed) = (Answers::default(), Ok(()));
+    let revisions = context.written.not_seen(world);
+    let (mut answers, mut failed) = (Answers { revisions, ..Default::default() }, Ok(()));
     for (name, config) in &world.configs {
         for annotation in [UNDO, RETRY] {
             let Some(value) = config.annotations().get(annotation) else { continue };
@@ -69,6 +88,7 @@ pub async fn answer(context: &Context, world: &World, pools: &[Pool], now: u64) 
             }
         }
     }
+    context.written.keep(&answers.revisions);
     (answers, failed)
 }
 
@@ -83,7 +103,7 @@ pub async fn close(
     let mut failed = Ok(());
     for Done { config, annotation, value, nothing } in answers.done.iter().filter(|d| !untold.contains(&d.config)) {
         let removed = context.writes.unannotate::<RuntimeConfigObject>(config, annotation, value).await;
-        if let (Ok(Written::Yes), Some(note), Some(object)) = (&removed, nothing, world.configs.get(config)) {
+        if let (Ok(writes::Done::Yes), Some(note), Some(object)) = (&removed, nothing, world.configs.get(config)) {
             context.events.warning(object.as_ref(), "UnknownRevision", note.clone()).await;
         }
         if let Err(e) = removed {
@@ -112,7 +132,7 @@ async fn one(
         // One that was made a moment ago is not seen yet.
         let Some(object) = revisions.get(name).or_else(|| world.revisions.get(name)) else { return Ok(false) };
         let Some(status) = asked(annotation, config, object, now) else { continue };
-        if context.writes.patch_status(object.as_ref(), status.clone()).await? == Written::Stale {
+        if context.writes.patch_status(object.as_ref(), status.clone()).await? == writes::Done::Stale {
             return Ok(false);
         }
         let after = with_status(object, &status)?;
@@ -202,6 +222,12 @@ mod tests {
         let status = seen.revisions[&name].status.as_ref().unwrap();
         assert_eq!((status.verdict, status.nodes), (None, 3));
         assert_eq!(status.retried_at, Some(time::text(7)));
+        // And in the next one, until a watch brings it.
+        let written = Written::default();
+        written.keep(&answers.revisions);
+        assert!(written.not_seen(&world).contains_key(&name));
+        Arc::make_mut(world.revisions.get_mut(&name).unwrap()).metadata.resource_version = Some("2".to_owned());
+        assert!(written.not_seen(&world).is_empty(), "what came since counts");
     }
 
     #[test]

@@ -176,6 +176,8 @@ fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Ser
 fn is_taken_back(api: &Api, bad: &str, good: &str) {
     let told = plugin::run(api, &["rollout", "undo", "fleet"]).unwrap();
     assert_eq!(told, format!("runtimeconfig.berth.dev/fleet: {bad} is taken back\n"));
+    let stuck = plugin::run(api, &["rollout", "status", "fleet", "--timeout=240"]).unwrap_err();
+    assert!(stuck.contains("does not get further: RolledBack"), "not the end of what was before: {stuck}");
     api.wait("every node is back", || {
         let nodes = api.get(&format!("{GROUP}/runtimenodes"))?;
         let back = nodes["items"].as_array().unwrap().iter().filter(|n| n["status"]["currentRevision"] == good).count();

@@ -37,6 +37,9 @@ pub struct RuntimeConfigStatus {
     /// The revision that its nodes are to have; where they are to have several, the one of most nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_revision: Option<String>,
+    /// Other revisions that its nodes are to have, as where further RuntimeConfigs select some of them: at most 32, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_target_revisions: Vec<String>,
     /// The revision that nodes go back to if the target fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_known_good: Option<String>,

@@ -115,6 +115,8 @@ async fn run(args: Args) -> Result<(), String> {
         metrics,
         system_namespaces,
         system_images: Default::default(),
+        told: Default::default(),
+        written: Default::default(),
         runtime_version: args.runtime_version,
     };
     let mut terminated = signal(SignalKind::terminate()).map_err(|e| told("signals", &e))?;

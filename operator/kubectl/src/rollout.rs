@@ -3,7 +3,7 @@ use crate::cluster::Cluster;
 use crate::output;
 use crate::status::{condition, wave};
 use anyhow::{Result, bail};
-use berth_crds::{RuntimeConfigObject, RuntimeConfigStatus};
+use berth_crds::{RuntimeConfigObject, RuntimeConfigStatus, RuntimeRevision, Verdict};
 use clap::{Args, Subcommand};
 use kube::ResourceExt;
 use serde_json::json;
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 const UNDO: &str = "berth.dev/undo";
 const RETRY: &str = "berth.dev/retry";
+/// In place of a revision's name: all that nodes of the RuntimeConfig are to have.
+const ALL: &str = "all";
 /// How often a rollout is looked at while it is waited for.
 const LOOK: Duration = Duration::from_secs(1);
 /// States that do not end by themselves: somebody has to do something.
@@ -36,9 +38,15 @@ pub enum Command {
     Pause(Name),
     /// Goes on
     Resume(Name),
-    /// Takes the revision back that its nodes are to have: all return to the last good one, and it is never handed out again
-    Undo(Name),
-    /// Has a revision tried again that failed: a bad one by all, a good one by the nodes that it failed on
+    /// Takes back what its nodes are to have: all return to the last good revision, and no other one is handed out again
+    Undo {
+        #[command(flatten)]
+        config: Name,
+        /// Take this revision back alone, where its nodes are to have several
+        #[arg(long)]
+        revision: Option<String>,
+    },
+    /// Has what its nodes are to have tried again where it failed: a bad revision by all, a good one by the nodes that it failed on
     Retry(Name),
 }
 
@@ -56,7 +64,7 @@ pub async fn run(cluster: &Cluster, command: Command) -> Result<ExitCode> {
         Command::Status { config, watch, timeout } => return status(cluster, &config.name, watch, timeout).await,
         Command::Pause(Name { name }) => pause(cluster, &name, true).await?,
         Command::Resume(Name { name }) => pause(cluster, &name, false).await?,
-        Command::Undo(Name { name }) => undo(cluster, &name).await?,
+        Command::Undo { config, revision } => undo(cluster, &config.name, revision).await?,
         Command::Retry(Name { name }) => retry(cluster, &name).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -74,25 +82,60 @@ async fn pause(cluster: &Cluster, name: &str, paused: bool) -> Result<()> {
     Ok(())
 }
 
-async fn undo(cluster: &Cluster, name: &str) -> Result<()> {
+async fn undo(cluster: &Cluster, name: &str, revision: Option<String>) -> Result<()> {
     let config: RuntimeConfigObject = cluster.one(name, REMEDY).await?;
-    let status = config.status.unwrap_or_default();
-    let Some(target) = status.target_revision.clone() else { bail!("runtimeconfig {name} has no revision yet") };
-    if condition(&status.conditions, "RolledBack").0 {
-        bail!("{target} is taken back already");
+    let targets = targets(&config.status.unwrap_or_default());
+    let mut known = Vec::new();
+    for target in targets {
+        let remedy = "it was removed since; `kubectl get runtimerevisions` lists those that are there";
+        let object: RuntimeRevision = cluster.one(&target, remedy).await?;
+        known.push((target, object.status.and_then(|s| s.verdict)));
     }
-    annotate(cluster, name, UNDO, &target).await?;
-    output::text(&format!("runtimeconfig.berth.dev/{name}: {target} is taken back\n"));
+    let revisions = taken_back(name, &known, revision.as_deref())?;
+    annotate(cluster, name, UNDO, revision.as_deref().unwrap_or(ALL)).await?;
+    let told = revisions.iter().map(|revision| format!("runtimeconfig.berth.dev/{name}: {revision} is taken back\n"));
+    output::text(&told.collect::<String>());
     Ok(())
+}
+
+/// What the nodes of a RuntimeConfig are to have, that of most nodes first.
+fn targets(status: &RuntimeConfigStatus) -> Vec<String> {
+    status.target_revision.iter().chain(&status.other_target_revisions).cloned().collect()
+}
+
+/// What an undo takes back of these: all that is not bad already, or the one that was named. Errors: there is nothing to take back.
+fn taken_back<'a>(name: &str, known: &'a [(String, Option<Verdict>)], revision: Option<&str>) -> Result<Vec<&'a str>> {
+    if known.is_empty() {
+        bail!("runtimeconfig {name} has no revision yet")
+    }
+    let asked: Vec<_> = known.iter().filter(|(target, _)| revision.is_none_or(|r| r == target)).collect();
+    if let (Some(revision), true) = (revision, asked.is_empty()) {
+        let targets: Vec<_> = known.iter().map(|(target, _)| target.as_str()).collect();
+        bail!(
+            "{revision} is not what nodes of runtimeconfig {name} are to have; they are to have {}",
+            targets.join(", ")
+        )
+    }
+    let good = asked.iter().filter(|(_, verdict)| *verdict != Some(Verdict::Bad));
+    let taken: Vec<_> = good.map(|(target, _)| target.as_str()).collect();
+    if taken.is_empty() {
+        let all: Vec<_> = asked.iter().map(|(target, _)| target.as_str()).collect();
+        bail!("{} {} taken back already", all.join(", "), if all.len() == 1 { "is" } else { "are" })
+    }
+    Ok(taken)
 }
 
 async fn retry(cluster: &Cluster, name: &str) -> Result<()> {
     let config: RuntimeConfigObject = cluster.one(name, REMEDY).await?;
-    let Some(target) = config.status.and_then(|s| s.target_revision) else {
-        bail!("runtimeconfig {name} has no revision yet")
+    let targets = targets(&config.status.unwrap_or_default());
+    let value = match targets.as_slice() {
+        [] => bail!("runtimeconfig {name} has no revision yet"),
+        [target] => target,
+        _ => ALL,
     };
-    annotate(cluster, name, RETRY, &target).await?;
-    output::text(&format!("runtimeconfig.berth.dev/{name}: {target} is tried again\n"));
+    annotate(cluster, name, RETRY, value).await?;
+    let told = targets.iter().map(|target| format!("runtimeconfig.berth.dev/{name}: {target} is tried again\n"));
+    output::text(&told.collect::<String>());
     Ok(())
 }
 
@@ -125,6 +168,10 @@ async fn status(cluster: &Cluster, name: &str, watch: bool, timeout: u64) -> Res
 /// Where a rollout stands in words, and whether that is an end: a good one or another.
 fn stand(config: &RuntimeConfigObject) -> (String, Option<bool>) {
     let (name, status) = (config.name_any(), config.status.clone().unwrap_or_default());
+    // A request raises no generation: the operator takes it away once the status says what came of it.
+    if let Some(request) = [UNDO, RETRY].iter().find(|request| config.annotations().contains_key(**request)) {
+        return (format!("Waiting for the operator to answer {request} of runtimeconfig {name}..."), None);
+    }
     if status.observed_generation != config.metadata.generation {
         return (format!("Waiting for the operator to look at runtimeconfig {name}..."), None);
     }
@@ -154,9 +201,43 @@ mod tests {
     use super::*;
 
     fn of(status: serde_json::Value) -> (String, Option<bool>) {
-        let object = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": {"name": "c", "generation": 2}, "spec": {},
+        asked(status, json!({}))
+    }
+
+    fn asked(status: serde_json::Value, annotations: serde_json::Value) -> (String, Option<bool>) {
+        let metadata = json!({"name": "c", "generation": 2, "annotations": annotations});
+        let object = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": metadata, "spec": {},
             "status": status});
         stand(&serde_json::from_value(object).unwrap())
+    }
+
+    /// What the status says is of before it.
+    #[test]
+    fn a_request_that_is_not_answered_is_waited_for() {
+        for (request, ready, reason) in [(UNDO, "True", "Complete"), (RETRY, "False", "RolledBack")] {
+            let ready =
+                json!({"type": "Ready", "status": ready, "reason": reason, "message": "m", "lastTransitionTime": ""});
+            let status = json!({"observedGeneration": 2, "conditions": [ready]});
+            assert!(of(status.clone()).1.is_some());
+            let line = format!("Waiting for the operator to answer {request} of runtimeconfig c...");
+            assert_eq!(asked(status, json!({request: "all"})), (line, None));
+        }
+    }
+
+    #[test]
+    fn an_undo_takes_back_what_all_pools_are_to_have() {
+        let status = json!({"targetRevision": "config-2", "otherTargetRevisions": ["config-1", "config-3"]});
+        let targets = targets(&serde_json::from_value(status).unwrap());
+        assert_eq!(targets, ["config-2", "config-1", "config-3"]);
+        let known = |verdicts: [Option<Verdict>; 3]| targets.iter().cloned().zip(verdicts).collect::<Vec<_>>();
+        let one_bad = known([Some(Verdict::Good), Some(Verdict::Bad), None]);
+        assert_eq!(taken_back("c", &one_bad, None).unwrap(), ["config-2", "config-3"]);
+        assert_eq!(taken_back("c", &one_bad, Some("config-3")).unwrap(), ["config-3"]);
+        let why = |known: &[_], revision| taken_back("c", known, revision).unwrap_err().to_string();
+        assert_eq!(why(&one_bad, Some("config-1")), "config-1 is taken back already");
+        assert!(why(&one_bad, Some("config-9")).contains("are to have config-2, config-1, config-3"));
+        assert_eq!(why(&known([Some(Verdict::Bad); 3]), None), "config-2, config-1, config-3 are taken back already");
+        assert_eq!(why(&[], None), "runtimeconfig c has no revision yet");
     }
 
     #[test]

@@ -14,5 +14,5 @@ pub mod writes;
 pub use clock::Clock;
 pub use lease::Leadership;
 pub use store::Stores;
-pub use world::{Broken, World};
+pub use world::{Broken, Unknown, World};
 pub use writes::Writes;

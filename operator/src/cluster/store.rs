@@ -236,9 +236,9 @@ impl Stores {
         let (runtime_nodes, broken_runtime_nodes) = self.runtime_nodes.split();
         let (configs, broken_configs) = self.configs.split();
         let (policies, broken_policies) = self.policies.split();
-        let (revisions, _) = self.revisions.split();
+        let (revisions, broken_revisions) = self.revisions.split();
         let agents = by_node(self.agents.split().0);
-        let broken_nodes = broken_nodes.into_iter().chain(broken_runtime_nodes).map(|b| b.name).collect();
+        let by_name = |all: Vec<Broken>| all.into_iter().map(|broken| (broken.name.clone(), broken)).collect();
         World {
             nodes,
             runtime_nodes,
@@ -246,7 +246,9 @@ impl Stores {
             policies,
             revisions,
             agents,
-            broken_nodes,
+            broken_nodes: by_name(broken_nodes),
+            broken_runtime_nodes: by_name(broken_runtime_nodes),
+            broken_revisions: by_name(broken_revisions),
             broken_configs,
             broken_policies,
         }
@@ -308,6 +310,25 @@ mod tests {
         assert!(store.split().1.is_empty(), "mended");
         store.apply(Event::Delete(object("good", json!({}))));
         assert_eq!(store.split().0.len(), 1);
+    }
+
+    /// A phase or a verdict of a newer version: neither object may vanish, or its node is counted nowhere and its class is guessed.
+    #[test]
+    fn what_the_product_itself_wrote_and_this_version_cannot_parse_is_known_as_such() {
+        let stores = Stores::default();
+        let json = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeRevision", "metadata": {"name": "config-1"},
+            "spec": {}, "status": {"verdict": "Doubtful"}});
+        stores.revisions.apply(Event::Apply(serde_json::from_value(json).unwrap()));
+        let json = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": "n"},
+            "spec": {"nodeName": "n"}, "status": {"phase": "Dreaming"}});
+        stores.runtime_nodes.apply(Event::Apply(serde_json::from_value(json).unwrap()));
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"a": "b"}}});
+        stores.nodes.apply(Event::Apply(serde_json::from_value(node).unwrap()));
+        let world = stores.world();
+        assert!(world.broken_revisions["config-1"].error.contains("Doubtful"), "{world:?}");
+        assert!(world.broken_runtime_nodes["n"].error.contains("Dreaming"), "{world:?}");
+        let unknown: Vec<_> = world.unknown().map(|u| (u.name, u.kind, u.labels["a"].clone())).collect();
+        assert_eq!(unknown, [("n", "RuntimeNode", "b".to_owned())]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::lease::Leadership;
 use super::refusals::Refusals;
 use crate::observe::Metrics;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -145,6 +145,28 @@ impl Writes {
         self.change::<K, _>("patch", &key, api.patch(&name, &params(), &Patch::Merge(patch))).await
     }
 
+    /// Takes an annotation away, if it still has that value; whatever else of the object was changed meanwhile does not count.
+    pub async fn unannotate<K: Kind>(&self, name: &str, annotation: &str, value: &str) -> Result<Done, String> {
+        // A JSON Pointer (RFC 6901).
+        let path = format!("/metadata/annotations/{}", annotation.replace('~', "~0").replace('/', "~1"));
+        let steps = json!([{"op": "test", "path": path, "value": value}, {"op": "remove", "path": path}]);
+        let patch = serde_json::from_value(steps).map_err(|e| e.to_string())?;
+        let api: Api<K> = Api::all(self.client.clone());
+        let key = format!("{} {annotation}", of::<K>("patch", Some(name), &Value::Null));
+        if let Some(why) = self.put_off(&key) {
+            return Err(format!("{why} (not asked for again yet)"));
+        }
+        let answer = self.ask(api.patch(name, &params(), &Patch::Json::<()>(patch))).await;
+        match &answer {
+            // The test failed (applyJSPatch in staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go of Kubernetes).
+            Err(Failure::Answered(kube::Error::Api(status))) if status.code == 422 => {
+                self.metrics.written(&K::kind(&()), "patch", "422");
+                Ok(Done::Stale)
+            }
+            _ => self.told::<K, _>("patch", &key, answer),
+        }
+    }
+
     /// Changes an object's status, if it is still of that version.
     pub async fn patch_status<K: Kind>(&self, object: &K, status: Value) -> Result<Done, String> {
         let meta = object.meta();
@@ -154,7 +176,8 @@ impl Writes {
 
     /// Changes the status of an object that could not be parsed, if it is still of that version.
     pub async fn patch_status_at<K: Kind>(&self, name: &str, version: Value, status: Value) -> Result<Done, String> {
-        let api: Api<K> = Api::all(self.client.clone());
+        // The answer is that object, which cannot be parsed either.
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::erase::<K>(&()));
         let key = of::<K>("patch status", Some(name), &json!({ "status": status }));
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "status": status}));
         self.change::<K, _>("patch status", &key, api.patch_status(name, &params(), &patch)).await

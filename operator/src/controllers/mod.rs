@@ -3,6 +3,7 @@
 //!
 //! A pass goes through all of them with one look at the cluster, because one's result is the next one's input. Passes are levels, not edges:
 //! a pass over what is as it should be writes nothing, and one that is broken off is begun again by whoever leads then.
+mod broken;
 pub mod image_policy;
 mod recorder;
 pub mod rollout;
@@ -10,6 +11,7 @@ pub mod runtime_config;
 pub mod runtime_node;
 pub mod status;
 
+pub use broken::Told;
 pub use recorder::Events;
 
 use crate::cluster::{Clock, Stores, World, Writes};
@@ -33,6 +35,10 @@ pub struct Context {
     pub system_namespaces: Vec<String>,
     /// Images of these, as last seen.
     pub system_images: image_policy::SystemImages,
+    /// Objects that are not understood, as far as they were told.
+    pub told: Told,
+    /// Answers to requests that no watch has brought yet.
+    pub written: rollout::Written,
     /// Version of the runtime that nodes get where no RuntimeConfig names one.
     pub runtime_version: String,
 }
@@ -120,22 +126,26 @@ pub struct Passed {
 
 /// One pass.
 pub async fn pass(context: &Context, world: &World, now: u64) -> Passed {
+    broken::tell(context, world).await;
     let nodes = timed(context, "runtimenode", runtime_node::reconcile(context, world, now)).await;
     let policies = timed(context, "imagepolicy", image_policy::reconcile(context, world, now)).await;
     let mut rendered = runtime_config::render(context, world);
     let configs = timed(context, "runtimeconfig", runtime_config::reconcile(context, world, &mut rendered)).await;
-    let (mut rollouts, mut untold) = Default::default();
+    let (mut answers, mut rollouts, mut untold) = Default::default();
     let planned = timed(context, "plan", async {
-        let (made, result) = rollout::prepare(context, world, &rendered.pools, now).await;
-        rollouts = made;
+        let (made, result) = rollout::answer(context, world, &rendered.pools, now).await;
+        answers = made;
+        rollouts = rollout::prepare(context, &answers.seen(world), &rendered.pools, now).await;
         result
     });
     let planned = planned.await;
+    let seen = answers.seen(world);
+    let world = seen.as_ref();
     // Before anything is done: what a change takes is to be seen before the first node has it.
     let told = timed(context, "status", async {
         let (names, result) = runtime_config::report(context, world, &rendered, &rollouts, now).await;
         untold = names;
-        result
+        result.and(rollout::close(context, world, &answers, &untold).await)
     });
     let told = told.await;
     let rolled = timed(context, "rollout", rollout::carry_out(context, world, &rollouts, &untold, now)).await;

@@ -73,16 +73,25 @@ pub async fn not_understood<K: Kind>(
     let done = context.writes.patch_status_at::<K>(&broken.name, broken.version(), status).await?;
     let accepted = |all: &[Condition]| all.iter().find(|c| c.kind == "Accepted").map(|c| c.message.clone());
     if done == Done::Yes && accepted(&before) != accepted(&conditions) {
-        let reference = ObjectReference {
-            api_version: Some(K::api_version(&()).into_owned()),
-            kind: Some(K::kind(&()).into_owned()),
-            name: Some(broken.name.clone()),
-            uid: broken.object["metadata"]["uid"].as_str().map(str::to_owned),
-            ..Default::default()
-        };
-        context.events.warning_of(&reference, reason, message.to_owned()).await;
+        context.events.warning_of(&reference_of::<K>(broken), reason, message.to_owned()).await;
     }
     Ok(done)
+}
+
+/// What events of an object that cannot be parsed are about.
+pub fn reference_of<K: Kind>(broken: &Broken) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: Some(broken.name.clone()),
+        uid: broken.object["metadata"]["uid"].as_str().map(str::to_owned),
+        ..Default::default()
+    }
+}
+
+/// Why an object that only Berth and Kubernetes write cannot be parsed, and what to do.
+pub fn not_understood_because(broken: &Broken) -> String {
+    format!("this version does not understand it: {}; go back up to the version of Berth that wrote it", broken.error)
 }
 
 /// As statuses count.

@@ -8,6 +8,7 @@ use berth_operator::controllers::{Context, Events, pass};
 use berth_operator::observe::Metrics;
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ async fn run(server: &Server, world: &World) -> Result<(), String> {
         metrics,
         system_namespaces: vec!["kube-system".to_owned()],
         system_images: Default::default(),
+        told: Default::default(),
+        written: Default::default(),
         runtime_version: "1.0.0".to_owned(),
     };
     pass(&context, world, 2_000_000_000).await.result
@@ -65,11 +68,15 @@ fn refusing(
             Answer::Json(200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}))
         }
         None => {
-            let mut body = request.body.clone();
+            // A JSON patch is a list.
+            let mut body = if request.body.is_array() { json!({}) } else { request.body.clone() };
             // What comes back of a patch is read as the whole object.
             body["metadata"] = json!({"name": "x"});
             body["status"] = Value::Null;
-            if request.line.contains("/imagepolicies") {
+            // As is what comes back of an object that this version does not know.
+            if ["/newer/", "/tighter/"].iter().any(|name| request.line.contains(name)) {
+                body["spec"] = json!({"turbo": true});
+            } else if request.line.contains("/imagepolicies") {
                 body["spec"]["mode"] = json!("Audit");
             } else if request.line.contains("/runtimenodes") {
                 body["spec"]["nodeName"] = json!("x");
@@ -161,9 +168,55 @@ async fn a_request_by_annotation_stays_until_it_is_answered() {
         let of = format!("/runtimerevisions/{bad}/status");
         let server = refusing((409, "Conflict"), move |line, _| !taken && line.contains(&of));
         run(&server, &world).await.unwrap();
-        let removed =
-            |r: &crate::server::Request| r.body["metadata"]["annotations"].get("berth.dev/retry") == Some(&Value::Null);
-        assert_eq!(server.asked("/runtimeconfigs/a?").iter().any(removed), taken, "{:?}", server.asked("PATCH"));
+        let removed = removed(&server, "a", "retry", &bad);
+        assert_eq!(removed.is_some(), taken, "{:?}", server.asked("PATCH"));
+    }
+}
+
+/// Whereabouts among all requests one took that annotation of a RuntimeConfig away, provided that it had that value.
+fn removed(server: &Server, config: &str, annotation: &str, value: &str) -> Option<usize> {
+    let path = format!("/metadata/annotations/berth.dev~1{annotation}");
+    let steps = json!([{"op": "test", "path": path, "value": value}, {"op": "remove", "path": path}]);
+    let of = format!("/runtimeconfigs/{config}?");
+    server.asked("").iter().position(|r| r.line.contains(&of) && r.body == steps)
+}
+
+/// Two nodes of one RuntimeConfig that are to have different things. Whoever waits for the answer reads a status that knows of it.
+#[tokio::test]
+async fn an_undo_of_all_is_in_the_status_of_each_before_the_request_is_gone() {
+    let mut world = world();
+    let all = serde_json::from_value(json!({"nodeSelector": {}})).unwrap();
+    world.configs.insert("fleet".to_owned(), Arc::new(versioned(RuntimeConfigObject::new("fleet", all))));
+    let first = server(|_, _| false);
+    run(&first, &world).await.unwrap();
+    let created = |r: crate::server::Request| serde_json::from_value::<RuntimeRevision>(r.body).unwrap();
+    let revisions = first.asked("POST").into_iter().filter(|r| r.line.contains("/runtimerevisions")).map(created);
+    for revision in revisions.filter(|r| r.spec.runtime.is_some()) {
+        world.revisions.insert(revision.name_any(), Arc::new(versioned(revision)));
+    }
+    let status = first.asked("/runtimeconfigs/fleet/status").pop().unwrap().body["status"].clone();
+    let told = [status["targetRevision"].clone(), status["otherTargetRevisions"][0].clone()]
+        .map(|t| t.as_str().unwrap().to_owned());
+    assert_eq!(world.revisions.keys().collect::<BTreeSet<_>>(), told.iter().collect(), "{status}");
+    let config = Arc::make_mut(world.configs.get_mut("fleet").unwrap());
+    config.annotations_mut().insert("berth.dev/undo".to_owned(), "all".to_owned());
+    for taken in [false, true] {
+        let server =
+            refusing((409, "Conflict"), move |line, _| !taken && line.contains("/runtimeconfigs/fleet/status"));
+        run(&server, &world).await.unwrap();
+        for revision in &told {
+            let of_it = server.asked(&format!("/runtimerevisions/{revision}/status"));
+            assert!(of_it.iter().any(|r| r.body["status"]["verdict"] == "Bad"), "{revision}: {of_it:?}");
+        }
+        let requests = server.asked("");
+        let at = requests.iter().position(|r| r.line.contains("/runtimeconfigs/fleet/status")).unwrap();
+        let conditions = requests[at].body["status"]["conditions"].as_array().unwrap();
+        let back = conditions.iter().find(|c| c["type"] == "RolledBack").unwrap();
+        assert_eq!(back["status"], "True", "{conditions:?}");
+        match removed(&server, "fleet", "undo", "all") {
+            Some(removed) => assert!(taken && at < removed, "{requests:?}"),
+            None => assert!(!taken, "it is answered: {requests:?}"),
+        }
     }
 }
 
@@ -303,6 +356,42 @@ async fn whoever_is_frozen_by_another_object_is_told_by_which_and_why() {
                 && of["name"] == name
                 && of["uid"] == format!("uid-{name}")
                 && r.body["reason"] == "NotUnderstood"
+        };
+        assert_eq!(server.asked("/events").iter().filter(|r| of_it(r)).count(), 1, "{:?}", server.asked("/events"));
+    }
+}
+
+/// A verdict and a phase that a newer version wrote. Neither object may vanish: the nodes keep what they have, and it is told once.
+#[tokio::test]
+async fn what_a_newer_version_wrote_freezes_its_nodes_and_is_told() {
+    let mut world = world();
+    let first = server(|_, _| false);
+    run(&first, &world).await.unwrap();
+    let desired = |r: &crate::server::Request| r.body["spec"]["desiredRevision"].as_str().map(str::to_owned);
+    let target = first.asked("/runtimenodes/a?").iter().find_map(desired).unwrap();
+    let broken = |name: &str| Broken {
+        name: name.to_owned(),
+        error: "unknown variant `Dreaming`".to_owned(),
+        object: json!({"metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "1"}}),
+    };
+    world.broken_revisions.insert(target.clone(), broken(&target));
+    world.runtime_nodes.remove("b");
+    world.broken_runtime_nodes.insert("b".to_owned(), broken("b"));
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    assert!(!told(&server, "a") && !told(&server, "b"), "{:?}", server.asked("PATCH"));
+    assert!(server.asked("POST").iter().all(|r| !r.line.contains("/runtimenodes")), "it is there");
+    for (config, word) in [("a", format!("RuntimeRevision {target}")), ("b", "RuntimeNode b".to_owned())] {
+        let status = server.asked(&format!("/runtimeconfigs/{config}/status")).pop().unwrap().body["status"].clone();
+        let ready = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap().clone();
+        assert_eq!((&ready["reason"], &status["summary"]), (&json!("NodesFrozen"), &json!("0/1")), "{status}");
+        let message = ready["message"].as_str().unwrap();
+        assert!(message.contains(&word) && message.contains("Dreaming"), "{message}");
+    }
+    for (kind, name) in [("RuntimeRevision", target.as_str()), ("RuntimeNode", "b")] {
+        let of_it = |r: &crate::server::Request| {
+            let of = &r.body["regarding"];
+            of["kind"] == kind && of["uid"] == format!("uid-{name}") && r.body["reason"] == "NotUnderstood"
         };
         assert_eq!(server.asked("/events").iter().filter(|r| of_it(r)).count(), 1, "{:?}", server.asked("/events"));
     }

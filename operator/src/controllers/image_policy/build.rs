@@ -14,7 +14,7 @@ pub(super) fn set(
 ) -> Result<RuntimeRevision, Refusal> {
     let before = in_force(world);
     if before == Some(None) && judged.values().any(Result::is_err) {
-        let message = "a policy is refused, and the RuntimeRevision with what was in force of it is gone; nodes keep what they have until it is mended";
+        let message = "a policy is refused, and the RuntimeRevision with what was in force of it is gone, or not understood; nodes keep what they have until it is mended";
         return Err(Refusal { reason: "SetUnknown", message: message.to_owned() });
     }
     let before = before.flatten().and_then(|revision| revision.spec.policies.clone()).unwrap_or_default();
@@ -36,7 +36,7 @@ pub(super) fn set(
     Ok(RuntimeRevision::new(&name, spec))
 }
 
-/// The set that most nodes were told of, if any were; `None` inside: it is gone.
+/// The set that most nodes were told of, if any were; `None` inside: it is gone, or not understood.
 fn in_force(world: &World) -> Option<Option<&RuntimeRevision>> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for node in world.runtime_nodes.values() {

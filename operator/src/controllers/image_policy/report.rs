@@ -86,7 +86,10 @@ fn of(
         let all = nodes.iter().filter_map(|n| n.status.as_ref()).flat_map(|s| &s.enforcement.decisions);
         all.filter(|decision| decision.policy == name)
     };
-    let target = count(nodes.len());
+    // What a node that cannot be understood enforces is not known, unless it says that it is on another runtime.
+    let elsewhere = |state: &serde_json::Value| state.is_null() || state == "Foreign" || state == "Absent";
+    let unknown: Vec<_> = world.unknown().filter(|u| !elsewhere(&u.broken.object["status"]["state"])).collect();
+    let target = count(nodes.len() + unknown.len());
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let mut conditions = Conditions::after(before, object.metadata.generation, now);
     match (refusal, set) {
@@ -105,7 +108,8 @@ fn of(
         }
         (None, Ok(_)) => {
             conditions.set("Accepted", true, "Valid", "");
-            let message = format!("{enforced} of {target} nodes enforce it");
+            let unknown = unknown.first().map(|u| format!("; {} {} is not understood", u.kind, u.name));
+            let message = format!("{enforced} of {target} nodes enforce it{}", unknown.unwrap_or_default());
             let reason = if enforced == target { "InForce" } else { "Spreading" };
             conditions.set("Ready", enforced == target, reason, message);
         }

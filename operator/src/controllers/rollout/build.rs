@@ -45,9 +45,33 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     });
     let nodes: Vec<_> = nodes.collect();
     let paused = pool.rollout.paused.unwrap_or(false);
-    let (strategy, beside) = (strategy(&pool.rollout), Beside::default());
+    let (strategy, beside) = (strategy(&pool.rollout), frozen(world, pool, now));
     let rollout = Rollout { target, came_through, last_known_good, bad, paused, strategy, beside };
     (rollout.standing(&nodes), nodes)
+}
+
+/// The nodes that are left as they are: whatever they are in the middle of goes on, and takes of the budget.
+fn frozen(world: &World, pool: &Pool, now: u64) -> Beside {
+    let away = pool.frozen.iter().filter(|name| away(world, name, now)).count();
+    Beside { nodes: pool.frozen.len(), away, at_work: 0 }
+}
+
+/// Whether a node that is in no rollout is away, or may be at any moment. Of one that cannot be parsed, its Node and its grant say so.
+fn away(world: &World, name: &str, now: u64) -> bool {
+    let Some(node) = world.nodes.get(name) else { return true };
+    let granted = match (world.runtime_nodes.get(name), world.broken_runtime_nodes.get(name)) {
+        (Some(runtime_node), _) => {
+            let node = one(world, node, runtime_node, now);
+            node.granted(now) && !node.settled()
+        }
+        (None, Some(broken)) => {
+            let (grant, current) = (&broken.object["spec"]["grant"], &broken.object["status"]["currentRevision"]);
+            let expires = grant["expiresAt"].as_str().and_then(time::seconds);
+            expires.is_some_and(|expires| expires > now) && grant["revision"] != *current
+        }
+        (None, None) => false,
+    };
+    granted || cordon(node) != Cordon::None || unready_since(node).is_some()
 }
 
 /// When a good revision came through. Of one that does not say so, whoever has it counts.
@@ -341,6 +365,26 @@ mod tests {
             seen(&[], ready, spec.clone(), status.clone()).unready_since
         };
         assert_eq!((since(1000), since(5000), since(90_000)), (Some(4100), Some(5000), Some(10_000)));
+    }
+
+    #[test]
+    fn what_a_node_is_in_the_middle_of_takes_of_the_budget_though_it_cannot_be_parsed() {
+        let node = |cordoned: bool| {
+            let ready = [serde_json::json!({"type": "Ready", "status": "True"})];
+            serde_json::json!({"metadata": {"name": "n"}, "spec": {"unschedulable": cordoned}, "status": {"conditions": ready}})
+        };
+        let of = |cordoned: bool, expires: u64, current: &str| {
+            let mut world = World::default();
+            world.nodes.insert("n".to_owned(), Arc::new(serde_json::from_value(node(cordoned)).unwrap()));
+            let object = serde_json::json!({"spec": {"grant": {"revision": "r", "disruption": "Drain", "expiresAt": time::text(expires)}},
+                "status": {"phase": "Dreaming", "currentRevision": current}});
+            let broken = crate::cluster::Broken { name: "n".to_owned(), error: String::new(), object };
+            world.broken_runtime_nodes.insert("n".to_owned(), broken);
+            away(&world, "n", 1000)
+        };
+        assert!(of(false, 2000, "old"), "it may be interrupted now");
+        assert!(!of(false, 2000, "r"), "it has what it was for");
+        assert!(!of(false, 500, "old") && of(true, 500, "old"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Carries out what `crate::rollout` plans: one plan for each pool of nodes.
 //!
-//! Everything that a plan needs is read from the objects, and everything that it does is written to them; nothing is remembered here.
+//! Everything that a plan needs is read from the objects, and everything that it does is written to them; nothing is remembered here but what was
+//! written a moment ago ([`Written`]).
 mod apply;
 mod build;
 mod changes;
@@ -9,6 +10,7 @@ mod requests;
 
 pub use build::CORDONED;
 pub use changes::{change_between, to_crd};
+pub use requests::{Answers, Written, answer, close};
 
 use super::Context;
 use super::runtime_config::Pool;
@@ -45,15 +47,14 @@ pub struct Rollouts {
     drains: drain::Drains,
 }
 
-/// Answers what people ask for, and plans; nothing is begun. Errors: a request that could not be answered.
-pub async fn prepare(context: &Context, world: &World, pools: &[Pool], now: u64) -> (Rollouts, Result<(), String>) {
-    let result = requests::answer(context, world, pools, now).await;
+/// Plans; nothing is begun.
+pub async fn prepare(context: &Context, world: &World, pools: &[Pool], now: u64) -> Rollouts {
     let drains = drain::of_pools(context, world, pools, now).await;
     let all = planned(world, pools, &drains, now);
     let times = all.iter().filter_map(|running| running.plan.look_again);
     let again = times.min().map(|at| Duration::from_secs(at.saturating_sub(now)));
     let again = if drains.is_empty() { again } else { Some(again.unwrap_or(DRAINING).min(DRAINING)) };
-    (Rollouts { all, again, drains }, result)
+    Rollouts { all, again, drains }
 }
 
 /// Carries the plans out. No node is told the target of a RuntimeConfig of which it could not be said what that does to nodes (`untold`, by

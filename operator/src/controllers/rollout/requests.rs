@@ -1,66 +1,241 @@
-//! What people ask of a rollout by annotations of a RuntimeConfig: to take a revision back, or to try one again that failed. Each is done once
-//! and the annotation removed. (A pause is a field: `spec.rollout.paused`.)
+//! What people ask of a rollout by annotations of a RuntimeConfig: to take revisions back, or to try some again that failed. Each is done once
+//! and the annotation removed, in this order: the status of the revisions, that of the RuntimeConfig, the annotation. So whoever waits until the
+//! annotation is gone reads what came of it. (A pause is a field: `spec.rollout.paused`.)
 use super::super::Context;
 use super::super::runtime_config::Pool;
 use crate::cluster::World;
-use crate::cluster::writes::Done;
+use crate::cluster::writes;
 use crate::time;
 use berth_crds::{RuntimeConfigObject, RuntimeRevision, Verdict};
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Names a revision that is to be taken back: from then on it is bad.
 const UNDO: &str = "berth.dev/undo";
 /// Names a revision that is to be tried again: a bad one by all, another one by the nodes that it failed on.
 const RETRY: &str = "berth.dev/retry";
+/// Instead of a name: all revisions that nodes of the RuntimeConfig are to have.
+const ALL: &str = "all";
 
-pub(super) async fn answer(context: &Context, world: &World, pools: &[Pool], now: u64) -> Result<(), String> {
-    let mut failed = Ok(());
+/// What was asked for and is done.
+#[derive(Debug, Clone, Default)]
+pub struct Answers {
+    done: Vec<Done>,
+    /// What revisions are from now on.
+    revisions: BTreeMap<String, Arc<RuntimeRevision>>,
+}
+
+/// A request that is done.
+#[derive(Debug, Clone)]
+struct Done {
+    config: String,
+    annotation: &'static str,
+    value: String,
+    /// It was about nothing, and why.
+    nothing: Option<String>,
+}
+
+/// What was written of revisions and no watch has brought yet: the next pass must not take back what this one said of it.
+#[derive(Debug, Clone, Default)]
+pub struct Written(Arc<Mutex<BTreeMap<String, Arc<RuntimeRevision>>>>);
+
+impl Written {
+    /// Those of which the world has the version yet that was written to.
+    fn not_seen(&self, world: &World) -> BTreeMap<String, Arc<RuntimeRevision>> {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = |object: &Arc<RuntimeRevision>| object.resource_version();
+        written.retain(|name, object| world.revisions.get(name).is_some_and(|seen| version(seen) == version(object)));
+        written.clone()
+    }
+
+    fn keep(&self, revisions: &BTreeMap<String, Arc<RuntimeRevision>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(revisions);
+    }
+}
+
+impl Answers {
+    /// The cluster with what was written, which the watches bring only later: who reads the status that this pass writes finds his request in it.
+    pub fn seen<'a>(&self, world: &'a World) -> Cow<'a, World> {
+        let mut world = Cow::Borrowed(world);
+        for (name, revision) in &self.revisions {
+            world.to_mut().revisions.insert(name.clone(), Arc::clone(revision));
+        }
+        world
+    }
+}
+
+/// Answers requests in the status of revisions. The requests stay ([`close`]). Errors: the last one; all others had their turn.
+pub async fn answer(context: &Context, world: &World, pools: &[Pool], now: u64) -> (Answers, Result<(), String>) {
+    let revisions = context.written.not_seen(world);
+    let (mut answers, mut failed) = (Answers { revisions, ..Default::default() }, Ok(()));
     for (name, config) in &world.configs {
         for annotation in [UNDO, RETRY] {
-            let Some(revision) = config.annotations().get(annotation) else { continue };
-            // Of a revision that is none of its own an object may not decide.
-            let own = pools.iter().any(|pool| pool.configs.contains(name) && pool.target() == *revision);
-            let object = world.revisions.get(revision).map(AsRef::as_ref).filter(|_| own);
+            let Some(value) = config.annotations().get(annotation) else { continue };
+            let targets = targets(pools, name, value);
             // One object's trouble is no other's.
-            if let Err(e) = one(context, config.as_ref(), annotation, object, now).await {
-                failed = Err(format!("{annotation} of RuntimeConfig {name}: {e}"));
+            match one(context, world, (name, annotation), &targets, &mut answers.revisions, now).await {
+                Ok(false) => {}
+                Ok(true) => answers.done.push(Done {
+                    config: name.clone(),
+                    annotation,
+                    value: value.clone(),
+                    nothing: targets.is_empty().then(|| nothing(world, value)),
+                }),
+                Err(e) => failed = Err(format!("{annotation} of RuntimeConfig {name}: {e}")),
             }
+        }
+    }
+    context.written.keep(&answers.revisions);
+    (answers, failed)
+}
+
+/// Removes the requests that are done: once a request is gone, the status of its RuntimeConfig says what came of it. Not of those whose status could
+/// not be written (`untold`, by name): they are answered again. Errors: the last one; all others had their turn.
+pub async fn close(
+    context: &Context,
+    world: &World,
+    answers: &Answers,
+    untold: &BTreeSet<String>,
+) -> Result<(), String> {
+    let mut failed = Ok(());
+    for Done { config, annotation, value, nothing } in answers.done.iter().filter(|d| !untold.contains(&d.config)) {
+        let removed = context.writes.unannotate::<RuntimeConfigObject>(config, annotation, value).await;
+        if let (Ok(writes::Done::Yes), Some(note), Some(object)) = (&removed, nothing, world.configs.get(config)) {
+            context.events.warning(object.as_ref(), "UnknownRevision", note.clone()).await;
+        }
+        if let Err(e) = removed {
+            failed = Err(format!("{annotation} of RuntimeConfig {config}: {e}"));
         }
     }
     failed
 }
 
-async fn one(
-    context: &Context,
-    config: &RuntimeConfigObject,
-    annotation: &str,
-    object: Option<&RuntimeRevision>,
-    now: u64,
-) -> Result<(), String> {
-    if let Some(object) = object {
-        let status = asked(annotation, &config.name_any(), object, now);
-        if context.writes.patch_status(object, status).await? == Done::Stale {
-            // The request stays until it is answered.
-            return Ok(());
-        }
-    } else {
-        let revision = config.annotations().get(annotation).cloned().unwrap_or_default();
-        let note = format!("{revision} is not what nodes of this RuntimeConfig are to have");
-        context.events.warning(config, "UnknownRevision", note).await;
-    }
-    context.writes.patch(config, json!({"metadata": {"annotations": {annotation: null}}})).await.map(drop)
+/// The revisions that a request is about. Of one that is none of its own an object may not decide.
+fn targets(pools: &[Pool], config: &str, value: &str) -> BTreeSet<String> {
+    let own = pools.iter().filter(|pool| pool.configs.contains(config)).map(Pool::target);
+    own.filter(|target| value == ALL || target == value).collect()
 }
 
-/// What an annotation makes of a revision's status.
-fn asked(annotation: &str, config: &str, object: &RuntimeRevision, now: u64) -> Value {
-    let message = format!("by the annotation {annotation} of RuntimeConfig {config}");
-    if annotation == UNDO {
-        return json!({"verdict": Verdict::Bad, "since": time::text(now), "message": message});
+/// Returns whether it is done.
+async fn one(
+    context: &Context,
+    world: &World,
+    (config, annotation): (&str, &str),
+    targets: &BTreeSet<String>,
+    revisions: &mut BTreeMap<String, Arc<RuntimeRevision>>,
+    now: u64,
+) -> Result<bool, String> {
+    for name in targets {
+        // One that was made a moment ago is not seen yet.
+        let Some(object) = revisions.get(name).or_else(|| world.revisions.get(name)) else { return Ok(false) };
+        let Some(status) = asked(annotation, config, object, now) else { continue };
+        if context.writes.patch_status(object.as_ref(), status.clone()).await? == writes::Done::Stale {
+            return Ok(false);
+        }
+        let after = with_status(object, &status)?;
+        revisions.insert(name.clone(), Arc::new(after));
     }
-    match object.status.as_ref().and_then(|s| s.verdict) {
+    Ok(true)
+}
+
+/// An object as it is after a merge patch (RFC 7396) of fields of its status. Its version stays the one that was seen: whoever writes to it in
+/// this pass finds it changed.
+fn with_status(object: &RuntimeRevision, fields: &Value) -> Result<RuntimeRevision, String> {
+    let mut status = json!(object.status.clone().unwrap_or_default());
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        status[field] = value.clone();
+    }
+    let status = serde_json::from_value(status).map_err(|e| e.to_string())?;
+    Ok(RuntimeRevision { status: Some(status), ..object.clone() })
+}
+
+/// Why a request is about nothing.
+fn nothing(world: &World, value: &str) -> String {
+    match world.broken_revisions.get(value) {
+        Some(broken) => format!("this version does not understand {value}: {}", broken.error),
+        None if value == ALL => "no node of this RuntimeConfig is to have a revision".to_owned(),
+        None => format!("{value} is not what nodes of this RuntimeConfig are to have"),
+    }
+}
+
+/// What an annotation makes of a revision's status; `None`: nothing.
+fn asked(annotation: &str, config: &str, object: &RuntimeRevision, now: u64) -> Option<Value> {
+    let message = format!("by the annotation {annotation} of RuntimeConfig {config}");
+    let verdict = object.status.as_ref().and_then(|s| s.verdict);
+    if annotation == UNDO {
+        // Why it is bad already, stays known.
+        let bad = json!({"verdict": Verdict::Bad, "since": time::text(now), "message": message});
+        return (verdict != Some(Verdict::Bad)).then_some(bad);
+    }
+    Some(match verdict {
         // It came through: only those that it failed on try it again.
         Some(Verdict::Good) => json!({"retriedAt": time::text(now), "message": message}),
         _ => json!({"verdict": null, "since": time::text(now), "retriedAt": time::text(now), "message": message}),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_crds::{Rollout, RuntimeConfigSpec, RuntimeRevisionSpec};
+
+    fn pool(configs: &[&str], pids: u32) -> Pool {
+        let config: RuntimeConfigSpec = serde_json::from_value(json!({"runtime": {"pidsLimit": pids}})).unwrap();
+        let spec = RuntimeRevisionSpec::of_runtime("1", &config, Default::default());
+        Pool {
+            configs: configs.iter().map(|&name| name.to_owned()).collect(),
+            nodes: BTreeSet::new(),
+            frozen: BTreeSet::new(),
+            target: RuntimeRevision::new(&spec.name(), spec),
+            config,
+            rollout: Rollout::default(),
+        }
+    }
+
+    #[test]
+    fn all_is_all_of_its_own_and_a_name_is_one() {
+        let pools = [pool(&["fleet"], 100), pool(&["fleet", "blue"], 200), pool(&["green"], 300)];
+        let of = |config: &str, value: &str| targets(&pools, config, value).into_iter().collect::<Vec<_>>();
+        let mut both = vec![pools[0].target(), pools[1].target()];
+        both.sort();
+        assert_eq!(of("fleet", ALL), both);
+        assert_eq!(of("blue", ALL), [pools[1].target()]);
+        assert_eq!(of("fleet", &pools[1].target()), [pools[1].target()]);
+        assert!(of("fleet", &pools[2].target()).is_empty(), "another one's");
+        assert!(of("nobody", ALL).is_empty());
+    }
+
+    #[test]
+    fn what_was_written_is_seen_in_the_same_pass() {
+        let mut world = World::default();
+        let mut object = pool(&["fleet"], 100).target;
+        let before = json!({"verdict": "Bad", "since": "x", "message": "node n gave it up", "nodes": 3});
+        object.status = serde_json::from_value(before).unwrap();
+        let name = object.name_any();
+        let after = with_status(&object, &asked(RETRY, "fleet", &object, 7).unwrap()).unwrap();
+        world.revisions.insert(name.clone(), Arc::new(object));
+        let answers = Answers { done: Vec::new(), revisions: [(name.clone(), Arc::new(after))].into() };
+        let seen = answers.seen(&world);
+        let status = seen.revisions[&name].status.as_ref().unwrap();
+        assert_eq!((status.verdict, status.nodes), (None, 3));
+        assert_eq!(status.retried_at, Some(time::text(7)));
+        // And in the next one, until a watch brings it.
+        let written = Written::default();
+        written.keep(&answers.revisions);
+        assert!(written.not_seen(&world).contains_key(&name));
+        Arc::make_mut(world.revisions.get_mut(&name).unwrap()).metadata.resource_version = Some("2".to_owned());
+        assert!(written.not_seen(&world).is_empty(), "what came since counts");
+    }
+
+    #[test]
+    fn what_is_bad_already_keeps_its_reason() {
+        let mut object = pool(&["fleet"], 100).target;
+        assert_eq!(asked(UNDO, "fleet", &object, 7).unwrap()["verdict"], "Bad");
+        object.status = serde_json::from_value(json!({"verdict": "Bad", "message": "node n gave it up"})).unwrap();
+        assert_eq!(asked(UNDO, "fleet", &object, 7), None);
+        assert!(asked(RETRY, "fleet", &object, 7).unwrap()["verdict"].is_null());
     }
 }

@@ -29,7 +29,8 @@ pub(super) async fn apply(context: &Context, world: &World, rendered: &mut Rende
 
 /// Revisions to remove, of configurations and of policies. While something is frozen nothing is: what its nodes need is not known.
 fn unused<'a>(world: &'a World, rendered: &Rendered) -> Vec<&'a RuntimeRevision> {
-    if !rendered.frozen.is_empty() || !world.broken_nodes.is_empty() {
+    let parsed = world.broken_nodes.is_empty() && world.broken_runtime_nodes.is_empty();
+    if !rendered.frozen.is_empty() || !parsed {
         return Vec::new();
     }
     let mut used: BTreeSet<String> = rendered.pools.iter().map(|pool| pool.target()).collect();

@@ -1,4 +1,7 @@
 //! From RuntimeConfigs and nodes to pools: the nodes that are to have the same, and what that is. Pure.
+//!
+//! A node about which something cannot be understood is in no pool, and counted as one that does not have what it is to have.
+use super::frozen::{self, Cause};
 use super::validate::Judgement;
 use crate::cluster::World;
 use berth_crds::{
@@ -15,6 +18,8 @@ pub struct Pool {
     pub configs: BTreeSet<String>,
     /// Names of the nodes.
     pub nodes: BTreeSet<String>,
+    /// Names of nodes that the same RuntimeConfigs select and that are left as they are: those that are away take of the budget.
+    pub frozen: BTreeSet<String>,
     /// What they are to have.
     pub target: RuntimeRevision,
     /// The configuration in it.
@@ -43,13 +48,51 @@ pub struct Rendered {
     pub selected: BTreeMap<String, BTreeSet<String>>,
     /// Nodes that are left as they are, because something about them cannot be understood.
     pub frozen: BTreeSet<String>,
-    /// Of each of them that a RuntimeConfig freezes, the names of these.
-    pub frozen_by: BTreeMap<String, BTreeSet<String>>,
+    /// Of each of them that objects freeze, these.
+    pub frozen_by: BTreeMap<String, BTreeSet<Cause>>,
     /// RuntimeConfigs whose nodes cannot be told what they come to: why, as one word and as a sentence.
     pub left_out: BTreeMap<String, (&'static str, String)>,
 }
 
 impl Rendered {
+    /// A node keeps what it has.
+    fn freeze(&mut self, node: &str, cause: Cause) {
+        self.frozen.insert(node.to_owned());
+        self.frozen_by.entry(node.to_owned()).or_default().insert(cause);
+    }
+
+    /// Notes who selects a node, and who freezes it. `has_of` says whether it has something of a RuntimeConfig of which it is not known whom it
+    /// selects. Returns the RuntimeConfigs that it gets its settings of.
+    fn select(
+        &mut self,
+        (name, labels): (&str, &BTreeMap<String, String>),
+        has_of: impl Fn(&str) -> bool,
+    ) -> Vec<RuntimeConfig> {
+        let (mut configs, mut selecting, mut causes) = (Vec::new(), Vec::new(), Vec::new());
+        for (config, judgement) in &self.judged {
+            match judgement {
+                Judgement::Good(document)
+                    if document.spec.node_selector.as_ref().is_some_and(|s| s.matches(labels)) =>
+                {
+                    configs.push(document.as_ref().clone());
+                }
+                // Whom it selects is not known: those that have something of it keep it.
+                Judgement::Frozen { reason, message, selector }
+                    if selector.as_ref().map_or_else(|| has_of(config), |s| s.matches(labels)) =>
+                {
+                    causes.push(Cause::of("RuntimeConfig", config, &format!("{reason}: {message}")));
+                }
+                _ => continue,
+            }
+            selecting.push(config.clone());
+        }
+        causes.into_iter().for_each(|cause| self.freeze(name, cause));
+        for config in selecting {
+            self.selected.entry(config).or_default().insert(name.to_owned());
+        }
+        configs
+    }
+
     /// The nodes of a pool keep what they have.
     pub(super) fn leave_out(&mut self, pool: &Pool, reason: &'static str, message: &str) {
         self.frozen.extend(pool.nodes.iter().cloned());
@@ -61,29 +104,17 @@ impl Rendered {
 pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, version: &str) -> Rendered {
     let mut rendered = Rendered { judged: judged.clone(), ..Default::default() };
     let mut pools: BTreeMap<(BTreeSet<String>, String), Pool> = BTreeMap::new();
+    let mut left: BTreeMap<BTreeSet<String>, BTreeSet<String>> = BTreeMap::new();
     for (node, runtime_node) in world.pairs() {
-        let (name, labels) = (node.name_any(), node.labels());
-        let mut configs = Vec::new();
-        for (config, judgement) in judged {
-            match judgement {
-                Judgement::Good(document)
-                    if document.spec.node_selector.as_ref().is_some_and(|s| s.matches(labels)) =>
-                {
-                    configs.push(document.as_ref().clone());
-                }
-                // Whom it selects is not known: those that have something of it keep it.
-                Judgement::Frozen { selector, .. }
-                    if selector.as_ref().map_or_else(|| has_of(world, runtime_node, config), |s| s.matches(labels)) =>
-                {
-                    rendered.frozen.insert(name.clone());
-                    rendered.frozen_by.entry(name.clone()).or_default().insert(config.clone());
-                }
-                _ => continue,
-            }
-            rendered.selected.entry(config.clone()).or_default().insert(name.clone());
-        }
+        let name = node.name_any();
+        let configs = rendered.select((name.as_str(), node.labels()), |config| has_of(world, runtime_node, config));
+        frozen::by_revisions(world, runtime_node).into_iter().for_each(|cause| rendered.freeze(&name, cause));
         // A node that nothing selects any more keeps what it has: `state: Absent` is how a node is given back.
-        if configs.is_empty() || rendered.frozen.contains(&name) {
+        if configs.is_empty() {
+            continue;
+        }
+        if rendered.frozen.contains(&name) {
+            left.entry(names(&configs)).or_default().insert(name);
             continue;
         }
         let last = runtime_node.spec.desired_revision.as_ref().and_then(|name| effective_of(world, name));
@@ -94,13 +125,33 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
         let pool = pool(&configs, merged, version);
         pools.entry((pool.configs.clone(), pool.target())).or_insert(pool).nodes.insert(name);
     }
-    for pool in pools.into_values() {
-        match pool.target.spec.check(&pool.target()) {
-            Ok(()) => rendered.pools.push(pool),
-            Err(e) => rendered.leave_out(&pool, "TooLarge", e.message()),
-        }
+    for node in world.unknown() {
+        let configs = rendered.select((node.name, &node.labels), |_| false);
+        rendered.freeze(node.name, Cause::unknown(node.kind, node.broken));
+        left.entry(names(&configs)).or_default().insert(node.name.to_owned());
+    }
+    for mut pool in pools.into_values() {
+        pool.frozen = left.get(&pool.configs).cloned().unwrap_or_default();
+        take(world, &mut rendered, pool);
     }
     rendered
+}
+
+/// A pool, unless its nodes keep what they have.
+fn take(world: &World, rendered: &mut Rendered, pool: Pool) {
+    // What became of the target on other nodes is not known: it may have broken them.
+    if let Some(broken) = world.broken_revisions.get(&pool.target()) {
+        let cause = Cause::unknown("RuntimeRevision", broken);
+        return pool.nodes.iter().for_each(|node| rendered.freeze(node, cause.clone()));
+    }
+    match pool.target.spec.check(&pool.target()) {
+        Ok(()) => rendered.pools.push(pool),
+        Err(e) => rendered.leave_out(&pool, "TooLarge", e.message()),
+    }
+}
+
+fn names(configs: &[RuntimeConfig]) -> BTreeSet<String> {
+    configs.iter().map(|c| c.metadata.name.clone()).collect()
 }
 
 /// Whether something that a node was told to have came from that RuntimeConfig.
@@ -124,8 +175,9 @@ fn pool(configs: &[RuntimeConfig], merged: Merged, version: &str) -> Pool {
     let version = spec.runtime.version.clone().unwrap_or_else(|| version.to_owned());
     let revision = RuntimeRevisionSpec::of_runtime(&version, &spec, sources);
     Pool {
-        configs: configs.iter().map(|c| c.metadata.name.clone()).collect(),
+        configs: names(configs),
         nodes: BTreeSet::new(),
+        frozen: BTreeSet::new(),
         target: RuntimeRevision::new(&revision.name(), revision),
         config: spec,
         rollout,
@@ -199,6 +251,51 @@ mod tests {
         Arc::make_mut(world.runtime_nodes.get_mut("b").unwrap()).spec.desired_revision = Some(revision.name_any());
         world.revisions.insert(revision.name_any(), Arc::new(revision));
         assert_eq!(rendered(&world).frozen, BTreeSet::from(["b".to_owned()]), "who has something of it keeps it");
+    }
+
+    #[test]
+    fn nodes_about_which_something_is_not_understood_are_frozen_and_counted() {
+        let broken =
+            |name: &str| Broken { name: name.to_owned(), error: "unknown variant".to_owned(), object: json!({}) };
+        let all = json!({"all": {"nodeSelector": {}, "runtime": {"pidsLimit": 100}}});
+        // A phase that this version does not know.
+        let mut one = world(all.clone());
+        one.runtime_nodes.remove("a");
+        one.broken_runtime_nodes.insert("a".to_owned(), broken("a"));
+        let found = rendered(&one);
+        assert_eq!(found.selected["all"].len(), 3, "it is selected as before");
+        assert_eq!((&found.frozen, &found.pools[0].frozen), (&BTreeSet::from(["a".to_owned()]), &found.frozen));
+        assert_eq!(found.pools[0].nodes.len(), 2);
+        let told = super::super::frozen::told(&found, "all").unwrap();
+        assert!(
+            told.starts_with("1 nodes keep what they have: node a, because of RuntimeNode a: NotUnderstood: "),
+            "{told}"
+        );
+        // A verdict that it does not know, of what nodes have, are to have, or are to go back to.
+        let mut two = world(all.clone());
+        two.broken_revisions.insert("config-odd".to_owned(), broken("config-odd"));
+        let odd = || Some("config-odd".to_owned());
+        let object = |node: &str| two.runtime_nodes[node].as_ref().clone();
+        let (mut a, mut b, mut c) = (object("a"), object("b"), object("c"));
+        a.spec.desired_revision = odd();
+        b.spec.fallback_revision = odd();
+        c.status = serde_json::from_value(json!({"currentRevision": "config-odd"})).unwrap();
+        for node in [a, b, c] {
+            two.runtime_nodes.insert(node.name_any(), Arc::new(node));
+        }
+        let found = rendered(&two);
+        assert!(found.frozen.len() == 3 && found.pools.is_empty() && found.selected["all"].len() == 3, "{found:?}");
+        // Of what they are to have: perhaps it broke others.
+        let mut three = world(all);
+        let target = rendered(&three).pools[0].target();
+        three.broken_revisions.insert(target.clone(), broken(&target));
+        let found = rendered(&three);
+        assert!(found.frozen.len() == 3 && found.pools.is_empty(), "{found:?}");
+        let told = super::super::frozen::told(&found, "all").unwrap();
+        assert!(
+            told.starts_with("3 nodes") && told.contains(&format!("RuntimeRevision {target}: NotUnderstood")),
+            "{told}"
+        );
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! RuntimeConfig: which nodes each selects, what that makes together, and the revisions of it. Who gets what when is the rollout's.
 mod apply;
 mod build;
+mod frozen;
 mod report;
 mod validate;
 
 pub use build::{Pool, Rendered};
+pub use frozen::Cause;
 
 use super::Context;
 use super::rollout::Rollouts;

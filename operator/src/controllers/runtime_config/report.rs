@@ -4,6 +4,7 @@ use super::super::rollout::{Rollouts, Running, change_between, to_crd};
 use super::super::runtime_node::agents::{Agent, agent};
 use super::super::status::{Conditions, count, holds, not_understood};
 use super::build::Rendered;
+use super::frozen;
 use super::validate::Judgement;
 use crate::cluster::World;
 use crate::cluster::writes::Done;
@@ -21,6 +22,8 @@ use std::collections::BTreeSet;
 const SAMPLES: usize = 10;
 /// Most fields of a change that are named.
 const FIELDS: usize = 32;
+/// Most revisions that are named beside the one of most nodes.
+const OTHER_TARGETS: usize = 32;
 
 pub(super) async fn report(
     context: &Context,
@@ -67,7 +70,8 @@ async fn one(context: &Context, object: &RuntimeConfigObject, status: RuntimeCon
 /// As a merge patch: what is unset is removed.
 fn cleared(status: &RuntimeConfigStatus) -> Value {
     let mut value = json!(status);
-    for field in ["targetRevision", "lastKnownGood", "wave", "disruption", "failingNodes", "conflicts"] {
+    let unset = ["targetRevision", "otherTargetRevisions", "lastKnownGood", "wave", "disruption"];
+    for field in unset.into_iter().chain(["failingNodes", "conflicts"]) {
         if value[field].is_null() {
             value[field] = Value::Null;
         }
@@ -112,6 +116,7 @@ fn of(
     let mut status = RuntimeConfigStatus {
         observed_generation: object.metadata.generation,
         target_revision: main.map(|r| r.rollout.target.0.clone()),
+        other_target_revisions: other_targets(&mine, main),
         last_known_good: main.and_then(|r| r.rollout.last_known_good.as_ref()).map(|r| r.0.clone()),
         summary: format!("{}/{}", nodes.updated, nodes.matched),
         wave: main.and_then(|r| wave(&r.plan.stage)),
@@ -124,9 +129,15 @@ fn of(
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let made = Conditions::after(before, object.metadata.generation, now);
     let left_out = rendered.left_out.get(&name);
-    let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen(rendered, &name) };
+    let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen::told(rendered, &name) };
     status.conditions = conditions(made, (judgement, left_out), &status, &mine, troubles);
     status
+}
+
+fn other_targets(mine: &[&Running], main: Option<&Running>) -> Vec<String> {
+    let main = main.map(|r| &r.rollout.target);
+    let others: BTreeSet<_> = mine.iter().map(|r| &r.rollout.target).filter(|target| Some(*target) != main).collect();
+    others.into_iter().take(OTHER_TARGETS).map(|target| target.0.clone()).collect()
 }
 
 fn add(counts: &mut NodeCounts, node: &Node, running: &Running, now: u64) {
@@ -183,19 +194,6 @@ struct Troubles {
     agents: Option<String>,
     /// Other objects.
     frozen: Option<String>,
-}
-
-/// The nodes of a RuntimeConfig that keep what they have because of another one: how many, and the first one with that one's reason.
-fn frozen(rendered: &Rendered, name: &str) -> Option<String> {
-    let selected = rendered.selected.get(name)?;
-    let other = |by: &BTreeSet<String>| by.iter().find(|other| *other != name).cloned();
-    let mut nodes = rendered.frozen_by.iter().filter(|(node, _)| selected.contains(*node));
-    let count = nodes.clone().filter(|(_, by)| other(by).is_some()).count();
-    let (node, other) = nodes.find_map(|(node, by)| Some((node, other(by)?)))?;
-    let Judgement::Frozen { reason, message, .. } = rendered.judged.get(&other)? else { return None };
-    Some(format!(
-        "{count} nodes keep what they have: node {node}, because of RuntimeConfig {other}: {reason}: {message}"
-    ))
 }
 
 fn wave(stage: &Stage) -> Option<WaveStatus> {

@@ -17,12 +17,13 @@ pub(super) enum Change {
 /// All changes.
 pub(super) fn changes(world: &World) -> Vec<Change> {
     let missing = world.nodes.iter().filter(|(name, node)| {
-        !world.runtime_nodes.contains_key(*name) && !world.broken_nodes.contains(*name) && runs_linux(node)
+        let there = world.runtime_nodes.contains_key(*name) || world.broken_runtime_nodes.contains_key(*name);
+        !there && runs_linux(node)
     });
     let create = missing.map(|(_, node)| Change::Create(Box::new(of(node))));
     let delete = world.runtime_nodes.iter().filter(|(name, object)| match world.nodes.get(*name) {
         Some(node) => node.uid().is_some_and(|uid| uid != object.spec.node_uid),
-        None => !world.broken_nodes.contains(*name),
+        None => !world.broken_nodes.contains_key(*name),
     });
     delete.map(|(_, object)| Change::Delete(Box::new(object.as_ref().clone()))).chain(create).collect()
 }
@@ -45,6 +46,7 @@ fn of(node: &Node) -> RuntimeNode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Broken;
     use std::sync::Arc;
 
     fn node(name: &str, uid: &str, os: &str) -> Node {
@@ -74,5 +76,10 @@ mod tests {
             })
             .collect();
         assert_eq!(told, ["-gone", "-replaced", "+new"]);
+        let broken = Broken { name: "new".to_owned(), error: String::new(), object: serde_json::json!({}) };
+        world.broken_runtime_nodes.insert("new".to_owned(), broken.clone());
+        world.nodes.remove("kept");
+        world.broken_nodes.insert("kept".to_owned(), Broken { name: "kept".to_owned(), ..broken });
+        assert_eq!(changes(&world).len(), 2, "what cannot be parsed is there: {:?}", changes(&world));
     }
 }

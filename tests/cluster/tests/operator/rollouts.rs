@@ -134,9 +134,17 @@ fn is_tried_again(api: &Api, reporters: &Reporters, bad: &str, first: &str) {
     assert_eq!(complete(api), bad);
     let revision = api.get(&format!("{GROUP}/runtimerevisions/{bad}")).unwrap();
     assert_eq!(revision["status"]["verdict"], "Good");
-    assert!(config(api)["metadata"]["annotations"]["berth.dev/retry"].is_null(), "a request is answered once");
+    answered(api, "berth.dev/retry");
     set(api, &json!({"runtime": {"pidsLimit": 100}}));
     assert_eq!(complete(api), first);
+}
+
+/// A request is answered once: it goes when the status says what came of it, which nodes need not wait for.
+fn answered(api: &Api, request: &str) {
+    api.wait("the request is gone", || {
+        let config = config(api);
+        if config["metadata"]["annotations"][request].is_null() { Ok(()) } else { Err(config.to_string()) }
+    });
 }
 
 fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Service>) -> String {
@@ -168,13 +176,14 @@ fn survives_its_leader(api: &Api, reporters: &Reporters, operators: &mut Vec<Ser
 fn is_taken_back(api: &Api, bad: &str, good: &str) {
     let told = plugin::run(api, &["rollout", "undo", "fleet"]).unwrap();
     assert_eq!(told, format!("runtimeconfig.berth.dev/fleet: {bad} is taken back\n"));
+    let stuck = plugin::run(api, &["rollout", "status", "fleet", "--timeout=240"]).unwrap_err();
+    assert!(stuck.contains("does not get further: RolledBack"), "not the end of what was before: {stuck}");
     api.wait("every node is back", || {
         let nodes = api.get(&format!("{GROUP}/runtimenodes"))?;
         let back = nodes["items"].as_array().unwrap().iter().filter(|n| n["status"]["currentRevision"] == good).count();
         if back == NODES { Ok(()) } else { Err(format!("{back} nodes")) }
     });
-    let config = config(api);
-    assert!(config["metadata"]["annotations"]["berth.dev/undo"].is_null(), "a request is answered once");
+    answered(api, "berth.dev/undo");
     assert_eq!(api.get(&format!("{GROUP}/runtimerevisions/{bad}")).unwrap()["status"]["verdict"], "Bad");
 }
 

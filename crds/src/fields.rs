@@ -125,6 +125,19 @@ impl Keyed for String {
     }
 }
 
+/// A value of which one may be more careful than another: that one counts where documents of equal priority contradict each other.
+pub(crate) trait Careful: Sized {
+    /// The more careful of two; `None` if neither is for certain.
+    fn careful(&self, other: &Self) -> Option<Self>;
+}
+
+/// A pause: whoever asks for it gets it.
+impl Careful for bool {
+    fn careful(&self, other: &Self) -> Option<Self> {
+        Some(*self || *other)
+    }
+}
+
 fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
@@ -134,8 +147,8 @@ macro_rules! at {
     ($spec:expr, [$($place:ident).*], $field:ident) => { $spec.$($place.)*$field };
 }
 
-/// The rows of one struct. `scalar` is an `Option<T>` (the first document that sets it wins), `list` a `Vec` of [`Keyed`],
-/// `map` fields that are merged one by one; `inside`
+/// The rows of one struct. `scalar` is an `Option<T>` (the first document that sets it wins), `careful` one of [`Careful`], which the
+/// operator alone follows, `list` a `Vec` of [`Keyed`], `map` fields that are merged one by one; `inside`
 /// are members that are structs with rows of their own, and what is no setting or has its row elsewhere.
 macro_rules! rows {
     ($name:ident: $type:ident at $path:literal = $place:tt, inside [$($inside:ident)*];
@@ -282,11 +295,11 @@ rows! { for Agent, KUBELET at "spec.kubelet" = [kubelet];
 rows! { all of Kubelet, [config] }
 
 rows! { for Operator, ROLLOUT at "spec.rollout" = [rollout];
-    scalar paused "paused" Live Is("false");
+    careful paused "paused" Live Is("false");
     scalar waves "waves" Live Is("[1, \"5%\", \"25%\", \"100%\"]");
-    scalar max_unavailable "maxUnavailable" Live Is("1");
-    scalar max_in_flight "maxInFlight" Live Is("\"10%\"");
-    scalar max_failures "maxFailures" Live Is("\"5%\"");
+    careful max_unavailable "maxUnavailable" Live Is("1");
+    careful max_in_flight "maxInFlight" Live Is("\"10%\"");
+    careful max_failures "maxFailures" Live Is("\"5%\"");
     scalar on_failure "onFailure" Live Is("\"Rollback\"");
     scalar control_plane "controlPlane" Live Is("\"Exclude\"");
     scalar node_timeout "nodeTimeout" Live Is("\"15m\"");

@@ -112,7 +112,7 @@ pub struct ImageMatch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImagePattern {
-    /// The pattern.
+    /// The pattern, of at most 512 bytes.
     pub pattern: String,
 }
 
@@ -120,10 +120,10 @@ pub struct ImagePattern {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NamespaceSelector {
-    /// Labels and the values they must have.
+    /// Labels and the values they must have, of at most 63 bytes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
-    /// Requirements.
+    /// Requirements. At most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub match_expressions: Vec<SelectorRequirement>,
 }
@@ -136,7 +136,7 @@ pub struct SelectorRequirement {
     pub key: String,
     /// Operator.
     pub operator: SelectorOperator,
-    /// Values, for `In` and `NotIn`.
+    /// Values, for `In` and `NotIn`. At most 256, of at most 63 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
 }
@@ -154,10 +154,10 @@ pub enum SelectorOperator {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Registries {
-    /// Patterns of which one must match; empty is all.
+    /// Patterns of which one must match; empty is all. At most 256, of at most 512 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
-    /// Patterns of which none may match; looked at first, beats everything.
+    /// Patterns of which none may match; looked at first, beats everything. At most 256, of at most 512 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
 }
@@ -169,7 +169,7 @@ pub struct References {
     /// The user must write a digest.
     #[serde(default)]
     pub require_digest: bool,
-    /// Tags that may not be used without a digest.
+    /// Tags that may not be used without a digest. At most 64, of at most 128 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forbid_tags: Vec<String>,
 }

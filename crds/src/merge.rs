@@ -2,8 +2,8 @@
 //! merge by their entries' keys. Every field keeps the name of the document it came from. Which fields there are, says `fields.rs`.
 //!
 //! Two of equal priority that contradict each other: on a node without a cluster an error; in a cluster the field keeps what was
-//! last applied, and both are told ([`merge_keeping`]).
-use crate::fields::{Keyed, all_fields};
+//! last applied, and both are told ([`merge_keeping`]). Of a rollout nothing was ever applied: the careful one counts.
+use crate::fields::{Careful, Keyed, all_fields};
 use crate::kubelet::KubeletConfig;
 use crate::runtime_config::{RuntimeConfig, RuntimeConfigSpec};
 use berth_model::{Error, Result};
@@ -38,8 +38,8 @@ pub struct Merged {
 }
 
 /// Merges, whatever documents say: a scalar that two of equal priority set differently keeps the value of `last`, or is left to its
-/// default where there is none; of a list's entries with one key, that of the first name counts. The order of `documents` means
-/// nothing. Errors: two documents of one name.
+/// default where there is none; of a rollout's pause and limits the most careful one counts, whatever was last; of a list's entries with
+/// one key, that of the first name. The order of `documents` means nothing. Errors: two documents of one name.
 pub fn merge_keeping(documents: &[RuntimeConfig], last: Option<&Effective>) -> Result<Merged> {
     let none = Effective::default();
     let mut merged = Merged::default();
@@ -98,27 +98,70 @@ impl Layer<'_, '_> {
         let Some(value) = value else { return Ok(()) };
         let slot = place(&mut self.effective.spec);
         // A kept field may be unset, and is decided all the same.
-        if self.by_field.contains_key(field) {
-            let same = slot.as_ref() == Some(value);
-            let Some(keep) = self.keep.as_mut() else { return self.shadowed(field, same) };
-            let Some((_, by)) = self.by_field.get(field).filter(|(p, _)| *p == priority(self.document)) else {
-                return Ok(());
-            };
-            if same && !keep.conflicts.contains_key(field) {
-                return Ok(());
-            }
-            let names = keep.conflicts.entry(field.to_owned()).or_insert_with(|| BTreeSet::from([by.clone()]));
-            names.insert(self.document.metadata.name.clone());
-            *slot = place(&mut keep.last.spec.clone()).clone();
-            match keep.last.sources.get(field).filter(|_| slot.is_some()) {
-                Some(source) => drop(self.effective.sources.insert(field.to_owned(), source.clone())),
-                None => drop(self.effective.sources.remove(field)),
-            }
+        if !self.by_field.contains_key(field) {
+            *slot = Some(value.clone());
+            self.came_from(field);
             return Ok(());
         }
-        *slot = Some(value.clone());
-        self.came_from(field);
+        let same = slot.as_ref() == Some(value);
+        if !self.contradicts(field, same)? {
+            return Ok(());
+        }
+        let none = Effective::default();
+        let last = self.keep.as_ref().map_or(&none, |keep| keep.last);
+        let slot = place(&mut self.effective.spec);
+        *slot = place(&mut last.spec.clone()).clone();
+        match last.sources.get(field).filter(|_| slot.is_some()) {
+            Some(source) => drop(self.effective.sources.insert(field.to_owned(), source.clone())),
+            None => drop(self.effective.sources.remove(field)),
+        }
         Ok(())
+    }
+
+    /// A value of a rollout, which no revision keeps, so that nothing was last applied: where equals contradict each other, the most
+    /// careful of their values counts, or the default where none of them is.
+    pub(crate) fn careful<T: Clone + PartialEq + Careful>(
+        &mut self,
+        field: &str,
+        value: &Option<T>,
+        place: impl Fn(&mut RuntimeConfigSpec) -> &mut Option<T>,
+    ) -> Result<()> {
+        let Some(value) = value else { return Ok(()) };
+        let before = place(&mut self.effective.spec).clone();
+        if !self.by_field.contains_key(field) {
+            return self.scalar(field, &Some(value.clone()), place);
+        }
+        if !self.contradicts(field, before.as_ref() == Some(value))? {
+            return Ok(());
+        }
+        // Once none of them was, none is: a third one decides nothing between the two.
+        let chosen = before.as_ref().and_then(|before| before.careful(value));
+        if chosen != before {
+            match chosen {
+                Some(_) => {
+                    let name = self.document.metadata.name.clone();
+                    drop(self.effective.sources.insert(field.to_owned(), name));
+                }
+                None => drop(self.effective.sources.remove(field)),
+            }
+            *place(&mut self.effective.spec) = chosen;
+        }
+        Ok(())
+    }
+
+    /// Whether equals set a field differently that is decided already; their names are noted. Errors: as [`Self::shadowed`], where
+    /// nobody asked to go on.
+    fn contradicts(&mut self, field: &str, same: bool) -> Result<bool> {
+        let Some(keep) = self.keep.as_mut() else { return self.shadowed(field, same).map(|()| false) };
+        let Some((_, by)) = self.by_field.get(field).filter(|(p, _)| *p == priority(self.document)) else {
+            return Ok(false);
+        };
+        if same && !keep.conflicts.contains_key(field) {
+            return Ok(false);
+        }
+        let names = keep.conflicts.entry(field.to_owned()).or_insert_with(|| BTreeSet::from([by.clone()]));
+        names.insert(self.document.metadata.name.clone());
+        Ok(true)
     }
 
     /// A list of entries with keys: of each key, the first document's entry wins.
@@ -233,6 +276,36 @@ mod tests {
     }
 
     #[test]
+    fn of_rollouts_that_equals_disagree_on_the_careful_one_counts() {
+        let rollout = |name: &str, fields: &str| config(name, &format!("{{rollout: {fields}}}"));
+        let last = merge_keeping(&[rollout("z", "{paused: false, maxFailures: 9, nodeTimeout: 1m}")], None).unwrap();
+        let merged = |all: &[RuntimeConfig]| merge_keeping(all, Some(&last.effective)).unwrap();
+        for (a, b) in [("{paused: false}", "{paused: true}"), ("{paused: true}", "{paused: false}")] {
+            let found = merged(&[rollout("a", a), rollout("b", b)]);
+            assert_eq!(found.effective.spec.rollout.paused, Some(true), "a: {a}, b: {b}");
+            assert_eq!(found.conflicts["spec.rollout.paused"].len(), 2);
+            let by = if a.contains("true") { "a" } else { "b" };
+            assert_eq!(found.effective.sources["spec.rollout.paused"], by);
+        }
+        let high = config("high", "{priority: 200, rollout: {paused: false}}");
+        let found = merged(&[high, rollout("a", "{paused: true}")]);
+        assert_eq!(found.effective.spec.rollout.paused, Some(false), "the higher priority wins");
+
+        let many = [
+            rollout("a", "{maxInFlight: 3, maxFailures: 1, nodeTimeout: 5m}"),
+            rollout("b", "{maxInFlight: 2, maxFailures: 3%, nodeTimeout: 9m}"),
+            rollout("c", "{maxInFlight: 4, maxFailures: 2, nodeTimeout: 9m}"),
+        ];
+        let found = merged(&many);
+        let rollout = found.effective.spec.rollout;
+        assert_eq!(rollout.max_in_flight, Some(crate::IntOrPercent::Int(2)));
+        assert_eq!(rollout.max_failures, None, "a number and a part cannot be compared");
+        assert_eq!(rollout.node_timeout, last.effective.spec.rollout.node_timeout, "as any field");
+        assert_eq!(found.conflicts.len(), 3);
+        assert!(merge(&many).unwrap_err().message().contains("spec.rollout.maxInFlight"), "a node alone refuses");
+    }
+
+    #[test]
     fn fields_of_the_kubelet_are_merged_one_by_one() {
         let all = [
             config("a", "{kubelet: {config: {maxPods: 70, eventBurst: 5}}}"),
@@ -255,12 +328,19 @@ mod tests {
         #[test]
         fn the_order_of_documents_means_nothing(
             made in proptest::collection::vec((0u16..3, proptest::option::of(20u64..23), proptest::option::of(0usize..2), 0usize..4), 1..6),
+            shares in proptest::collection::vec((proptest::option::of(0u8..6), proptest::option::of(proptest::bool::ANY)), 6),
             turn in 0usize..6,
             last in proptest::option::of(20u64..23),
         ) {
             let documents: Vec<RuntimeConfig> = made.iter().enumerate().map(|(i, (priority, pids, level, hosts))| {
                 let mut spec = RuntimeConfigSpec { priority: Some(*priority), ..Default::default() };
                 spec.runtime.pids_limit = *pids;
+                let (share, paused) = shares[i];
+                spec.rollout.paused = paused;
+                spec.rollout.max_in_flight = share.map(|n| match n {
+                    0..4 => crate::IntOrPercent::Int(u32::from(n) + 1),
+                    _ => crate::IntOrPercent::Percent(n),
+                });
                 spec.runtime.log_level = level.map(|l| [crate::LogLevel::Info, crate::LogLevel::Debug][l]);
                 spec.registries = (0..*hosts).map(|h| crate::RegistryHost {
                     host: format!("h{h}"), plain_http: i % 2 == 0, ..Default::default()

@@ -1,6 +1,7 @@
 //! How a change of a RuntimeConfig reaches the nodes of a cluster, and how nodes are taken over. Types and rules. A node without
 //! a cluster accepts these fields, follows none of them and says so.
 //! Must not: plan; `operator/src/rollout` does.
+use crate::fields::Careful;
 use crate::runtime_config::seconds;
 use berth_model::{Error, Result};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -161,6 +162,16 @@ impl From<IntOrPercent> for Written {
         match value {
             IntOrPercent::Int(number) => Self::Int(number),
             IntOrPercent::Percent(percent) => Self::Text(format!("{percent}%")),
+        }
+    }
+}
+
+/// Of two numbers the smaller. What a percentage comes to depends on how many nodes there are.
+impl Careful for IntOrPercent {
+    fn careful(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Int(a), Self::Int(b)) => Some(Self::Int(*a.min(b))),
+            _ => (self == other).then_some(*self),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The rules that types cannot carry, one function per part of a document. A refusal names the field by its path, what is allowed and,
 //! where it is not plain, the remedy.
 //! Must not: look at the node; a document is good or bad everywhere alike.
-use crate::image_policy::ImagePolicy;
+use crate::image_policy::{ImagePattern, ImagePolicy, NamespaceSelector};
 use crate::profile::check_profiles;
 use crate::registry::{check_credentials, check_proxy, check_registries, check_transfer};
 use crate::rollout;
@@ -9,6 +9,7 @@ use crate::runtime_config::{Cni, IpFamily, Limits, Metrics, Network, Runtime, Ru
 use crate::sockets::check_sockets;
 use crate::storage::{check_images, check_storage};
 use berth_model::{Error, Result};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// Most directories of CNI plugins.
@@ -17,6 +18,16 @@ const MAX_BIN_DIRS: usize = 16;
 const MAX_CONF_LIST: usize = 256 << 10;
 /// Longest path of a file.
 const MAX_PATH: usize = 4095;
+/// Most images of a policy, registries that it allows or denies, and values of one requirement.
+const MAX_PATTERNS: usize = 256;
+/// Most exceptions of a policy, tags that it forbids, and requirements.
+const MAX_EXCEPTIONS: usize = 64;
+/// Longest pattern of a policy in bytes: what a node compiles (node-runtime/crates/trust/src/pattern.rs).
+const MAX_PATTERN: usize = 512;
+/// Longest tag. Source: OCI distribution specification, "Pulling manifests".
+const MAX_TAG: usize = 128;
+/// Longest value of a label. Source: apimachinery, util/validation.
+const MAX_LABEL_VALUE: usize = 63;
 
 pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
     let spec = &document.spec;
@@ -209,14 +220,37 @@ pub(crate) fn image_policy(document: &ImagePolicy) -> Result<()> {
     if spec.enforce_at.is_empty() {
         return Err(Error::invalid("spec.enforceAt", "must name at least one of Pull and Create"));
     }
-    let lists =
-        [("spec.match.images", spec.matches.images.len(), 256), ("spec.match.exclude", spec.matches.exclude.len(), 64)];
-    for (field, len, most) in lists {
-        if len > most {
-            return Err(Error::invalid(field, format!("has {len} entries, the limit is {most}")));
+    let patterns = |list: &[ImagePattern]| list.iter().map(|entry| entry.pattern.clone()).collect::<Vec<_>>();
+    let (images, exclude) = (patterns(&spec.matches.images), patterns(&spec.matches.exclude));
+    let lists = [
+        ("spec.match.images", ".pattern", &images, MAX_PATTERNS, MAX_PATTERN),
+        ("spec.match.exclude", ".pattern", &exclude, MAX_EXCEPTIONS, MAX_PATTERN),
+        ("spec.registries.allow", "", &spec.registries.allow, MAX_PATTERNS, MAX_PATTERN),
+        ("spec.registries.deny", "", &spec.registries.deny, MAX_PATTERNS, MAX_PATTERN),
+        ("spec.references.forbidTags", "", &spec.references.forbid_tags, MAX_EXCEPTIONS, MAX_TAG),
+    ];
+    for (field, member, list, most, longest) in lists {
+        at_most(field, list.len(), most)?;
+        if let Some((i, text)) = list.iter().enumerate().find(|(_, text)| text.len() > longest) {
+            return Err(too_long(format!("{field}[{i}]{member}"), text, longest));
         }
     }
-    let Some(selector) = &spec.matches.namespace_selector else { return Ok(()) };
+    spec.matches.namespace_selector.as_ref().map_or(Ok(()), namespaces)
+}
+
+fn at_most(field: impl fmt::Display, len: usize, most: usize) -> Result<()> {
+    if len > most {
+        return Err(Error::invalid(field, format!("has {len} entries, the limit is {most}")));
+    }
+    Ok(())
+}
+
+fn too_long(field: impl fmt::Display, text: &str, longest: usize) -> Error {
+    Error::invalid(field, format!("is {} bytes long, the limit is {longest}", text.len()))
+}
+
+fn namespaces(selector: &NamespaceSelector) -> Result<()> {
+    let at = "spec.match.namespaceSelector.matchExpressions";
     let keys = selector.match_labels.keys().chain(selector.match_expressions.iter().map(|e| &e.key));
     for key in keys {
         if key != "kubernetes.io/metadata.name" {
@@ -226,8 +260,18 @@ pub(crate) fn image_policy(document: &ImagePolicy) -> Result<()> {
             ));
         }
     }
-    if selector.match_expressions.iter().any(|e| e.values.is_empty()) {
-        return Err(Error::invalid("spec.match.namespaceSelector.matchExpressions", "In and NotIn need values"));
+    if let Some(value) = selector.match_labels.values().find(|value| value.len() > MAX_LABEL_VALUE) {
+        return Err(too_long("spec.match.namespaceSelector.matchLabels", value, MAX_LABEL_VALUE));
+    }
+    at_most(at, selector.match_expressions.len(), MAX_EXCEPTIONS)?;
+    for (i, expression) in selector.match_expressions.iter().enumerate() {
+        if expression.values.is_empty() {
+            return Err(Error::invalid(at, "In and NotIn need values"));
+        }
+        at_most(format!("{at}[{i}].values"), expression.values.len(), MAX_PATTERNS)?;
+        if let Some((n, value)) = expression.values.iter().enumerate().find(|(_, v)| v.len() > MAX_LABEL_VALUE) {
+            return Err(too_long(format!("{at}[{i}].values[{n}]"), value, MAX_LABEL_VALUE));
+        }
     }
     Ok(())
 }

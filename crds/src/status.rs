@@ -58,7 +58,7 @@ pub struct RuntimeConfigStatus {
     /// Some nodes that failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failing_nodes: Vec<FailingNode>,
-    /// Fields that another RuntimeConfig of equal priority sets differently. They keep their last applied value.
+    /// Fields that another RuntimeConfig of equal priority sets differently. They keep their last applied value; of a rollout's, the condition `Conflicted` says which counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<FieldConflict>,
 }

@@ -192,8 +192,19 @@ fn status() -> Vec<Bound> {
 fn image_policy() -> Vec<Bound> {
     let mut bounds = vec![("spec.enforceAt", "default", json!(["Pull", "Create"]))];
     bounds.extend(entries(2, &["spec.enforceAt"]));
-    bounds.extend(entries(256, &["spec.match.images"]));
-    bounds.extend(entries(64, &["spec.match.exclude", "spec.match.namespaceSelector.matchExpressions"]));
+    bounds.extend(entries(256, &["spec.match.images", "spec.registries.allow", "spec.registries.deny"]));
+    let few = ["spec.match.exclude", "spec.match.namespaceSelector.matchExpressions", "spec.references.forbidTags"];
+    bounds.extend(entries(64, &few));
+    let patterns = [
+        "spec.match.images[].pattern",
+        "spec.match.exclude[].pattern",
+        "spec.registries.allow[]",
+        "spec.registries.deny[]",
+    ];
+    // Of characters; a node counts bytes.
+    bounds.extend(lengths(512, &patterns));
+    bounds.extend(lengths(128, &["spec.references.forbidTags[]"]));
+    bounds.extend(lengths(63, &["spec.match.namespaceSelector.matchLabels{}"]));
     bounds.push(("spec.match.namespaceSelector.matchLabels", "maxProperties", json!(64)));
     bounds.extend(entries(256, &["spec.match.namespaceSelector.matchExpressions[].values"]));
     bounds.extend(lengths(63, &["spec.match.namespaceSelector.matchExpressions[].values[]"]));

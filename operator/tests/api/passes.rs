@@ -221,18 +221,37 @@ async fn an_undo_of_all_is_in_the_status_of_each_before_the_request_is_gone() {
 }
 
 #[tokio::test]
-async fn a_policy_set_that_is_too_large_is_said_of_each_and_told_to_nobody() {
+async fn a_policy_that_has_no_room_is_refused_and_the_others_are_told() {
     let mut world = world();
     for n in 0..=200 {
-        let policy =
-            ImagePolicyObject::new(&format!("p{n}"), serde_json::from_value(json!({"mode": "Audit"})).unwrap());
-        world.policies.insert(format!("p{n}"), Arc::new(versioned(policy)));
+        let name = format!("p{n}");
+        let mut policy = ImagePolicyObject::new(&name, serde_json::from_value(json!({"mode": "Audit"})).unwrap());
+        // One of those in the middle is the youngest.
+        let created = if n == 7 { "2026-01-02T00:00:00Z" } else { "2026-01-01T00:00:00Z" };
+        policy.metadata.creation_timestamp = serde_json::from_value(json!(created)).unwrap();
+        world.policies.insert(name, Arc::new(versioned(policy)));
     }
     let server = server(|_, _| false);
     run(&server, &world).await.unwrap();
-    assert!(server.asked("/runtimenodes").iter().all(|r| r.body["spec"]["policyRevision"].is_null()));
-    let status = server.asked("/imagepolicies/p200/status").pop().unwrap();
-    assert!(status.body.to_string().contains("SetTooLarge"), "{status:?}");
+    for node in ["a", "b"] {
+        let asked = server.asked(&format!("/runtimenodes/{node}?"));
+        assert!(asked.iter().any(|r| r.body["spec"]["policyRevision"].is_string()), "{asked:?}");
+    }
+    let is_set = |r: &&crate::server::Request| r.body["spec"]["policies"].is_array();
+    let written = server.asked("/runtimerevisions");
+    let list = written.iter().find(is_set).unwrap().body["spec"]["policies"].as_array().unwrap().clone();
+    assert!(list.len() == 200 && list.iter().all(|policy| policy["name"] != "p7"), "{}", list.len());
+    let accepted = |name: &str| {
+        let status = server.asked(&format!("/imagepolicies/{name}/status")).pop().unwrap().body["status"].clone();
+        status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Accepted").unwrap().clone()
+    };
+    assert_eq!(accepted("p200")["status"], "True");
+    let refused = accepted("p7");
+    assert!(refused["status"] == "False" && refused["reason"] == "SetTooLarge", "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("the limit is 200"), "{refused}");
+    let events = server.asked("/events");
+    let of_it = |r: &crate::server::Request| r.body["regarding"]["name"] == "p7" && r.body["reason"] == "SetTooLarge";
+    assert!(events.iter().any(of_it), "{events:?}");
 }
 
 /// A node that was cordoned for a rollout, with what its RuntimeNode says.

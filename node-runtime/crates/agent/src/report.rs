@@ -10,7 +10,7 @@ use berth_crds::{
 
 /// Most entries of a list, but for decisions; an object on whose node few policies decide stays below 4 KiB.
 const MAX_ENTRIES: usize = 16;
-/// Most policies whose decisions are told: all that a cluster's set may have (`operator/src/controllers/image_policy/build.rs`), and what the
+/// Most policies whose decisions are told: all that a cluster's set may have (`operator/src/controllers/image_policy/room.rs`), and what the
 /// definition takes. The operator adds these up for each policy: one that were left out would count as one that denied nothing.
 const MAX_DECISIONS: usize = 200;
 /// Longest message, in characters.

@@ -1,39 +1,50 @@
 //! The set of policies that nodes are to enforce. Pure.
+use super::room::{Policies, without_room};
 use super::validate::Refusal;
 use crate::cluster::World;
 use berth_crds::{ImagePolicy, RevisionPolicy, RuntimeRevision, RuntimeRevisionSpec};
+use kube::ResourceExt;
 use std::collections::BTreeMap;
 
-/// Most policies of a set, as the definition of RuntimeRevision has it.
-const MAX_POLICIES: usize = 200;
-
-/// The set, with its name. Of a policy that is refused, what nodes were told of it before stays in it. Errors: why there can be none.
+/// The set, with its name. A policy that has no room in it is refused. Of one that is refused, for whatever reason, what nodes were told
+/// of it before stays in the set. Errors: why there can be none.
 pub(super) fn set(
     world: &World,
-    judged: &BTreeMap<String, Result<ImagePolicy, Refusal>>,
+    judged: &mut BTreeMap<String, Result<ImagePolicy, Refusal>>,
 ) -> Result<RuntimeRevision, Refusal> {
     let before = in_force(world);
+    let told = before.flatten().and_then(|revision| revision.spec.policies.clone()).unwrap_or_default();
+    let mut kept = by_name(told);
+    kept.retain(|name, _| judged.contains_key(name));
+    let accepted = judged.iter().filter_map(|(name, policy)| policy.as_ref().ok().map(|p| (name.as_str(), &p.spec)));
+    let mut fresh = by_name(RuntimeRevisionSpec::of_policies(accepted).policies.unwrap_or_default());
+    let refused = without_room(&fresh, &kept, &by_age(world, &fresh));
+    for (name, refusal) in refused {
+        fresh.remove(&name);
+        judged.insert(name, Err(refusal));
+    }
     if before == Some(None) && judged.values().any(Result::is_err) {
         let message = "a policy is refused, and the RuntimeRevision with what was in force of it is gone, or not understood; nodes keep what they have until it is mended";
         return Err(Refusal { reason: "SetUnknown", message: message.to_owned() });
     }
-    let before = before.flatten().and_then(|revision| revision.spec.policies.clone()).unwrap_or_default();
-    let accepted = judged.iter().filter_map(|(name, policy)| policy.as_ref().ok().map(|p| (name.as_str(), &p.spec)));
-    let mut spec = RuntimeRevisionSpec::of_policies(accepted);
-    let kept = before.into_iter().filter(|policy| judged.get(&policy.name).is_some_and(Result::is_err));
-    let list: &mut Vec<RevisionPolicy> = spec.policies.get_or_insert_default();
-    list.extend(kept);
-    list.sort_by(|a, b| a.name.cmp(&b.name));
-    let too_large = |message| Refusal { reason: "SetTooLarge", message };
-    let count = list.len();
-    if count > MAX_POLICIES {
-        let message =
-            format!("there are {count} policies, the limit is {MAX_POLICIES}; nodes keep the set that they have");
-        return Err(too_large(message));
-    }
+    kept.extend(fresh);
+    let spec = RuntimeRevisionSpec { runtime: None, policies: Some(kept.into_values().collect()) };
     let name = spec.name();
-    spec.check(&name).map_err(|e| too_large(format!("{e}; nodes keep the set that they have")))?;
+    // Only where another version had higher limits: what is in force has room otherwise.
+    let too_large = |e| Refusal { reason: "SetTooLarge", message: format!("{e}; nodes keep the set that they have") };
+    spec.check(&name).map_err(too_large)?;
     Ok(RuntimeRevision::new(&name, spec))
+}
+
+fn by_name(policies: Vec<RevisionPolicy>) -> Policies {
+    policies.into_iter().map(|policy| (policy.name.clone(), policy)).collect()
+}
+
+/// Their names, the oldest first; of one second by name.
+fn by_age<'a>(world: &World, policies: &'a Policies) -> Vec<&'a str> {
+    let mut names: Vec<&str> = policies.keys().map(String::as_str).collect();
+    names.sort_by_key(|name| world.policies.get(*name).and_then(|p| p.creation_timestamp()).map(|t| t.0));
+    names
 }
 
 /// The set that most nodes were told of, if any were; `None` inside: it is gone, or not understood.
@@ -51,36 +62,81 @@ fn in_force(world: &World) -> Option<Option<&RuntimeRevision>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_crds::{RuntimeNode, RuntimeNodeSpec};
-    use kube::ResourceExt;
+    use berth_crds::{API_VERSION, ImagePolicyObject, ObjectMeta, RuntimeNode, RuntimeNodeSpec};
+    use serde_json::{Value, json};
     use std::sync::Arc;
+
+    type Judged = BTreeMap<String, Result<ImagePolicy, Refusal>>;
+
+    fn accepted(name: &str, spec: Value) -> (String, Result<ImagePolicy, Refusal>) {
+        let policy = ImagePolicy {
+            api_version: API_VERSION.to_owned(),
+            kind: "ImagePolicy".to_owned(),
+            metadata: ObjectMeta { name: name.to_owned(), ..Default::default() },
+            spec: serde_json::from_value(spec).unwrap(),
+        };
+        (name.to_owned(), Ok(policy))
+    }
+
+    /// All nodes are told of a set.
+    fn tell(world: &mut World, set: &RuntimeRevision) {
+        world.revisions.insert(set.name_any(), Arc::new(set.clone()));
+        let spec = RuntimeNodeSpec { policy_revision: Some(set.name_any()), ..Default::default() };
+        world.runtime_nodes.insert("n".to_owned(), Arc::new(RuntimeNode::new("n", spec)));
+    }
+
+    fn names(set: &RuntimeRevision) -> Vec<&str> {
+        set.spec.policies.iter().flatten().map(|policy| policy.name.as_str()).collect()
+    }
 
     #[test]
     fn what_is_refused_stays_as_it_was() {
-        let policy = |mode: &str| {
-            let text = format!(
-                "apiVersion: berth.dev/v1alpha1\nkind: ImagePolicy\nmetadata: {{name: p}}\nspec: {{mode: {mode}}}\n"
-            );
-            let Some(berth_crds::Document::ImagePolicy(policy)) = berth_crds::parse_documents(&text).unwrap().pop()
-            else {
-                panic!()
-            };
-            *policy
-        };
         let mut world = World::default();
-        let first = set(&world, &BTreeMap::from([("p".to_owned(), Ok(policy("Enforce")))])).unwrap();
-        world.revisions.insert(first.name_any(), Arc::new(first.clone()));
-        let spec = RuntimeNodeSpec { policy_revision: Some(first.name_any()), ..Default::default() };
-        world.runtime_nodes.insert("n".to_owned(), Arc::new(RuntimeNode::new("n", spec)));
-        let refused = BTreeMap::from([("p".to_owned(), Err(Refusal { reason: "Invalid", message: String::new() }))]);
-        let second = set(&world, &refused).unwrap();
+        let first = set(&world, &mut Judged::from([accepted("p", json!({"mode": "Enforce"}))])).unwrap();
+        tell(&mut world, &first);
+        let refusal = Refusal { reason: "Invalid", message: String::new() };
+        let mut refused = Judged::from([("p".to_owned(), Err(refusal))]);
+        let second = set(&world, &mut refused).unwrap();
         assert_eq!(second.name_any(), first.name_any(), "refused: as before");
-        let gone = set(&world, &BTreeMap::new()).unwrap();
+        let gone = set(&world, &mut Judged::new()).unwrap();
         assert_eq!(gone.spec.policies, Some(Vec::new()), "removed: gone");
         world.revisions.clear();
-        assert_eq!(set(&world, &refused).unwrap_err().reason, "SetUnknown", "what was in force of it is not known");
-        let many = (0..=MAX_POLICIES).map(|n| (format!("p{n}"), Ok(policy("Audit")))).collect();
-        let refusal = set(&world, &many).unwrap_err();
-        assert!(refusal.reason == "SetTooLarge" && refusal.message.contains("201"), "{refusal:?}");
+        assert_eq!(set(&world, &mut refused).unwrap_err().reason, "SetUnknown", "what was in force is not known");
+    }
+
+    /// Of so many patterns of 500 bytes.
+    fn large(patterns: usize) -> Value {
+        json!({"mode": "Enforce", "registries": {"deny": vec!["x".repeat(500); patterns]}})
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_by_name_and_the_rest_is_sent() {
+        let mut world = World::default();
+        for (name, second) in [("a", 3), ("b", 1), ("c", 2)] {
+            let spec = serde_json::from_value(json!({"mode": "Enforce"})).unwrap();
+            let mut object = ImagePolicyObject::new(name, spec);
+            let created = json!(format!("2026-01-01T00:00:0{second}Z"));
+            object.metadata.creation_timestamp = serde_json::from_value(created).unwrap();
+            world.policies.insert(name.to_owned(), Arc::new(object));
+        }
+        let all = || [accepted("a", large(1200)), accepted("b", large(1200)), accepted("c", json!({"mode": "Warn"}))];
+        let mut judged = Judged::from(all());
+        let first = set(&world, &mut judged).unwrap();
+        assert_eq!(names(&first), ["b", "c"]);
+        assert_eq!(judged["a"].as_ref().unwrap_err().reason, "SetTooLarge", "the youngest");
+        tell(&mut world, &first);
+
+        // An edit that has no room leaves what was in force of it, and another one reaches nodes.
+        let edits = [accepted("b", large(2200)), accepted("c", json!({"mode": "Enforce"}))];
+        let mut judged = Judged::from(edits);
+        let second = set(&world, &mut judged).unwrap();
+        assert_eq!(names(&second), ["b", "c"]);
+        let specs = |set: &RuntimeRevision| set.spec.policies.clone().unwrap_or_default();
+        assert_eq!(specs(&second)[0], specs(&first)[0]);
+        assert_eq!(specs(&second)[1].spec["mode"], "Enforce");
+        assert!(judged["b"].is_err() && judged["c"].is_ok());
+
+        world.revisions.clear();
+        assert_eq!(set(&world, &mut Judged::from(all())).unwrap_err().reason, "SetUnknown", "it may be in force");
     }
 }

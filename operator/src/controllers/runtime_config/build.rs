@@ -26,6 +26,8 @@ pub struct Pool {
     pub config: RuntimeConfigSpec,
     /// How it is to reach them.
     pub rollout: Rollout,
+    /// Fields that equals among the RuntimeConfigs set differently, with the names of these.
+    pub conflicts: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Pool {
@@ -167,8 +169,8 @@ fn effective_of(world: &World, revision: &str) -> Option<Effective> {
     Some(Effective { spec: spec.config().ok()?, sources: spec.runtime.as_ref()?.sources.clone() })
 }
 
-fn pool(configs: &[RuntimeConfig], merged: Merged, version: &str) -> Pool {
-    let Effective { mut spec, mut sources } = merged.effective;
+fn pool(configs: &[RuntimeConfig], Merged { effective, conflicts }: Merged, version: &str) -> Pool {
+    let Effective { mut spec, mut sources } = effective;
     // What only the operator follows is no part of what a node gets: changing it must not change a node.
     let rollout = std::mem::take(&mut spec.rollout);
     sources.retain(|field, _| !field.starts_with("spec.rollout."));
@@ -181,6 +183,7 @@ fn pool(configs: &[RuntimeConfig], merged: Merged, version: &str) -> Pool {
         target: RuntimeRevision::new(&revision.name(), revision),
         config: spec,
         rollout,
+        conflicts,
     }
 }
 
@@ -328,5 +331,26 @@ mod tests {
         assert_eq!(found.conflicts["spec.runtime.pidsLimit"].len(), 2);
         let of = |node: &str| found.pools.iter().find(|p| p.nodes.contains(node)).unwrap().config.runtime.pids_limit;
         assert_eq!((of("a"), of("b")), (Some(100), None));
+    }
+
+    /// A revision does not keep a rollout: what was last applied of it is nowhere.
+    #[test]
+    fn a_pause_that_an_equal_contradicts_holds() {
+        for (x, y) in [(true, false), (false, true)] {
+            let mut world = world(json!({
+                "x": {"nodeSelector": {}, "rollout": {"paused": x}},
+                "y": {"nodeSelector": {}, "rollout": {"paused": y}},
+            }));
+            let target = rendered(&world).pools[0].target.clone();
+            world.revisions.insert(target.name_any(), Arc::new(target.clone()));
+            for node in world.runtime_nodes.values_mut() {
+                Arc::make_mut(node).spec.desired_revision = Some(target.name_any());
+            }
+            let found = rendered(&world);
+            assert_eq!(found.pools.len(), 1);
+            assert_eq!(found.pools[0].rollout.paused, Some(true), "x: {x}, y: {y}");
+            assert_eq!(found.pools[0].conflicts, found.conflicts);
+            assert_eq!(found.conflicts["spec.rollout.paused"].len(), 2);
+        }
     }
 }

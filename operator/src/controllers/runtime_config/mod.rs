@@ -1,6 +1,7 @@
 //! RuntimeConfig: which nodes each selects, what that makes together, and the revisions of it. Who gets what when is the rollout's.
 mod apply;
 mod build;
+mod conflicts;
 mod frozen;
 mod report;
 mod validate;

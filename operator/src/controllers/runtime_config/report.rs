@@ -129,7 +129,8 @@ fn of(
     let before = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let made = Conditions::after(before, object.metadata.generation, now);
     let left_out = rendered.left_out.get(&name);
-    let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen::told(rendered, &name) };
+    let conflicts = super::conflicts::words(&status.conflicts, &rendered.pools, &name);
+    let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen::told(rendered, &name), conflicts };
     status.conditions = conditions(made, (judgement, left_out), &status, &mine, troubles);
     status
 }
@@ -188,12 +189,14 @@ fn agents_down(world: &World, mine: &[&Running]) -> Option<String> {
     Some(format!("{count} nodes get nothing new; node {name}: {message}"))
 }
 
-/// What keeps nodes from having it, in words.
+/// What keeps nodes from having it, or from having all of it, in words.
 struct Troubles {
     /// Agents that do not run.
     agents: Option<String>,
     /// Other objects.
     frozen: Option<String>,
+    /// Equals that set fields differently.
+    conflicts: Option<String>,
 }
 
 fn wave(stage: &Stage) -> Option<WaveStatus> {
@@ -220,7 +223,7 @@ fn conditions(
     (judgement, left_out): (&Judgement, Option<&(&'static str, String)>),
     status: &RuntimeConfigStatus,
     mine: &[&Running],
-    Troubles { agents, frozen }: Troubles,
+    Troubles { agents, frozen, conflicts }: Troubles,
 ) -> Vec<Condition> {
     let accepted = match (judgement, left_out) {
         (Judgement::Good(_), Some((reason, message))) => {
@@ -274,14 +277,9 @@ fn conditions(
         if running { "AsExpected" } else { "AgentNotRunning" },
         agents.unwrap_or_default(),
     );
-    let fields: Vec<_> = status.conflicts.iter().map(|c| format!("{} with {}", c.field, c.with.join(", "))).collect();
-    let message = match fields.is_empty() {
-        true => String::new(),
-        false => {
-            format!("equal priority, different values: {}; these fields keep what was last applied", fields.join("; "))
-        }
-    };
-    made.set("Conflicted", !fields.is_empty(), if fields.is_empty() { "AsExpected" } else { "EqualPriority" }, message);
+    let conflicted = conflicts.is_some();
+    let reason = if conflicted { "EqualPriority" } else { "AsExpected" };
+    made.set("Conflicted", conflicted, reason, conflicts.unwrap_or_default());
     made.finish()
 }
 

@@ -182,7 +182,7 @@ fn unfit(revision: &Revision, problem: &str) -> Refusal {
 }
 
 fn driver(settings: &Settings) -> String {
-    let name = match wire::driver(settings) {
+    let name = match berth_engine::driver(settings) {
         Driver::Systemd => "systemd",
         Driver::Cgroupfs => "cgroupfs",
     };

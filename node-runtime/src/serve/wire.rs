@@ -10,13 +10,13 @@ use crate::layout::Layout;
 use crate::registries;
 use anyhow::{Context, Result};
 use berth_cgroups::{Cgroups, Driver};
-use berth_engine::{Engine, Metrics, Parts, Paths};
+use berth_engine::{Engine, Metrics, Parts, Paths, driver};
 use berth_images::{Images, ImagesConfig};
 use berth_network::{Bridge, BridgeConfig, Choice, Cni, CniConfig, Leases, Networks, subnet_for, subnet6_for};
 use berth_oci::monitor::Launcher;
 use berth_registry::Client;
 use berth_registry::credentials::Given;
-use berth_settings::{CgroupManager, IpFamily, NetworkMode, Settings, Standing};
+use berth_settings::{IpFamily, NetworkMode, Settings, Standing};
 use berth_store::Database;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -191,15 +191,6 @@ impl Daemon {
         {
             tracing::warn!(error = %e, "the built-in network stays");
         }
-    }
-}
-
-/// The driver of control groups that a daemon with these settings has.
-pub(crate) fn driver(settings: &Settings) -> Driver {
-    match settings.cgroup_manager {
-        Some(CgroupManager::Systemd) => Driver::Systemd,
-        Some(CgroupManager::Cgroupfs) => Driver::Cgroupfs,
-        None => Cgroups::default_driver(),
     }
 }
 

@@ -1,159 +1,35 @@
-//! The agent on a node with systemd: it was taken over, and the cluster wants another version of the runtime. One that works comes with the
-//! agent's next image, and runs once the node is told to have it, there and back. From one that does not start, the unit is pointed back at the
-//! version of before, within seconds. Containers do not notice. Runs in the guest tier.
+//! The agent on a node with systemd: it takes the node over and gives it back, as the cluster tells it. On one that was taken over the cluster
+//! wants another version of the runtime: one that works comes with the agent's next image, and runs once the node is told to have it, there and
+//! back; from one that does not start, the unit is pointed back at the version of before, within seconds. Containers do not notice. Runs in the
+//! guest tier.
 //!
 //! The version that works is the build with the feature `next-version`. The API server is real, and the agent a process of the node; an
 //! operator's part is this test's.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
 use crate::daemon::crictl::Session;
-use crate::guest::plane::Plane;
+use crate::guest::agent::{Cluster, PROGRAMS, image_of, list, tail};
 use crate::takeover::{self, Layout, Leaver, Node, Seen, systemctl, wait};
-use berth_crds::RuntimeRevisionSpec;
 use berth_node_tests::{next_programs, programs};
 use serde_json::{Value, json};
-use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const NODE: &str = "node1";
 const PREFIX: &str = "/opt/berth";
-const PROGRAMS: [&str; 3] = ["berth", "berth-monitor", "berth-init"];
 /// A version that is newer than each real one.
 const BROKEN: &str = "99.0.0";
 /// One that is older.
 const OLD: &str = "0.0.1";
 /// The agent gives systemd's second start twenty seconds after the first one has failed, and starts the former version then.
 const BACK_LIMIT: Duration = Duration::from_secs(75);
-const LOG: &str = "/tmp/agent.log";
-
-/// An API server with this node's objects, and an agent. Both are gone when it is dropped.
-struct Cluster {
-    agent: Child,
-    plane: Plane,
-}
-
-impl Cluster {
-    fn start(version: &str) -> Self {
-        let plane = Plane::start();
-        let there = |words: &[&str]| plane.object(words).ok_or_else(|| format!("no {words:?}"));
-        wait("the API server answers", || there(&["namespace", "default"]));
-        let definitions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crds/generated");
-        plane.kubectl(&["apply", "--server-side", "-f", definitions.to_str().unwrap()]);
-        wait("the kinds are served", || there(&["runtimenodes"]));
-        create(&plane, &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}));
-        let node = there(&["node", NODE]).unwrap();
-        let spec = json!({"nodeName": NODE, "nodeUID": node["metadata"]["uid"]});
-        create(&plane, &object("RuntimeNode", NODE, &spec));
-        Self { agent: agent(&plane, version, None), plane }
-    }
-
-    /// The DaemonSet has this version's image: its agent takes the former one's place. The node is told once more to have `revision`, with leave
-    /// to restart the daemon, so that what is reported is what this agent has found.
-    fn rolls_out(&mut self, version: &Version, revision: &str) {
-        self.end();
-        self.agent = agent(&self.plane, &version.name, Some(version.image.path()));
-        self.tell(revision);
-        self.has(revision);
-    }
-
-    fn end(&mut self) {
-        let _ = self.agent.kill();
-        let _ = self.agent.wait();
-    }
-
-    /// Makes the revision that wants this version; its name.
-    fn revision(&self, version: &str) -> String {
-        // It takes the place of the node's documents, so it has their network.
-        let config = json!({"network": {"mode": "Builtin", "subnet": takeover::SUBNET}, "runtime": {"pidsLimit": 400}});
-        let spec = json!({"runtime": {"version": version, "config": config, "sources": {}}});
-        let content: RuntimeRevisionSpec = serde_json::from_value(spec).unwrap();
-        let name = content.name();
-        create(&self.plane, &object("RuntimeRevision", &name, &serde_json::to_value(&content).unwrap()));
-        name
-    }
-
-    /// Has the node told to have it, with leave to restart the daemon.
-    fn tell(&self, revision: &str) {
-        let grant = json!({"revision": revision, "disruption": "DaemonRestart", "expiresAt": timestamp("+10 minutes")});
-        let spec = json!({"desiredRevision": revision, "desiredSince": timestamp("now"), "grant": grant});
-        self.plane.kubectl(&["patch", "runtimenode", NODE, "--type=merge", "-p", &json!({"spec": spec}).to_string()]);
-    }
-
-    /// Has the node told to have this version; the revision's name.
-    fn want(&self, version: &str) -> String {
-        let name = self.revision(version);
-        self.tell(&name);
-        name
-    }
-
-    /// Waits until the node's status is so, of what it is told now.
-    fn reports(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
-        wait(what, || {
-            let node = self.plane.object(&["runtimenode", NODE]).unwrap_or_default();
-            let heard = node["status"]["observedGeneration"] == node["metadata"]["generation"];
-            if heard && condition(&node["status"]) {
-                Ok(node["status"].clone())
-            } else {
-                Err(format!("{:#}\n{}", node["status"], tail()))
-            }
-        })
-    }
-
-    /// Waits until the node has the revision, and is well and at rest.
-    fn has(&self, revision: &str) -> Value {
-        self.reports(&format!("{revision} is applied"), |status| {
-            status["currentRevision"] == revision
-                && status["loadedRevision"] == revision
-                && status["phase"] == "Idle"
-                && status["healthy"] == true
-        })
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// An agent of that version, perhaps of an image that brings the version's programs.
-fn agent(plane: &Plane, version: &str, image: Option<&Path>) -> Child {
-    let log = File::options().create(true).append(true).open(LOG).unwrap();
-    let mut agent = Command::new(programs().join("berth-agent"));
-    agent.args(["--node", NODE, "--runtime-version", version, "--listen", "127.0.0.1:9465"]);
-    if let Some(image) = image {
-        agent.arg("--programs").arg(image);
-    }
-    agent.args(["--log", "info,berth_agent=debug"]).env("KUBECONFIG", plane.kubeconfig());
-    agent.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    agent.spawn().unwrap()
-}
-
-fn object(kind: &str, name: &str, spec: &Value) -> Value {
-    json!({"apiVersion": "berth.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
-}
-
-fn create(plane: &Plane, object: &Value) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), object.to_string()).unwrap();
-    plane.kubectl(&["create", "-f", file.path().to_str().unwrap()]);
-}
-
-/// As RFC 3339 in UTC.
-fn timestamp(when: &str) -> String {
-    crate::daemon::host("date", &["-u", "-d", when, "+%Y-%m-%dT%H:%M:%S.%NZ"]).trim().to_owned()
-}
-
-/// The end of what the agent has logged.
-fn tail() -> String {
-    let text = fs::read_to_string(LOG).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
-}
+/// The cluster's revisions (docs/formats/applied-revisions.md).
+const APPLIED: &str = "/var/lib/berth/applied-revisions.json";
 
 /// The version that the programs in this directory are.
 fn version_of(directory: &Path) -> String {
@@ -179,13 +55,6 @@ fn stage_broken(version: &str) {
     fs::set_permissions(place.join("berth"), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Gives the programs in a directory their list (docs/formats/staged-programs.md): what has none is no agent's to remove.
-fn list(directory: &Path) {
-    let sums = Command::new("sha256sum").args(PROGRAMS).current_dir(directory).output().unwrap();
-    assert!(sums.status.success(), "{}", String::from_utf8_lossy(&sums.stderr));
-    fs::write(directory.join("SHA256SUMS"), sums.stdout).unwrap();
-}
-
 /// Asserts that all of a version is on the node.
 fn is_staged(version: &str) {
     let mut check = Command::new("sha256sum");
@@ -205,14 +74,8 @@ struct Version {
 impl Version {
     /// Of the programs in this directory.
     fn of(cluster: &Cluster, programs: &Path) -> Self {
-        let (name, image) = (version_of(programs), tempfile::tempdir().unwrap());
-        let place = image.path().join(&name);
-        fs::create_dir(&place).unwrap();
-        // Not copied: the guest's memory is its disk.
-        PROGRAMS.iter().for_each(|program| symlink(programs.join(program), place.join(program)).unwrap());
-        list(&place);
-        let revision = cluster.revision(&name);
-        Self { name, image, revision }
+        let name = version_of(programs);
+        Self { image: image_of(programs, &name), revision: cluster.revision(&name), name }
     }
 }
 
@@ -226,6 +89,43 @@ fn runs(node: &Node, version: &str) -> String {
     let told = takeover::done(node.berth(&["version", "-o", "json"]).output().unwrap());
     assert_eq!(told["server"]["version"], version, "{told}");
     daemon
+}
+
+/// A node that is on containerd at first, and at its end.
+struct Host {
+    node: Node,
+    version: String,
+    before: BTreeMap<PathBuf, (Vec<u8>, u32)>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Host {
+    fn start() -> Self {
+        let alone = takeover::alone();
+        let node = Node::start(Layout::Kubeadm);
+        Self { before: node.files(), node, version: version_of(&programs()), _alone: alone }
+    }
+
+    /// A person has taken it over.
+    fn taken_over() -> Self {
+        let host = Self::start();
+        host.node.take_over_as(&host.version);
+        host.node.is_on("berth");
+        host
+    }
+
+    /// A person gives it back.
+    fn give_back(self) {
+        self.node.give_back();
+        self.finish();
+    }
+
+    /// It was given back: everything is as it was.
+    fn finish(self) {
+        self.node.is_on("containerd");
+        self.node.is_untouched(&self.before);
+        self.node.finish();
+    }
 }
 
 /// The node's pod with a session in it: what no version may touch.
@@ -257,7 +157,7 @@ impl Work {
 /// The DaemonSet's image brings the version `to`, and nothing changes; the node is told to have it, and has it.
 fn switch(cluster: &mut Cluster, node: &Node, work: &mut Work, [from, to]: [&Version; 2]) {
     let daemon = runs(node, &from.name);
-    cluster.rolls_out(to, &from.revision);
+    cluster.rolls_out(&to.name, to.image.path(), &from.revision);
     is_staged(&to.name);
     assert_eq!(runs(node, &from.name), daemon, "an image only stages its version");
 
@@ -275,52 +175,106 @@ fn switch(cluster: &mut Cluster, node: &Node, work: &mut Work, [from, to]: [&Ver
     is_staged(&from.name);
 }
 
+/// Has the node told to have it, under leave for all of its pods to end; the phase that `berth adopt` has come to by that.
+fn operated(cluster: &Cluster, node: &Node, revision: &str) -> String {
+    let last = node.status()["operation"].clone();
+    cluster.tell_with(revision, "Drain");
+    wait("the agent has berth adopt begin", || {
+        let status = node.status();
+        if status["operation"] == last { Err(format!("{status}\n{}", tail())) } else { Ok(()) }
+    });
+    node.settled()
+}
+
+/// A driver of control groups that the node's kubelet does not go by is refused, and nothing is touched.
+fn keeps_its_driver(cluster: &Cluster, host: &Host, good: &str) {
+    let (mut work, daemon) = (Work::of(&host.node), runs(&host.node, &host.version));
+    let other = cluster.revision_with(&host.version, &json!({"cgroupManager": "Cgroupfs"}));
+    cluster.tell(&other);
+    let status = cluster.reports("the driver is refused", |status| status["failed"]["revision"] == *other);
+    let message = status["failed"]["message"].as_str().unwrap_or_default();
+    let told = message.contains("spec.runtime.cgroupManager") && message.contains("the kubelet goes by systemd");
+    assert!(status["failed"]["reason"] == "Refused" && told, "{status}");
+    cluster.has(good);
+    assert_eq!(runs(&host.node, &host.version), daemon, "the daemon was not restarted");
+    work.goes_on(&host.node);
+    work.session.end();
+}
+
+#[test]
+fn guest_agent_takes_a_node_over_and_gives_it_back() {
+    let host = Host::start();
+    let (node, version) = (&host.node, &host.version);
+    let image = image_of(&programs(), version);
+    let cluster = Cluster::start(version, Some(image.path()));
+    cluster
+        .reports("the node is another runtime's", |status| status["state"] == "Foreign" && status["phase"] == "Idle");
+    is_staged(version);
+
+    let good = cluster.revision(version);
+    assert_eq!(operated(&cluster, node, &good), "adopted", "{}", tail());
+    let status = cluster.has(&good);
+    assert_eq!((&status["state"], &status["runtimeVersion"]), (&json!("Managed"), &json!(version)), "{status}");
+    assert_eq!((&status["failed"], &status["crashCount"]), (&Value::Null, &json!(0)), "{status}");
+    node.is_on("berth");
+    runs(node, version);
+    assert_eq!(systemctl(&["is-enabled", "berth.service"]), "enabled");
+    keeps_its_driver(&cluster, &host, &good);
+
+    let absent = cluster.revision_of(version, &json!({"state": "Absent"}));
+    assert_eq!(operated(&cluster, node, &absent), "returned", "{}", tail());
+    cluster.reports("the node is the other runtime's again, and well", |status| {
+        let there = status["currentRevision"] == *absent && status["state"] == "Absent";
+        there && status["phase"] == "Idle" && status["healthy"] == true
+    });
+    wait("the cluster's revisions are forgotten", || if fs::exists(APPLIED).unwrap() { Err(tail()) } else { Ok(()) });
+    node.is_on("containerd");
+
+    drop(cluster);
+    // What an agent has staged stays there, and nothing runs it.
+    is_staged(version);
+    assert!(fs::symlink_metadata(place("current")).is_err());
+    fs::remove_dir_all(PREFIX).unwrap();
+    host.finish();
+}
+
 #[test]
 fn guest_agent_switches_to_another_version_and_back() {
-    let _alone = takeover::alone();
-    let (node, version) = (Node::start(Layout::Kubeadm), version_of(&programs()));
-    let before = node.files();
-    node.take_over_as(&version);
-    node.is_on("berth");
+    let host = Host::taken_over();
+    let (node, version) = (&host.node, &host.version);
     // As if an agent had staged it.
-    list(&place(&version));
+    list(&place(version));
     stage_broken(OLD);
     list(&place(OLD));
-    let mut cluster = Cluster::start(&version);
+    let mut cluster = Cluster::start(version, None);
     let [former, next] = [programs(), next_programs()].map(|directory| Version::of(&cluster, &directory));
     assert_ne!(former.name, next.name);
     cluster.tell(&former.revision);
     cluster.has(&former.revision);
 
-    let mut work = Work::of(&node);
-    switch(&mut cluster, &node, &mut work, [&former, &next]);
+    let mut work = Work::of(node);
+    switch(&mut cluster, node, &mut work, [&former, &next]);
     // An agent that starts removes what nobody goes back to any more, and that alone.
-    cluster.rolls_out(&next, &next.revision);
+    cluster.rolls_out(&next.name, next.image.path(), &next.revision);
     assert!(!place(OLD).exists(), "nobody goes back to that one");
     is_staged(&former.name);
-    switch(&mut cluster, &node, &mut work, [&next, &former]);
+    switch(&mut cluster, node, &mut work, [&next, &former]);
     work.session.end();
 
     drop(cluster);
-    node.give_back();
-    node.is_on("containerd");
-    node.is_untouched(&before);
-    node.finish();
+    host.give_back();
 }
 
 #[test]
 fn guest_agent_goes_back_from_a_version_that_does_not_start() {
-    let _alone = takeover::alone();
-    let (node, version) = (Node::start(Layout::Kubeadm), version_of(&programs()));
-    let before = node.files();
-    node.take_over_as(&version);
-    node.is_on("berth");
+    let host = Host::taken_over();
+    let (node, version) = (&host.node, &host.version);
     stage_broken(BROKEN);
-    let cluster = Cluster::start(&version);
-    let good = cluster.want(&version);
+    let cluster = Cluster::start(version, None);
+    let good = cluster.want(version);
     cluster.has(&good);
 
-    let (mut work, daemon) = (Work::of(&node), runs(&node, &version));
+    let (mut work, daemon) = (Work::of(node), runs(node, version));
     let broken = cluster.want(BROKEN);
     let began = Instant::now();
     let status = cluster.reports("the version is given up", |status| status["failed"]["revision"] == *broken);
@@ -331,13 +285,10 @@ fn guest_agent_goes_back_from_a_version_that_does_not_start() {
     println!("back after {:.1} s: {message}", took.as_secs_f64());
     assert!(took < BACK_LIMIT, "the way back took {took:?}\n{}", tail());
 
-    assert_ne!(runs(&node, &version), daemon);
-    work.goes_on(&node);
+    assert_ne!(runs(node, version), daemon);
+    work.goes_on(node);
     work.session.end();
 
     drop(cluster);
-    node.give_back();
-    node.is_on("containerd");
-    node.is_untouched(&before);
-    node.finish();
+    host.give_back();
 }

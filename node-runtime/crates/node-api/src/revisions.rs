@@ -14,23 +14,31 @@ pub(crate) fn preflight(
     engine: &Engine,
     request: &wire::PreflightRevisionRequest,
 ) -> Result<wire::PreflightRevisionResponse> {
-    let wanted = Revisions::of(Revision::parse(&request.name, &request.content)?);
-    let changes = engine.standing().live().preflight(wanted)?;
+    let revision = Revision::parse(&request.name, &request.content)?;
+    let changes = engine.standing().live().preflight(Revisions::of(revision.clone()))?;
+    fits(engine, &revision)?;
     let class = changes.iter().map(|change| change.class).max().unwrap_or(Class::Live).to_string();
     Ok(wire::PreflightRevisionResponse { changes: encode(changes), class })
 }
 
 pub(crate) async fn apply(engine: &Engine, request: wire::ApplyRevisionRequest) -> Result<wire::ApplyRevisionResponse> {
-    let wanted = Revisions::of(Revision::parse(&request.name, &request.content)?);
+    let revision = Revision::parse(&request.name, &request.content)?;
+    fits(engine, &revision)?;
     let live = engine.standing().live().clone();
     // It waits for the disk.
-    let changes = tokio::task::spawn_blocking(move || live.apply(wanted)).await;
+    let changes = tokio::task::spawn_blocking(move || live.apply(Revisions::of(revision))).await;
     let changes = changes.map_err(|e| Error::internal(e.to_string()))??;
     if !engine.standing().followed(FOLLOWED).await {
         tracing::warn!(revision = request.name, "parts of the daemon do not follow a revision yet");
     }
     tracing::info!(revision = request.name, changes = changes.len(), "a revision is applied");
     Ok(wire::ApplyRevisionResponse { changes: encode(changes), pending_restart: pending(engine) })
+}
+
+/// What the daemon could have, and its kubelet could not. Policies say nothing of that. Documents of the node are a person's, who starts
+/// both anew. Errors: those of the engine, and of a content that this version does not know.
+fn fits(engine: &Engine, revision: &Revision) -> Result<()> {
+    if revision.content.runtime.is_some() { engine.check_driver(&revision.settings()?) } else { Ok(()) }
 }
 
 /// May read a small file.

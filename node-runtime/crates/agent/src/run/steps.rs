@@ -230,6 +230,8 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         let back = desired != Some(revision);
         // The way back from the first revision ever is another attempt than the way there, and has no revision of its own.
         let returning = matches!(step, Step::GiveBack { .. });
+        // Another order is another question: what was in the way may be gone by then.
+        self.known.checks.retain(|(asked, _), _| asked != revision);
         self.journal.give_up(failure(object, revision, reason, message, now), back);
         if returning {
             self.journal.begin(revision, &Self::order(object), Begun::Adopt, now);

@@ -15,8 +15,10 @@ use std::sync::{Arc, Mutex};
 struct World {
     revisions: BTreeMap<String, RuntimeRevisionSpec>,
     facts: Facts,
-    /// What the daemon refuses to apply.
+    /// Why the daemon refuses to apply anything.
     refuses: Option<&'static str>,
+    /// Why the node could have nothing, as it says where it is asked before.
+    cannot: Option<&'static str>,
     api_away: bool,
     done: Vec<String>,
     statuses: Vec<RuntimeNodeStatus>,
@@ -42,7 +44,8 @@ impl NodeSide for Side {
     }
 
     async fn check(&self, _revision: &str, _wanted: &Wanted, _foreign: bool) -> Result<Disruption, Trouble> {
-        Ok(Disruption::Live)
+        let cannot = self.with(|world| world.cannot);
+        cannot.map_or(Ok(Disruption::Live), |why| Err(Trouble::Refused(why.to_owned())))
     }
 
     async fn apply(&self, revision: &str, _json: &str) -> Result<(), Trouble> {
@@ -240,6 +243,27 @@ async fn a_refusal_is_told_and_the_former_is_kept() {
     again.spec.desired_since = Some("2026-01-01T00:00:00Z".to_owned());
     agent.pass(again).await;
     assert_eq!(case.done(), [format!("apply {bad}")], "another order is");
+}
+
+/// What was in its way may be gone: the remedy is told with the refusal.
+#[tokio::test]
+async fn a_node_that_could_not_have_it_is_asked_again_at_another_order() {
+    let case = Case::new();
+    let (good, wanted) = (case.revision(50), case.revision(60));
+    let mut agent = case.agent();
+    agent.pass(object(&good)).await;
+    case.done();
+    case.side.with(|world| world.cannot = Some("spec.runtime.storage.directory: is not mounted"));
+    agent.pass(object(&wanted)).await;
+    let failed = case.side.with(|world| world.statuses.last().cloned()).unwrap().failed.unwrap();
+    assert_eq!((failed.revision, failed.reason.as_str()), (wanted.clone(), "Refused"));
+    case.side.with(|world| world.cannot = None);
+    agent.pass(object(&wanted)).await;
+    assert!(case.done().is_empty(), "the same order is not tried again");
+    let mut again = object(&wanted);
+    again.spec.desired_since = Some("2026-01-01T00:00:00Z".to_owned());
+    agent.pass(again).await;
+    assert_eq!(case.done(), [format!("apply {wanted}")]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ mod changes;
 mod drain;
 mod requests;
 
-pub use build::CORDONED;
+pub use build::{CORDONED, said};
 pub use changes::{change_between, to_crd};
 
 use super::Context;

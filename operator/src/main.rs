@@ -4,7 +4,8 @@ use berth_operator::cluster::lease::{self, Candidate};
 use berth_operator::cluster::{self, Clock, Leadership, Stores, Writes};
 use berth_operator::controllers::{self, Context, Events};
 use berth_operator::observe::{self, Health, Metrics};
-use clap::{Parser, ValueEnum};
+use berth_operator::uninstall::{self, Refusal};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -46,6 +47,15 @@ struct Args {
     /// Form of the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
+    #[command(subcommand)]
+    question: Option<Question>,
+}
+
+/// What is asked once, instead of reconciling.
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Question {
+    /// Whether the release may be uninstalled. Exits with 1 and names the nodes if some run on Berth, with 2 if that cannot be found out.
+    MayUninstall,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -67,11 +77,32 @@ fn main() -> ExitCode {
         tracing::debug!("rustls has its provider already");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(args))) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ended = runtime.map_err(|e| e.to_string()).and_then(|runtime| match args.question {
+        Some(Question::MayUninstall) => Ok(runtime.block_on(may_uninstall())),
+        None => runtime.block_on(run(args)).map(|()| ExitCode::SUCCESS),
+    });
+    match ended {
+        Ok(code) => code,
         Err(e) => {
             tracing::error!(error = e, "ends");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// The answer is for whoever uninstalls, and no line of a log.
+async fn may_uninstall() -> ExitCode {
+    let asked = async {
+        let told = |e: &dyn std::fmt::Display| Refusal::Unknown(format!("no way to the API server: {e}"));
+        let config = kube::Config::infer().await.map_err(|e| told(&e))?;
+        let client = cluster::client::of(config, &Clock::default()).map_err(|e| told(&e))?;
+        uninstall::ask(client).await
+    };
+    match asked.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            eprintln!("{refusal}");
+            ExitCode::from(refusal.exit_code())
         }
     }
 }

@@ -19,8 +19,8 @@ const HEAD: &str = "\
 pub fn rendered() -> Result<String> {
     version()?;
     let mut helm = helm("template")?;
-    // Who applies files removes by file: nothing may say that it is to be kept.
-    let values = ["--set", "namespace.create=true", "--set", "crds.keep=false"];
+    // Who applies files removes by file: nothing may say that it is to be kept, and no hook of Helm's asks before.
+    let values = ["--set", "namespace.create=true", "--set", "crds.keep=false", "--set", "uninstall.force=true"];
     Ok(format!("{HEAD}{}", run::captured(helm.args(RELEASE).arg(CHART).arg("--skip-tests").args(values))?))
 }
 

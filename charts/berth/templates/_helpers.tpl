@@ -71,6 +71,26 @@ app.kubernetes.io/part-of: berth
 {{- end -}}
 {{- end -}}
 
+{{/* Not empty where the hook before an uninstall has an account and rights of its own: where the chart makes both for the operator too. */}}
+{{- define "berth.uninstall.ownAccount" -}}
+{{- if and .Values.rbac.create .Values.operator.serviceAccount.create -}}yes{{- end -}}
+{{- end -}}
+
+{{/* Its account; else the operator's, who may read as much. */}}
+{{- define "berth.uninstall.serviceAccount" -}}
+{{- if include "berth.uninstall.ownAccount" . -}}
+{{- printf "%s-uninstall" (include "berth.fullname" .) -}}
+{{- else -}}
+{{- include "berth.operator.serviceAccount" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* That of the restricted Pod Security Standard, and what the values add. */}}
+{{- define "berth.operator.podSecurityContext" -}}
+{{- $pod := dict "runAsNonRoot" true "runAsUser" 65532 "runAsGroup" 65532 "fsGroup" 65532 "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- toYaml (mergeOverwrite $pod .Values.operator.podSecurityContext) -}}
+{{- end -}}
+
 {{/* Priority class of a component. Argument: the root, the component, the system's class. */}}
 {{- define "berth.priorityClass" -}}
 {{- $root := index . 0 -}}

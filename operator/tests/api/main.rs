@@ -5,4 +5,5 @@
 mod lease;
 mod passes;
 mod server;
+mod uninstall;
 mod writes;

@@ -8,6 +8,8 @@ mod file;
 mod releases;
 #[path = "chart/rights.rs"]
 mod rights;
+#[path = "chart/uninstall.rs"]
+mod uninstall;
 
 use berth_cluster_tests::control_plane::ControlPlane;
 use berth_cluster_tests::kubectl::Kubectl;
@@ -23,6 +25,8 @@ const CASES: &[Case<Api>] = &[
     Case::alone("the_file_is_applied_and_deleted", file::is_applied_and_deleted),
     Case::alone("definitions_are_upgraded_and_rolled_back", releases::upgrades_definitions),
     Case::alone("accounts_that_are_not_made_are_named", releases::names_accounts),
+    Case::alone("an_uninstall_may_be_told_not_to_ask", uninstall::may_be_told_not_to_ask),
+    Case::alone("an_uninstall_refuses_to_leave_nodes", uninstall::refuses_to_leave_nodes),
     Case::alone("installed_used_and_uninstalled", releases::life),
 ];
 

@@ -31,7 +31,7 @@ const CASES: &[Case<Site>] = &[
     Case::alone("the_kubelet_is_configured", kubelet::is_configured),
     Case::alone("a_killed_leader_is_followed", steering::survives_its_leader),
     Case::alone("helm_upgrade_to_another_version_of_the_runtime", upgrade::is_upgraded),
-    Case::alone("the_node_is_given_back_and_uninstalled", chain::is_given_back),
+    Case::alone("the_node_is_given_back_and_uninstalled", chain::is_uninstalled_only_once_given_back),
 ];
 
 fn main() {

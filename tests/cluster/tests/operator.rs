@@ -14,6 +14,8 @@ mod plugin;
 mod policies;
 #[path = "operator/reporters.rs"]
 mod reporters;
+#[path = "operator/restarts.rs"]
+mod restarts;
 #[path = "operator/rollouts.rs"]
 mod rollouts;
 #[path = "operator/trouble.rs"]

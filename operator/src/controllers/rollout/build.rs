@@ -99,7 +99,7 @@ fn last_known_good<'a>(
 }
 
 /// What the agent says. What was said on another machine of that name counts for nothing.
-pub(super) fn said(runtime_node: &RuntimeNode) -> RuntimeNodeStatus {
+pub fn said(runtime_node: &RuntimeNode) -> RuntimeNodeStatus {
     let uid = &runtime_node.spec.node_uid;
     let of_it = |s: &&RuntimeNodeStatus| s.node_uid.is_empty() || s.node_uid == *uid;
     runtime_node.status.as_ref().filter(of_it).cloned().unwrap_or_default()

@@ -31,12 +31,12 @@ pub fn life(api: &Api) {
     // As docs/cluster.md says: to the revision before.
     api.helm(NAMESPACE, &["rollback", "berth"]).unwrap();
     assert_eq!(replicas(), 2);
-    api.helm(NAMESPACE, &["uninstall", "berth"]).unwrap();
+    uninstall(api);
     kubectl.get("runtimeconfig", "kept").unwrap();
     assert!(kubectl.get("clusterrole", "berth-agent").is_err());
     api.helm(NAMESPACE, &["install", "berth", &chart]).unwrap();
     kubectl.get("runtimeconfig", "kept").unwrap();
-    api.helm(NAMESPACE, &["uninstall", "berth"]).unwrap();
+    uninstall(api);
 }
 
 /// Upgrading from a release whose definitions lack a field brings it, going back takes it away again; objects stay through all of it.
@@ -59,7 +59,7 @@ pub fn upgrades_definitions(api: &Api) {
     assert_eq!(now["metadata"]["uid"], stored["metadata"]["uid"], "it was never removed");
     assert_eq!(now["spec"]["runtime"]["pidsLimit"], 4000);
     kubectl.run(&["delete", "runtimeconfig", "older", "newer"]);
-    api.helm(NAMESPACE, &["uninstall", "berth"]).unwrap();
+    uninstall(api);
 }
 
 /// Rights are given to no account that nobody chose: `default` is everybody's.
@@ -74,6 +74,11 @@ pub fn names_accounts(api: &Api) {
         let rendered = api.helm(NAMESPACE, &[&template[..], &["--set", &named]].concat()).unwrap();
         assert!(rendered.contains("serviceAccountName: somebody\n"), "{part}");
     }
+}
+
+/// Without the question before it: its Job would not end, for no node runs here (`uninstall.rs`).
+fn uninstall(api: &Api) {
+    api.helm(NAMESPACE, &["uninstall", "berth", "--no-hooks"]).unwrap();
 }
 
 fn config(name: &str, spec: &Value) -> Value {

@@ -143,6 +143,19 @@ pub fn runs_workloads(site: &Site) {
     kubectl.run(&["delete", "deployment/web", "service/web", "--wait"]);
 }
 
+/// Not while the node runs on Berth: Helm says which node and what to do, and nothing of the release is gone. Once it is given back, it goes.
+pub fn is_uninstalled_only_once_given_back(site: &Site) {
+    is_taken_over(site);
+    let kubectl = site.kubectl(NAMESPACE);
+    let uninstall = ["uninstall", "berth", "--timeout=120s"];
+    let refused = site.timed("refusing to be uninstalled", || site.try_helm(&uninstall).unwrap_err());
+    assert!(refused.contains(NODE_NAME) && refused.contains("`state: Absent`"), "{refused}");
+    kubectl.run(&["get", "deployment/berth-operator", "daemonset/berth-agent"]);
+    // Its pod has ended, and on the other runtime it never was.
+    kubectl.run(&["delete", "job", "berth-uninstall"]);
+    is_given_back(site);
+}
+
 /// `state: Absent` gives the node back to containerd; then the release goes, and nothing of it stays.
 pub fn is_given_back(site: &Site) {
     is_taken_over(site);

@@ -95,9 +95,12 @@ impl Site {
         Kubectl::new(self.space(), self.plane.admin(), namespace)
     }
 
-    pub fn helm(&self, args: &[&str]) -> String {
+    pub fn try_helm(&self, args: &[&str]) -> Result<String, String> {
         helm(self.space(), &self.plane.admin(), NAMESPACE, args)
-            .unwrap_or_else(|told| panic!("helm {args:?}: {told}\n{}", self.diagnosis()))
+    }
+
+    pub fn helm(&self, args: &[&str]) -> String {
+        self.try_helm(args).unwrap_or_else(|told| panic!("helm {args:?}: {told}\n{}", self.diagnosis()))
     }
 
     /// Waits for anything.

@@ -1,4 +1,5 @@
 //! An API server with our definitions, and requests to it.
+use crate::reporters::VERSION;
 use berth_cluster_tests::control_plane::ControlPlane;
 use berth_cluster_tests::kubectl::Kubectl;
 use berth_cluster_tests::service::{Recipe, Service};
@@ -66,10 +67,16 @@ impl Api {
 
     /// The operator, as that replica.
     pub fn operator(&self, identity: &str, port: u16) -> Service {
+        self.operator_of(identity, port, VERSION)
+    }
+
+    /// The same, of a release that has that version of the runtime.
+    pub fn operator_of(&self, identity: &str, port: u16, runtime_version: &str) -> Service {
         let mut recipe = Recipe::new(identity, programs::berth("berth-operator"))
             .flag("identity", identity)
             .flag("lease-seconds", 10)
-            .flag("listen", format!("127.0.0.1:{port}"));
+            .flag("listen", format!("127.0.0.1:{port}"))
+            .flag("runtime-version", runtime_version);
         recipe.env.push(("KUBECONFIG".to_owned(), self.plane.admin().display().to_string()));
         Service::start(self.space(), recipe)
     }

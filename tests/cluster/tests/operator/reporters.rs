@@ -1,5 +1,6 @@
 //! Nodes with agents: the agent's own code on the API server, of which only the node behind it is replaced. Such a node is taken over in no
-//! time, obeys, and cannot apply [`IMPOSSIBLE`]. Notes what it sees on the way.
+//! time, obeys, and cannot apply [`IMPOSSIBLE`]. Its daemon keeps what takes a restart until the next one, and may be of each version of
+//! [`STAGED`]. Notes what it sees on the way.
 use crate::api::{Api, PROXY};
 use berth_agent::clock::Clock;
 use berth_agent::credential::Credential;
@@ -10,7 +11,7 @@ use berth_agent::observe::Metrics;
 use berth_agent::plan::Wanted;
 use berth_agent::run::Agent;
 use berth_agent::store::Store;
-use berth_crds::{Disruption, KubeletConfig};
+use berth_crds::{Class, Disruption, KubeletConfig, RuntimeConfigSpec, RuntimeRevisionSpec};
 use futures_util::future::join_all;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,10 +26,32 @@ pub const IMPOSSIBLE: u64 = 66;
 const FOREMOST: usize = 5;
 /// How often something that is waited for is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How long a daemon takes to start: nodes that are at it together are seen to be.
+const STARTS: Duration = Duration::from_millis(200);
+/// What every node runs first.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What a newer image of the agent would bring, and no node runs until it is told to.
+pub const NEXT: &str = "99.0.0";
+/// Versions that lie on every node.
+const STAGED: [&str; 2] = [VERSION, NEXT];
+
+/// What a node says of its way to a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// It was told, and begins.
+    Begins(String),
+    /// It has it, or does not take it.
+    Ends(String),
+}
 
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// Beginnings and ends of all nodes, in their order. An end is noted before the agent tells of it.
+    pub work: Vec<Work>,
+    /// The versions that each node's daemon was restarted as.
+    pub restarts: BTreeMap<String, Vec<String>>,
+    /// Nodes that were cordoned while their daemon was restarted, which moves no pod.
+    pub needless_cordon: BTreeSet<String>,
     /// Most nodes that were cordoned at the same time.
     pub cordoned: usize,
     /// Nodes that ever tried each revision, and how often.
@@ -125,8 +148,79 @@ struct Node<'a> {
 struct Has {
     taken: bool,
     configuration: Option<String>,
+    /// What is in that.
+    settings: Option<RuntimeConfigSpec>,
+    /// Fields of it that wait for a restart.
+    pending: Vec<String>,
     policies: Option<String>,
     kubelet: KubeletConfig,
+    /// The daemon's version; `None`: [`VERSION`].
+    version: Option<String>,
+    /// How often it was restarted.
+    restarts: u32,
+    /// It is on its way to a configuration.
+    works: bool,
+}
+
+impl Has {
+    /// Fields that a daemon must be restarted for to have those settings.
+    fn after_a_restart(&self, settings: &RuntimeConfigSpec) -> Vec<String> {
+        let Some(has) = &self.settings else { return Vec::new() };
+        let changes = berth_crds::changes(has, settings).into_iter();
+        changes.filter(|change| change.class == Class::DaemonRestart).map(|change| change.path.to_owned()).collect()
+    }
+}
+
+impl Node<'_> {
+    fn begins(&self) {
+        if !std::mem::replace(&mut self.has.lock().unwrap().works, true) {
+            self.reporters.seen.lock().unwrap().work.push(Work::Begins(self.name.clone()));
+        }
+    }
+
+    fn ends(&self) {
+        if std::mem::take(&mut self.has.lock().unwrap().works) {
+            self.reporters.seen.lock().unwrap().work.push(Work::Ends(self.name.clone()));
+        }
+    }
+}
+
+/// What its daemon does.
+impl Node<'_> {
+    fn tries(&self, revision: &str) {
+        let mut seen = self.reporters.seen.lock().unwrap();
+        *seen.tried.entry(revision.to_owned()).or_default().entry(self.name.clone()).or_default() += 1;
+    }
+
+    /// Whether it has all of them without a restart.
+    fn takes(&self, revision: &str, settings: RuntimeConfigSpec) -> bool {
+        let mut has = self.has.lock().unwrap();
+        has.pending = has.after_a_restart(&settings);
+        has.configuration = Some(revision.to_owned());
+        has.settings = Some(settings);
+        has.pending.is_empty()
+    }
+
+    fn notes_restart(&self, version: &str, cordoned: bool) {
+        let mut seen = self.reporters.seen.lock().unwrap();
+        seen.restarts.entry(self.name.clone()).or_default().push(version.to_owned());
+        if cordoned {
+            seen.needless_cordon.insert(self.name.clone());
+        }
+    }
+
+    /// Whether something had waited for it.
+    fn starts(&self, version: &str) -> bool {
+        let mut has = self.has.lock().unwrap();
+        has.restarts += 1;
+        has.version = Some(version.to_owned());
+        !std::mem::take(&mut has.pending).is_empty()
+    }
+}
+
+/// What a revision has a daemon do.
+fn settings(json: &str) -> RuntimeConfigSpec {
+    serde_json::from_str::<RuntimeRevisionSpec>(json).unwrap().config().unwrap()
 }
 
 impl NodeSide for Node<'_> {
@@ -134,9 +228,10 @@ impl NodeSide for Node<'_> {
         let has = self.has.lock().unwrap();
         let phase = if has.taken { AdoptPhase::Adopted } else { AdoptPhase::NotAdopted };
         let daemon = Daemon {
-            version: VERSION.to_owned(),
-            pid: 1,
+            version: has.version.clone().unwrap_or_else(|| VERSION.to_owned()),
+            pid: 1 + has.restarts,
             configuration: has.configuration.clone(),
+            pending: has.pending.clone(),
             policies: has.policies.clone(),
             ..Daemon::default()
         };
@@ -145,12 +240,21 @@ impl NodeSide for Node<'_> {
             adoption: Adoption { phase, kubelet: Some(has.kubelet.clone()), ..Adoption::default() },
             daemon: Some(daemon),
             kubelet: true,
+            versions: STAGED.map(str::to_owned).to_vec(),
             ..Facts::default()
         }
     }
 
-    async fn check(&self, _revision: &str, _wanted: &Wanted, foreign: bool) -> Result<Disruption, Trouble> {
-        Ok(if foreign { Disruption::Drain } else { Disruption::Live })
+    async fn check(&self, _revision: &str, wanted: &Wanted, foreign: bool) -> Result<Disruption, Trouble> {
+        self.begins();
+        let lives = || self.has.lock().unwrap().after_a_restart(&settings(&wanted.json)).is_empty();
+        Ok(if foreign {
+            Disruption::Drain
+        } else if lives() {
+            Disruption::Live
+        } else {
+            Disruption::DaemonRestart
+        })
     }
 
     async fn apply(&self, revision: &str, json: &str) -> Result<(), Trouble> {
@@ -159,16 +263,19 @@ impl NodeSide for Node<'_> {
             self.has.lock().unwrap().policies = Some(revision.to_owned());
             return Ok(());
         }
+        self.begins();
         while self.reporters.waits(revision) {
             tokio::time::sleep(PAUSE).await;
         }
-        let mut seen = self.reporters.seen.lock().unwrap();
-        *seen.tried.entry(revision.to_owned()).or_default().entry(self.name.clone()).or_default() += 1;
+        self.tries(revision);
         let impossible = content["runtime"]["config"]["runtime"]["pidsLimit"] == IMPOSSIBLE;
         if impossible && !self.reporters.mended.load(Ordering::Relaxed) {
+            self.ends();
             return Err(Trouble::Refused("pids.max: out of range".to_owned()));
         }
-        self.has.lock().unwrap().configuration = Some(revision.to_owned());
+        if self.takes(revision, settings(json)) {
+            self.ends();
+        }
         Ok(())
     }
 
@@ -177,7 +284,18 @@ impl NodeSide for Node<'_> {
     }
 
     async fn restart(&self, version: &str) -> Result<(), Trouble> {
-        Err(Trouble::Refused(format!("{version} is not staged here")))
+        if !STAGED.contains(&version) {
+            return Err(Trouble::Refused(format!("{version} is not staged here")));
+        }
+        self.begins();
+        let node = self.api.get(&format!("/api/v1/nodes/{}", self.name)).map_err(Trouble::Later)?;
+        self.notes_restart(version, node["spec"]["unschedulable"] == true);
+        tokio::time::sleep(STARTS).await;
+        // One that comes before its configuration is half of the way.
+        if self.starts(version) {
+            self.ends();
+        }
+        Ok(())
     }
 
     async fn adopt(&self, _revision: &str, _wanted: &Wanted, _permit: Permit<'_>) -> Result<(), Trouble> {

@@ -1,17 +1,17 @@
 //! Fifty nodes: taken over in waves within the budget, a revision that breaks nodes comes back by itself and is remembered, a leader that is
-//! killed in mid-rollout is followed by the other replica, which does nothing twice.
+//! killed in mid-rollout is followed by the other replica, which does nothing twice. What then restarts daemons is `restarts.rs`.
 use crate::api::{Api, GROUP};
 use crate::documents::object;
 use crate::reporters::{IMPOSSIBLE, Reporters, timestamp};
-use crate::trouble;
-use crate::{plugin, policies};
+use crate::{plugin, policies, restarts, trouble};
 use berth_cluster_tests::service::Service;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub const NODES: usize = 50;
-const BUDGET: usize = 10;
+/// Most of them that may be away or at work at a time.
+pub const BUDGET: usize = 10;
 
 pub fn fleet(api: &Api) {
     api.kubectl().run(&["create", "namespace", "berth-system"]);
@@ -32,6 +32,8 @@ pub fn fleet(api: &Api) {
             trouble::without_agent(api);
             trouble::replaced(api, &reporters);
             trouble::not_understood(api);
+            restarts::zone_by_zone(api, &reporters);
+            restarts::another_version(api, &reporters, &mut operators);
         }));
         reporters.stop.store(true, Ordering::Relaxed);
         outcome
@@ -92,6 +94,7 @@ fn taken_over(api: &Api, reporters: &Reporters) -> String {
     assert!(seen.cordoned > 1 && seen.cordoned <= BUDGET, "{} nodes were cordoned at once", seen.cordoned);
     assert!(seen.without_cordon.is_empty(), "granted before they were cordoned: {:?}", seen.without_cordon);
     assert_eq!(seen.tried[&revision].len(), NODES);
+    restarts::in_waves(&seen.work);
     drop(seen);
     api.wait("every node is schedulable again", || {
         let nodes = api.get("/api/v1/nodes")?;

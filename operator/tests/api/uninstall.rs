@@ -1,0 +1,44 @@
+//! What is asked before the release goes, of API servers that answer in pages, know no RuntimeNode, refuse, or talk HTML.
+use crate::server::{Answer, Server, status};
+use berth_operator::uninstall::{Refusal, ask};
+use serde_json::{Value, json};
+
+fn list(nodes: &[(&str, &str)], more: &str) -> Answer {
+    let node = |(name, state): &(&str, &str)| {
+        json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": name}, "spec": {"nodeName": name},
+            "status": {"state": state}})
+    };
+    let items: Vec<Value> = nodes.iter().map(node).collect();
+    let metadata = json!({"resourceVersion": "1", "continue": more});
+    Answer::Json(
+        200,
+        json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNodeList", "metadata": metadata, "items": items}),
+    )
+}
+
+#[tokio::test]
+async fn a_node_of_the_last_page_counts() {
+    let server = Server::start(|request| match request.line.contains("continue=more") {
+        false => list(&[("a", "Absent")], "more"),
+        true => list(&[("b", "Foreign"), ("c", "Managed")], ""),
+    });
+    match ask(server.client()).await {
+        Err(Refusal::Nodes(why)) => assert!(why.contains(": c. "), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(server.asked("GET /apis/berth.dev/v1alpha1/runtimenodes?").len(), 2);
+    let given_back = Server::start(|_| list(&[("a", "Absent"), ("b", "Foreign")], ""));
+    assert_eq!(ask(given_back.client()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn without_the_definition_there_is_no_node_and_without_an_answer_nothing_is_known() {
+    let without = Server::start(|_| status(404, "NotFound"));
+    assert_eq!(ask(without.client()).await, Ok(()));
+    let troubles: [fn() -> Answer; 3] =
+        [|| status(403, "Forbidden"), || Answer::Json(500, json!({})), || Answer::Html(503)];
+    for trouble in troubles {
+        let server = Server::start(move |_| trouble());
+        assert!(matches!(ask(server.client()).await, Err(Refusal::Unknown(_))));
+    }
+}

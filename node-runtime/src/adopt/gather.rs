@@ -181,6 +181,7 @@ async fn install(layout: &Layout, options: &Start, daemon_before: bool) -> Resul
         systemd: layout.is_system() && systemd::is_here(),
         unit_before,
         unit_enabled_before,
+        network_before: berth_network::beside::has_written(&layout.cni()),
         prefix,
         from,
         version,

@@ -29,6 +29,7 @@ const CASES: &[Case<Nodes>] = &[
     Case::new("a_revision_is_refused", |nodes| revision::refused(&nodes.take())),
     Case::new("a_revision_for_a_daemon_that_runs", |nodes| revision::a_daemon_that_runs(&nodes.take())),
     Case::new("a_network_comes_late", |nodes| network::comes_late(&nodes.take())),
+    Case::new("a_network_of_a_document", |nodes| network::of_a_document(&nodes.take())),
     Case::new("killed_on_the_way_back", |nodes| cases::killed_on_the_way_back(&nodes.take())),
     Case::new("there_and_back_by_the_file", |nodes| cases::there_and_back_by_the_file(&nodes.take())),
     Case::new("a_dead_daemon_walks_back", |nodes| cases::a_dead_daemon_walks_back(&nodes.take())),

@@ -117,6 +117,10 @@ pub struct Install {
     /// Whether it was started with the node then.
     #[serde(default)]
     pub unit_enabled_before: bool,
+    /// Whether a CNI configuration that the daemon has written (`spec.network.cni.confList`) stood there before: other runtimes may live by it,
+    /// so that it stays what it is. One that was not there before is never seen by the runtime that has the node.
+    #[serde(default)]
+    pub network_before: bool,
 }
 
 /// A pod that must run again on the other side.

@@ -26,6 +26,7 @@ const CASES: &[Case<Nodes>] = &[
     Case::new("killed_when_it_is_proven", |nodes| cases::killed_when_it_is_proven(&nodes.take())),
     Case::new("a_revision_is_needed", |nodes| revision::needed(&nodes.take())),
     Case::new("a_revision_is_walked_back", |nodes| revision::walked_back(&nodes.take())),
+    Case::new("a_revision_with_policies", |nodes| revision::with_policies(&nodes.take())),
     Case::new("a_revision_is_refused", |nodes| revision::refused(&nodes.take())),
     Case::new("a_revision_for_a_daemon_that_runs", |nodes| revision::a_daemon_that_runs(&nodes.take())),
     Case::new("a_network_comes_late", |nodes| network::comes_late(&nodes.take())),

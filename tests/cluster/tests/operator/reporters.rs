@@ -5,7 +5,7 @@ use berth_agent::clock::Clock;
 use berth_agent::credential::Credential;
 use berth_agent::facts::{AdoptPhase, Adoption, Daemon, Facts};
 use berth_agent::kubernetes::Kubernetes;
-use berth_agent::node::{NodeSide, Permit, Trouble};
+use berth_agent::node::{NodeSide, Permit, Policies, Trouble};
 use berth_agent::observe::Metrics;
 use berth_agent::plan::Wanted;
 use berth_agent::run::Agent;
@@ -149,7 +149,13 @@ impl NodeSide for Node<'_> {
         }
     }
 
-    async fn check(&self, _revision: &str, _wanted: &Wanted, foreign: bool) -> Result<Disruption, Trouble> {
+    async fn check(
+        &self,
+        _revision: &str,
+        _wanted: &Wanted,
+        foreign: bool,
+        _policies: Option<Policies<'_>>,
+    ) -> Result<Disruption, Trouble> {
         Ok(if foreign { Disruption::Drain } else { Disruption::Live })
     }
 
@@ -180,7 +186,13 @@ impl NodeSide for Node<'_> {
         Err(Trouble::Refused(format!("{version} is not staged here")))
     }
 
-    async fn adopt(&self, _revision: &str, _wanted: &Wanted, _permit: Permit<'_>) -> Result<(), Trouble> {
+    async fn adopt(
+        &self,
+        _revision: &str,
+        _wanted: &Wanted,
+        _policies: Option<Policies<'_>>,
+        _permit: Permit<'_>,
+    ) -> Result<(), Trouble> {
         if self.reporters.stands_still(&self.name) {
             while self.reporters.stands_still(&self.name) {
                 tokio::time::sleep(PAUSE).await;

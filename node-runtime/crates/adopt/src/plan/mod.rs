@@ -12,7 +12,7 @@ mod switch;
 pub use back::{Found, ReturnFacts, give_back};
 pub use configure::{ConfigureFacts, Settings, configure, obstacles, settings_file};
 pub use facts::{Carrier, CarrierKind, Facts, Grant, KubeletProcess, Manifest, Permission, Pod, Runtime, manifest};
-pub use revision::{Handed, Revision, RevisionChange};
+pub use revision::{Handed, PolicyChange, Revision, RevisionChange};
 
 use crate::step::{Direction, Step};
 use serde::{Deserialize, Serialize};
@@ -181,7 +181,7 @@ pub struct Plan {
     /// What Berth sets of the kubelet's configuration afterwards, where that is what changes ([`Direction::Configure`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
-    /// The configuration that Berth's daemon is handed before it has the node.
+    /// The configuration, and the image policies, that Berth's daemon is handed before it has the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<RevisionChange>,
     /// Where the programs go.

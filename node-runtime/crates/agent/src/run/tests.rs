@@ -4,7 +4,7 @@ use crate::backoff::MOST;
 use crate::credential::Credential;
 use crate::facts::{AdoptPhase, Adoption, Daemon};
 use crate::journal::Begun;
-use crate::node::{Permit, Trouble};
+use crate::node::{Permit, Policies, Trouble};
 use crate::plan::Wanted;
 use berth_crds::{Disruption, Grant, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential};
 use std::collections::BTreeMap;
@@ -41,7 +41,16 @@ impl NodeSide for Side {
         self.with(|world| world.facts.clone())
     }
 
-    async fn check(&self, _revision: &str, _wanted: &Wanted, _foreign: bool) -> Result<Disruption, Trouble> {
+    async fn check(
+        &self,
+        _revision: &str,
+        _wanted: &Wanted,
+        foreign: bool,
+        policies: Option<Policies<'_>>,
+    ) -> Result<Disruption, Trouble> {
+        if let Some(set) = policies.filter(|_| foreign) {
+            self.does(&format!("check with {}", set.revision))?;
+        }
         Ok(Disruption::Live)
     }
 
@@ -68,11 +77,18 @@ impl NodeSide for Side {
         self.does(&format!("restart {version}"))
     }
 
-    async fn adopt(&self, revision: &str, wanted: &Wanted, _permit: Permit<'_>) -> Result<(), Trouble> {
+    async fn adopt(
+        &self,
+        revision: &str,
+        wanted: &Wanted,
+        policies: Option<Policies<'_>>,
+        _permit: Permit<'_>,
+    ) -> Result<(), Trouble> {
+        let policies = policies.map(|set| set.revision.to_owned());
         self.with(|world| {
             world.facts.adoption.phase = AdoptPhase::Adopted;
             let (version, configuration) = (wanted.version.clone(), Some(revision.to_owned()));
-            world.facts.daemon = Some(Daemon { version, configuration, pid: 7, ..Daemon::default() });
+            world.facts.daemon = Some(Daemon { version, configuration, policies, pid: 7, ..Daemon::default() });
         });
         self.does(&format!("adopt with {revision}: {}", wanted.json))
     }
@@ -250,9 +266,13 @@ async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
         world.facts.adoption.phase = AdoptPhase::NotAdopted;
         world.facts.daemon = None;
     });
+    let policies = RuntimeRevisionSpec::of_policies([]);
+    let set = policies.name();
+    case.side.with(|world| world.revisions.insert(set.clone(), policies));
     let mut agent = case.agent();
     agent.clock.hear("Thu, 01 Jan 2026 00:00:00 GMT");
     let mut object = object(&name);
+    object.spec.policy_revision = Some(set.clone());
     object.spec.grant = Some(Grant {
         revision: name.clone(),
         disruption: Disruption::Drain,
@@ -260,8 +280,9 @@ async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
     });
     agent.pass(object).await;
     let done = case.done();
-    assert_eq!(done.len(), 1, "what the daemon has from the beginning is not applied again: {done:?}");
-    assert!(done[0].starts_with(&format!("adopt with {name}")) && done[0].contains("\"pidsLimit\":50"), "{done:?}");
+    assert_eq!(done.len(), 2, "what the daemon has from the beginning is not applied again: {done:?}");
+    assert_eq!(done[0], format!("check with {set}"), "before the node is drained for it");
+    assert!(done[1].starts_with(&format!("adopt with {name}")) && done[1].contains("\"pidsLimit\":50"), "{done:?}");
     assert_eq!(agent.journal.current.as_ref().map(|held| held.revision.clone()), Some(name));
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "adopt/cases.rs"]
 mod cases;
+#[path = "adopt/images.rs"]
+mod images;
 #[path = "adopt/network.rs"]
 mod network;
 #[path = "adopt/node.rs"]
@@ -29,6 +31,7 @@ const CASES: &[Case<Nodes>] = &[
     Case::new("a_revision_with_policies", |nodes| revision::with_policies(&nodes.take())),
     Case::new("a_revision_is_refused", |nodes| revision::refused(&nodes.take())),
     Case::new("a_revision_for_a_daemon_that_runs", |nodes| revision::a_daemon_that_runs(&nodes.take())),
+    Case::new("images_of_other_pods", |nodes| images::of_other_pods(&nodes.take())),
     Case::new("a_network_comes_late", |nodes| network::comes_late(&nodes.take())),
     Case::new("a_network_of_a_document", |nodes| network::of_a_document(&nodes.take())),
     Case::new("killed_on_the_way_back", |nodes| cases::killed_on_the_way_back(&nodes.take())),

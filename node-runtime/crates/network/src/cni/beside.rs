@@ -44,7 +44,7 @@ pub fn hold_back(cni: &Path) -> Result<Option<PathBuf>> {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&beside).context(|| beside.display())?;
         }
-        // Both are there: a daemon has one, and it counts.
+        // Both are there: the one that a daemon has counts.
         Err(e) if !beside.is_dir() => return Err(e).context(|| beside.display()),
         _ => {}
     }

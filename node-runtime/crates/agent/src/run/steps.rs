@@ -126,7 +126,18 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         let wanted = self.wanted(name)?;
         let circumstances = Circumstances::of(facts, object.spec.policy_revision.as_deref());
         let foreign = facts.adoption.phase.foreign();
-        let answer = match self.node.check(name, &wanted, foreign, self.policies(object)).await {
+        let policies = self.policies(object).filter(|_| foreign);
+        let answer = self.node.check(name, &wanted, foreign, policies).await;
+        if let (Err(Trouble::Refused(why)), Some(set)) = (&answer, policies)
+            && self.node.check(name, &wanted, foreign, None).await.is_ok()
+        {
+            // The configuration is not to blame: it fits without them.
+            let (set, why) = (set.revision.to_owned(), why.clone());
+            tracing::error!(revision = set, why, "policies do not fit the node, which is not taken over without them");
+            self.known.contents.insert(set, Content::Unsupported(why));
+            return Ok(());
+        }
+        let answer = match answer {
             Ok(disruption) => Ok(disruption),
             Err(Trouble::Refused(why)) => Err(why),
             Err(Trouble::Later(why)) => return Err(why),

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 struct World {
     revisions: BTreeMap<String, RuntimeRevisionSpec>,
     facts: Facts,
-    /// What the daemon refuses to apply.
+    /// What the daemon refuses to apply, and a node to be taken over with.
     refuses: Option<&'static str>,
     api_away: bool,
     done: Vec<String>,
@@ -49,6 +49,9 @@ impl NodeSide for Side {
         policies: Option<Policies<'_>>,
     ) -> Result<Disruption, Trouble> {
         if let Some(set) = policies.filter(|_| foreign) {
+            if let Some(why) = self.with(|world| world.refuses) {
+                return Err(Trouble::Refused(why.to_owned()));
+            }
             self.does(&format!("check with {}", set.revision))?;
         }
         Ok(Disruption::Live)
@@ -284,6 +287,28 @@ async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
     assert_eq!(done[0], format!("check with {set}"), "before the node is drained for it");
     assert!(done[1].starts_with(&format!("adopt with {name}")) && done[1].contains("\"pidsLimit\":50"), "{done:?}");
     assert_eq!(agent.journal.current.as_ref().map(|held| held.revision.clone()), Some(name));
+}
+
+#[tokio::test]
+async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_the_revisions_fault() {
+    let case = Case::new();
+    let name = case.revision(50);
+    let policies = RuntimeRevisionSpec::of_policies([]);
+    let set = policies.name();
+    case.side.with(|world| {
+        world.facts.adoption.phase = AdoptPhase::NotAdopted;
+        world.facts.daemon = None;
+        world.revisions.insert(set.clone(), policies);
+        world.refuses = Some("match.images[0].pattern: \"a//b\"");
+    });
+    let mut agent = case.agent();
+    let mut object = object(&name);
+    object.spec.policy_revision = Some(set.clone());
+    agent.pass(object).await;
+    let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
+    let told = last.message.unwrap_or_default();
+    assert!(told.contains(&set) && told.contains("a//b") && last.failed.is_none(), "{told}: {:?}", last.failed);
+    assert!(case.done().is_empty() && agent.journal.failed.is_none());
 }
 
 #[tokio::test]

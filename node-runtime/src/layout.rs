@@ -50,6 +50,11 @@ impl Layout {
         if self.is_system() { PathBuf::from("/etc/cni/net.d") } else { self.etc.join("cni/net.d") }
     }
 
+    /// What the CNI client keeps (docs/formats/cni-attachment.md).
+    pub fn cni(&self) -> PathBuf {
+        self.lib.join("cni")
+    }
+
     /// CRI socket.
     pub fn cri_socket(&self) -> PathBuf {
         self.run.join("berth.sock")

@@ -3,6 +3,7 @@
 //! Owns: its command line, and the facts that its plan is made of. The plan is `berth_adopt`'s, its steps are those of the other ways. Must
 //! not: know fields; which may be set, the table of `berth_crds` says.
 use super::record::Lock;
+use super::revision::Given;
 use super::runtime::Peer;
 use super::steps::found;
 use super::talk::Talk;
@@ -18,7 +19,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use berth_adopt::Refusal;
 use berth_adopt::journal::{InForce, State};
 use berth_adopt::plan::{self, ConfigureFacts, KubeletProcess, Permission, Settings};
-use berth_settings::Revision;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -113,9 +113,9 @@ fn settings(options: &Options) -> Result<Settings> {
 
 /// The settings that the kubelet is to have with a revision: whether it can is known before the node is taken over. One that cannot be used has
 /// none; why, is told with everything else.
-pub(super) fn of_revision(handed: Option<&Result<Revision, Refusal>>) -> Settings {
-    let revision = handed.and_then(|handed| handed.as_ref().ok());
-    let settings = revision.and_then(|revision| revision.settings().ok());
+pub(super) fn of_revision(handed: Option<&Result<Given, Refusal>>) -> Settings {
+    let given = handed.and_then(|handed| handed.as_ref().ok());
+    let settings = given.and_then(|given| given.configuration.settings().ok());
     settings.map(|settings| settings.spec.kubelet.config.fields()).unwrap_or_default()
 }
 

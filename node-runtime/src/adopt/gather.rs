@@ -13,7 +13,6 @@ use berth_adopt::plan::{
     self, CarrierKind, Commands, Facts, FileChange, Found, Grant, Install, KubeletProcess, Permission, ReturnFacts,
 };
 use berth_adopt::{Direction, Plan, Refusal};
-use berth_settings::Revision;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,7 +26,11 @@ const LOOKS: u32 = 5;
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything about the node.
-pub(super) async fn node(layout: &Layout, options: &Start, handed: Option<Result<Revision, Refusal>>) -> Result<Facts> {
+pub(super) async fn node(
+    layout: &Layout,
+    options: &Start,
+    handed: Option<Result<revision::Given, Refusal>>,
+) -> Result<Facts> {
     let pid = the_kubelet(options.kubelet.kubelet_pid).await?;
     let configuration = kubelets::configuration(pid);
     let unit = if systemd::is_here() { unit_of(pid) } else { None };
@@ -181,6 +184,7 @@ async fn install(layout: &Layout, options: &Start, daemon_before: bool) -> Resul
         systemd: layout.is_system() && systemd::is_here(),
         unit_before,
         unit_enabled_before,
+        network_before: berth_network::beside::has_written(&layout.cni()),
         prefix,
         from,
         version,

@@ -168,9 +168,10 @@ struct Start {
     /// Take over a node of the control plane too
     #[arg(long)]
     control_plane: bool,
-    /// RuntimeRevision, as JSON, that Berth is to run with from the beginning; `-` is standard input
+    /// RuntimeRevision, as JSON, that Berth is to run with from the beginning: a configuration, and in a second file or a list a set of image
+    /// policies; `-` is standard input
     #[arg(long, value_name = "FILE")]
-    revision: Option<PathBuf>,
+    revision: Vec<PathBuf>,
     /// Leave the kubelet's feature gate PodAndContainerStatsFromCRI as it is
     #[arg(long)]
     keep_stats_gate: bool,
@@ -281,7 +282,7 @@ fn lock(layout: &Layout) -> Result<Lock> {
 
 async fn start(layout: &Layout, options: &Start) -> Result<u8> {
     // Before anybody waits for this process: whoever writes it may take his time.
-    let handed = options.revision.as_deref().map(revision::read);
+    let handed = revision::read(&options.revision);
     let lock = lock(layout)?;
     let mut interrupt = Interrupt::new()?;
     let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;

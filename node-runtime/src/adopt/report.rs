@@ -169,6 +169,9 @@ pub(super) fn plan(plan: &Plan, format: Format) -> Result<()> {
     }
     if let Some(change) = &plan.revision {
         let _ = writeln!(text, "{:<14} {}", "revision", change.wanted.name);
+        if let Some(policies) = &change.policies {
+            let _ = writeln!(text, "{:<14} {}", "policies", policies.wanted.name);
+        }
     }
     let images: Vec<_> = plan.images.iter().chain(&plan.wished).cloned().collect();
     let lists = [("image", images), ("pod", plan.pods.iter().map(ToString::to_string).collect())];

@@ -1,4 +1,5 @@
-//! The revision that Berth is handed before the node is taken over: reading it, what speaks against it, and what Berth will be with it.
+//! The revisions that Berth is handed before the node is taken over, a configuration and the image policies: reading them, what speaks against
+//! them, and what Berth will be with them.
 //!
 //! Owns: that, for the plan. Handing over and taking back are a step's (`steps/revision.rs`). Must not: change anything.
 use super::runtime::Peer;
@@ -8,18 +9,20 @@ use crate::node_files;
 use crate::serve::wire;
 use anyhow::{Context, Result, anyhow};
 use berth_adopt::Refusal;
-use berth_adopt::plan::{self, Handed, RevisionChange, Runtime};
+use berth_adopt::plan::{self, Handed, PolicyChange, RevisionChange, Runtime};
 use berth_cgroups::Driver;
 use berth_model::ErrorKind;
 use berth_proto::node::{PreflightRevisionRequest, PreflightRevisionResponse};
 use berth_settings::{Class, Revision, Revisions, Settings};
 use serde::Deserialize;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longest object, in bytes: a revision of the largest size as kubectl prints it, with what managers and the status add.
-const MAX_OBJECT: u64 = 4 << 20;
+/// Longest file, in bytes: two revisions of the largest size as kubectl prints them, with what managers and the status add.
+const MAX_FILE: u64 = 8 << 20;
+/// Most revisions that a file is looked through for: one of each kind is of use.
+const MAX_ITEMS: usize = 8;
 /// How long the daemon may take to judge one.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -36,10 +39,35 @@ struct Metadata {
     name: String,
 }
 
-/// Reads a file, or standard input for `-`. Errors: it is not there, no configuration, or not what its name says.
-pub(super) fn read(path: &Path) -> Result<Revision, Refusal> {
+/// What was given: a configuration, and the image policies or none.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Given {
+    pub(super) configuration: Revision,
+    policies: Option<Revision>,
+}
+
+impl Given {
+    fn all(&self) -> Revisions {
+        Revisions { configuration: Some(self.configuration.clone()), policies: self.policies.clone() }
+    }
+}
+
+/// Reads files, `-` is standard input; `None` without any. Errors: one is not there, or has what is not what its name says; there is no
+/// configuration among them, or two of a kind.
+pub(super) fn read(paths: &[PathBuf]) -> Option<Result<Given, Refusal>> {
+    let mut found = Vec::new();
+    for path in paths {
+        match read_one(path) {
+            Ok(revisions) => found.extend(revisions),
+            Err(refusal) => return Some(Err(refusal)),
+        }
+    }
+    (!paths.is_empty()).then(|| given(found))
+}
+
+fn read_one(path: &Path) -> Result<Vec<Revision>, Refusal> {
     let what = format!("--revision {}", path.display());
-    let text = if path == Path::new("-") { standard_input() } else { node_files::exact(path, MAX_OBJECT) };
+    let text = if path == Path::new("-") { standard_input() } else { node_files::exact(path, MAX_FILE) };
     let text = text.map_err(|e| {
         let remedy = "name a file with the RuntimeRevision as JSON: kubectl get runtimerevision NAME -o json";
         Refusal::new(&what, format!("cannot be read: {e}"), remedy)
@@ -51,24 +79,50 @@ pub(super) fn read(path: &Path) -> Result<Revision, Refusal> {
 
 fn standard_input() -> io::Result<String> {
     let mut text = String::new();
-    io::stdin().take(MAX_OBJECT + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_OBJECT {
-        return Err(io::Error::other(format!("is longer than {MAX_OBJECT} bytes")));
+    io::stdin().take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("is longer than {MAX_FILE} bytes")));
     }
     Ok(text)
 }
 
-fn parse(text: &str) -> Result<Revision, String> {
-    let object: Object = serde_json::from_str(text).map_err(|e| format!("is no RuntimeRevision in JSON: {e}"))?;
-    if object.kind != "RuntimeRevision" {
-        return Err(format!("kind: is {}, must be RuntimeRevision", object.kind));
+/// One object, or a list of them as kubectl prints several.
+fn parse(text: &str) -> Result<Vec<Revision>, String> {
+    let no_json = |e: serde_json::Error| format!("is no RuntimeRevision in JSON: {e}");
+    let mut value: serde_json::Value = serde_json::from_str(text).map_err(no_json)?;
+    let objects = match value.get_mut("items").map(serde_json::Value::take) {
+        Some(serde_json::Value::Array(items)) if items.len() <= MAX_ITEMS => items,
+        Some(_) => return Err(format!("items: must be a list of at most {MAX_ITEMS} RuntimeRevisions")),
+        None => vec![value],
+    };
+    let revision = |object| -> Result<Revision, String> {
+        let object: Object = serde_json::from_value(object).map_err(no_json)?;
+        if object.kind != "RuntimeRevision" {
+            return Err(format!("kind: is {}, must be RuntimeRevision", object.kind));
+        }
+        Revision::parse(&object.metadata.name, &object.spec.to_string()).map_err(|e| e.message().to_owned())
+    };
+    objects.into_iter().map(revision).collect()
+}
+
+fn given(found: Vec<Revision>) -> Result<Given, Refusal> {
+    let (mut configurations, mut policies): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|revision| revision.content.runtime.is_some());
+    for (kind, all) in [("configurations", &configurations), ("sets of policies", &policies)] {
+        if let [one, other, ..] = &all[..] {
+            let problem = format!("has two {kind}, {} and {}", one.name, other.name);
+            return Err(Refusal::new("--revision", problem, "give the one that the node is to have"));
+        }
     }
-    let name = &object.metadata.name;
-    let revision = Revision::parse(name, &object.spec.to_string()).map_err(|e| e.message().to_owned())?;
-    if revision.content.runtime.is_none() {
-        return Err(format!("RuntimeRevision {name} is a set of policies, must be a configuration"));
-    }
-    Ok(revision)
+    let policies = policies.pop();
+    let configuration = configurations.pop().ok_or_else(|| {
+        let problem = match &policies {
+            Some(policies) => format!("has the set of policies {}, and no configuration", policies.name),
+            None => "has no RuntimeRevision".to_owned(),
+        };
+        Refusal::new("--revision", problem, "give the configuration that the node is to have as well")
+    })?;
+    Ok(Given { configuration, policies })
 }
 
 /// Berth, as a plan has it.
@@ -81,52 +135,63 @@ pub(super) struct Berth {
     pub(super) handed: Handed,
 }
 
-/// What Berth is, or will be, with that revision, if one was given.
-pub(super) async fn berth(layout: &Layout, given: Option<Result<Revision, Refusal>>) -> Result<Berth> {
+/// What Berth is, or will be, with what was given, if anything was.
+pub(super) async fn berth(layout: &Layout, given: Option<Result<Given, Refusal>>) -> Result<Berth> {
     let mut handed = Handed::default();
-    let revision = given.and_then(|given| given.map_err(|refusal| handed.unfit.push(refusal)).ok());
+    let given = given.and_then(|given| given.map_err(|refusal| handed.unfit.push(refusal)).ok());
     let socket = layout.cri_socket();
     let Ok(mut peer) = Peer::connect(&socket).await else {
-        let driver = starts(layout, revision.as_ref(), &mut handed)?;
+        let driver = starts(layout, given.as_ref(), &mut handed)?;
         let version = berth_engine::VERSION.to_owned();
         let runtime = Runtime { socket, name: "berth".into(), version, cgroup_driver: driver };
         return Ok(Berth { runtime, before: false, handed });
     };
     let runtime = peer.who(&socket).await.context("Berth's daemon")?;
-    if let Some(revision) = &revision {
-        runs(layout, revision, &runtime, &mut handed).await?;
+    if let Some(given) = &given {
+        runs(layout, given, &runtime, &mut handed).await?;
     }
     Ok(Berth { runtime, before: true, handed })
 }
 
 /// A daemon that does not run will start with it. Its cgroup driver, where nothing speaks against it.
-fn starts(layout: &Layout, revision: Option<&Revision>, handed: &mut Handed) -> Result<Option<String>> {
+fn starts(layout: &Layout, given: Option<&Given>, handed: &mut Handed) -> Result<Option<String>> {
     let accepted = wire::accepted(layout);
-    let next = berth_settings::next_start(&layout.etc, &accepted, revision);
-    let Some(revision) = revision else {
+    let next = |handed: Revisions| berth_settings::next_start(&layout.etc, &accepted, handed);
+    let Some(given) = given else {
         if !handed.unfit.is_empty() {
             return Ok(None);
         }
-        let settings = next.map_err(|e| anyhow!("documents of {}: {e}", layout.etc.display()))?;
+        let settings = next(Revisions::default()).map_err(|e| anyhow!("documents of {}: {e}", layout.etc.display()))?;
         return Ok(Some(driver(&settings)));
     };
-    match next.and_then(|settings| wire::fit(layout, &settings).map(|()| settings)) {
-        Ok(settings) => {
-            let former = berth_settings::applied(&accepted).map_err(|e| anyhow!("{e}"))?;
-            handed.change = Some(change(revision, former)?);
-            Ok(Some(driver(&settings)))
-        }
-        // A disk that fails says nothing of a revision.
-        Err(e) if e.kind() == ErrorKind::Internal => Err(anyhow!("RuntimeRevision {}: {e}", revision.name)),
-        Err(e) => {
-            handed.unfit.push(unfit(revision, e.message()));
-            Ok(None)
+    let mut found = None;
+    // The configuration by itself first: what speaks against both then speaks against the policies.
+    for revision in [Some(&given.configuration), given.policies.as_ref()].into_iter().flatten() {
+        let of_policies = given.policies.as_ref() == Some(revision);
+        let all = if of_policies { given.all() } else { Revisions::of(revision.clone()) };
+        match next(all).and_then(|settings| wire::fit(layout, &settings).map(|()| settings)) {
+            Ok(settings) => found = Some(driver(&settings)),
+            // A disk that fails says nothing of a revision.
+            Err(e) if e.kind() == ErrorKind::Internal => return Err(anyhow!("RuntimeRevision {}: {e}", revision.name)),
+            Err(e) => {
+                handed.unfit.push(unfit(revision, e.message()));
+                return Ok(None);
+            }
         }
     }
+    handed.change = Some(change(given, berth_settings::applied(&accepted).map_err(|e| anyhow!("{e}"))?)?);
+    Ok(found)
 }
 
 /// A daemon that runs is asked, as for each revision.
-async fn runs(layout: &Layout, revision: &Revision, runtime: &Runtime, handed: &mut Handed) -> Result<()> {
+async fn runs(layout: &Layout, given: &Given, runtime: &Runtime, handed: &mut Handed) -> Result<()> {
+    let revision = &given.configuration;
+    if let Some(policies) = &given.policies
+        && let Err(refusal) = preflight(layout, policies).await?
+    {
+        handed.unfit.push(refusal);
+        return Ok(());
+    }
     let changes = match preflight(layout, revision).await? {
         Ok(answer) => answer.changes,
         Err(refusal) => {
@@ -157,7 +222,7 @@ async fn runs(layout: &Layout, revision: &Revision, runtime: &Runtime, handed: &
         ));
     }
     let former = berth_settings::applied(&wire::accepted(layout)).map_err(|e| anyhow!("{e}"))?;
-    handed.change = Some(change(revision, former)?);
+    handed.change = Some(change(given, former)?);
     Ok(())
 }
 
@@ -177,7 +242,10 @@ async fn preflight(layout: &Layout, revision: &Revision) -> Result<Result<Prefli
 }
 
 fn unfit(revision: &Revision, problem: &str) -> Refusal {
-    let remedy = "mend it in the RuntimeConfig that the revision comes from; nothing was changed";
+    let remedy = match revision.content.policies {
+        Some(_) => "mend it in the ImagePolicy that it names; nothing was changed",
+        None => "mend it in the RuntimeConfig that the revision comes from; nothing was changed",
+    };
     Refusal::new(format!("--revision {}", revision.name), format!("does not fit: {problem}"), remedy)
 }
 
@@ -189,11 +257,16 @@ fn driver(settings: &Settings) -> String {
     name.to_owned()
 }
 
-fn change(wanted: &Revision, before: Revisions) -> Result<RevisionChange> {
+fn change(given: &Given, before: Revisions) -> Result<RevisionChange> {
+    let former = |revision: &Option<Revision>| revision.as_ref().map(planned).transpose();
+    let policies = given.policies.as_ref().map(|policies| {
+        Ok::<_, anyhow::Error>(PolicyChange { wanted: planned(policies)?, former: former(&before.policies)? })
+    });
     Ok(RevisionChange {
-        wanted: planned(wanted)?,
-        former: before.configuration.as_ref().map(planned).transpose()?,
+        wanted: planned(&given.configuration)?,
+        former: former(&before.configuration)?,
         policies_before: before.policies.is_some(),
+        policies: policies.transpose()?,
     })
 }
 
@@ -208,101 +281,4 @@ pub(super) fn recorded(revision: &plan::Revision) -> Result<Revision> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    /// As the agent hands it over: name and spec, and nothing else that counts.
-    fn object(name: &str, spec: &Value) -> String {
-        json!({"kind": "RuntimeRevision", "metadata": {"name": name, "uid": "u"}, "spec": spec, "status": {}})
-            .to_string()
-    }
-
-    /// A spec with the name that follows from it.
-    fn named(spec: &Value) -> (String, String) {
-        let told = parse(&object("config-0", spec)).unwrap_err();
-        let name = told.split_whitespace().find_map(|word| word.strip_suffix(';').filter(|w| w.starts_with("config-")));
-        (name.unwrap().to_owned(), object(name.unwrap(), spec))
-    }
-
-    fn configuration(config: &Value) -> Value {
-        json!({"runtime": {"version": "0.1.0", "config": config}})
-    }
-
-    fn layout() -> (tempfile::TempDir, Layout) {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(Some(dir.path())).unwrap();
-        std::fs::create_dir_all(&layout.lib).unwrap();
-        (dir, layout)
-    }
-
-    #[test]
-    fn a_file_is_a_configuration_that_is_what_its_name_says() {
-        let spec = configuration(&json!({"runtime": {"pidsLimit": 70}}));
-        let (name, text) = named(&spec);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("revision.json");
-        std::fs::write(&path, &text).unwrap();
-        let revision = read(&path).unwrap();
-        assert_eq!((&revision.name, revision.settings().unwrap().pids_limit), (&name, Some(70)));
-        assert_eq!(recorded(&planned(&revision).unwrap()).unwrap(), revision, "through the journal");
-        let policies = parse(&object("policy-0", &json!({"policies": []}))).unwrap_err();
-        let of = policies.split_whitespace().find_map(|word| word.strip_suffix(';')).unwrap().to_owned();
-        for (text, words) in [
-            (text.replace("70", "71"), "was changed"),
-            (text[..text.len() / 2].to_owned(), "no RuntimeRevision"),
-            (text.replace("RuntimeRevision", "RuntimeConfig"), "must be RuntimeRevision"),
-            (object(&of, &json!({"policies": []})), "must be a configuration"),
-        ] {
-            std::fs::write(&path, text).unwrap();
-            let refusal = read(&path).unwrap_err();
-            assert!(refusal.found.contains(words) && refusal.field.contains("revision.json"), "{refusal}");
-        }
-        assert!(read(&dir.path().join("gone")).unwrap_err().found.contains("cannot be read"));
-    }
-
-    async fn looked(layout: &Layout, config: &Value) -> Berth {
-        let given = parse(&named(&configuration(config)).1).unwrap();
-        berth(layout, Some(Ok(given))).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_plan_is_made_with_what_the_daemon_will_start_with() {
-        let (_dir, layout) = layout();
-        let documents = "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {name: a}\n\
-            spec: {runtime: {cgroupManager: Cgroupfs}}\n";
-        std::fs::create_dir_all(&layout.etc).unwrap();
-        std::fs::write(layout.etc.join("a.yaml"), documents).unwrap();
-        let without = berth(&layout, None).await.unwrap();
-        assert_eq!((without.runtime.cgroup_driver.as_deref(), without.before), (Some("cgroupfs"), false));
-        let with = looked(&layout, &json!({"runtime": {"cgroupManager": "Systemd"}})).await;
-        assert_eq!(with.runtime.cgroup_driver.as_deref(), Some("systemd"));
-        let change = with.handed.change.unwrap();
-        assert!(with.handed.unfit.is_empty() && change.former.is_none() && !change.policies_before);
-
-        // What lies there already counts without one, and is what is put back.
-        let accepted = wire::accepted(&layout);
-        berth_settings::hand_over(&accepted, recorded(&change.wanted).unwrap()).unwrap();
-        assert_eq!(berth(&layout, None).await.unwrap().runtime.cgroup_driver.as_deref(), Some("systemd"));
-        let other = looked(&layout, &json!({"runtime": {"cgroupManager": "Cgroupfs"}})).await;
-        assert_eq!(other.handed.change.unwrap().former, Some(change.wanted));
-    }
-
-    #[tokio::test]
-    async fn what_a_daemon_would_not_start_with_is_refused_with_the_field() {
-        let (_dir, layout) = layout();
-        for (config, field) in [
-            (json!({"runtime": {"turbo": true}}), "turbo"),
-            (json!({"network": {"mode": "Builtin", "subnet": "10.85.0.5/24"}}), "spec.network.subnet"),
-            (json!({"runtime": {"pidsLimit": 0}}), "pidsLimit"),
-        ] {
-            let found = looked(&layout, &config).await;
-            let told = found.handed.unfit.iter().map(ToString::to_string).collect::<String>();
-            assert!(found.handed.change.is_none() && told.contains(field), "{field}: {told}");
-            assert_eq!(found.runtime.cgroup_driver, None, "nothing is said of it");
-        }
-        let refused = berth(&layout, Some(Err(Refusal::new("--revision", "is torn", "mend it")))).await.unwrap();
-        assert_eq!((refused.handed.unfit.len(), refused.handed.change), (1, None));
-        assert!(std::fs::read_dir(&layout.lib).unwrap().next().is_none(), "looking changes nothing");
-    }
-}
+mod tests;

@@ -288,7 +288,7 @@ fn check_network(layout: &Layout, settings: &Settings) -> berth_model::Result<()
 async fn start_cni(layout: &Layout, settings: &Settings, metrics: &Metrics) -> Result<Cni> {
     let events = metrics.clone();
     let tell = Box::new(move |what: &'static str| events.event(what));
-    let cni = Cni::open(layout.lib.join("cni"), cni_config(layout, settings), tell).await.context("CNI client")?;
+    let cni = Cni::open(layout.cni(), cni_config(layout, settings), tell).await.context("CNI client")?;
     if settings.network.mode == NetworkMode::Cni {
         cni.follow().await;
     } else {

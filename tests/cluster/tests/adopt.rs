@@ -4,6 +4,8 @@
 
 #[path = "adopt/cases.rs"]
 mod cases;
+#[path = "adopt/images.rs"]
+mod images;
 #[path = "adopt/network.rs"]
 mod network;
 #[path = "adopt/node.rs"]
@@ -26,9 +28,12 @@ const CASES: &[Case<Nodes>] = &[
     Case::new("killed_when_it_is_proven", |nodes| cases::killed_when_it_is_proven(&nodes.take())),
     Case::new("a_revision_is_needed", |nodes| revision::needed(&nodes.take())),
     Case::new("a_revision_is_walked_back", |nodes| revision::walked_back(&nodes.take())),
+    Case::new("a_revision_with_policies", |nodes| revision::with_policies(&nodes.take())),
     Case::new("a_revision_is_refused", |nodes| revision::refused(&nodes.take())),
     Case::new("a_revision_for_a_daemon_that_runs", |nodes| revision::a_daemon_that_runs(&nodes.take())),
+    Case::new("images_of_other_pods", |nodes| images::of_other_pods(&nodes.take())),
     Case::new("a_network_comes_late", |nodes| network::comes_late(&nodes.take())),
+    Case::new("a_network_of_a_document", |nodes| network::of_a_document(&nodes.take())),
     Case::new("killed_on_the_way_back", |nodes| cases::killed_on_the_way_back(&nodes.take())),
     Case::new("there_and_back_by_the_file", |nodes| cases::there_and_back_by_the_file(&nodes.take())),
     Case::new("a_dead_daemon_walks_back", |nodes| cases::a_dead_daemon_walks_back(&nodes.take())),

@@ -105,10 +105,14 @@ impl Step {
         Some(match self {
             Arm | Images | ClearPods | Commit | StopDaemon | Unstage => return None,
             Stage => "put back what `current` named, and remove what was staged",
-            Daemon => "end the daemon, unless it ran before; what it was handed is taken back",
+            Daemon => {
+                "end the daemon, unless it ran before; what it was handed is taken back, and the CNI configuration that it wrote"
+            }
             Canary | Verify => "remove the test sandbox",
             StopKubelet => "start the kubelet, and wait until it is well",
-            Switch => "put every file back as it was",
+            Switch => {
+                "put every file back as it was; the runtime that has the node sees no CNI configuration of Berth's"
+            }
             StartKubelet => match direction {
                 Direction::Adopt => "stop the kubelet, and remove the pods that it has made on Berth",
                 Direction::Return => "stop the kubelet, and remove the pods that it has made on the old runtime",

@@ -24,18 +24,28 @@ pub struct Permit<'a> {
     pub expires: u64,
 }
 
+/// A set of image policies that goes with a configuration where a node is taken over: it is enforced from the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policies<'a> {
+    /// Name of its revision.
+    pub revision: &'a str,
+    /// Its content, as JSON.
+    pub json: &'a str,
+}
+
 /// A node. Each call may be made again after it was broken off.
 pub trait NodeSide: Send + Sync {
     /// Looks at it. What does not answer is a fact too.
     fn look(&self) -> impl Future<Output = Facts> + Send;
 
     /// Asks the daemon what it takes to have a revision or, on a node with another runtime (`foreign`), `berth adopt` whether it would
-    /// take the node over.
+    /// take the node over, with these policies.
     fn check(
         &self,
         revision: &str,
         wanted: &Wanted,
         foreign: bool,
+        policies: Option<Policies<'_>>,
     ) -> impl Future<Output = Result<Disruption, Trouble>> + Send;
 
     /// Has the daemon apply a revision, whose content is that JSON.
@@ -47,12 +57,13 @@ pub trait NodeSide: Send + Sync {
     /// Restarts the daemon as that version.
     fn restart(&self, version: &str) -> impl Future<Output = Result<(), Trouble>> + Send;
 
-    /// Begins to take the node over, with a revision that the daemon has from the beginning. It returns when that goes on by itself or is
-    /// over; what became of it, a look says.
+    /// Begins to take the node over, with a revision and policies that the daemon has from the beginning. It returns when that goes on by
+    /// itself or is over; what became of it, a look says.
     fn adopt(
         &self,
         revision: &str,
         wanted: &Wanted,
+        policies: Option<Policies<'_>>,
         permit: Permit<'_>,
     ) -> impl Future<Output = Result<(), Trouble>> + Send;
 

@@ -7,7 +7,7 @@ use berth_agent::cluster::ClusterSide;
 use berth_agent::credential::Credential;
 use berth_agent::facts::{AdoptPhase, Adoption, Daemon, Facts};
 use berth_agent::kubernetes::Kubernetes;
-use berth_agent::node::{NodeSide, Permit, Trouble};
+use berth_agent::node::{NodeSide, Permit, Policies, Trouble};
 use berth_agent::observe::Metrics;
 use berth_agent::plan::Wanted;
 use berth_agent::run::Agent;
@@ -191,7 +191,13 @@ impl NodeSide for Node {
         }
     }
 
-    async fn check(&self, _revision: &str, _wanted: &Wanted, _foreign: bool) -> Result<Disruption, Trouble> {
+    async fn check(
+        &self,
+        _revision: &str,
+        _wanted: &Wanted,
+        _foreign: bool,
+        _policies: Option<Policies<'_>>,
+    ) -> Result<Disruption, Trouble> {
         Ok(Disruption::Live)
     }
 
@@ -208,7 +214,13 @@ impl NodeSide for Node {
         self.does("restart")
     }
 
-    async fn adopt(&self, _revision: &str, _wanted: &Wanted, _permit: Permit<'_>) -> Result<(), Trouble> {
+    async fn adopt(
+        &self,
+        _revision: &str,
+        _wanted: &Wanted,
+        _policies: Option<Policies<'_>>,
+        _permit: Permit<'_>,
+    ) -> Result<(), Trouble> {
         self.does("adopt")
     }
 

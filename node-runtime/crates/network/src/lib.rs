@@ -22,7 +22,7 @@ pub use bridge::{
 };
 pub use choice::{Choice, Networks};
 pub use cidr::pod_cidr;
-pub use cni::{CONF_LIST_FIELD, Cni, CniConfig, CniReport, PendingDelete, Tell, check_template};
+pub use cni::{CONF_LIST_FIELD, Cni, CniConfig, CniReport, PendingDelete, Tell, beside, check_template};
 pub use ipnet::IpNet;
 pub use mac::Mac;
 pub use netns::loopback_up;

@@ -23,7 +23,7 @@ pub use berth_crds::{
     parse_documents, parse_provider_config, redact, seconds, sha256,
 };
 pub use diff::{Change, diff};
-pub use handed::{applied, failed_start, hand_over, next_start, take_back};
+pub use handed::{FormerPolicies, applied, failed_start, hand_over, next_start, take_back};
 pub use live::{Live, watch};
 pub use load::{document_files, from_sources, from_texts, load};
 pub use managed::FileDrift;

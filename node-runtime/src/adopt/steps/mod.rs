@@ -6,6 +6,7 @@ mod daemon;
 mod files;
 mod images;
 mod kubelet;
+mod network;
 mod programs;
 mod revision;
 mod verify;
@@ -49,6 +50,7 @@ pub(super) async fn perform(node: &Node<'_>, step: Step) -> Result<()> {
         Step::Arm => deadman::arm(node).await,
         Step::Stage => programs::stage(&plan.install),
         Step::Daemon => {
+            network::hold_back(node)?;
             revision::hand_over(node).await?;
             revision::in_force(node, daemon::start(node).await).await
         }
@@ -59,14 +61,20 @@ pub(super) async fn perform(node: &Node<'_>, step: Step) -> Result<()> {
         Step::ClearPods => {
             Peer::connect(&plan.from.socket).await?.clear(plan.deadline.saturating_sub(now_seconds())).await
         }
-        Step::Switch => files::switch(node).await,
+        Step::Switch => {
+            files::switch(node).await?;
+            network::switch(node)
+        }
         Step::StartKubelet => kubelet::start(node).await,
         Step::Verify => verify::verify(node).await,
         Step::Commit => {
             files::commit(&plan.files);
-            Ok(())
+            network::commit(node)
         }
-        Step::StopDaemon => daemon::stop(node).await,
+        Step::StopDaemon => {
+            daemon::stop(node).await?;
+            network::withdraw(node)
+        }
         Step::Unstage => programs::unstage(&plan.install),
     }
 }
@@ -83,6 +91,7 @@ pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> 
         Step::Stage => programs::unstage(&plan.install),
         Step::Daemon => {
             daemon::stop(node).await?;
+            network::withdraw(node)?;
             revision::take_back(node).await
         }
         Step::Canary | Step::Verify => {
@@ -95,7 +104,10 @@ pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> 
             Ok(())
         }
         Step::StopKubelet => kubelet::back(node, done).await,
-        Step::Switch => files::restore(node).await,
+        Step::Switch => {
+            network::switch_back(node)?;
+            files::restore(node).await
+        }
         Step::StartKubelet => {
             if node.at_start {
                 // It does not run yet, and its pods of before are gone.

@@ -122,6 +122,7 @@ mod tests {
             systemd: false,
             unit_before: false,
             unit_enabled_before: false,
+            network_before: false,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The revision that Berth's daemon is handed before it has the node: as a part of the step `daemon`, and of its undo.
+//! The revisions that Berth's daemon is handed before it has the node: as a part of the step `daemon`, and of its undo.
 //!
 //! Owns: that, on the disk where no daemon runs, by its socket where one does. Must not: judge what a revision says.
 use super::Node;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use berth_adopt::Plan;
 use berth_adopt::plan::RevisionChange;
 use berth_proto::node::{ApplyRevisionRequest, ReleaseRevisionsRequest, RevisionsRequest};
-use berth_settings::Revision;
+use berth_settings::{FormerPolicies, Revision, Revisions};
 use std::future::Future;
 use std::time::Duration;
 use tonic::{Response, Status};
@@ -29,12 +29,18 @@ pub(super) fn room(plan: &Plan) -> u64 {
 /// Before the daemon starts: it will start with it. One that ran before has it from now on.
 pub(super) async fn hand_over(node: &Node<'_>) -> Result<()> {
     let Some(change) = &node.plan.revision else { return Ok(()) };
-    let revision = recorded(&change.wanted)?;
+    let configuration = recorded(&change.wanted)?;
+    let policies = change.policies.as_ref().map(|policies| recorded(&policies.wanted)).transpose()?;
     if node.plan.install.daemon_before {
-        return apply(node.layout, &revision).await;
+        // What they forbid must not come in with the other one.
+        if let Some(policies) = &policies {
+            apply(node.layout, policies).await?;
+        }
+        return apply(node.layout, &configuration).await;
     }
-    let name = revision.name.clone();
-    berth_settings::hand_over(&wire::accepted(node.layout), revision).with_context(|| format!("RuntimeRevision {name}"))
+    let name = configuration.name.clone();
+    let handed = Revisions { configuration: Some(configuration), policies };
+    berth_settings::hand_over(&wire::accepted(node.layout), handed).with_context(|| format!("RuntimeRevision {name}"))
 }
 
 /// `started` is how the daemon's start went. Errors: it did not start with the revision, and why; a daemon that does not starts without it.
@@ -48,6 +54,9 @@ pub(super) async fn in_force(node: &Node<'_>, started: Result<()>) -> Result<()>
     }
     let mut berth = connect::node(node.layout).await?;
     let told = within("Revisions", berth.revisions(RevisionsRequest {})).await?;
+    if let Some(policies) = change.policies.as_ref().filter(|policies| policies.wanted.name != told.policies) {
+        bail!("Berth's daemon has {:?} and not {}, which it was handed", told.policies, policies.wanted.name);
+    }
     if told.configuration == *name {
         return Ok(());
     }
@@ -65,20 +74,45 @@ fn does_not_start(name: &str, problem: &str) -> anyhow::Error {
 pub(super) async fn take_back(node: &Node<'_>) -> Result<()> {
     let Some(change) = &node.plan.revision else { return Ok(()) };
     let former = change.former.as_ref().map(recorded).transpose()?;
-    let ran = node.plan.install.daemon_before;
-    if ran && let Ok(mut berth) = connect::node(node.layout).await {
-        return match &former {
-            Some(former) => apply(node.layout, former).await,
-            None => {
-                let request = ReleaseRevisionsRequest { configuration_only: true };
-                within("ReleaseRevisions", berth.release_revisions(request)).await.map(drop)
-            }
-        };
+    let policies = former_policies(change, node.plan.install.daemon_before)?;
+    if node.plan.install.daemon_before && connect::node(node.layout).await.is_ok() {
+        return have_again(node.layout, change, former.as_ref(), policies).await;
     }
-    // Policies of a daemon that goes on are none of an adoption's business.
-    let policies_stay = ran || change.policies_before;
-    let taken = berth_settings::take_back(&wire::accepted(node.layout), former, policies_stay);
+    let taken = berth_settings::take_back(&wire::accepted(node.layout), former, policies);
     taken.with_context(|| format!("RuntimeRevision {}", change.wanted.name))
+}
+
+/// Policies that were not handed over are none of an adoption's business, but where nobody had any before.
+fn former_policies(change: &RevisionChange, daemon_before: bool) -> Result<FormerPolicies> {
+    Ok(match &change.policies {
+        Some(policies) => FormerPolicies::Are(policies.former.as_ref().map(recorded).transpose()?),
+        None if daemon_before || change.policies_before => FormerPolicies::Stay,
+        None => FormerPolicies::Are(None),
+    })
+}
+
+/// A daemon that goes on is told. Policies that somebody has had it apply since stay.
+async fn have_again(
+    layout: &Layout,
+    change: &RevisionChange,
+    configuration: Option<&Revision>,
+    policies: FormerPolicies,
+) -> Result<()> {
+    let mut berth = connect::node(layout).await?;
+    let told = within("Revisions", berth.revisions(RevisionsRequest {})).await?.policies;
+    let ours = change.policies.as_ref().is_some_and(|policies| policies.wanted.name == told);
+    let gone = ours && policies == FormerPolicies::Are(None);
+    if gone || configuration.is_none() {
+        let request = ReleaseRevisionsRequest { configuration_only: !gone };
+        within("ReleaseRevisions", berth.release_revisions(request)).await?;
+    }
+    if let Some(configuration) = configuration {
+        apply(layout, configuration).await?;
+    }
+    match policies {
+        FormerPolicies::Are(Some(policies)) if ours => apply(layout, &policies).await,
+        _ => Ok(()),
+    }
 }
 
 async fn apply(layout: &Layout, revision: &Revision) -> Result<()> {

@@ -192,6 +192,7 @@ mod tests {
             target: RuntimeRevision::new(&spec.name(), spec),
             config,
             rollout: Rollout::default(),
+            conflicts: Default::default(),
         }
     }
 

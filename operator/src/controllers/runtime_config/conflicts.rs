@@ -53,6 +53,7 @@ mod tests {
         Pool {
             configs: names.clone(),
             nodes: BTreeSet::new(),
+            frozen: BTreeSet::new(),
             target: RuntimeRevision::new("config-0", Default::default()),
             config: RuntimeConfigSpec::default(),
             rollout,

@@ -426,6 +426,32 @@ impl Node {
         self.space.0.command("tools", program).args(words).status().unwrap().success()
     }
 
+    /// The kubelet stands still (SIGSTOP).
+    pub fn hold_kubelet(&self) {
+        let pid = fs::read_to_string(self.base().join("kubelet.pid")).unwrap();
+        assert!(self.tool("kill", &["-STOP", pid.trim()]));
+    }
+
+    /// Runs a pod on containerd as a kubelet does that has it from an API server.
+    pub fn run_on_containerd(&self, name: &str, image: &str) {
+        let labels = json!({"io.kubernetes.pod.uid": name, "io.kubernetes.pod.name": name, "io.kubernetes.pod.namespace": "default"});
+        let pod = json!({"metadata": {"name": name, "namespace": "default", "uid": name, "attempt": 0}, "labels": labels,
+            "annotations": {"kubernetes.io/config.source": "api"}, "linux": {}});
+        let container = json!({"metadata": {"name": "main"}, "image": {"image": image}, "labels": labels, "linux": {}});
+        let place = |what: &str, text: &Value| {
+            let path = self.base().join(format!("{name}-{what}.json"));
+            fs::write(&path, text.to_string()).unwrap();
+            path.display().to_string()
+        };
+        let (container, pod) = (place("container", &container), place("pod", &pod));
+        runtime::crictl(&self.space.0, &self.containerd.endpoint(), &["run", "--no-pull", &container, &pod]).unwrap();
+    }
+
+    /// What crictl says, asked of Berth.
+    pub fn crictl_on_berth(&self, words: &[&str]) -> Result<String, String> {
+        runtime::crictl(&self.space.0, &self.socket(), words)
+    }
+
     /// Container and process of the pod `shell`, on Berth.
     pub fn shell(&self) -> (String, String) {
         let list = http::json(&self.space.0, READ_ONLY, "/pods").unwrap();

@@ -1,5 +1,6 @@
 //! A revision that Berth is handed before it has the node. Each case leaves the node as it found it.
 use crate::node::{Node, told};
+use berth_cluster_tests::images;
 use berth_cluster_tests::runtime::Kind;
 use berth_cluster_tests::standalone::LIMIT;
 use berth_crds::RuntimeRevisionSpec;
@@ -24,6 +25,12 @@ fn left(node: &Node) -> Vec<&'static str> {
 fn applied(node: &Node) -> Value {
     let text = fs::read(node.root().join("lib").join(FILES[0])).unwrap();
     serde_json::from_slice::<Value>(&text).unwrap()["configuration"]["name"].clone()
+}
+
+/// The same of the image policies.
+fn applied_policies(node: &Node) -> Value {
+    let text = fs::read(node.root().join("lib").join(FILES[0])).unwrap();
+    serde_json::from_slice::<Value>(&text).unwrap()["policies"]["name"].clone()
 }
 
 fn forget(node: &Node) {
@@ -116,12 +123,59 @@ pub fn walked_back(node: &Node) {
     }
 }
 
+/// A set of policies that denies the image that no pod of the node uses, with what else it says, as an object.
+fn policies(more: &Value) -> (String, Value) {
+    let mut policy = json!({"mode": "Enforce", "registries": {"deny": [images::SPARE.trim_end_matches(":v1")]}});
+    policy.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let spec: RuntimeRevisionSpec =
+        serde_json::from_value(json!({"policies": [{"name": "no-spare", "spec": policy}]})).unwrap();
+    let name = spec.name();
+    let object = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeRevision", "metadata": {"name": name}, "spec": spec});
+    (name, object)
+}
+
+/// The denied image, asked for by hand: no agent is there that would have told anybody.
+fn is_denied(node: &Node) {
+    let pulled = node.berth(&["pull", images::SPARE]).output().unwrap();
+    assert!(!pulled.status.success() && told(&pulled).contains("no-spare"), "{}", told(&pulled));
+}
+
+/// Image policies come with the configuration: the daemon enforces them from its first start, and has none of them after a walk back.
+pub fn with_policies(node: &Node) {
+    let before = node.files();
+    let (set, policies_object) = policies(&json!({}));
+    let (name, configuration) = object(&builtin(4000));
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [policies_object, configuration]});
+    let (words, name) = start_words(node, (name, list));
+    let (mut child, hold) = node.held_at(&strs(&words), "adopt/daemon/leave");
+    is_denied(node);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::remove_file(hold).unwrap();
+    assert_eq!(node.settled(), "not-adopted");
+    assert!(left(node).is_empty(), "{:?}", left(node));
+    node.is_on(Kind::Containerd);
+
+    let output = node.adopt(&strs(&words)).output().unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    node.is_on(Kind::Berth);
+    is_denied(node);
+    assert_eq!((applied(node), applied_policies(node)), (name.into(), set.into()));
+    node.give_back();
+    forget(node);
+    node.is_on(Kind::Containerd);
+    node.is_untouched(&before);
+}
+
 /// What cannot be had of it is said before anything is changed.
 pub fn refused(node: &Node) {
     let before = node.files();
     let (_, mut changed) = object(&builtin(4000));
     changed["spec"]["runtime"]["config"]["runtime"]["pidsLimit"] = 5000.into();
+    let with = |set: Value| json!({"kind": "List", "items": [object(&builtin(4000)).1, set]});
     let cases = [
+        (with(policies(&json!({"turbo": true})).1), "turbo"),
+        (policies(&json!({})).1, "and no configuration"),
         (object(&json!({"runtime": {"turbo": true}})).1, "turbo"),
         (object(&json!({"network": {"mode": "Builtin", "subnet": "10.87.0.5/24"}})).1, "spec.network.subnet"),
         (object(&json!({"runtime": {"cgroupManager": "Systemd"}})).1, "spec.runtime.cgroupManager: Cgroupfs"),

@@ -6,7 +6,7 @@ use berth_agent::clock::Clock;
 use berth_agent::credential::Credential;
 use berth_agent::facts::{AdoptPhase, Adoption, Daemon, Facts};
 use berth_agent::kubernetes::Kubernetes;
-use berth_agent::node::{NodeSide, Permit, Trouble};
+use berth_agent::node::{NodeSide, Permit, Policies, Trouble};
 use berth_agent::observe::Metrics;
 use berth_agent::plan::Wanted;
 use berth_agent::run::Agent;
@@ -245,7 +245,13 @@ impl NodeSide for Node<'_> {
         }
     }
 
-    async fn check(&self, _revision: &str, wanted: &Wanted, foreign: bool) -> Result<Disruption, Trouble> {
+    async fn check(
+        &self,
+        _revision: &str,
+        wanted: &Wanted,
+        foreign: bool,
+        _policies: Option<Policies<'_>>,
+    ) -> Result<Disruption, Trouble> {
         self.begins();
         let lives = || self.has.lock().unwrap().after_a_restart(&settings(&wanted.json)).is_empty();
         Ok(if foreign {
@@ -298,7 +304,13 @@ impl NodeSide for Node<'_> {
         Ok(())
     }
 
-    async fn adopt(&self, _revision: &str, _wanted: &Wanted, _permit: Permit<'_>) -> Result<(), Trouble> {
+    async fn adopt(
+        &self,
+        _revision: &str,
+        _wanted: &Wanted,
+        _policies: Option<Policies<'_>>,
+        _permit: Permit<'_>,
+    ) -> Result<(), Trouble> {
         if self.reporters.stands_still(&self.name) {
             while self.reporters.stands_still(&self.name) {
                 tokio::time::sleep(PAUSE).await;

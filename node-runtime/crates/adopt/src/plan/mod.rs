@@ -12,7 +12,7 @@ mod switch;
 pub use back::{Found, ReturnFacts, give_back};
 pub use configure::{ConfigureFacts, Settings, configure, obstacles, settings_file};
 pub use facts::{Carrier, CarrierKind, Facts, Grant, KubeletProcess, Manifest, Permission, Pod, Runtime, manifest};
-pub use revision::{Handed, Revision, RevisionChange};
+pub use revision::{Handed, PolicyChange, Revision, RevisionChange};
 
 use crate::step::{Direction, Step};
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,10 @@ pub struct Install {
     /// Whether it was started with the node then.
     #[serde(default)]
     pub unit_enabled_before: bool,
+    /// Whether a CNI configuration that the daemon has written (`spec.network.cni.confList`) stood there before: other runtimes may live by it,
+    /// so that it stays what it is. One that was not there before is never seen by the runtime that has the node.
+    #[serde(default)]
+    pub network_before: bool,
 }
 
 /// A pod that must run again on the other side.
@@ -177,7 +181,7 @@ pub struct Plan {
     /// What Berth sets of the kubelet's configuration afterwards, where that is what changes ([`Direction::Configure`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
-    /// The configuration that Berth's daemon is handed before it has the node.
+    /// The configuration, and the image policies, that Berth's daemon is handed before it has the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<RevisionChange>,
     /// Where the programs go.

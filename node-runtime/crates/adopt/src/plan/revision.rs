@@ -1,4 +1,4 @@
-//! The configuration of a cluster that Berth's daemon is handed before it has the node.
+//! The configuration of a cluster, and its image policies, that Berth's daemon is handed before it has the node.
 //!
 //! Owns: the words for it, in facts and in the plan. Must not: know what it says; whoever gathers facts judges that.
 use super::Refusal;
@@ -25,6 +25,19 @@ pub struct RevisionChange {
     pub former: Option<Revision>,
     /// Whether a set of image policies was applied before.
     pub policies_before: bool,
+    /// The image policies that are in force from the beginning, where some are handed over too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<PolicyChange>,
+}
+
+/// The image policies that the daemon is handed, and all that is needed to take them back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyChange {
+    /// The set that it is to enforce.
+    pub wanted: Revision,
+    /// The set that was applied before, if one was.
+    pub former: Option<Revision>,
 }
 
 /// What is known of it.
@@ -47,8 +60,13 @@ mod tests {
 
     fn facts() -> Facts {
         let revision = |name: &str| Revision { name: name.to_owned(), content: serde_json::json!({"a": [1.5, "ü"]}) };
-        let change =
-            RevisionChange { wanted: revision("config-1"), former: Some(revision("config-0")), policies_before: true };
+        let policies = PolicyChange { wanted: revision("policy-1"), former: Some(revision("policy-0")) };
+        let change = RevisionChange {
+            wanted: revision("config-1"),
+            former: Some(revision("config-0")),
+            policies_before: true,
+            policies: Some(policies),
+        };
         let handed = Handed { change: Some(change), unfit: Vec::new(), notes: vec!["a word".to_owned()] };
         Facts { handed, ..example_facts() }
     }
@@ -61,6 +79,10 @@ mod tests {
         let record = Record { at: 1, event: Event::Begin { plan: Box::new(plan.clone()) } };
         let read = decode((HEADER.to_owned() + &encode(&record).unwrap()).as_bytes()).unwrap();
         assert_eq!(State::last(&read.records).unwrap().plan, plan);
+        let mut of_before = serde_json::to_value(&plan).unwrap();
+        of_before["revision"].as_object_mut().unwrap().remove("policies");
+        let of_before = serde_json::from_value::<Plan>(of_before).unwrap().revision.unwrap();
+        assert_eq!(of_before.policies, None, "as versions before wrote it");
         let without = serde_json::to_value(Plan::example(Direction::Adopt)).unwrap();
         assert!(without.get("revision").is_none());
         assert_eq!(serde_json::from_value::<Plan>(without).unwrap().revision, None, "as versions before wrote it");

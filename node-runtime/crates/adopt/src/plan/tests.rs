@@ -75,6 +75,7 @@ pub(crate) fn example_facts() -> Facts {
             systemd: true,
             unit_before: false,
             unit_enabled_before: false,
+            network_before: false,
         },
         permission: Permission::Grant(Grant { id: "g".into(), expires: 2000 }),
         control_plane: false,

@@ -5,7 +5,7 @@
 use super::Host;
 use super::enter_call::{Ended, call, feed, spawn};
 use crate::facts::{AdoptPhase, Adoption};
-use crate::node::{Permit, Trouble};
+use crate::node::{Permit, Policies, Trouble};
 use crate::plan::Wanted;
 use crate::time;
 use berth_crds::{API_VERSION, AdoptProfile, Disruption, Drift, KubeletConfig};
@@ -226,16 +226,35 @@ fn object(revision: &str, json: &str) -> String {
     format!(r#"{{"apiVersion":"{API_VERSION}","kind":"RuntimeRevision","metadata":{{"name":{name}}},"spec":{json}}}"#)
 }
 
+/// The configuration, and the policies that are to be in force with it, in one text.
+fn objects(revision: &str, wanted: &Wanted, policies: Option<Policies<'_>>) -> String {
+    let configuration = object(revision, &wanted.json);
+    match policies {
+        None => configuration,
+        Some(set) => {
+            format!(
+                r#"{{"apiVersion":"v1","kind":"List","items":[{configuration},{}]}}"#,
+                object(set.revision, set.json)
+            )
+        }
+    }
+}
+
 /// The words for a revision that follows by standard input.
 fn with_revision(words: Vec<String>) -> Vec<String> {
     words.into_iter().chain(["--revision", "-"].map(str::to_owned)).collect()
 }
 
-/// Whether the node would be taken over, and have the revision, its kubelet's settings too. The grant of the question is not one to act by:
+/// Whether the node would be taken over, and have the revision, the policies, and its kubelet's settings too. The grant of the question is not one to act by:
 /// with `--dry-run` nothing is changed.
-pub(super) async fn check(host: &Host, revision: &str, wanted: &Wanted) -> Result<Disruption, Trouble> {
+pub(super) async fn check(
+    host: &Host,
+    revision: &str,
+    wanted: &Wanted,
+    policies: Option<Policies<'_>>,
+) -> Result<Disruption, Trouble> {
     let words = with_revision(plan_words(host, wanted.profile));
-    let answer = feed(host, &host.version, &words, object(revision, &wanted.json), PLAN_LIMIT).await;
+    let answer = feed(host, &host.version, &words, objects(revision, wanted, policies), PLAN_LIMIT).await;
     let answer = answer.map_err(Trouble::Later)?;
     match refused(&answer) {
         Some(why) => Err(Trouble::Refused(why)),
@@ -294,9 +313,15 @@ pub(super) async fn configure_kubelet(host: &Host, wanted: &Wanted, permit: Opti
     begin(host, &all, None).await
 }
 
-pub(super) async fn start(host: &Host, revision: &str, wanted: &Wanted, permit: Permit<'_>) -> Result<(), Trouble> {
+pub(super) async fn start(
+    host: &Host,
+    revision: &str,
+    wanted: &Wanted,
+    policies: Option<Policies<'_>>,
+    permit: Permit<'_>,
+) -> Result<(), Trouble> {
     let words = with_revision(start_words(host, wanted.profile, permit));
-    begin(host, &words, Some(object(revision, &wanted.json))).await
+    begin(host, &words, Some(objects(revision, wanted, policies))).await
 }
 
 pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Trouble> {

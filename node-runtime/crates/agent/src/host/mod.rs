@@ -13,7 +13,7 @@ pub use kubelet::Kubelet;
 
 use crate::credential::Credential;
 use crate::facts::{AdoptPhase, Facts};
-use crate::node::{NodeSide, Permit, Trouble};
+use crate::node::{NodeSide, Permit, Policies, Trouble};
 use crate::node_sock::NodeSock;
 use crate::plan::Wanted;
 use crate::stage::{Problem, Stager};
@@ -89,9 +89,15 @@ impl NodeSide for Host {
         }
     }
 
-    async fn check(&self, revision: &str, wanted: &Wanted, foreign: bool) -> Result<Disruption, Trouble> {
+    async fn check(
+        &self,
+        revision: &str,
+        wanted: &Wanted,
+        foreign: bool,
+        policies: Option<Policies<'_>>,
+    ) -> Result<Disruption, Trouble> {
         if foreign {
-            return adopt::check(self, revision, wanted).await;
+            return adopt::check(self, revision, wanted, policies).await;
         }
         let disruption = self.sock.preflight(revision, &wanted.json).await?;
         adopt::check_kubelet(self, wanted).await?;
@@ -110,8 +116,14 @@ impl NodeSide for Host {
         restart::restart(self, version).await
     }
 
-    async fn adopt(&self, revision: &str, wanted: &Wanted, permit: Permit<'_>) -> Result<(), Trouble> {
-        adopt::start(self, revision, wanted, permit).await
+    async fn adopt(
+        &self,
+        revision: &str,
+        wanted: &Wanted,
+        policies: Option<Policies<'_>>,
+        permit: Permit<'_>,
+    ) -> Result<(), Trouble> {
+        adopt::start(self, revision, wanted, policies, permit).await
     }
 
     async fn give_back(&self, permit: Permit<'_>) -> Result<(), Trouble> {

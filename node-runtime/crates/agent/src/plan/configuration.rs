@@ -2,7 +2,8 @@
 use super::grant::{self, leave};
 use super::target::{Target, order, target};
 use super::{
-    AGAIN, Content, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted, version,
+    AGAIN, Circumstances, Content, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted,
+    version,
 };
 use crate::facts::{AdoptPhase, Daemon};
 use crate::journal::Attempt;
@@ -125,8 +126,7 @@ impl Way<'_> {
 
     /// What the node says of the revision, or the step that asks it.
     fn checked(&self) -> Result<Disruption, Plan> {
-        let daemon = self.view.facts.daemon.as_ref().filter(|_| !self.view.facts.adoption.phase.foreign());
-        let circumstances = daemon.map(|d| (d.version.clone(), d.configuration.clone()));
+        let circumstances = Circumstances::of(self.view.facts, self.view.wish.policy_revision.as_deref());
         match self.view.known.checks.get(&(self.revision.to_owned(), circumstances)) {
             None => Err(Plan::new(Step::Check(self.revision.to_owned()), self.phase(Phase::Preparing))),
             Some(Ok(disruption)) => Ok(*disruption),
@@ -139,6 +139,9 @@ impl Way<'_> {
             let why = self.view.facts.adoption.message.as_deref().unwrap_or("the node could not be taken over");
             return give_up(self.revision, "NotAdopted", why);
         }
+        if let Some(plan) = self.without_policies() {
+            return plan;
+        }
         if let Err(plan) = self.checked() {
             return plan;
         }
@@ -146,6 +149,23 @@ impl Way<'_> {
             return self.awaiting(Disruption::Drain);
         };
         self.operate(Step::Adopt { revision: self.revision.to_owned(), grant: leave.id, expires: leave.expires })
+    }
+
+    /// A node is not opened without the policies that it is to enforce. The revision is not to blame for them.
+    fn without_policies(&self) -> Option<Plan> {
+        let name = self.view.wish.policy_revision.as_ref()?;
+        let why = match (self.view.known.contents.get(name), self.view.known.away.get(name)) {
+            (Some(Content::Policies(_)), _) => return None,
+            (Some(Content::Unsupported(why) | Content::Broken(why)), _) => why.as_str(),
+            (Some(Content::Configuration(_)), _) => "is a configuration, not a set of policies",
+            (None, Some(why)) => {
+                let why = format!("its image policies {name} cannot be had: {why}");
+                return Some(Plan::new(Step::Wait, self.phase(Phase::Preparing)).saying(why));
+            }
+            (None, None) => return Some(Plan::new(Step::Fetch(name.clone()), self.phase(Phase::Preparing))),
+        };
+        let why = format!("the node is not taken over without its image policies {name}: {why}");
+        Some(Plan::new(Step::Rest, Phase::Unsupported).saying(why))
     }
 
     /// Whether the node's last operation is one of this attempt. What is said of an older one was said of another attempt.

@@ -1,4 +1,5 @@
 //! What was fetched and checked, and is not remembered over the agent's end: it can be had again.
+use crate::facts::Facts;
 use berth_crds::{AdoptProfile, Disruption, KubeletConfig, RuntimeRevisionSpec, SecretCredential, State};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +20,24 @@ pub struct Known {
     pub trouble: Option<String>,
 }
 
-/// What an answer depends on: the daemon's version and configuration; `None` is a node with another runtime.
-pub type Circumstances = Option<(String, Option<String>)>;
+/// What an answer depends on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Circumstances {
+    /// The daemon's version and configuration; `None`: it does not answer.
+    Daemon(Option<(String, Option<String>)>),
+    /// The node is another runtime's; the policies that it would be taken over with.
+    Foreign(Option<String>),
+}
+
+impl Circumstances {
+    /// As they are.
+    pub fn of(facts: &Facts, policies: Option<&str>) -> Self {
+        if facts.adoption.phase.foreign() {
+            return Self::Foreign(policies.map(str::to_owned));
+        }
+        Self::Daemon(facts.daemon.as_ref().map(|d| (d.version.clone(), d.configuration.clone())))
+    }
+}
 
 /// A revision as it was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]

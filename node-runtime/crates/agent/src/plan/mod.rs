@@ -12,7 +12,7 @@ mod target;
 mod tests;
 mod version;
 
-pub use known::{Content, Known, Wanted};
+pub use known::{Circumstances, Content, Known, Wanted};
 pub use target::order;
 pub(crate) use version::compare;
 

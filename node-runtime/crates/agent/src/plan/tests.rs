@@ -44,14 +44,37 @@ impl Node {
     }
 
     fn checked(&mut self, answer: Result<Disruption, String>) {
-        let daemon = self.facts.daemon.as_ref().filter(|_| !self.facts.adoption.phase.foreign());
-        let circumstances = daemon.map(|d| (d.version.clone(), d.configuration.clone()));
+        let circumstances = Circumstances::of(&self.facts, self.wish.policy_revision.as_deref());
         self.known.checks.insert(("new".to_owned(), circumstances), answer);
     }
 
     fn granted(&mut self, disruption: Disruption) {
         self.wish.grant = Some(Grant { revision: "new".to_owned(), disruption, expires_at: time::text(2000) });
     }
+}
+
+#[test]
+fn a_node_is_not_taken_over_without_the_policies_that_it_is_to_enforce() {
+    let mut node = Node::new(AdoptPhase::NotAdopted, None);
+    // Nothing of Berth runs yet that could be told.
+    node.facts.daemon = None;
+    node.granted(Disruption::Drain);
+    node.checked(Ok(Disruption::Drain));
+    assert!(matches!(node.plan().step, Step::Adopt { .. }));
+    node.wish.policy_revision = Some("policy-1".to_owned());
+    assert_eq!(node.plan().step, Step::Fetch("policy-1".to_owned()));
+    node.known.away.insert("policy-1".to_owned(), "429".to_owned());
+    let waits = node.plan();
+    assert!(waits.step == Step::Wait && waits.message.unwrap().contains("policy-1 cannot be had: 429"));
+    for content in [Content::Unsupported("turbo".to_owned()), Content::Broken("turbo".to_owned())] {
+        node.known.contents.insert("policy-1".to_owned(), content);
+        let rests = node.plan();
+        assert!(rests.step == Step::Rest && rests.message.unwrap().contains("turbo"), "the revision is not to blame");
+    }
+    node.known.contents.insert("policy-1".to_owned(), Content::Policies("{}".to_owned()));
+    assert_eq!(node.plan().step, Step::Check("new".to_owned()), "what was said without them says nothing");
+    node.checked(Ok(Disruption::Drain));
+    assert!(matches!(node.plan().step, Step::Adopt { .. }));
 }
 
 #[test]

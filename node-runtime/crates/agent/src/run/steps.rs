@@ -4,8 +4,8 @@ use crate::cluster::ClusterSide;
 use crate::facts::Facts;
 use crate::hold::hold;
 use crate::journal::{Begun, Failure, Refuser};
-use crate::node::{NodeSide, Permit, Trouble};
-use crate::plan::{Content, Step, Wanted};
+use crate::node::{NodeSide, Permit, Policies, Trouble};
+use crate::plan::{Circumstances, Content, Step, Wanted};
 use berth_crds::RuntimeNode;
 
 impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
@@ -20,7 +20,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         let done = match step {
             Step::Rest | Step::Wait => return Ok(()),
             Step::Fetch(name) => self.fetch(name).await,
-            Step::Check(name) => self.check(name, facts).await,
+            Step::Check(name) => self.check(object, name, facts).await,
             Step::HandOver(name) => self.hand_over(name).await,
             Step::ApplyPolicies(name) => self.apply_policies(object, facts, name, now).await,
             Step::RefusePolicies { revision, message } => self.refuse_policies(object, facts, revision, message, now),
@@ -42,7 +42,8 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
             Step::Adopt { revision, grant, expires } => {
                 let wanted = self.wanted(revision)?;
                 self.begin(object, step, Begun::Adopt, now)?;
-                let done = self.node.adopt(revision, &wanted, self.permit(grant, *expires)).await;
+                let policies = self.policies(object);
+                let done = self.node.adopt(revision, &wanted, policies, self.permit(grant, *expires)).await;
                 self.conclude(object, step, done, now)
             }
             Step::GiveBack { grant, expires, .. } => {
@@ -112,12 +113,31 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         }
     }
 
-    async fn check(&mut self, name: &str, facts: &Facts) -> Result<(), String> {
+    /// The policies that the node is to enforce, where they were fetched and can be.
+    fn policies<'a>(&'a self, object: &'a RuntimeNode) -> Option<Policies<'a>> {
+        let revision = object.spec.policy_revision.as_deref()?;
+        match self.known.contents.get(revision) {
+            Some(Content::Policies(json)) => Some(Policies { revision, json }),
+            _ => None,
+        }
+    }
+
+    async fn check(&mut self, object: &RuntimeNode, name: &str, facts: &Facts) -> Result<(), String> {
         let wanted = self.wanted(name)?;
+        let circumstances = Circumstances::of(facts, object.spec.policy_revision.as_deref());
         let foreign = facts.adoption.phase.foreign();
-        let daemon = facts.daemon.as_ref().filter(|_| !foreign);
-        let circumstances = daemon.map(|d| (d.version.clone(), d.configuration.clone()));
-        let answer = match self.node.check(name, &wanted, foreign).await {
+        let policies = self.policies(object).filter(|_| foreign);
+        let answer = self.node.check(name, &wanted, foreign, policies).await;
+        if let (Err(Trouble::Refused(why)), Some(set)) = (&answer, policies)
+            && self.node.check(name, &wanted, foreign, None).await.is_ok()
+        {
+            // The configuration is not to blame: it fits without them.
+            let (set, why) = (set.revision.to_owned(), why.clone());
+            tracing::error!(revision = set, why, "policies do not fit the node, which is not taken over without them");
+            self.known.contents.insert(set, Content::Unsupported(why));
+            return Ok(());
+        }
+        let answer = match answer {
             Ok(disruption) => Ok(disruption),
             Err(Trouble::Refused(why)) => Err(why),
             Err(Trouble::Later(why)) => return Err(why),

@@ -4,7 +4,7 @@ use crate::backoff::MOST;
 use crate::credential::Credential;
 use crate::facts::{AdoptPhase, Adoption, Daemon};
 use crate::journal::Begun;
-use crate::node::{Permit, Trouble};
+use crate::node::{Permit, Policies, Trouble};
 use crate::plan::Wanted;
 use berth_crds::{Disruption, Grant, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 struct World {
     revisions: BTreeMap<String, RuntimeRevisionSpec>,
     facts: Facts,
-    /// Why the daemon refuses to apply anything.
+    /// What the daemon refuses to apply, and a node to be taken over with.
     refuses: Option<&'static str>,
     /// Why the node could have nothing, as it says where it is asked before.
     cannot: Option<&'static str>,
@@ -43,7 +43,19 @@ impl NodeSide for Side {
         self.with(|world| world.facts.clone())
     }
 
-    async fn check(&self, _revision: &str, _wanted: &Wanted, _foreign: bool) -> Result<Disruption, Trouble> {
+    async fn check(
+        &self,
+        _revision: &str,
+        _wanted: &Wanted,
+        foreign: bool,
+        policies: Option<Policies<'_>>,
+    ) -> Result<Disruption, Trouble> {
+        if let Some(set) = policies.filter(|_| foreign) {
+            if let Some(why) = self.with(|world| world.refuses) {
+                return Err(Trouble::Refused(why.to_owned()));
+            }
+            self.does(&format!("check with {}", set.revision))?;
+        }
         let cannot = self.with(|world| world.cannot);
         cannot.map_or(Ok(Disruption::Live), |why| Err(Trouble::Refused(why.to_owned())))
     }
@@ -71,11 +83,18 @@ impl NodeSide for Side {
         self.does(&format!("restart {version}"))
     }
 
-    async fn adopt(&self, revision: &str, wanted: &Wanted, _permit: Permit<'_>) -> Result<(), Trouble> {
+    async fn adopt(
+        &self,
+        revision: &str,
+        wanted: &Wanted,
+        policies: Option<Policies<'_>>,
+        _permit: Permit<'_>,
+    ) -> Result<(), Trouble> {
+        let policies = policies.map(|set| set.revision.to_owned());
         self.with(|world| {
             world.facts.adoption.phase = AdoptPhase::Adopted;
             let (version, configuration) = (wanted.version.clone(), Some(revision.to_owned()));
-            world.facts.daemon = Some(Daemon { version, configuration, pid: 7, ..Daemon::default() });
+            world.facts.daemon = Some(Daemon { version, configuration, policies, pid: 7, ..Daemon::default() });
         });
         self.does(&format!("adopt with {revision}: {}", wanted.json))
     }
@@ -274,9 +293,13 @@ async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
         world.facts.adoption.phase = AdoptPhase::NotAdopted;
         world.facts.daemon = None;
     });
+    let policies = RuntimeRevisionSpec::of_policies([]);
+    let set = policies.name();
+    case.side.with(|world| world.revisions.insert(set.clone(), policies));
     let mut agent = case.agent();
     agent.clock.hear("Thu, 01 Jan 2026 00:00:00 GMT");
     let mut object = object(&name);
+    object.spec.policy_revision = Some(set.clone());
     object.spec.grant = Some(Grant {
         revision: name.clone(),
         disruption: Disruption::Drain,
@@ -284,9 +307,32 @@ async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
     });
     agent.pass(object).await;
     let done = case.done();
-    assert_eq!(done.len(), 1, "what the daemon has from the beginning is not applied again: {done:?}");
-    assert!(done[0].starts_with(&format!("adopt with {name}")) && done[0].contains("\"pidsLimit\":50"), "{done:?}");
+    assert_eq!(done.len(), 2, "what the daemon has from the beginning is not applied again: {done:?}");
+    assert_eq!(done[0], format!("check with {set}"), "before the node is drained for it");
+    assert!(done[1].starts_with(&format!("adopt with {name}")) && done[1].contains("\"pidsLimit\":50"), "{done:?}");
     assert_eq!(agent.journal.current.as_ref().map(|held| held.revision.clone()), Some(name));
+}
+
+#[tokio::test]
+async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_the_revisions_fault() {
+    let case = Case::new();
+    let name = case.revision(50);
+    let policies = RuntimeRevisionSpec::of_policies([]);
+    let set = policies.name();
+    case.side.with(|world| {
+        world.facts.adoption.phase = AdoptPhase::NotAdopted;
+        world.facts.daemon = None;
+        world.revisions.insert(set.clone(), policies);
+        world.refuses = Some("match.images[0].pattern: \"a//b\"");
+    });
+    let mut agent = case.agent();
+    let mut object = object(&name);
+    object.spec.policy_revision = Some(set.clone());
+    agent.pass(object).await;
+    let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
+    let told = last.message.unwrap_or_default();
+    assert!(told.contains(&set) && told.contains("a//b") && last.failed.is_none(), "{told}: {:?}", last.failed);
+    assert!(case.done().is_empty() && agent.journal.failed.is_none());
 }
 
 #[tokio::test]

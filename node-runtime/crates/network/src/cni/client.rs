@@ -11,7 +11,7 @@ use super::record::{Attachment as Record, Stage, Store};
 use super::request::{self, INTERFACE};
 use super::secrets::Secrets;
 use super::version::CHECK_FROM;
-use super::{CniConfig, CniReport, PendingDelete, Tell, background, follow, strays, template, written};
+use super::{CniConfig, CniReport, PendingDelete, Tell, background, beside, follow, strays, template, written};
 use crate::{Attachment, loopback_up};
 use berth_model::{Error, ErrorKind, PodConfig, PodId, Result, ResultExt};
 use berth_store::Sync;
@@ -45,7 +45,7 @@ pub(super) struct Inner {
     /// ADDs under way.
     places: Places,
     /// Whether pods get their network by it: else no configuration is written.
-    chosen: AtomicBool,
+    pub(super) chosen: AtomicBool,
     /// One writes the configuration of a document at a time.
     writing: Mutex<()>,
     /// Wakes the task that deletes.
@@ -254,10 +254,23 @@ impl Inner {
         };
         let cidrs = self.pod_cidrs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match template::render(&template, &cidrs)? {
-            Some(text) => written::keep(&self.store.written(), &directory, Some(&text)).map(|()| None),
+            Some(text) => self.keep_configuration(&directory, &text).map(|()| None),
             // What stands there is of other pod CIDRs, and better than nothing.
             None => Ok(Some(format!("{} waits for the pod CIDR that the kubelet tells", template::FIELD))),
         }
+    }
+
+    /// While another runtime has the node, it is kept where that does not look. Whoever takes the node over may end that at any moment.
+    fn keep_configuration(&self, directory: &Path, text: &str) -> Result<()> {
+        let record = self.store.written();
+        if let Some(beside) = beside::directory(&record) {
+            written::check_free(directory)?;
+            match written::keep(&record, &beside, Some(text)) {
+                Err(_) if beside::directory(&record).is_none() => {}
+                kept => return kept,
+            }
+        }
+        written::keep(&record, directory, Some(text))
     }
 
     /// The network that pods get now.

@@ -3,11 +3,11 @@
 //! The directory is watched (inotify), and looked at again every few seconds: a directory that is made later, replaced or
 //! mounted over is noticed too. A network is published when its plugins were asked, so that readiness does not flicker.
 //! Must not: attach anything.
-use super::CniConfig;
 use super::chain::Chain;
 use super::client::{Inner, blocking};
 use super::load::{Found, Network, load};
 use super::version::STATUS_FROM;
+use super::{CniConfig, beside};
 use berth_model::Result;
 use futures_util::StreamExt;
 use inotify::{Inotify, WatchMask};
@@ -96,7 +96,7 @@ impl Follower {
         let look = move || {
             // First what a document has the daemon write itself.
             let own = inner.write_configuration().unwrap_or_else(|e| Some(e.to_string()));
-            load(&dir).map(|found| (found, own))
+            load(&dir, beside::configuration(&inner.store.written())).map(|found| (found, own))
         };
         let (mut found, own) = match blocking(look).await {
             Ok(both) => both,

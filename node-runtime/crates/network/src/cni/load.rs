@@ -49,16 +49,19 @@ impl Found {
     }
 }
 
-/// Looks through the directory. A directory that does not exist holds nothing.
+/// Looks through the directory. A directory that does not exist holds nothing. `beside` is a file that counts as if it were in it.
 /// Errors: it cannot be listed, or holds too many files.
-pub(super) fn load(dir: &Path) -> Result<Found> {
+pub(super) fn load(dir: &Path, beside: Option<PathBuf>) -> Result<Found> {
     let mut found = Found::default();
-    for file in files(dir, &["conflist", "conf", "json"])? {
+    let mut files = files(dir, &["conflist", "conf", "json"])?;
+    files.extend(beside);
+    files.sort_by(|one, other| one.file_name().cmp(&other.file_name()));
+    for file in files {
         if found.network.is_some() {
             found.unused.push(file.display().to_string());
             continue;
         }
-        match read_network(&file) {
+        match read_network(dir, &file) {
             Ok(config) => {
                 let secrets = Secrets::of(&config);
                 found.network = Some(Network { config, file, secrets });
@@ -69,14 +72,12 @@ pub(super) fn load(dir: &Path) -> Result<Found> {
     Ok(found)
 }
 
-fn read_network(file: &Path) -> Result<NetworkConfig> {
+fn read_network(dir: &Path, file: &Path) -> Result<NetworkConfig> {
     let form = if file.extension().is_some_and(|e| e == "conflist") { Form::List } else { Form::Single };
     let mut config = NetworkConfig::parse(&read(file)?, form)?;
-    if !config.only_inlined
-        && let Some(parent) = file.parent()
-    {
+    if !config.only_inlined {
         // Specification 1.1, section 1: plugins may be dropped into the directory with the network's name.
-        for part in files(&parent.join(&config.name), &["conf"])? {
+        for part in files(&dir.join(&config.name), &["conf"])? {
             let plugin = read(&part).and_then(|bytes| PluginConfig::parse(&bytes)).context(|| part.display())?;
             config.add(plugin)?;
         }
@@ -153,20 +154,36 @@ mod tests {
             (".05-hidden.conf", "{"),
             ("00-note.txt", "{"),
         ]);
-        let found = load(dir.path()).unwrap();
+        let found = load(dir.path(), None).unwrap();
         assert_eq!(found.network.unwrap().config.name, "good");
         assert!(found.refused.len() == 1 && found.refused[0].contains("10-a.conflist: file: is not JSON"));
         assert!(found.unused.len() == 1 && found.unused[0].ends_with("30-c.conf"));
     }
 
     #[test]
+    fn a_file_beside_counts_by_its_name_with_the_plugins_of_the_directory() {
+        let (dir, other) =
+            (dir(&[("05-a.conf", "{"), ("20-b.conflist", GOOD), ("mine/1.conf", r#"{"type": "tuning"}"#)]), dir(&[]));
+        let beside = other.path().join("10-berth.conflist");
+        fs::write(&beside, GOOD.replace("good", "mine")).unwrap();
+        let found = load(dir.path(), Some(beside.clone())).unwrap();
+        let network = found.network.unwrap();
+        assert_eq!((network.config.name.as_str(), network.config.plugins.len(), network.file), ("mine", 2, beside));
+        assert!(found.refused[0].contains("05-a.conf") && found.unused[0].ends_with("20-b.conflist"));
+    }
+
+    #[test]
     fn no_network_says_why() {
         let nowhere = Path::new("/nonexistent/net.d");
         assert!(
-            load(nowhere).unwrap().problem(nowhere).unwrap().contains("no CNI configuration in /nonexistent/net.d")
+            load(nowhere, None)
+                .unwrap()
+                .problem(nowhere)
+                .unwrap()
+                .contains("no CNI configuration in /nonexistent/net.d")
         );
         let dir = dir(&[("a.conflist", GOOD.replace("bridge", "../bridge").as_str())]);
-        let problem = load(dir.path()).unwrap().problem(dir.path()).unwrap();
+        let problem = load(dir.path(), None).unwrap().problem(dir.path()).unwrap();
         assert!(problem.contains("a.conflist: plugins[0].type"), "{problem}");
     }
 
@@ -177,7 +194,7 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", dir.path().join("10-dangling.conflist")).unwrap();
         nix::unistd::mkfifo(&dir.path().join("15-pipe.conf"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         fs::create_dir(dir.path().join("17-directory.conf")).unwrap();
-        let found = load(dir.path()).unwrap();
+        let found = load(dir.path(), None).unwrap();
         assert!(found.network.unwrap().file.ends_with("20-link.conflist"));
         assert!(found.refused[0].contains("leads nowhere") && found.refused[1].contains("not a regular file"));
         assert_eq!(found.refused.len(), 3);
@@ -190,20 +207,20 @@ mod tests {
             ("good/20-second.conf", r#"{"type": "portmap", "capabilities": {"portMappings": true}}"#),
             ("good/10-first.conf", r#"{"type": "tuning"}"#),
         ]);
-        let network = load(dir.path()).unwrap().network.unwrap();
+        let network = load(dir.path(), None).unwrap().network.unwrap();
         let kinds: Vec<&str> = network.config.plugins.iter().map(|p| p.kind.as_str()).collect();
         assert_eq!(kinds, ["bridge", "tuning", "portmap"]);
         fs::write(dir.path().join("good/30-bad.conf"), r#"{"type": "a/b"}"#).unwrap();
-        assert!(load(dir.path()).unwrap().refused[0].contains("30-bad.conf: type:"));
+        assert!(load(dir.path(), None).unwrap().refused[0].contains("30-bad.conf: type:"));
     }
 
     #[test]
     fn a_network_that_del_could_not_read_from_its_record_is_refused() {
         let half = format!(r#"{{"type": "tuning", "x": "{}"}}"#, "y".repeat(MAX_CONFIG / 2));
         let dir = dir(&[("10-a.conflist", GOOD), ("good/1.conf", &half)]);
-        assert!(load(dir.path()).unwrap().network.is_some());
+        assert!(load(dir.path(), None).unwrap().network.is_some());
         fs::write(dir.path().join("good/2.conf"), &half).unwrap();
-        let refused = load(dir.path()).unwrap().refused.join("");
+        let refused = load(dir.path(), None).unwrap().refused.join("");
         assert!(refused.contains("10-a.conflist: with all its plugins") && refused.contains("256 KiB"), "{refused}");
     }
 }

@@ -9,6 +9,7 @@
 //! deletes, one that collects, one that checks and ends.
 
 mod background;
+pub mod beside;
 mod call;
 mod chain;
 mod client;

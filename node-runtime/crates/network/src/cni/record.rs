@@ -1,6 +1,7 @@
 //! What is durable of an attachment: everything that DEL needs, written before ADD begins and removed when DEL has succeeded.
 //! Format: docs/formats/cni-attachment.md.
 //! Must not: run plugins.
+use super::beside;
 use super::call::Target;
 use super::config::{Form, NetworkConfig};
 use berth_model::{Error, PodId, Result, ResultExt};
@@ -76,7 +77,7 @@ impl Store {
     /// In this directory.
     pub(super) fn open(directory: PathBuf) -> Result<Self> {
         let records = Records::open(directory.join("attachments"), KIND, VERSION)?;
-        let (cidrs, written) = (directory.join("pod-cidrs.json"), directory.join("written-configuration.json"));
+        let (cidrs, written) = (directory.join("pod-cidrs.json"), beside::record(&directory));
         Ok(Self { records, cidrs, written })
     }
 

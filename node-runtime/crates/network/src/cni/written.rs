@@ -2,8 +2,9 @@
 //!
 //! It is the daemon's by a mark in it and by a record of where it was written; a file of that name without the mark is somebody
 //! else's and is left alone. It appears whole, and goes when the document says nothing any more, from a former directory too.
-//! Format of the record: docs/formats/cni-attachment.md.
+//! Format of the record: docs/formats/cni-attachment.md. Where another runtime has the node, the directory is another one (`beside`).
 //! Must not: choose what is written (`template`), read other files of the directory.
+use super::beside::DIRECTORY as BESIDE;
 use super::config::MAX_CONFIG;
 use super::template::{FIELD, MARK};
 use berth_model::{Error, ErrorKind, Result, ResultExt};
@@ -14,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Name of the file: early in name order, as those of network add-ons are.
-const FILE: &str = "10-berth.conflist";
+pub(super) const FILE: &str = "10-berth.conflist";
 /// Longest record.
 const MAX_RECORD: u64 = 8192;
 
@@ -31,23 +32,56 @@ pub(super) fn keep(record: &Path, directory: &Path, text: Option<&str>) -> Resul
         forget(record)?;
     }
     let Some(text) = text else { return Ok(()) };
-    match content(&file)? {
-        Some(old) if old == text.as_bytes() => return Ok(()),
-        Some(old) if !is_ours(&old) => {
-            let problem = format!("{FIELD}: {} is somebody else's; remove it, or unset the field", file.display());
-            return Err(Error::new(ErrorKind::FailedPrecondition, problem));
-        }
-        _ => {}
+    if content(&file)?.is_some_and(|old| old == text.as_bytes()) {
+        return Ok(());
     }
+    check_free(directory)?;
     if former.as_deref() != Some(&file) {
         // Before the file: what was begun is found again.
         let path = file.display().to_string();
         fs::write(record, Value::String(path).to_string()).context(|| record.display())?;
     }
-    fs::create_dir_all(directory).context(|| directory.display())?;
+    // That one is made, and taken away, by whoever takes the node over.
+    if directory != record.with_file_name(BESIDE) {
+        fs::create_dir_all(directory).context(|| directory.display())?;
+    }
     replace(directory, &file, text).context(|| file.display())?;
     tracing::info!(file = %file.display(), "the CNI configuration of a document is written");
     Ok(())
+}
+
+/// Errors: `FailedPrecondition` where a file of the daemon's name in the directory is somebody else's.
+pub(super) fn check_free(directory: &Path) -> Result<()> {
+    let file = directory.join(FILE);
+    match content(&file)? {
+        Some(text) if !is_ours(&text) => {
+            let problem = format!("{FIELD}: {} is somebody else's; remove it, or unset the field", file.display());
+            Err(Error::new(ErrorKind::FailedPrecondition, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the file that was written, for good; the record stays. One that is somebody else's by now is left: which.
+pub(super) fn take_away(record: &Path) -> Result<Option<PathBuf>> {
+    let Some(file) = recorded(record) else { return Ok(None) };
+    match content(&file)? {
+        None => return Ok(None),
+        Some(text) if !is_ours(&text) => return Ok(Some(file)),
+        Some(_) => {}
+    }
+    match fs::remove_file(&file) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(|| file.display()),
+        _ => {}
+    }
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    File::open(directory).and_then(|dir| dir.sync_all()).context(|| directory.display())?;
+    Ok(None)
+}
+
+/// The file that was written, if it is there and is the daemon's.
+pub(super) fn standing(record: &Path) -> Option<PathBuf> {
+    recorded(record).filter(|file| content(file).is_ok_and(|text| text.is_some_and(|text| is_ours(&text))))
 }
 
 /// Writes a file whole: whoever looks sees the former one or this one. A hidden name is no configuration.
@@ -68,14 +102,15 @@ fn replace(directory: &Path, file: &Path, text: &str) -> Result<()> {
 }
 
 /// Where one was written. A record that is torn is none: the file's mark tells then.
-fn recorded(record: &Path) -> Option<PathBuf> {
+pub(super) fn recorded(record: &Path) -> Option<PathBuf> {
     let bytes = fs::read(record).ok()?;
     serde_json::from_slice::<String>(&bytes[..bytes.len().min(usize::try_from(MAX_RECORD).ok()?)])
         .ok()
         .map(PathBuf::from)
 }
 
-fn forget(record: &Path) -> Result<()> {
+/// Removes the record.
+pub(super) fn forget(record: &Path) -> Result<()> {
     match fs::remove_file(record) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(|| record.display()),
         _ => Ok(()),

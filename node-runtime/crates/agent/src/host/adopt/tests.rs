@@ -126,4 +126,13 @@ fn a_revision_is_handed_over_as_the_api_server_has_it() {
     assert_eq!((&read["kind"], &read["metadata"]["name"]), (&"RuntimeRevision".into(), &spec.name().into()));
     let read: berth_crds::RuntimeRevisionSpec = serde_json::from_value(read["spec"].clone()).unwrap();
     assert_eq!(read.check(&spec.name()), Ok(()));
+
+    let (wanted, set) = (Wanted { json: serde_json::to_string(&spec).unwrap(), ..Wanted::default() }, spec.name());
+    assert_eq!(objects(&set, &wanted, None), text, "without policies as versions before wrote it");
+    let policies = berth_crds::RuntimeRevisionSpec::of_policies([]);
+    let (name, json) = (policies.name(), serde_json::to_string(&policies).unwrap());
+    let both = objects(&set, &wanted, Some(Policies { revision: &name, json: &json }));
+    let both: serde_json::Value = serde_json::from_str(&both).unwrap();
+    assert_eq!((&both["kind"], &both["items"][0]["metadata"]["name"]), (&"List".into(), &set.into()));
+    assert_eq!((&both["items"][1]["metadata"]["name"], both["items"].as_array().unwrap().len()), (&name.into(), 2));
 }

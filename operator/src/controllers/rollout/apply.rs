@@ -170,7 +170,10 @@ impl Step<'_> {
         // What it goes back to stays known while it has nothing better.
         let before = || node.spec.fallback_revision.clone().filter(|name| *name != revision.0);
         let fallback = good.map(|good| good.0.clone()).or_else(before);
-        let fields = json!({"desiredRevision": revision.0, "desiredSince": time::text(self.now), "fallbackRevision": fallback,
+        // A retry may be of the next second (`requests::after_orders`), and this is what it asks for.
+        let status = self.world.revisions.get(&revision.0).and_then(|r| r.status.as_ref());
+        let since = status.and_then(|s| time::of(s.retried_at.as_ref())).map_or(self.now, |again| again.max(self.now));
+        let fields = json!({"desiredRevision": revision.0, "desiredSince": time::text(since), "fallbackRevision": fallback,
             "grant": null, "postponedUntil": null, "postponedBecause": null});
         self.spec(node, fields).await
     }

@@ -131,7 +131,8 @@ async fn one(
     for name in targets {
         // One that was made a moment ago is not seen yet.
         let Some(object) = revisions.get(name).or_else(|| world.revisions.get(name)) else { return Ok(false) };
-        let Some(status) = asked(annotation, config, object, now) else { continue };
+        let at = after_orders(world, name, now);
+        let Some(status) = asked(annotation, config, object, at) else { continue };
         if context.writes.patch_status(object.as_ref(), status.clone()).await? == writes::Done::Stale {
             return Ok(false);
         }
@@ -159,6 +160,17 @@ fn nothing(world: &World, value: &str) -> String {
         None if value == ALL => "no node of this RuntimeConfig is to have a revision".to_owned(),
         None => format!("{value} is not what nodes of this RuntimeConfig are to have"),
     }
+}
+
+/// A time that no order to have a revision is of, and no failure to have it answers: times are in seconds, and a node that was told, failed and is
+/// to try again within one of them would be taken for one that failed again.
+fn after_orders(world: &World, revision: &str, now: u64) -> u64 {
+    let orders = world.runtime_nodes.values().flat_map(|node| {
+        let told = node.spec.desired_since.as_ref().filter(|_| node.spec.desired_revision.as_deref() == Some(revision));
+        let failed = node.status.as_ref().and_then(|s| s.failed.as_ref()).filter(|f| f.revision == revision);
+        [time::of(told), failed.and_then(|f| time::of(f.desired_since.as_ref()).or_else(|| time::seconds(&f.at)))]
+    });
+    orders.flatten().map(|at| at.saturating_add(1)).fold(now, u64::max)
 }
 
 /// What an annotation makes of a revision's status; `None`: nothing.
@@ -229,6 +241,27 @@ mod tests {
         assert!(written.not_seen(&world).contains_key(&name));
         Arc::make_mut(world.revisions.get_mut(&name).unwrap()).metadata.resource_version = Some("2".to_owned());
         assert!(written.not_seen(&world).is_empty(), "what came since counts");
+    }
+
+    #[test]
+    fn a_retry_is_later_than_what_failed_in_the_same_second() {
+        let mut world = World::default();
+        let node = |name: &str, fields: Value| {
+            let mut object = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": name},
+                "spec": {"nodeName": name}});
+            object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            (name.to_owned(), Arc::new(serde_json::from_value(object).unwrap()))
+        };
+        let failed =
+            json!({"revision": "r", "reason": "", "message": "", "at": time::text(9), "desiredSince": time::text(7)});
+        world.runtime_nodes.extend([node("failed", json!({"status": {"failed": failed}}))]);
+        assert_eq!(
+            (after_orders(&world, "r", 7), after_orders(&world, "r", 20), after_orders(&world, "q", 7)),
+            (8, 20, 7)
+        );
+        let told = json!({"nodeName": "told", "desiredRevision": "r", "desiredSince": time::text(8)});
+        world.runtime_nodes.extend([node("told", json!({ "spec": told }))]);
+        assert_eq!(after_orders(&world, "r", 8), 9);
     }
 
     #[test]

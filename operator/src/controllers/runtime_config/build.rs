@@ -2,6 +2,7 @@
 //!
 //! A node about which something cannot be understood is in no pool, and counted as one that does not have what it is to have.
 use super::frozen::{self, Cause};
+use super::together::{Contradiction, contradiction};
 use super::validate::Judgement;
 use crate::cluster::World;
 use berth_crds::{
@@ -104,13 +105,22 @@ impl Rendered {
         self.frozen.extend(pool.nodes.iter().cloned());
         self.left_out.extend(pool.configs.iter().map(|config| (config.clone(), (reason, message.to_owned()))));
     }
+
+    /// The nodes of a pool keep what they have. Those of its RuntimeConfigs that contradict each other say so, the others name them.
+    fn contradict(&mut self, pool: &Pool, Contradiction { configs, message }: &Contradiction) {
+        for config in configs {
+            let cause = Cause::of("RuntimeConfig", config, &format!("Contradicts: {message}"));
+            pool.nodes.iter().for_each(|node| self.freeze(node, cause.clone()));
+            self.left_out.insert(config.clone(), ("Contradicts", message.clone()));
+        }
+    }
 }
 
 /// Renders. `version` is that of the runtime where no RuntimeConfig names one.
 pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, version: &str) -> Rendered {
     let mut rendered = Rendered { judged: judged.clone(), ..Default::default() };
     // Most nodes of a cluster are selected by the same and have the same: for all of these it is merged once.
-    let mut made: BTreeMap<Key, Option<Pool>> = BTreeMap::new();
+    let mut made: BTreeMap<Key, Option<Made>> = BTreeMap::new();
     let mut left: BTreeMap<BTreeSet<String>, BTreeSet<String>> = BTreeMap::new();
     for (node, runtime_node) in world.pairs() {
         let name = node.name_any();
@@ -125,8 +135,8 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
             continue;
         }
         let key = (configs, runtime_node.spec.desired_revision.clone());
-        if let Some(pool) = made.entry(key).or_insert_with_key(|key| make(world, judged, key, version)) {
-            pool.nodes.insert(name);
+        if let Some(made) = made.entry(key).or_insert_with_key(|key| make(world, judged, key, version)) {
+            made.pool.nodes.insert(name);
         }
     }
     for node in world.unknown() {
@@ -134,7 +144,7 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
         rendered.freeze(node.name, Cause::unknown(node.kind, node.broken));
         left.entry(configs).or_default().insert(node.name.to_owned());
     }
-    for mut pool in pools(&mut rendered, made.into_values().flatten()) {
+    for mut pool in pools(&mut rendered, &mut left, made.into_values().flatten()) {
         pool.frozen = left.get(&pool.configs).cloned().unwrap_or_default();
         take(world, &mut rendered, pool);
     }
@@ -142,7 +152,12 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
 }
 
 /// What the same RuntimeConfigs come to on nodes that have the same.
-fn make(world: &World, judged: &BTreeMap<String, Judgement>, (configs, last): &Key, version: &str) -> Option<Pool> {
+struct Made {
+    pool: Pool,
+    contradiction: Option<Contradiction>,
+}
+
+fn make(world: &World, judged: &BTreeMap<String, Judgement>, (configs, last): &Key, version: &str) -> Option<Made> {
     let document = |config| match judged.get(config) {
         Some(Judgement::Good(document)) => Some(document.as_ref().clone()),
         _ => None,
@@ -150,15 +165,25 @@ fn make(world: &World, judged: &BTreeMap<String, Judgement>, (configs, last): &K
     let documents: Vec<RuntimeConfig> = configs.iter().filter_map(document).collect();
     let last = last.as_ref().and_then(|name| effective_of(world, name));
     let merged = merge_keeping(&documents, last.as_ref()).ok()?;
-    Some(pool(configs.clone(), merged, version))
+    let contradiction = contradiction(&merged.effective.spec, documents, last.as_ref());
+    Some(Made { pool: pool(configs.clone(), merged, version), contradiction })
 }
 
-/// One for all nodes that are to have the same.
-fn pools(rendered: &mut Rendered, made: impl Iterator<Item = Pool>) -> Vec<Pool> {
+/// One for all nodes that are to have the same. Those of what no node takes are `left` as they are.
+fn pools(
+    rendered: &mut Rendered,
+    left: &mut BTreeMap<BTreeSet<String>, BTreeSet<String>>,
+    made: impl Iterator<Item = Made>,
+) -> Vec<Pool> {
     let mut pools: BTreeMap<(BTreeSet<String>, String), Pool> = BTreeMap::new();
-    for pool in made {
+    for Made { pool, contradiction } in made {
         for (field, names) in &pool.conflicts {
             rendered.conflicts.entry(field.clone()).or_default().extend(names.iter().cloned());
+        }
+        if let Some(contradiction) = contradiction {
+            rendered.contradict(&pool, &contradiction);
+            left.entry(pool.configs).or_default().extend(pool.nodes);
+            continue;
         }
         match pools.entry((pool.configs.clone(), pool.target())) {
             Entry::Occupied(same) => same.into_mut().nodes.extend(pool.nodes),
@@ -340,6 +365,35 @@ mod tests {
         assert_eq!(found.pools.iter().flat_map(|p| &p.nodes).collect::<Vec<_>>(), ["c"]);
         let (reason, message) = &found.left_out["large"];
         assert!(*reason == "TooLarge" && message.contains("1048576"), "{message}");
+    }
+
+    #[test]
+    fn those_that_contradict_each_other_freeze_the_nodes_that_they_share_alone() {
+        let blue = json!({"matchLabels": {"pool": "blue"}});
+        let mut world = world(json!({
+            "all": {"nodeSelector": {}, "runtime": {"pidsLimit": 100}},
+            "high": {"nodeSelector": {}, "runtime": {"storage": {"gc": {"high": 70}}}},
+            "low": {"nodeSelector": blue, "runtime": {"storage": {"gc": {"low": 80}}}},
+        }));
+        let found = rendered(&world);
+        assert_eq!(found.pools.iter().flat_map(|p| &p.nodes).collect::<Vec<_>>(), ["c"], "{:?}", found.pools);
+        assert_eq!(found.frozen, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+        assert_eq!(found.left_out.keys().collect::<Vec<_>>(), ["high", "low"], "the third one is good");
+        let (reason, message) = &found.left_out["low"];
+        assert!(*reason == "Contradicts" && message.contains("gc.low: is 80, must be below gc.high"), "{message}");
+        let told = super::super::frozen::told(&found, "all").unwrap();
+        assert!(told.starts_with("2 nodes") && told.contains("RuntimeConfig high: Contradicts: "), "{told}");
+        // What a node has is no way around it, and one that has what it is to have is left alone as well.
+        let good = rendered(&world_without(&world, "low")).pools[0].target.clone();
+        Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap()).spec.desired_revision = Some(good.name_any());
+        world.revisions.insert(good.name_any(), Arc::new(good));
+        assert_eq!(rendered(&world).frozen, found.frozen);
+    }
+
+    fn world_without(world: &World, config: &str) -> World {
+        let mut world = world.clone();
+        world.configs.remove(config);
+        world
     }
 
     /// Nodes share a pool by what they are to have, whatever they had.

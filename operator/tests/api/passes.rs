@@ -380,6 +380,39 @@ async fn whoever_is_frozen_by_another_object_is_told_by_which_and_why() {
     }
 }
 
+#[tokio::test]
+async fn two_that_contradict_each_other_say_so_and_their_nodes_are_told_nothing() {
+    let mut world = world();
+    let gc =
+        |fields: Value| json!({"nodeSelector": {"matchLabels": {"pool": "a"}}, "runtime": {"storage": {"gc": fields}}});
+    for (name, spec) in [("high", gc(json!({"high": 70}))), ("low", gc(json!({"low": 80})))] {
+        let config = RuntimeConfigObject::new(name, serde_json::from_value(spec).unwrap());
+        world.configs.insert(name.to_owned(), Arc::new(versioned(config)));
+    }
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    assert!(!told(&server, "a") && told(&server, "b"), "{:?}", server.asked("PATCH"));
+    let condition = |config: &str, kind: &str| {
+        let status = server.asked(&format!("/runtimeconfigs/{config}/status")).pop().unwrap().body["status"].clone();
+        status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == kind).unwrap().clone()
+    };
+    for config in ["high", "low"] {
+        let accepted = condition(config, "Accepted");
+        assert!(accepted["status"] == "False" && accepted["reason"] == "Contradicts", "{accepted}");
+        let message = accepted["message"].as_str().unwrap();
+        for word in ["gc.low: is 80, must be below gc.high, which is 70", "RuntimeConfigs high, low"] {
+            assert!(message.contains(word), "{message}");
+        }
+        assert_eq!(condition(config, "Ready")["reason"], "NotAccepted");
+        let of_it =
+            |r: &crate::server::Request| r.body["regarding"]["name"] == config && r.body["reason"] == "Contradicts";
+        assert!(server.asked("/events").iter().any(of_it), "{:?}", server.asked("/events"));
+    }
+    let ready = condition("a", "Ready");
+    assert!(ready["reason"] == "NodesFrozen" && ready["message"].as_str().unwrap().contains("gc.low"), "{ready}");
+    assert_eq!(condition("a", "Accepted")["status"], "True");
+}
+
 /// A verdict and a phase that a newer version wrote. Neither object may vanish: the nodes keep what they have, and it is told once.
 #[tokio::test]
 async fn what_a_newer_version_wrote_freezes_its_nodes_and_is_told() {

@@ -2,6 +2,7 @@
 //!
 //! A node about which something cannot be understood is in no pool, and counted as one that does not have what it is to have.
 use super::frozen::{self, Cause};
+use super::together::{Contradiction, contradiction};
 use super::validate::Judgement;
 use crate::cluster::World;
 use berth_crds::{
@@ -9,7 +10,11 @@ use berth_crds::{
     merge_keeping,
 };
 use kube::ResourceExt;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Names of the RuntimeConfigs that select nodes, and of the revision that these were last told to have.
+type Key = (BTreeSet<String>, Option<String>);
 
 /// Nodes that the same RuntimeConfigs select and that are to have the same: one rollout.
 #[derive(Debug, Clone)]
@@ -64,19 +69,19 @@ impl Rendered {
     }
 
     /// Notes who selects a node, and who freezes it. `has_of` says whether it has something of a RuntimeConfig of which it is not known whom it
-    /// selects. Returns the RuntimeConfigs that it gets its settings of.
+    /// selects. Returns the names of the RuntimeConfigs that it gets its settings of.
     fn select(
         &mut self,
         (name, labels): (&str, &BTreeMap<String, String>),
         has_of: impl Fn(&str) -> bool,
-    ) -> Vec<RuntimeConfig> {
-        let (mut configs, mut selecting, mut causes) = (Vec::new(), Vec::new(), Vec::new());
+    ) -> BTreeSet<String> {
+        let (mut configs, mut selecting, mut causes) = (BTreeSet::new(), Vec::new(), Vec::new());
         for (config, judgement) in &self.judged {
             match judgement {
                 Judgement::Good(document)
                     if document.spec.node_selector.as_ref().is_some_and(|s| s.matches(labels)) =>
                 {
-                    configs.push(document.as_ref().clone());
+                    configs.insert(config.clone());
                 }
                 // Whom it selects is not known: those that have something of it keep it.
                 Judgement::Frozen { reason, message, selector }
@@ -100,12 +105,22 @@ impl Rendered {
         self.frozen.extend(pool.nodes.iter().cloned());
         self.left_out.extend(pool.configs.iter().map(|config| (config.clone(), (reason, message.to_owned()))));
     }
+
+    /// The nodes of a pool keep what they have. Those of its RuntimeConfigs that contradict each other say so, the others name them.
+    fn contradict(&mut self, pool: &Pool, Contradiction { configs, message }: &Contradiction) {
+        for config in configs {
+            let cause = Cause::of("RuntimeConfig", config, &format!("Contradicts: {message}"));
+            pool.nodes.iter().for_each(|node| self.freeze(node, cause.clone()));
+            self.left_out.insert(config.clone(), ("Contradicts", message.clone()));
+        }
+    }
 }
 
 /// Renders. `version` is that of the runtime where no RuntimeConfig names one.
 pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, version: &str) -> Rendered {
     let mut rendered = Rendered { judged: judged.clone(), ..Default::default() };
-    let mut pools: BTreeMap<(BTreeSet<String>, String), Pool> = BTreeMap::new();
+    // Most nodes of a cluster are selected by the same and have the same: for all of these it is merged once.
+    let mut made: BTreeMap<Key, Option<Made>> = BTreeMap::new();
     let mut left: BTreeMap<BTreeSet<String>, BTreeSet<String>> = BTreeMap::new();
     for (node, runtime_node) in world.pairs() {
         let name = node.name_any();
@@ -116,27 +131,66 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
             continue;
         }
         if rendered.frozen.contains(&name) {
-            left.entry(names(&configs)).or_default().insert(name);
+            left.entry(configs).or_default().insert(name);
             continue;
         }
-        let last = runtime_node.spec.desired_revision.as_ref().and_then(|name| effective_of(world, name));
-        let Ok(merged) = merge_keeping(&configs, last.as_ref()) else { continue };
-        for (field, names) in &merged.conflicts {
-            rendered.conflicts.entry(field.clone()).or_default().extend(names.iter().cloned());
+        let key = (configs, runtime_node.spec.desired_revision.clone());
+        if let Some(made) = made.entry(key).or_insert_with_key(|key| make(world, judged, key, version)) {
+            made.pool.nodes.insert(name);
         }
-        let pool = pool(&configs, merged, version);
-        pools.entry((pool.configs.clone(), pool.target())).or_insert(pool).nodes.insert(name);
     }
     for node in world.unknown() {
         let configs = rendered.select((node.name, &node.labels), |_| false);
         rendered.freeze(node.name, Cause::unknown(node.kind, node.broken));
-        left.entry(names(&configs)).or_default().insert(node.name.to_owned());
+        left.entry(configs).or_default().insert(node.name.to_owned());
     }
-    for mut pool in pools.into_values() {
+    for mut pool in pools(&mut rendered, &mut left, made.into_values().flatten()) {
         pool.frozen = left.get(&pool.configs).cloned().unwrap_or_default();
         take(world, &mut rendered, pool);
     }
     rendered
+}
+
+/// What the same RuntimeConfigs come to on nodes that have the same.
+struct Made {
+    pool: Pool,
+    contradiction: Option<Contradiction>,
+}
+
+fn make(world: &World, judged: &BTreeMap<String, Judgement>, (configs, last): &Key, version: &str) -> Option<Made> {
+    let document = |config| match judged.get(config) {
+        Some(Judgement::Good(document)) => Some(document.as_ref().clone()),
+        _ => None,
+    };
+    let documents: Vec<RuntimeConfig> = configs.iter().filter_map(document).collect();
+    let last = last.as_ref().and_then(|name| effective_of(world, name));
+    let merged = merge_keeping(&documents, last.as_ref()).ok()?;
+    let contradiction = contradiction(&merged.effective.spec, documents, last.as_ref());
+    Some(Made { pool: pool(configs.clone(), merged, version), contradiction })
+}
+
+/// One for all nodes that are to have the same. Those of what no node takes are `left` as they are.
+fn pools(
+    rendered: &mut Rendered,
+    left: &mut BTreeMap<BTreeSet<String>, BTreeSet<String>>,
+    made: impl Iterator<Item = Made>,
+) -> Vec<Pool> {
+    let mut pools: BTreeMap<(BTreeSet<String>, String), Pool> = BTreeMap::new();
+    for Made { pool, contradiction } in made {
+        for (field, names) in &pool.conflicts {
+            rendered.conflicts.entry(field.clone()).or_default().extend(names.iter().cloned());
+        }
+        if let Some(contradiction) = contradiction {
+            rendered.contradict(&pool, &contradiction);
+            left.entry(pool.configs).or_default().extend(pool.nodes);
+            continue;
+        }
+        match pools.entry((pool.configs.clone(), pool.target())) {
+            Entry::Occupied(same) => same.into_mut().nodes.extend(pool.nodes),
+            Entry::Vacant(none) => drop(none.insert(pool)),
+        }
+    }
+    pools.into_values().collect()
 }
 
 /// A pool, unless its nodes keep what they have.
@@ -152,10 +206,6 @@ fn take(world: &World, rendered: &mut Rendered, pool: Pool) {
     }
 }
 
-fn names(configs: &[RuntimeConfig]) -> BTreeSet<String> {
-    configs.iter().map(|c| c.metadata.name.clone()).collect()
-}
-
 /// Whether something that a node was told to have came from that RuntimeConfig.
 fn has_of(world: &World, node: &RuntimeNode, config: &str) -> bool {
     let told = [&node.spec.desired_revision, &node.spec.fallback_revision].into_iter().flatten();
@@ -169,7 +219,7 @@ fn effective_of(world: &World, revision: &str) -> Option<Effective> {
     Some(Effective { spec: spec.config().ok()?, sources: spec.runtime.as_ref()?.sources.clone() })
 }
 
-fn pool(configs: &[RuntimeConfig], Merged { effective, conflicts }: Merged, version: &str) -> Pool {
+fn pool(configs: BTreeSet<String>, Merged { effective, conflicts }: Merged, version: &str) -> Pool {
     let Effective { mut spec, mut sources } = effective;
     // What only the operator follows is no part of what a node gets: changing it must not change a node.
     let rollout = std::mem::take(&mut spec.rollout);
@@ -177,7 +227,7 @@ fn pool(configs: &[RuntimeConfig], Merged { effective, conflicts }: Merged, vers
     let version = spec.runtime.version.clone().unwrap_or_else(|| version.to_owned());
     let revision = RuntimeRevisionSpec::of_runtime(&version, &spec, sources);
     Pool {
-        configs: names(configs),
+        configs,
         nodes: BTreeSet::new(),
         frozen: BTreeSet::new(),
         target: RuntimeRevision::new(&revision.name(), revision),
@@ -315,6 +365,47 @@ mod tests {
         assert_eq!(found.pools.iter().flat_map(|p| &p.nodes).collect::<Vec<_>>(), ["c"]);
         let (reason, message) = &found.left_out["large"];
         assert!(*reason == "TooLarge" && message.contains("1048576"), "{message}");
+    }
+
+    #[test]
+    fn those_that_contradict_each_other_freeze_the_nodes_that_they_share_alone() {
+        let blue = json!({"matchLabels": {"pool": "blue"}});
+        let mut world = world(json!({
+            "all": {"nodeSelector": {}, "runtime": {"pidsLimit": 100}},
+            "high": {"nodeSelector": {}, "runtime": {"storage": {"gc": {"high": 70}}}},
+            "low": {"nodeSelector": blue, "runtime": {"storage": {"gc": {"low": 80}}}},
+        }));
+        let found = rendered(&world);
+        assert_eq!(found.pools.iter().flat_map(|p| &p.nodes).collect::<Vec<_>>(), ["c"], "{:?}", found.pools);
+        assert_eq!(found.frozen, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+        assert_eq!(found.left_out.keys().collect::<Vec<_>>(), ["high", "low"], "the third one is good");
+        let (reason, message) = &found.left_out["low"];
+        assert!(*reason == "Contradicts" && message.contains("gc.low: is 80, must be below gc.high"), "{message}");
+        let told = super::super::frozen::told(&found, "all").unwrap();
+        assert!(told.starts_with("2 nodes") && told.contains("RuntimeConfig high: Contradicts: "), "{told}");
+        // What a node has is no way around it, and one that has what it is to have is left alone as well.
+        let good = rendered(&world_without(&world, "low")).pools[0].target.clone();
+        Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap()).spec.desired_revision = Some(good.name_any());
+        world.revisions.insert(good.name_any(), Arc::new(good));
+        assert_eq!(rendered(&world).frozen, found.frozen);
+    }
+
+    fn world_without(world: &World, config: &str) -> World {
+        let mut world = world.clone();
+        world.configs.remove(config);
+        world
+    }
+
+    /// Nodes share a pool by what they are to have, whatever they had.
+    #[test]
+    fn what_nodes_had_before_makes_no_pools() {
+        let mut world = world(json!({"all": {"nodeSelector": {}, "runtime": {"pidsLimit": 100}}}));
+        let old = rendered(&self::world(json!({"all": {"nodeSelector": {}}}))).pools[0].target.clone();
+        Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap()).spec.desired_revision = Some(old.name_any());
+        Arc::make_mut(world.runtime_nodes.get_mut("b").unwrap()).spec.desired_revision = Some("config-gone".to_owned());
+        world.revisions.insert(old.name_any(), Arc::new(old));
+        let found = rendered(&world);
+        assert!(found.pools.len() == 1 && found.pools[0].nodes.len() == 3, "{:?}", found.pools);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod build;
 mod conflicts;
 mod frozen;
 mod report;
+mod together;
 mod validate;
 
 pub use build::{Pool, Rendered};

@@ -226,8 +226,9 @@ fn conditions(
     Troubles { agents, frozen, conflicts }: Troubles,
 ) -> Vec<Condition> {
     let accepted = match (judgement, left_out) {
+        // Others of its nodes may well be told what it says.
         (Judgement::Good(_), Some((reason, message))) => {
-            made.set("Accepted", false, reason, format!("{message}; its nodes keep what they have"));
+            made.set("Accepted", false, reason, format!("{message}; nodes that this is about keep what they have"));
             false
         }
         (Judgement::Good(_), None) => {
@@ -248,6 +249,7 @@ fn conditions(
     let counted = format!("{} of {} nodes have it and are well", status.nodes.ready, status.nodes.matched);
     let counted = frozen.iter().fold(counted, |counted, frozen| format!("{counted}; {frozen}"));
     let (ready, reason, message) = match () {
+        () if left_out.is_some() => (false, "NotAccepted", "some of its nodes keep what they have".to_owned()),
         () if !accepted => (false, "NotAccepted", "its nodes keep what they have".to_owned()),
         () if status.nodes.matched == 0 => (true, "NoMatchingNodes", "it selects no node".to_owned()),
         () if back => (false, "RolledBack", failure(status)),

@@ -1,6 +1,6 @@
 //! Whether each RuntimeConfig may count. Pure. One that may not freezes the nodes that it selects: they keep what they have.
 use crate::cluster::World;
-use berth_crds::{API_VERSION, Document, LabelSelector, ObjectMeta, RuntimeConfig};
+use berth_crds::{API_VERSION, Document, LabelSelector, ObjectMeta, RuntimeConfig, RuntimeConfigSpec};
 use std::collections::BTreeMap;
 
 /// What a RuntimeConfig is.
@@ -22,18 +22,12 @@ pub enum Judgement {
 /// All of them, by name.
 pub(super) fn judge(world: &World) -> BTreeMap<String, Judgement> {
     let parsed = world.configs.iter().map(|(name, object)| {
-        let document = RuntimeConfig {
-            api_version: API_VERSION.to_owned(),
-            kind: "RuntimeConfig".to_owned(),
-            metadata: ObjectMeta { name: name.clone(), ..Default::default() },
-            spec: object.spec.clone(),
-        };
-        let judgement = match berth_crds::check(&Document::RuntimeConfig(Box::new(document.clone()))) {
-            Ok(()) => Judgement::Good(Box::new(document)),
+        let judgement = match check(name, &object.spec) {
+            Ok(document) => Judgement::Good(document),
             // Whom it is about is known, and without a selector it is nobody.
-            Err(e) => Judgement::Frozen {
+            Err(message) => Judgement::Frozen {
                 reason: "Invalid",
-                message: e.message().to_owned(),
+                message,
                 selector: Some(object.spec.node_selector.clone().unwrap_or_else(nobody)),
             },
         };
@@ -49,6 +43,18 @@ pub(super) fn judge(world: &World) -> BTreeMap<String, Judgement> {
         (broken.name.clone(), Judgement::Frozen { reason: "NotUnderstood", message, selector })
     });
     parsed.chain(broken).collect()
+}
+
+/// A spec as a document, by the rules that a node goes by. Errors: what is wrong with it.
+pub(super) fn check(name: &str, spec: &RuntimeConfigSpec) -> Result<Box<RuntimeConfig>, String> {
+    let document = Box::new(RuntimeConfig {
+        api_version: API_VERSION.to_owned(),
+        kind: "RuntimeConfig".to_owned(),
+        metadata: ObjectMeta { name: name.to_owned(), ..Default::default() },
+        spec: spec.clone(),
+    });
+    let checked = berth_crds::check(&Document::RuntimeConfig(document.clone()));
+    checked.map_err(|e| e.message().to_owned()).map(|()| document)
 }
 
 /// A selector that no node fulfils.

@@ -123,7 +123,7 @@ impl Followers {
             told(standing, "spec.network.mtu", bridge.set_mtu(new.network.mtu).await);
         }
         if old.spec.network.cni != new.spec.network.cni {
-            self.cni.set_config(wire::cni_config(&self.layout, new));
+            self.cni.set_config(wire::cni_config(&self.layout, new)).await;
             told(standing, CONF_LIST_FIELD, self.cni.write_configuration().await);
         }
         if old.metrics_address != new.metrics_address

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, RwLock, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// How long the first try of a DEL may take: somebody waits for it. The kubelet gives StopPodSandbox two minutes.
 const FIRST_DELETE: Duration = Duration::from_secs(60);
@@ -36,6 +36,8 @@ pub struct Cni {
 pub(super) struct Inner {
     pub(super) config: watch::Sender<CniConfig>,
     pub(super) state: watch::Sender<Arc<State>>,
+    /// What the state is of.
+    pub(super) looked: watch::Sender<Option<CniConfig>>,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
     /// Ids of the attachments whose records cannot be read: they exist, and collections spare them.
@@ -72,6 +74,7 @@ impl Cni {
         let inner = Inner {
             config: watch::Sender::new(config),
             state: watch::Sender::new(Arc::default()),
+            looked: watch::Sender::new(None),
             store,
             ledger,
             unreadable,
@@ -93,8 +96,10 @@ impl Cni {
         follow::start(self.inner.clone()).await;
     }
 
-    /// Uses other directories, another deadline, or what else is new from now on.
-    pub fn set_config(&self, config: CniConfig) {
+    /// Uses other directories, another deadline, or what else is new from now on. Returns when what pods can have follows from it, or after a
+    /// few seconds: who asked for the change is not to be told that the former network is ready.
+    pub async fn set_config(&self, config: CniConfig) {
+        let wanted = Some(config.clone());
         self.inner.places.set(config.parallel_adds);
         self.inner.config.send_if_modified(|current| {
             let changed = *current != config;
@@ -102,6 +107,10 @@ impl Cni {
             changed
         });
         self.inner.hurry();
+        if self.inner.chosen.load(Ordering::Relaxed) {
+            let mut looked = self.inner.looked.subscribe();
+            let _ = timeout(follow::FIRST_LIMIT, looked.wait_for(|looked| *looked == wanted)).await;
+        }
     }
 
     /// The node's pod CIDRs, one of each family: for plugins that declare the capability `ipRanges`. They are kept: the kubelet

@@ -30,8 +30,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// A network that was ready is not ready any more when STATUS fails as often as this: an agent that restarts takes no node
 /// away.
 const STRIKES: u32 = 2;
-/// How long the daemon's start waits for the first answer.
-const FIRST_LIMIT: Duration = Duration::from_secs(3);
+/// How long the daemon's start, or a change of its settings, waits for the first answer.
+pub(super) const FIRST_LIMIT: Duration = Duration::from_secs(3);
 
 /// What pods can have.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -121,8 +121,10 @@ impl Follower {
             unused: found.unused.clone(),
         };
         let well = state.problem.is_none();
+        let of = looked.0.clone();
         self.former = Some(looked);
         self.publish(state);
+        self.inner.looked.send_replace(Some(of));
         well
     }
 
@@ -220,4 +222,34 @@ fn listen(directory: &Path) -> Option<inotify::EventStream<[u8; 4096]>> {
         | WatchMask::MOVE_SELF;
     inotify.watches().add(directory, mask).ok()?;
     inotify.into_event_stream([0; 4096]).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Cni;
+    use super::*;
+    use std::fs;
+
+    /// Whoever has changed the settings, and asks whether the node is well, is told of the network that it is to have, and not of the former one.
+    #[tokio::test]
+    async fn a_change_of_settings_is_done_when_it_was_looked_at() {
+        const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let config = |name: &str| CniConfig {
+            conf_dir: dir.path().join(name),
+            bin_dirs: vec![dir.path().join("bin")],
+            timeout: Duration::from_secs(1),
+            conf_list: None,
+            parallel_adds: 1,
+        };
+        fs::create_dir(dir.path().join("net.d")).unwrap();
+        fs::write(dir.path().join("net.d/10-pods.conflist"), LIST).unwrap();
+        let daemon = Cni::open(dir.path().join("cni"), config("net.d"), Box::new(|_| {})).await.unwrap();
+        daemon.follow().await;
+        assert_eq!(daemon.report().network.as_deref(), Some("pods"));
+        for (conf_dir, network) in [("nowhere", None), ("net.d", Some("pods"))] {
+            daemon.set_config(config(conf_dir)).await;
+            assert_eq!(daemon.report().network.as_deref(), network);
+        }
+    }
 }

@@ -35,6 +35,11 @@ impl Document {
 
 /// Reads all documents of a file. Errors: `InvalidArgument` naming the document, the field, line and column.
 pub fn parse_documents(text: &str) -> Result<Vec<Document>> {
+    parse_known_documents(text, &|_| false)
+}
+
+/// As [`parse_documents`], but a document that is `known`, which was accepted before, is judged as by [`check_stored`].
+pub fn parse_known_documents(text: &str, known: &dyn Fn(&Document) -> bool) -> Result<Vec<Document>> {
     if text.len() > MAX_DOCUMENT {
         return Err(Error::invalid("document", format!("is {} bytes long, the limit is {MAX_DOCUMENT}", text.len())));
     }
@@ -49,7 +54,7 @@ pub fn parse_documents(text: &str) -> Result<Vec<Document>> {
         }
         // Empty lines in front keep the parser's line numbers those of the file.
         let padded = format!("{}{part}", "\n".repeat(first_line));
-        if let Some(document) = parse_one(&padded, line)? {
+        if let Some(document) = parse_one(&padded, line, known)? {
             documents.push(document);
         }
     }
@@ -92,7 +97,7 @@ struct Head {
     kind: String,
 }
 
-fn parse_one(text: &str, line: usize) -> Result<Option<Document>> {
+fn parse_one(text: &str, line: usize, known: &dyn Fn(&Document) -> bool) -> Result<Option<Document>> {
     shape::check(text).map_err(|e| Error::invalid("document", e))?;
     let head: Option<Head> = from_yaml(text, "document")?;
     let Some(head) = head else { return Ok(None) };
@@ -108,7 +113,9 @@ fn parse_one(text: &str, line: usize) -> Result<Option<Document>> {
             return Err(Error::invalid("kind", format!("{problem} (document at line {line})")));
         }
     };
-    check(&document).map_err(|e| {
+    // Only what is beyond the limits is looked up: that may cost something.
+    let entered = || limits(&document).or_else(|e| if known(&document) { Ok(()) } else { Err(e) });
+    check_stored(&document).and_then(|()| entered()).map_err(|e| {
         // A rule's message begins with the field's path.
         let field = e.message().split(": ").next().unwrap_or_default();
         let place = shape::locate(text, field);
@@ -122,8 +129,16 @@ fn from_yaml<T: DeserializeOwned>(text: &str, what: &str) -> Result<T> {
     serde_yaml::from_str(text).map_err(|e| Error::invalid(what, e))
 }
 
-/// The rules that types cannot carry: what `parse_documents` asks of every document. Errors: `InvalidArgument` naming the field.
+/// What `parse_documents` asks of every document: the rules that types cannot carry, and the limits of what newly enters. Errors:
+/// `InvalidArgument` naming the field.
 pub fn check(document: &Document) -> Result<()> {
+    check_stored(document)?;
+    limits(document)
+}
+
+/// The rules alone: for what was accepted before, and is on a node's disk or in a RuntimeRevision. A version with lower limits than the
+/// one that took it in still enforces it. Errors: as [`check`].
+pub fn check_stored(document: &Document) -> Result<()> {
     let name = match document {
         Document::RuntimeConfig(d) => &d.metadata.name,
         Document::ImagePolicy(d) => &d.metadata.name,
@@ -134,6 +149,14 @@ pub fn check(document: &Document) -> Result<()> {
     match document {
         Document::RuntimeConfig(d) => rules::runtime_config(d),
         Document::ImagePolicy(d) => rules::image_policy(d),
+    }
+}
+
+fn limits(document: &Document) -> Result<()> {
+    match document {
+        // Its limits are those of what a node can do, and rules.
+        Document::RuntimeConfig(_) => Ok(()),
+        Document::ImagePolicy(d) => rules::image_policy_limits(d),
     }
 }
 
@@ -191,6 +214,23 @@ spec:
             assert!(error.message().contains(field), "{field}: {error}");
             assert!(error.message().contains("line "), "{field}: {error}");
         }
+    }
+
+    #[test]
+    fn limits_are_for_what_newly_enters_and_rules_for_all() {
+        let hosts: Vec<String> = (0..300).map(|n| format!("h{n}.example")).collect();
+        let text = GOOD.replace("'bad.example'", &hosts.join(", "));
+        let message = parse_documents(&text).unwrap_err().to_string();
+        assert!(message.contains("spec.registries.deny: has 300 entries, the limit is 256"), "{message}");
+        let stored = parse_known_documents(&text, &|_| true).unwrap();
+        assert!(check_stored(&stored[1]).is_ok() && check(&stored[1]).is_err());
+        let known = |document: &Document| stored.contains(document);
+        assert_eq!(parse_known_documents(&text, &known).unwrap(), stored);
+        let changed = text.replace("h299.example", "other.example");
+        assert!(parse_known_documents(&changed, &known).is_err(), "it is another one");
+        let bad = text.replace("mode: Enforce", "mode: Enforce\n  enforceAt: []");
+        let message = parse_known_documents(&bad, &|_| true).unwrap_err().to_string();
+        assert!(message.contains("spec.enforceAt"), "{message}");
     }
 
     #[test]

@@ -37,7 +37,9 @@ pub mod time;
 
 pub use credential_provider::{CredentialProvider, MAX_PROVIDER_CONFIG, ProviderEnv, parse_provider_config};
 pub use describe::{Description, descriptions};
-pub use document::{Document, MAX_DOCUMENT, MAX_DOCUMENTS_IN_FILE, check, parse_documents};
+pub use document::{
+    Document, MAX_DOCUMENT, MAX_DOCUMENTS_IN_FILE, check, check_stored, parse_documents, parse_known_documents,
+};
 pub use fields::{Audience, Class, Field, FieldChange, Preset, all_fields, changes, fields, for_the_cluster};
 #[cfg(feature = "kube")]
 pub use image_policy::ImagePolicyObject;

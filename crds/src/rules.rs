@@ -220,6 +220,13 @@ pub(crate) fn image_policy(document: &ImagePolicy) -> Result<()> {
     if spec.enforce_at.is_empty() {
         return Err(Error::invalid("spec.enforceAt", "must name at least one of Pull and Create"));
     }
+    spec.matches.namespace_selector.as_ref().map_or(Ok(()), namespaces)
+}
+
+/// How much a policy that newly enters may hold. Of one that is in force it says nothing: a limit that comes with a version would take
+/// the policy away, or the node's start.
+pub(crate) fn image_policy_limits(document: &ImagePolicy) -> Result<()> {
+    let spec = &document.spec;
     let patterns = |list: &[ImagePattern]| list.iter().map(|entry| entry.pattern.clone()).collect::<Vec<_>>();
     let (images, exclude) = (patterns(&spec.matches.images), patterns(&spec.matches.exclude));
     let lists = [
@@ -235,7 +242,7 @@ pub(crate) fn image_policy(document: &ImagePolicy) -> Result<()> {
             return Err(too_long(format!("{field}[{i}]{member}"), text, longest));
         }
     }
-    spec.matches.namespace_selector.as_ref().map_or(Ok(()), namespaces)
+    spec.matches.namespace_selector.as_ref().map_or(Ok(()), namespaces_limits)
 }
 
 fn at_most(field: impl fmt::Display, len: usize, most: usize) -> Result<()> {
@@ -250,7 +257,6 @@ fn too_long(field: impl fmt::Display, text: &str, longest: usize) -> Error {
 }
 
 fn namespaces(selector: &NamespaceSelector) -> Result<()> {
-    let at = "spec.match.namespaceSelector.matchExpressions";
     let keys = selector.match_labels.keys().chain(selector.match_expressions.iter().map(|e| &e.key));
     for key in keys {
         if key != "kubernetes.io/metadata.name" {
@@ -260,14 +266,19 @@ fn namespaces(selector: &NamespaceSelector) -> Result<()> {
             ));
         }
     }
+    if selector.match_expressions.iter().any(|e| e.values.is_empty()) {
+        return Err(Error::invalid("spec.match.namespaceSelector.matchExpressions", "In and NotIn need values"));
+    }
+    Ok(())
+}
+
+fn namespaces_limits(selector: &NamespaceSelector) -> Result<()> {
+    let at = "spec.match.namespaceSelector.matchExpressions";
     if let Some(value) = selector.match_labels.values().find(|value| value.len() > MAX_LABEL_VALUE) {
         return Err(too_long("spec.match.namespaceSelector.matchLabels", value, MAX_LABEL_VALUE));
     }
     at_most(at, selector.match_expressions.len(), MAX_EXCEPTIONS)?;
     for (i, expression) in selector.match_expressions.iter().enumerate() {
-        if expression.values.is_empty() {
-            return Err(Error::invalid(at, "In and NotIn need values"));
-        }
         at_most(format!("{at}[{i}].values"), expression.values.len(), MAX_PATTERNS)?;
         if let Some((n, value)) = expression.values.iter().enumerate().find(|(_, v)| v.len() > MAX_LABEL_VALUE) {
             return Err(too_long(format!("{at}[{i}].values[{n}]"), value, MAX_LABEL_VALUE));

@@ -1,8 +1,8 @@
 //! Config and DiffConfig: what the settings are, and what they would be with other documents.
 use berth_engine::Engine;
-use berth_model::{Error, Result, ResultExt};
+use berth_model::{Error, Result};
 use berth_proto::node as wire;
-use berth_settings::{Change, Preset, Source, diff as changes, fields, parse_documents, redact};
+use berth_settings::{Change, Preset, among, diff as changes, fields, redact, sources};
 use serde_json::Value;
 
 /// Most files of one request; a directory holds no more.
@@ -46,14 +46,11 @@ pub(crate) fn diff(engine: &Engine, request: wire::DiffConfigRequest) -> Result<
     if request.files.len() > MAX_FILES {
         return Err(Error::invalid("files", format!("are {}, the limit is {MAX_FILES}", request.files.len())));
     }
-    let mut sources = Vec::new();
-    for file in request.files {
-        for document in parse_documents(&file.text).context(|| file.name.clone())? {
-            sources.push(Source { file: file.name.clone().into(), document });
-        }
-    }
+    let files: Vec<_> = request.files.into_iter().map(|file| (file.name.into(), file.text)).collect();
     let standing = engine.standing();
-    let wanted = standing.live().with(sources)?;
+    // As the daemon reads its directory: what is in force is nothing new.
+    let documents = sources(&files, &among(&standing.wanted().inputs))?;
+    let wanted = standing.live().with(documents)?;
     let changes = changes(&standing.wanted(), &wanted).into_iter().map(change).collect();
     Ok(wire::DiffConfigResponse { changes })
 }

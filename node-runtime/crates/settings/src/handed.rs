@@ -2,7 +2,8 @@
 //! daemon's: docs/formats/applied-revisions.md.
 //!
 //! Must not: be used while a daemon runs, but for looking; that one is told by its socket.
-use crate::load::{from_sources, sources, texts};
+use crate::accepted::Accepted;
+use crate::load::{accepted_before, among, from_sources, sources, texts};
 use crate::managed::{Applied, beside, remove};
 use crate::revision::{Revision, Revisions};
 use crate::starts::{FailedStart, Starts};
@@ -29,7 +30,8 @@ pub fn applied(accepted: &Path) -> Result<Revisions> {
 /// What a daemon with this directory of documents would start with, if it were handed these. Errors: those of documents, or of a revision,
 /// that would be refused.
 pub fn next_start(directory: &Path, accepted: &Path, handed: Revisions) -> Result<Settings> {
-    of(&sources(&texts(directory)?)?, handed.over(&applied(accepted)?))
+    let before = accepted_before(&Accepted::new(accepted.to_owned()));
+    of(&sources(&texts(directory)?, &among(&before))?, handed.over(&applied(accepted)?))
 }
 
 /// Puts revisions in the place of those of their kind, for the daemon that starts next, as [`crate::Live::apply`] does it for one that

@@ -25,7 +25,7 @@ pub use berth_crds::{
 pub use diff::{Change, diff};
 pub use handed::{FormerPolicies, applied, failed_start, hand_over, next_start, take_back};
 pub use live::{Live, watch};
-pub use load::{document_files, from_sources, from_texts, load};
+pub use load::{among, document_files, from_sources, from_texts, load, sources};
 pub use managed::FileDrift;
 pub use revision::{Revision, Revisions};
 pub use standing::{Part, Standing};

@@ -1,6 +1,6 @@
 //! Watches the documents and publishes what they say.
 use crate::accepted::{Accepted, Texts};
-use crate::load::{from_sources, sources, texts};
+use crate::load::{accepted_before, among, from_sources, sources, texts};
 use crate::managed::{Applied, FileDrift, beside};
 use crate::revision::{Revision, Revisions};
 use crate::starts::FailedStart;
@@ -42,7 +42,7 @@ struct Shared {
 
 struct State {
     /// The directory's documents that were accepted last.
-    directory: Vec<Source>,
+    directory: Arc<Vec<Source>>,
     applied: Applied,
     /// Why the revisions in force are not those that were applied last; empty when they are.
     told: String,
@@ -77,10 +77,11 @@ impl Shared {
     /// Reads the directory and, if its documents are accepted, publishes what they say; whoever sees it sees no refusal any more. The
     /// files' texts.
     fn read_directory(&self, directory: &Path, refuse: &watch::Sender<String>) -> Result<Texts> {
-        let (sources, texts) = read(directory)?;
+        let before = self.state().directory.clone();
+        let (sources, texts) = read(directory, &before)?;
         let mut state = self.state();
         let settings = settings(&sources, &state.applied.revisions, &self.check).context(|| directory.display())?;
-        state.directory = sources;
+        state.directory = Arc::new(sources);
         refuse.send_if_modified(|r| {
             let news = *r != state.told;
             r.clone_from(&state.told);
@@ -209,7 +210,7 @@ pub fn watch(directory: PathBuf, accepted: PathBuf, check: Check) -> Result<Live
     let started = (Arc::new(first), applied.revisions.configuration.clone());
     let (publish, current) = watch::channel(started.0.clone());
     let (refuse, refused) = watch::channel(problems);
-    let state = Mutex::new(State { directory: sources, applied, told });
+    let state = Mutex::new(State { directory: Arc::new(sources), applied, told });
     let shared = Arc::new(Shared { check, publish, started, state });
     tokio::spawn(Follower { directory, accepted, shared: shared.clone(), refuse }.run(events));
     Ok(Live { current, refused, shared })
@@ -226,16 +227,17 @@ struct Begun {
 }
 
 fn begin(directory: &Path, accepted: &Accepted, revisions: &Revisions, check: &Check) -> Result<Begun> {
-    let first = read(directory).and_then(|(sources, texts)| {
+    let first = read(directory, &accepted_before(accepted)).and_then(|(sources, texts)| {
         let settings = settings(&sources, revisions, check).context(|| directory.display())?;
         Ok(Begun { settings, sources, texts: Some(texts), problem: String::new() })
     });
     first.or_else(|e| fall_back(accepted, revisions, check, &e))
 }
 
-fn read(directory: &Path) -> Result<(Vec<Source>, Texts)> {
+/// The directory's documents, of which those accepted before are known, and its files' texts.
+fn read(directory: &Path, before: &[Source]) -> Result<(Vec<Source>, Texts)> {
     let texts = texts(directory)?;
-    Ok((sources(&texts)?, texts))
+    Ok((sources(&texts, &among(before))?, texts))
 }
 
 /// The node's data path does not wait for somebody to mend a file. Where all that counts comes from a cluster, no file of the node is needed.
@@ -247,7 +249,7 @@ fn fall_back(accepted: &Accepted, revisions: &Revisions, check: &Check, problem:
     let complete = revisions.configuration.is_some() && revisions.policies.is_some();
     let (kept, told) = match accepted.read() {
         Ok(Some((texts, at))) => {
-            (sources(&texts), format!("the documents accepted at {at} (seconds since 1970) are in force"))
+            (sources(&texts, &|_| true), format!("the documents accepted at {at} (seconds since 1970) are in force"))
         }
         _ if complete => (Ok(Vec::new()), "the cluster's revisions are in force".to_owned()),
         Ok(None) => return Err(refuse(String::new())),
@@ -339,6 +341,9 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod limits;
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,9 @@
 //! A directory to settings.
+use crate::accepted::Accepted;
 use crate::{Network, Settings, Source, Storage, Streaming};
 use berth_crds::{
     Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, RuntimeConfigSpec, check_sockets, merge,
-    parse_documents,
+    parse_known_documents,
 };
 use berth_model::{Error, Reference, Result, ResultExt};
 use std::fs;
@@ -14,10 +15,12 @@ use std::sync::Arc;
 /// Most files in the directory.
 const MAX_FILES: usize = 200;
 
-/// Reads all documents of a directory. One that does not exist holds none: the defaults apply.
+/// Reads all documents of a directory. One that does not exist holds none: the defaults apply. `accepted` is the same file as for
+/// [`crate::watch`]: limits of what newly enters say nothing of documents that stand there.
 /// Errors: `InvalidArgument` naming file, document, field, line and column.
-pub fn load(directory: &Path) -> Result<Settings> {
-    from_texts(&texts(directory)?)
+pub fn load(directory: &Path, accepted: &Path) -> Result<Settings> {
+    let before = accepted_before(&Accepted::new(accepted.to_owned()));
+    from_sources(sources(&texts(directory)?, &among(&before))?)
 }
 
 /// Every document file of a directory with its text, in name order.
@@ -26,20 +29,31 @@ pub(crate) fn texts(directory: &Path) -> Result<Vec<(PathBuf, String)>> {
     document_files(directory)?.into_iter().map(named).collect()
 }
 
-/// Settings from files' texts. Errors: as [`load`].
+/// Settings from files' texts, all of them new. Errors: as [`load`].
 pub fn from_texts(texts: &[(PathBuf, String)]) -> Result<Settings> {
-    from_sources(sources(texts)?)
+    from_sources(sources(texts, &|_| false)?)
 }
 
-/// The documents of files' texts. Errors: as [`load`].
-pub(crate) fn sources(texts: &[(PathBuf, String)]) -> Result<Vec<Source>> {
+/// The documents of files' texts; `known` tells of one whether it was accepted before. Errors: as [`load`].
+pub fn sources(texts: &[(PathBuf, String)], known: &dyn Fn(&Document) -> bool) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for (file, text) in texts {
-        for document in parse_documents(text).context(|| file.display())? {
+        for document in parse_known_documents(text, known).context(|| file.display())? {
             sources.push(Source { file: file.clone(), document });
         }
     }
     Ok(sources)
+}
+
+/// Whether a document is one of these.
+pub fn among(sources: &[Source]) -> impl Fn(&Document) -> bool {
+    move |document| sources.iter().any(|source| source.document == *document)
+}
+
+/// The documents that were accepted last; none where nothing was kept that helps.
+pub(crate) fn accepted_before(accepted: &Accepted) -> Vec<Source> {
+    let kept = accepted.read().ok().flatten();
+    kept.and_then(|(texts, _)| sources(&texts, &|_| true).ok()).unwrap_or_default()
 }
 
 /// Settings from documents. Errors: two of one name, a merge that contradicts itself.

@@ -6,7 +6,7 @@ use crate::accepted::write_whole;
 use crate::revision::{MAX_BYTES, Revision, Revisions, decode, encode};
 use crate::starts::Starts;
 use crate::{Document, Source};
-use berth_crds::{API_VERSION, ImagePolicy, ObjectMeta, RuntimeConfig, check};
+use berth_crds::{API_VERSION, ImagePolicy, ObjectMeta, RuntimeConfig, check_stored};
 use berth_model::{Error, ErrorKind, Result, ResultExt};
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -46,7 +46,7 @@ impl Revision {
         }
         let file = Path::new("RuntimeRevision").join(&self.name);
         let checked = documents.into_iter().map(|document| {
-            check(&document).context(|| document.title())?;
+            check_stored(&document).context(|| document.title())?;
             Ok(Source { file: file.clone(), document })
         });
         checked.collect()

@@ -4,6 +4,7 @@
 use crate::commands::{output, terminal};
 use crate::layout::Layout;
 use crate::registries;
+use crate::serve::wire;
 use anyhow::{Context, Result, anyhow, bail};
 use berth_registry::credentials::{DockerConfig, Helper, config_key};
 use berth_registry::{Auth, Client, Secret, registry_of};
@@ -57,7 +58,8 @@ pub async fn login(layout: &Layout, options: &Options) -> Result<()> {
     let (username, password) = ask(options, &host)?;
     let auth = Auth::basic(&username, password.expose())?;
     let documents = options.config.clone().unwrap_or_else(|| layout.etc.clone());
-    let settings = tokio::task::spawn_blocking(move || berth_settings::load(&documents)).await??;
+    let accepted = wire::accepted(layout);
+    let settings = tokio::task::spawn_blocking(move || berth_settings::load(&documents, &accepted)).await??;
     let (config, problems) = registries::client_config(&settings, layout, &Default::default());
     for problem in problems {
         eprintln!("WARNING! {problem}");

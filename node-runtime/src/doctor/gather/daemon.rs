@@ -3,6 +3,7 @@ use crate::commands::connect;
 use crate::doctor::facts::{Answer, Daemon};
 use crate::layout::Layout;
 use crate::node_files::{processes, text};
+use crate::serve::wire;
 use berth_proto::node::{DiagnoseRequest, DiagnoseResponse, InfoRequest, InfoResponse};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -79,7 +80,7 @@ async fn ask(layout: &Layout) -> Result<(InfoResponse, Option<DiagnoseResponse>)
 
 /// Why the documents on disk cannot be taken, where the daemon cannot say so itself.
 fn documents(layout: &Layout) -> Option<String> {
-    berth_settings::load(&layout.etc).err().map(|e| e.to_string())
+    berth_settings::load(&layout.etc, &wire::accepted(layout)).err().map(|e| e.to_string())
 }
 
 /// State of a process, as in proc_pid_stat(5).

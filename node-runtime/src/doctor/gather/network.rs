@@ -2,6 +2,7 @@
 use crate::doctor::facts::{Cni, Network};
 use crate::layout::Layout;
 use crate::node_files::text;
+use crate::serve::wire;
 use berth_proto::node::InfoResponse;
 use berth_settings::RuntimeConfigSpec;
 use serde_json::Value;
@@ -42,7 +43,7 @@ pub(super) fn servers(file: &Path) -> Option<Vec<String>> {
 fn cni(layout: &Layout, info: &InfoResponse) -> Option<Cni> {
     let etc =
         if info.documents_directory.is_empty() { layout.etc.as_path() } else { Path::new(&info.documents_directory) };
-    let documents = berth_settings::load(etc).ok();
+    let documents = berth_settings::load(etc, &wire::accepted(layout)).ok();
     let by_documents = documents.as_ref().is_some_and(|s| s.network.mode == berth_settings::NetworkMode::Cni);
     let wanted =
         if info.network_mode.is_empty() { by_documents } else { info.network_mode.eq_ignore_ascii_case("cni") };

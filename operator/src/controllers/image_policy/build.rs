@@ -62,7 +62,11 @@ fn in_force(world: &World) -> Option<Option<&RuntimeRevision>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_crds::{API_VERSION, ImagePolicyObject, ObjectMeta, RuntimeNode, RuntimeNodeSpec};
+    use berth_crds::{
+        API_VERSION, Document, ImagePolicyObject, ObjectMeta, RuntimeNode, RuntimeNodeSpec, check_stored,
+    };
+    use berth_model::Reference;
+    use berth_trust::{PolicySet, Stage, Subject};
     use serde_json::{Value, json};
     use std::sync::Arc;
 
@@ -102,6 +106,35 @@ mod tests {
         assert_eq!(gone.spec.policies, Some(Vec::new()), "removed: gone");
         world.revisions.clear();
         assert_eq!(set(&world, &mut refused).unwrap_err().reason, "SetUnknown", "what was in force is not known");
+    }
+
+    /// Limits come with a version, and the set of before has a policy that is beyond them.
+    #[test]
+    fn what_is_in_force_beyond_the_limits_of_new_policies_goes_with_every_edit() {
+        let hosts: Vec<String> = (0..300).map(|n| format!("h{n}.example")).collect();
+        let old = json!({"mode": "Enforce", "registries": {"deny": hosts}});
+        let mut world = World::default();
+        let first = set(&world, &mut Judged::from([accepted("old", old.clone())])).unwrap();
+        tell(&mut world, &first);
+        for (name, spec) in [("old", old), ("edited", json!({"mode": "Warn"}))] {
+            let object = ImagePolicyObject::new(name, serde_json::from_value(spec).unwrap());
+            world.policies.insert(name.to_owned(), Arc::new(object));
+        }
+        let mut judged = super::super::validate::judge(&world, &Default::default());
+        let refusal = judged["old"].as_ref().unwrap_err();
+        assert!(refusal.reason == "Invalid" && refusal.message.contains("the limit is 256"), "{refusal:?}");
+        let second = set(&world, &mut judged).unwrap();
+        assert_eq!(names(&second), ["edited", "old"], "what is in force stays, and the edit is sent");
+        // As a node judges it.
+        second.spec.check(&second.name_any()).unwrap();
+        let of = |policy: &RevisionPolicy| accepted(&policy.name, policy.spec.clone()).1.unwrap();
+        let policies: Vec<ImagePolicy> = second.spec.policies.iter().flatten().map(of).collect();
+        for policy in &policies {
+            check_stored(&Document::ImagePolicy(Box::new(policy.clone()))).unwrap();
+        }
+        let reference = Reference::parse("h299.example/app:1").unwrap();
+        let subject = Subject { references: vec![reference], ..Default::default() };
+        assert!(!PolicySet::new(&policies).unwrap().evaluate(Stage::Pull, &subject).permits());
     }
 
     /// Of so many patterns of 500 bytes.

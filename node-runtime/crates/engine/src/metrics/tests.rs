@@ -10,7 +10,7 @@ fn settings(hosts: &[&str]) -> Settings {
     let registries: String = hosts.iter().map(|h| format!("  - host: {h}\n")).collect();
     let head = "apiVersion: berth.dev/v1alpha1\nkind: RuntimeConfig\nmetadata: {name: node}\nspec:\n  registries:\n";
     std::fs::write(dir.join("a.yaml"), format!("{head}{registries}")).unwrap();
-    let settings = load(&dir).unwrap();
+    let settings = load(&dir, &dir.join("accepted.json")).unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
     settings
 }

@@ -87,9 +87,9 @@ async fn undo(cluster: &Cluster, name: &str, revision: Option<String>) -> Result
     let targets = targets(&config.status.unwrap_or_default());
     let mut known = Vec::new();
     for target in targets {
-        let remedy = "it was removed since; `kubectl get runtimerevisions` lists those that are there";
-        let object: RuntimeRevision = cluster.one(&target, remedy).await?;
-        known.push((target, object.status.and_then(|s| s.verdict)));
+        // One that was removed, or that this version does not understand, must not keep the others from being taken back.
+        let object: Option<RuntimeRevision> = cluster.one(&target, "").await.ok();
+        known.push((target, object.and_then(|object| object.status?.verdict)));
     }
     let revisions = taken_back(name, &known, revision.as_deref())?;
     annotate(cluster, name, UNDO, revision.as_deref().unwrap_or(ALL)).await?;
@@ -103,7 +103,7 @@ fn targets(status: &RuntimeConfigStatus) -> Vec<String> {
     status.target_revision.iter().chain(&status.other_target_revisions).cloned().collect()
 }
 
-/// What an undo takes back of these: all that is not bad already, or the one that was named. Errors: there is nothing to take back.
+/// What an undo takes back of these: all that is not known to be bad already, or the one that was named. Errors: there is nothing to take back.
 fn taken_back<'a>(name: &str, known: &'a [(String, Option<Verdict>)], revision: Option<&str>) -> Result<Vec<&'a str>> {
     if known.is_empty() {
         bail!("runtimeconfig {name} has no revision yet")

@@ -95,8 +95,9 @@ async fn may_uninstall() -> ExitCode {
     let asked = async {
         let told = |e: &dyn std::fmt::Display| Refusal::Unknown(format!("no way to the API server: {e}"));
         let config = kube::Config::infer().await.map_err(|e| told(&e))?;
-        let client = cluster::client::of(config, &Clock::default()).map_err(|e| told(&e))?;
-        uninstall::ask(client).await
+        let clock = Clock::default();
+        let client = cluster::client::of(config, &clock).map_err(|e| told(&e))?;
+        uninstall::ask(client, &clock).await
     };
     match asked.await {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,17 +2,26 @@
 //! is deleted (charts/berth/templates/uninstall).
 //!
 //! Owns: the question and the answer's words. Must not: change anything.
-use crate::cluster::client::REQUEST_LIMIT;
+use crate::cluster::Clock;
+use crate::cluster::client::{self, PAGE, REQUEST_LIMIT};
 use crate::controllers::rollout::said;
-use berth_crds::{NodeState, Phase, RuntimeNode};
-use kube::api::ListParams;
+use crate::time;
+use berth_crds::{NodeState, Phase, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus};
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Client, ResourceExt};
 use std::fmt;
 
-/// Most objects of one answer.
-const PAGE: u32 = 500;
 /// Most nodes that are named.
 const MAX_NAMED: usize = 10;
+const TURN: &str = " (has its turn)";
+const TURN_REMEDY: &str = " Where one has its turn, pause its rollout before that \
+    (kubectl berth rollout pause NAME), or wait until it is through.";
+const ODD: &str = " (its RuntimeNode is not understood)";
+const ODD_REMEDY: &str = " What is not understood a newer version of Berth wrote: go back up to it, or see for yourself \
+    that the node is not on Berth.";
+
+/// A node that would be left, by name, and what it is at.
+type Left = (String, &'static str);
 
 /// Why it may not go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,16 +54,17 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Asks the API server. Without the definition of RuntimeNode there is no node that could be left.
+/// Asks the API server; `clock` is of the same client. Without the definition of RuntimeNode there is no node that could be left.
 ///
 /// # Errors
 /// It may not go, or the API server does not say.
-pub async fn ask(client: Client) -> Result<(), Refusal> {
-    may_go(&all(client).await.map_err(Refusal::Unknown)?).map_err(Refusal::Nodes)
+pub async fn ask(client: Client, clock: &Clock) -> Result<(), Refusal> {
+    may_go(&all(client, clock).await.map_err(Refusal::Unknown)?).map_err(Refusal::Nodes)
 }
 
-async fn all(client: Client) -> Result<Vec<RuntimeNode>, String> {
-    let api: Api<RuntimeNode> = Api::all(client);
+/// Those that would be left. Each object is read by itself: one that this version cannot parse hides no other.
+async fn all(client: Client, clock: &Clock) -> Result<Vec<Left>, String> {
+    let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<RuntimeNode>(&()));
     let mut params = ListParams::default().limit(PAGE);
     let mut found = Vec::new();
     loop {
@@ -64,52 +74,102 @@ async fn all(client: Client) -> Result<Vec<RuntimeNode>, String> {
             Ok(Err(e)) => return Err(format!("runtimenodes cannot be listed: {e}")),
             Err(_) => return Err(format!("the API server did not answer within {} s", REQUEST_LIMIT.as_secs())),
         };
-        found.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(found),
+        found.extend(page.items.iter().filter_map(|object| left(object, clock.now())));
+        if !client::goes_on(&mut params, page.metadata) {
+            return Ok(found);
         }
     }
 }
 
-/// Whether nodes would be left on Berth, by what their agents say of them. Pure. Errors: why not, as a sentence with the remedy.
-fn may_go(nodes: &[RuntimeNode]) -> Result<(), String> {
-    let left: Vec<String> = nodes.iter().filter_map(left).collect();
+/// Whether nodes would be left on Berth. Pure. Errors: why not, as a sentence with the remedy.
+fn may_go(left: &[Left]) -> Result<(), String> {
     if left.is_empty() {
         return Ok(());
     }
-    let mut named = left.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let named = left.iter().take(MAX_NAMED).map(|(name, is)| format!("{name}{is}"));
+    let mut named = named.collect::<Vec<_>>().join(", ");
     if left.len() > MAX_NAMED {
         named.push_str(&format!(" and {} more", left.len() - MAX_NAMED));
     }
+    let remedies = [(TURN, TURN_REMEDY), (ODD, ODD_REMEDY)].into_iter();
+    let remedies = remedies.filter(|(is, _)| left.iter().any(|(_, other)| other == is)).map(|(_, remedy)| remedy);
     Err(format!(
-        "Berth is not uninstalled: without it, nobody could change these nodes any more, which run on it: {named}. Give them back first: set \
-         `state: Absent` in the RuntimeConfigs that select them, wait until none is Managed (kubectl berth nodes), and uninstall again \
-         (docs/cluster.md, Uninstall). To leave them as they are: helm uninstall --no-hooks"
+        "Berth is not uninstalled: without it, nobody could change these nodes any more, which run on it or are on their way: {named}. Give them \
+         back first: set `state: Absent` in the RuntimeConfigs that select them, wait until none is Managed (kubectl berth nodes), and uninstall \
+         again (docs/cluster.md, Uninstall).{} To leave them as they are: helm uninstall --no-hooks",
+        remedies.collect::<String>()
     ))
 }
 
-/// The node's name, if it is on Berth or on its way to or from it.
-fn left(node: &RuntimeNode) -> Option<String> {
-    let (name, status) = (node.name_any(), said(node));
+/// The node, if it is on Berth, on its way to or from it, or has its turn; by what its agent says of it, and of what it is told.
+fn left(object: &DynamicObject, now: u64) -> Option<Left> {
+    let name = object.name_any();
+    let Ok(node) = object.clone().try_parse::<RuntimeNode>() else { return Some((name, ODD)) };
+    let status = said(&node);
     match (status.state, status.phase) {
-        (NodeState::Managed, _) => Some(name),
-        (_, Phase::Applying) => Some(format!("{name} (is being switched)")),
-        (_, Phase::RollingBack) => Some(format!("{name} (is going back)")),
-        _ => None,
+        (NodeState::Managed, _) => Some((name, "")),
+        (_, Phase::Applying) => Some((name, " (is being switched)")),
+        (_, Phase::RollingBack) => Some((name, " (is going back)")),
+        _ => has_its_turn(&node.spec, &status, now).then_some((name, TURN)),
+    }
+}
+
+/// Whether the operator may have cordoned the node, drains it, or has given it leave: nobody else would make it schedulable again.
+fn has_its_turn(spec: &RuntimeNodeSpec, status: &RuntimeNodeStatus, now: u64) -> bool {
+    let Some(desired) = spec.desired_revision.as_ref().filter(|d| status.current_revision.as_ref() != Some(d)) else {
+        return false;
+    };
+    // Of another order for the same revision it says nothing.
+    let of_this_order = |at: &Option<String>| at.is_none() || *at == spec.desired_since;
+    if status.failed.as_ref().is_some_and(|f| f.revision == *desired && of_this_order(&f.desired_since)) {
+        return false;
+    }
+    match spec.grant.as_ref().filter(|grant| grant.revision == *desired) {
+        // A time that cannot be read is not over.
+        Some(grant) => time::seconds(&grant.expires_at).is_none_or(|at| now < at),
+        None => matches!(status.phase, Phase::AwaitingGrant | Phase::Draining),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_crds::{RuntimeNodeSpec, RuntimeNodeStatus};
+    use berth_crds::{Disruption, FailedRevision, Grant};
+    use serde_json::json;
+
+    const NOW: u64 = 1_800_000_000;
 
     fn node(name: &str, state: NodeState, phase: Phase) -> RuntimeNode {
         let spec = RuntimeNodeSpec { node_name: name.to_owned(), node_uid: "1".to_owned(), ..Default::default() };
         let mut node = RuntimeNode::new(name, spec);
         node.status = Some(RuntimeNodeStatus { node_uid: "1".to_owned(), state, phase, ..Default::default() });
         node
+    }
+
+    /// Told to have a revision that it does not have.
+    fn told(name: &str, phase: Phase) -> RuntimeNode {
+        let mut node = node(name, NodeState::Foreign, phase);
+        node.spec.desired_revision = Some("config-1".to_owned());
+        node.spec.desired_since = Some(time::text(NOW - 100));
+        node
+    }
+
+    fn granted(mut node: RuntimeNode, revision: &str, expires: u64) -> RuntimeNode {
+        let (revision, expires_at) = (revision.to_owned(), time::text(expires));
+        node.spec.grant = Some(Grant { revision, disruption: Disruption::Drain, expires_at });
+        node
+    }
+
+    fn failed(mut node: RuntimeNode, since: u64) -> RuntimeNode {
+        let (revision, desired_since) = ("config-1".to_owned(), Some(time::text(since)));
+        let failed = FailedRevision { revision, desired_since, ..Default::default() };
+        node.status.as_mut().unwrap().failed = Some(failed);
+        node
+    }
+
+    fn asked(nodes: &[RuntimeNode]) -> Result<(), String> {
+        let objects = nodes.iter().map(|node| serde_json::from_value(json!(node)).unwrap());
+        may_go(&objects.filter_map(|object| left(&object, NOW)).collect::<Vec<_>>())
     }
 
     #[test]
@@ -122,9 +182,10 @@ mod tests {
             node("e", NodeState::Foreign, Phase::RollingBack),
             node("f", NodeState::Absent, Phase::Idle),
         ];
-        let why = may_go(&nodes).unwrap_err();
+        let why = asked(&nodes).unwrap_err();
         assert!(why.contains(": a, c, d (is being switched), e (is going back). Give them back"), "{why}");
         assert!(why.contains("`state: Absent`") && why.contains("--no-hooks"), "{why}");
+        assert!(!why.contains("rollout pause") && !why.contains("newer version"), "{why}");
     }
 
     #[test]
@@ -133,15 +194,41 @@ mod tests {
         silent.status = None;
         let mut another = node("another-machine", NodeState::Managed, Phase::Idle);
         another.spec.node_uid = "2".to_owned();
-        let waits = node("waits", NodeState::Foreign, Phase::AwaitingGrant);
-        assert_eq!(may_go(&[node("back", NodeState::Absent, Phase::Idle), silent, another, waits]), Ok(()));
-        assert_eq!(may_go(&[]), Ok(()));
+        let recalled = node("recalled", NodeState::Foreign, Phase::AwaitingGrant);
+        assert_eq!(asked(&[node("back", NodeState::Absent, Phase::Idle), silent, another, recalled]), Ok(()));
+        assert_eq!(asked(&[]), Ok(()));
+    }
+
+    /// The operator has cordoned it before it gives leave: who goes in the middle of a drain leaves it so.
+    #[test]
+    fn a_node_that_has_its_turn_is_waited_for() {
+        let last = failed(told("tried-again", Phase::AwaitingGrant), NOW - 200);
+        let turns = [
+            told("asks", Phase::AwaitingGrant),
+            granted(told("may", Phase::Preparing), "config-1", NOW + 1),
+            granted(told("of-another", Phase::AwaitingGrant), "config-0", NOW - 1),
+            last,
+        ];
+        for node in &turns {
+            let why = asked(std::slice::from_ref(node)).unwrap_err();
+            assert!(why.contains(&format!(": {} (has its turn). ", node.name_any())), "{why}");
+            assert!(why.contains("kubectl berth rollout pause"), "{why}");
+        }
+        let mut back = granted(told("back", Phase::Idle), "config-1", NOW + 1);
+        back.status.as_mut().unwrap().current_revision = Some("config-1".to_owned());
+        let over = [
+            back,
+            told("checks", Phase::Preparing),
+            granted(told("late", Phase::AwaitingGrant), "config-1", NOW),
+            failed(granted(told("failed", Phase::Idle), "config-1", NOW + 1), NOW - 100),
+        ];
+        assert_eq!(asked(&over), Ok(()));
     }
 
     #[test]
     fn a_fleet_does_not_fill_the_screen() {
         let nodes: Vec<_> = (10..60).map(|i| node(&format!("n{i}"), NodeState::Managed, Phase::Idle)).collect();
-        let why = may_go(&nodes).unwrap_err();
+        let why = asked(&nodes).unwrap_err();
         assert!(why.contains("n19 and 40 more") && !why.contains("n20"), "{why}");
     }
 

@@ -85,6 +85,16 @@ app.kubernetes.io/part-of: berth
 {{- end -}}
 {{- end -}}
 
+{{/*
+Annotations of what asks before an uninstall. All of it is made for the question and goes after it: what is of the release is gone once an uninstall
+has failed half-way, and no later one could ask. Argument: the weight, by which Helm makes them in turn.
+*/}}
+{{- define "berth.uninstall.hook" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
+
 {{/* That of the restricted Pod Security Standard, and what the values add. */}}
 {{- define "berth.operator.podSecurityContext" -}}
 {{- $pod := dict "runAsNonRoot" true "runAsUser" 65532 "runAsGroup" 65532 "fsGroup" 65532 "seccompProfile" (dict "type" "RuntimeDefault") -}}

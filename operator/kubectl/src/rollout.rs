@@ -3,7 +3,7 @@ use crate::cluster::Cluster;
 use crate::output;
 use crate::status::{condition, wave};
 use anyhow::{Result, bail};
-use berth_crds::{RuntimeConfigObject, RuntimeConfigStatus, RuntimeRevision, Verdict};
+use berth_crds::{Condition, RuntimeConfigObject, RuntimeConfigStatus, RuntimeRevision, Verdict};
 use clap::{Args, Subcommand};
 use kube::ResourceExt;
 use serde_json::json;
@@ -87,9 +87,9 @@ async fn undo(cluster: &Cluster, name: &str, revision: Option<String>) -> Result
     let targets = targets(&config.status.unwrap_or_default());
     let mut known = Vec::new();
     for target in targets {
-        let remedy = "it was removed since; `kubectl get runtimerevisions` lists those that are there";
-        let object: RuntimeRevision = cluster.one(&target, remedy).await?;
-        known.push((target, object.status.and_then(|s| s.verdict)));
+        // One that was removed, or that this version does not understand, must not keep the others from being taken back.
+        let object: Option<RuntimeRevision> = cluster.one(&target, "").await.ok();
+        known.push((target, object.and_then(|object| object.status?.verdict)));
     }
     let revisions = taken_back(name, &known, revision.as_deref())?;
     annotate(cluster, name, UNDO, revision.as_deref().unwrap_or(ALL)).await?;
@@ -103,7 +103,7 @@ fn targets(status: &RuntimeConfigStatus) -> Vec<String> {
     status.target_revision.iter().chain(&status.other_target_revisions).cloned().collect()
 }
 
-/// What an undo takes back of these: all that is not bad already, or the one that was named. Errors: there is nothing to take back.
+/// What an undo takes back of these: all that is not known to be bad already, or the one that was named. Errors: there is nothing to take back.
 fn taken_back<'a>(name: &str, known: &'a [(String, Option<Verdict>)], revision: Option<&str>) -> Result<Vec<&'a str>> {
     if known.is_empty() {
         bail!("runtimeconfig {name} has no revision yet")
@@ -168,6 +168,11 @@ async fn status(cluster: &Cluster, name: &str, watch: bool, timeout: u64) -> Res
 /// Where a rollout stands in words, and whether that is an end: a good one or another.
 fn stand(config: &RuntimeConfigObject) -> (String, Option<bool>) {
     let (name, status) = (config.name_any(), config.status.clone().unwrap_or_default());
+    // Nobody answers requests of one that is not understood, and nothing but this is said of its generation.
+    if let Some(refused) = refused(config, &status) {
+        let told = format!("runtimeconfig {name} does not get further: {}: {}", refused.reason, refused.message);
+        return (told, Some(false));
+    }
     // A request raises no generation: the operator takes it away once the status says what came of it.
     if let Some(request) = [UNDO, RETRY].iter().find(|request| config.annotations().contains_key(**request)) {
         return (format!("Waiting for the operator to answer {request} of runtimeconfig {name}..."), None);
@@ -187,6 +192,13 @@ fn stand(config: &RuntimeConfigObject) -> (String, Option<bool>) {
         wave => format!(", wave {wave}"),
     };
     (format!("Waiting for runtimeconfig {name} to be rolled out: {}{wave}...", said(&status, message)), None)
+}
+
+/// That the operator does not accept it as it is now.
+fn refused<'a>(config: &RuntimeConfigObject, status: &'a RuntimeConfigStatus) -> Option<&'a Condition> {
+    let accepted = status.conditions.iter().find(|c| c.kind == "Accepted")?;
+    let present = accepted.observed_generation == config.metadata.generation;
+    (present && accepted.status == "False").then_some(accepted)
 }
 
 fn said(status: &RuntimeConfigStatus, message: &str) -> String {
@@ -221,6 +233,21 @@ mod tests {
             assert!(of(status.clone()).1.is_some());
             let line = format!("Waiting for the operator to answer {request} of runtimeconfig c...");
             assert_eq!(asked(status, json!({request: "all"})), (line, None));
+        }
+    }
+
+    /// Of one that the operator does not understand it writes conditions alone, and takes no request away.
+    #[test]
+    fn nobody_waits_for_what_is_not_accepted() {
+        let of_generation = |generation: u64, more: serde_json::Value| {
+            let accepted = json!({"type": "Accepted", "status": "False", "reason": "NotUnderstood", "message": "m",
+                "lastTransitionTime": "", "observedGeneration": generation});
+            asked(json!({"conditions": [accepted]}), more)
+        };
+        let told = "runtimeconfig c does not get further: NotUnderstood: m".to_owned();
+        for annotations in [json!({}), json!({UNDO: "all"})] {
+            assert_eq!(of_generation(2, annotations.clone()), (told.clone(), Some(false)));
+            assert_eq!(of_generation(1, annotations).1, None, "it was changed since");
         }
     }
 

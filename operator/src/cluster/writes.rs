@@ -4,7 +4,7 @@
 //! A request ends within its limit and before the lease does. Nothing is tried again here: what fails fails the step, and the pass is begun again later.
 //! After a request without an answer the rest of the pass asks for nothing more: an API server that is silent would hold it up for each object.
 //! What is refused of one object is another thing than an API server that fails ([`Writes::ails`]): it is put off by itself.
-use super::client::REQUEST_LIMIT;
+use super::client::{self, PAGE, REQUEST_LIMIT};
 use super::lease::Leadership;
 use super::refusals::Refusals;
 use crate::observe::Metrics;
@@ -19,9 +19,6 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Most pods of one answer.
-const PAGE: u32 = 500;
 
 /// Who writes.
 pub const MANAGER: &str = "berth-operator";
@@ -213,9 +210,8 @@ impl Writes {
                 format!("list pods: {e}")
             })?;
             taken.extend(page.items.into_iter().map(&mut take));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params.continue_token = Some(token),
-                None => return Ok(taken),
+            if !client::goes_on(&mut params, page.metadata) {
+                return Ok(taken);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What is asked before the release goes, of API servers that answer in pages, know no RuntimeNode, refuse, or talk HTML.
 use crate::server::{Answer, Server, status};
+use berth_operator::cluster::Clock;
 use berth_operator::uninstall::{Refusal, ask};
 use serde_json::{Value, json};
 
@@ -22,23 +23,38 @@ async fn a_node_of_the_last_page_counts() {
         false => list(&[("a", "Absent")], "more"),
         true => list(&[("b", "Foreign"), ("c", "Managed")], ""),
     });
-    match ask(server.client()).await {
+    match ask(server.client(), &Clock::default()).await {
         Err(Refusal::Nodes(why)) => assert!(why.contains(": c. "), "{why}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(server.asked("GET /apis/berth.dev/v1alpha1/runtimenodes?").len(), 2);
     let given_back = Server::start(|_| list(&[("a", "Absent"), ("b", "Foreign")], ""));
-    assert_eq!(ask(given_back.client()).await, Ok(()));
+    assert_eq!(ask(given_back.client(), &Clock::default()).await, Ok(()));
+}
+
+/// A word of a newer version in one object: the node counts as left, and the others are still seen.
+#[tokio::test]
+async fn a_node_that_is_not_understood_hides_no_other() {
+    let server = Server::start(|_| list(&[("a", "Absent"), ("b", "Suspended"), ("c", "Managed")], ""));
+    match ask(server.client(), &Clock::default()).await {
+        Err(Refusal::Nodes(why)) => {
+            assert!(
+                why.contains(": b (its RuntimeNode is not understood), c. ") && why.contains("newer version"),
+                "{why}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
 async fn without_the_definition_there_is_no_node_and_without_an_answer_nothing_is_known() {
     let without = Server::start(|_| status(404, "NotFound"));
-    assert_eq!(ask(without.client()).await, Ok(()));
+    assert_eq!(ask(without.client(), &Clock::default()).await, Ok(()));
     let troubles: [fn() -> Answer; 3] =
         [|| status(403, "Forbidden"), || Answer::Json(500, json!({})), || Answer::Html(503)];
     for trouble in troubles {
         let server = Server::start(move |_| trouble());
-        assert!(matches!(ask(server.client()).await, Err(Refusal::Unknown(_))));
+        assert!(matches!(ask(server.client(), &Clock::default()).await, Err(Refusal::Unknown(_))));
     }
 }

@@ -26,6 +26,7 @@ const CASES: &[Case<Api>] = &[
     Case::alone("definitions_are_upgraded_and_rolled_back", releases::upgrades_definitions),
     Case::alone("accounts_that_are_not_made_are_named", releases::names_accounts),
     Case::alone("an_uninstall_may_be_told_not_to_ask", uninstall::may_be_told_not_to_ask),
+    Case::alone("an_uninstall_asks_as_the_operator_runs", uninstall::asks_as_the_operator_runs),
     Case::alone("an_uninstall_refuses_to_leave_nodes", uninstall::refuses_to_leave_nodes),
     Case::alone("installed_used_and_uninstalled", releases::life),
 ];

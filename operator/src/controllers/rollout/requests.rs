@@ -74,7 +74,7 @@ pub async fn answer(context: &Context, world: &World, pools: &[Pool], now: u64) 
     for (name, config) in &world.configs {
         for annotation in [UNDO, RETRY] {
             let Some(value) = config.annotations().get(annotation) else { continue };
-            let targets = targets(pools, name, value);
+            let targets = targets(world, pools, name, value);
             // One object's trouble is no other's.
             match one(context, world, (name, annotation), &targets, &mut answers.revisions, now).await {
                 Ok(false) => {}
@@ -113,10 +113,12 @@ pub async fn close(
     failed
 }
 
-/// The revisions that a request is about. Of one that is none of its own an object may not decide.
-fn targets(pools: &[Pool], config: &str, value: &str) -> BTreeSet<String> {
+/// The revisions that a request is about. Of one that is none of its own an object may not decide; one that is not understood is not written to, and
+/// keeps no other one from its answer.
+fn targets(world: &World, pools: &[Pool], config: &str, value: &str) -> BTreeSet<String> {
     let own = pools.iter().filter(|pool| pool.configs.contains(config)).map(Pool::target);
-    own.filter(|target| value == ALL || target == value).collect()
+    let understood = own.filter(|target| !world.broken_revisions.contains_key(target));
+    understood.filter(|target| value == ALL || target == value).collect()
 }
 
 /// Returns whether it is done.
@@ -157,7 +159,9 @@ fn with_status(object: &RuntimeRevision, fields: &Value) -> Result<RuntimeRevisi
 fn nothing(world: &World, value: &str) -> String {
     match world.broken_revisions.get(value) {
         Some(broken) => format!("this version does not understand {value}: {}", broken.error),
-        None if value == ALL => "no node of this RuntimeConfig is to have a revision".to_owned(),
+        None if value == ALL => {
+            "no node of this RuntimeConfig is to have a revision that this version understands".to_owned()
+        }
         None => format!("{value} is not what nodes of this RuntimeConfig are to have"),
     }
 }
@@ -192,6 +196,7 @@ fn asked(annotation: &str, config: &str, object: &RuntimeRevision, now: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Broken;
     use berth_crds::{Rollout, RuntimeConfigSpec, RuntimeRevisionSpec};
 
     fn pool(configs: &[&str], pids: u32) -> Pool {
@@ -211,14 +216,21 @@ mod tests {
     #[test]
     fn all_is_all_of_its_own_and_a_name_is_one() {
         let pools = [pool(&["fleet"], 100), pool(&["fleet", "blue"], 200), pool(&["green"], 300)];
-        let of = |config: &str, value: &str| targets(&pools, config, value).into_iter().collect::<Vec<_>>();
+        let mut world = World::default();
+        let of = |world: &World, config: &str, value: &str| {
+            targets(world, &pools, config, value).into_iter().collect::<Vec<_>>()
+        };
         let mut both = vec![pools[0].target(), pools[1].target()];
         both.sort();
-        assert_eq!(of("fleet", ALL), both);
-        assert_eq!(of("blue", ALL), [pools[1].target()]);
-        assert_eq!(of("fleet", &pools[1].target()), [pools[1].target()]);
-        assert!(of("fleet", &pools[2].target()).is_empty(), "another one's");
-        assert!(of("nobody", ALL).is_empty());
+        assert_eq!(of(&world, "fleet", ALL), both);
+        assert_eq!(of(&world, "blue", ALL), [pools[1].target()]);
+        assert_eq!(of(&world, "fleet", &pools[1].target()), [pools[1].target()]);
+        assert!(of(&world, "fleet", &pools[2].target()).is_empty(), "another one's");
+        assert!(of(&world, "nobody", ALL).is_empty());
+        let (name, error) = (pools[0].target(), "no verdict of this version".to_owned());
+        world.broken_revisions.insert(name.clone(), Broken { name: name.clone(), error, object: Value::Null });
+        assert_eq!(of(&world, "fleet", ALL), [pools[1].target()], "the other one is answered all the same");
+        assert!(of(&world, "fleet", &name).is_empty() && nothing(&world, &name).contains("no verdict of this version"));
     }
 
     #[test]

@@ -2,15 +2,20 @@
 //! Must not: install anything.
 use crate::Api;
 use berth_cluster_tests::kubectl::Kubectl;
+use berth_cluster_tests::programs;
 use serde_json::json;
 use std::time::Duration;
 
 /// How long the API server takes to see a new policy or binding.
 const SEEN: Duration = Duration::from_secs(30);
 
-/// Whoever is bound to `berth-config-editor` leaves a node alone as docs/cluster.md says, and writes nothing that is an agent's.
+/// Whoever is bound to `berth-config-editor` leaves a node alone and takes a revision back as docs/cluster.md says, and writes nothing that is an
+/// agent's or the operator's.
 pub fn config_editors(api: &Api, kubectl: &Kubectl<'_>) {
-    kubectl.run(&["create", "clusterrolebinding", "editors", "--clusterrole=berth-config-editor", "--user=editor"]);
+    kubectl.run(&["create", "serviceaccount", "editor"]);
+    let subjects = ["--user=editor", "--serviceaccount=berth-system:editor"];
+    let binding = ["create", "clusterrolebinding", "editors", "--clusterrole=berth-config-editor"];
+    kubectl.run(&[&binding[..], &subjects].concat());
     let may = |words: &[&str]| {
         kubectl.try_run(&[&["auth", "can-i"][..], words, &["--as=editor"]].concat()).text().trim() == "yes"
     };
@@ -31,7 +36,34 @@ pub fn config_editors(api: &Api, kubectl: &Kubectl<'_>) {
     ] {
         assert!(!may(words), "{words:?}");
     }
-    kubectl.run(&["delete", "clusterrolebinding", "editors"]);
+    takes_back(api, kubectl, &api.holder("editor", &kubectl.run(&["create", "token", "editor"])));
+    kubectl.run(&["delete", "clusterrolebinding/editors", "serviceaccount/editor"]);
+}
+
+/// `kubectl berth rollout undo` of an editor: what is bad already is not asked for again, what was removed keeps nothing from being taken back.
+fn takes_back(api: &Api, kubectl: &Kubectl<'_>, editor: &Kubectl<'_>) {
+    let runtime = json!({"version": "1", "config": {}});
+    kubectl.apply(&json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeRevision", "metadata": {"name": "config-bad"}, "spec": {"runtime": runtime}}));
+    kubectl.apply(&json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": {"name": "undone"}, "spec": {}}));
+    for (object, status) in [
+        ("runtimerevision/config-bad", json!({"verdict": "Bad"})),
+        ("runtimeconfig/undone", json!({"targetRevision": "config-removed", "otherTargetRevisions": ["config-bad"]})),
+    ] {
+        let patch = json!({ "status": status }).to_string();
+        kubectl.run(&["patch", object, "--subresource=status", "--type=merge", "--patch", &patch]);
+    }
+    let undo = |more: &[&str]| {
+        let mut plugin = api.space.0.command("tools", programs::berth("kubectl-berth"));
+        plugin.args(["rollout", "undo", "undone"]).args(more).env("KUBECONFIG", editor.kubeconfig());
+        let ran = plugin.output().unwrap();
+        (ran.status.success(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+    };
+    let (done, said) = undo(&["--revision=config-bad"]);
+    assert!(!done && said.contains("config-bad is taken back already"), "{said}");
+    assert_eq!(undo(&[]), (true, "runtimeconfig.berth.dev/undone: config-removed is taken back\n".to_owned()));
+    let asked = &kubectl.get("runtimeconfig", "undone").unwrap()["metadata"]["annotations"]["berth.dev/undo"];
+    assert_eq!(asked, "all");
+    kubectl.run(&["delete", "runtimeconfig/undone", "runtimerevision/config-bad"]);
 }
 
 /// A token that was stolen from the agent of one node.

@@ -20,8 +20,10 @@ pub fn refuses_to_leave_nodes(api: &Api) {
     kubectl.run(&["wait", "--for=condition=Established", "crd/runtimenodes.berth.dev", "--timeout=30s"]);
     kubectl.apply(&json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": NODE}, "spec": {"nodeName": NODE}}));
     is_reported(&kubectl, "Managed");
+    is_not_of_the_release(&kubectl);
     let refused = uninstalled(api, 1).unwrap_err();
     assert!(refused.contains(JOB), "{refused}");
+    is_not_of_the_release(&kubectl);
     for object in ["deployment/berth-operator", "daemonset/berth-agent", "clusterrole/berth-agent"] {
         kubectl.run(&["get", object]);
     }
@@ -40,16 +42,40 @@ pub fn may_be_told_not_to_ask(api: &Api) {
     let chart = repository("charts/berth");
     let template = ["template", "berth", &chart, "--set", "networkPolicy.enabled=true"];
     let asks = api.helm(NAMESPACE, &template).unwrap();
-    for part in ["helm.sh/hook: pre-delete", "args: [may-uninstall]", "serviceAccountName: berth-uninstall"] {
+    for part in ["args: [may-uninstall]", "serviceAccountName: berth-uninstall", "helm.sh/hook-weight: \"0\""] {
         assert_eq!(asks.matches(part).count(), 1, "{part}");
     }
-    // Role, binding, account, network and Job.
+    // Role, binding, account and network are made before the Job.
     assert_eq!(asks.matches("\n  name: berth-uninstall\n").count(), 6, "one of them is the binding's roleRef");
+    assert_eq!(asks.matches("helm.sh/hook: pre-delete").count(), 5);
+    assert_eq!(asks.matches("helm.sh/hook-weight: \"-10\"").count(), 4);
     let forced = api.helm(NAMESPACE, &[&template[..], &["--set", "uninstall.force=true"]].concat()).unwrap();
     assert!(!forced.contains("pre-delete") && !forced.contains("berth-uninstall"), "{forced}");
     // Rights that others make are not made for it either: it is the operator, who may read as much.
     let others = api.helm(NAMESPACE, &[&template[..], &["--set", "rbac.create=false"]].concat()).unwrap();
     assert_eq!(others.matches("serviceAccountName: berth-operator\n").count(), 2, "Deployment and Job");
+}
+
+/// What a cluster needs for the operator's pods to run well, the question's pod has too: a sidecar's opt-out, a proxy's certificates.
+pub fn asks_as_the_operator_runs(api: &Api) {
+    let (chart, values) = (repository("charts/berth"), repository("charts/berth/ci/everything-values.yaml"));
+    let template = ["template", "berth", &chart, "--values", &values, "--show-only", "templates/uninstall/job.yaml"];
+    let job: Value = serde_yaml::from_str(&api.helm(NAMESPACE, &template).unwrap()).unwrap();
+    let (pod, container) = (&job["spec"]["template"], &job["spec"]["template"]["spec"]["containers"][0]);
+    assert_eq!(pod["metadata"]["annotations"], json!({"example.net/a": "b"}));
+    assert_eq!(pod["metadata"]["labels"]["example.net/c"], "d");
+    assert_eq!(container["env"][0]["name"], "HTTPS_PROXY");
+    let named = |list: &Value| list.as_array().unwrap().iter().any(|entry| entry["name"] == "scratch");
+    assert!(named(&pod["spec"]["volumes"]) && named(&container["volumeMounts"]), "{job}");
+}
+
+/// What asks is made for the question and goes with it, so that a release that is half gone can be asked for all the same, and one that is
+/// uninstalled without a question leaves nothing.
+fn is_not_of_the_release(kubectl: &Kubectl<'_>) {
+    for kind in ["serviceaccount", "clusterrole", "clusterrolebinding"] {
+        let none = kubectl.get(kind, JOB).unwrap_err();
+        assert!(none.contains("NotFound"), "{kind}: {none}");
+    }
 }
 
 /// As the node's agent does.

@@ -62,19 +62,26 @@ fn a_node_is_not_taken_over_without_the_policies_that_it_is_to_enforce() {
     node.checked(Ok(Disruption::Drain));
     assert!(matches!(node.plan().step, Step::Adopt { .. }));
     node.wish.policy_revision = Some("policy-1".to_owned());
-    assert_eq!(node.plan().step, Step::Fetch("policy-1".to_owned()));
+    let fetches = node.plan();
+    assert_eq!((fetches.step, fetches.phase), (Step::Fetch("policy-1".to_owned()), Phase::AwaitingPolicies));
     node.known.away.insert("policy-1".to_owned(), "429".to_owned());
     let waits = node.plan();
+    assert_eq!(waits.phase, Phase::AwaitingPolicies);
     assert!(waits.step == Step::Wait && waits.message.unwrap().contains("policy-1 cannot be had: 429"));
     for content in [Content::Unsupported("turbo".to_owned()), Content::Broken("turbo".to_owned())] {
         node.known.contents.insert("policy-1".to_owned(), content);
         let rests = node.plan();
+        assert_eq!(rests.phase, Phase::AwaitingPolicies);
         assert!(rests.step == Step::Rest && rests.message.unwrap().contains("turbo"), "the revision is not to blame");
     }
     node.known.contents.insert("policy-1".to_owned(), Content::Policies("{}".to_owned()));
-    assert_eq!(node.plan().step, Step::Check("new".to_owned()), "what was said without them says nothing");
+    let asks = node.plan();
+    assert_eq!(asks.step, Step::Check("new".to_owned()), "what was said without them says nothing");
+    assert_eq!(asks.phase, Phase::AwaitingPolicies, "but that the revision fits");
     node.checked(Ok(Disruption::Drain));
     assert!(matches!(node.plan().step, Step::Adopt { .. }));
+    node.known.checks.clear();
+    assert_eq!(node.plan().phase, Phase::Preparing, "nothing is known of the revision");
 }
 
 #[test]

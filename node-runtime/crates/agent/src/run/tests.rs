@@ -313,6 +313,35 @@ async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
     assert_eq!(agent.journal.current.as_ref().map(|held| held.revision.clone()), Some(name));
 }
 
+/// What the operator reads of it: `policies_that_a_node_waits_for_end_no_time` (operator/src/controllers/rollout/build.rs).
+#[tokio::test]
+async fn policies_that_are_edited_while_a_node_waits_for_leave_are_waited_for_too() {
+    let case = Case::new();
+    let name = case.revision(50);
+    case.side.with(|world| {
+        world.facts.adoption.phase = AdoptPhase::NotAdopted;
+        world.facts.daemon = None;
+    });
+    let mut agent = case.agent();
+    agent.pass(object(&name)).await;
+    let last = || case.side.with(|world| world.statuses.last().cloned()).unwrap();
+    assert_eq!(last().phase, Phase::AwaitingGrant);
+    let policies = RuntimeRevisionSpec::of_policies([]);
+    let set = policies.name();
+    let mut edited = object(&name);
+    edited.spec.policy_revision = Some(set.clone());
+    let before = case.side.with(|world| world.statuses.len());
+    agent.pass(edited.clone()).await;
+    let told: Vec<_> = case.side.with(|world| world.statuses[before..].to_vec());
+    assert!(!told.is_empty() && told.iter().all(|status| status.phase == Phase::AwaitingPolicies), "{told:?}");
+    assert_eq!(serde_json::to_value(last().phase).unwrap(), "AwaitingPolicies");
+    assert!(last().message.unwrap().contains("not found") && last().failed.is_none());
+    case.side.with(|world| world.revisions.insert(set, policies));
+    agent.asking.clear();
+    agent.pass(edited).await;
+    assert_eq!(last().phase, Phase::AwaitingGrant, "it goes on by itself");
+}
+
 #[tokio::test]
 async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_the_revisions_fault() {
     let case = Case::new();
@@ -332,6 +361,7 @@ async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_
     let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
     let told = last.message.unwrap_or_default();
     assert!(told.contains(&set) && told.contains("a//b") && last.failed.is_none(), "{told}: {:?}", last.failed);
+    assert_eq!((last.phase, last.enforcement.result.as_str()), (Phase::AwaitingPolicies, "Refused"));
     assert!(case.done().is_empty() && agent.journal.failed.is_none());
 }
 

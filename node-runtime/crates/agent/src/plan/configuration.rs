@@ -2,8 +2,8 @@
 use super::grant::{self, leave};
 use super::target::{Target, order, target};
 use super::{
-    AGAIN, Circumstances, Content, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted,
-    version,
+    AGAIN, Answer, Circumstances, Content, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, POLICIES_AGAIN,
+    Plan, Step, View, Wanted, version,
 };
 use crate::facts::{AdoptPhase, Daemon};
 use crate::journal::Attempt;
@@ -132,24 +132,36 @@ impl Way<'_> {
 
     /// What the node says of the revision, or the step that asks it.
     fn checked(&self) -> Result<Disruption, Plan> {
-        let circumstances = Circumstances::of(self.view.facts, self.view.wish.policy_revision.as_deref());
+        let policies = self.view.wish.policy_revision.as_deref();
+        let circumstances = Circumstances::of(self.view.facts, policies);
         match self.view.known.checks.get(&(self.revision.to_owned(), circumstances)) {
-            None if self.only_policies_are_new() => {
-                Err(Plan::new(Step::Check(self.revision.to_owned()), Phase::AwaitingPolicies))
+            Some(Answer::Fits(disruption)) => Ok(*disruption),
+            Some(Answer::Refused(why)) => Err(give_up(self.revision, "Refused", why)),
+            Some(Answer::Unfit { why, order, at }) if self.stands(order, *at) => {
+                Err(unfit(policies.unwrap_or_default(), why))
             }
-            None => Err(Plan::new(Step::Check(self.revision.to_owned()), self.phase(Phase::Preparing))),
-            Some(Ok(disruption)) => Ok(*disruption),
-            Some(Err(why)) => Err(give_up(self.revision, "Refused", why)),
+            Some(Answer::Unfit { .. }) | None => {
+                let about_policies = self.only_policies_are_asked_about();
+                let phase = if about_policies { Phase::AwaitingPolicies } else { self.phase(Phase::Preparing) };
+                Err(Plan::new(Step::Check(self.revision.to_owned()), phase))
+            }
         }
     }
 
-    /// Whether the node, which is another runtime's, could have the revision with other policies: what is asked now is about these.
-    fn only_policies_are_new(&self) -> bool {
-        let fits = |(asked, with): &(String, Circumstances)| {
+    /// Whether what was said of policies for that order, at that time, still counts.
+    fn stands(&self, order: &str, at: u64) -> bool {
+        let lately = (at..at.saturating_add(POLICIES_AGAIN)).contains(&self.view.now);
+        lately && order == self::order(self.view.wish)
+    }
+
+    /// Whether the node, which is another runtime's, has said nothing against the revision itself: what is asked now is about its policies.
+    fn only_policies_are_asked_about(&self) -> bool {
+        let of_it = |(asked, with): &(String, Circumstances)| {
             asked == self.revision && matches!(with, Circumstances::Foreign(_))
         };
+        let good = |answer: &Answer| !matches!(answer, Answer::Refused(_));
         let foreign = self.view.facts.adoption.phase.foreign();
-        foreign && self.view.known.checks.iter().any(|(key, answer)| fits(key) && answer.is_ok())
+        foreign && self.view.known.checks.iter().any(|(key, answer)| of_it(key) && good(answer))
     }
 
     fn take_over(&self) -> Plan {

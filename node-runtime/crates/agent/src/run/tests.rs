@@ -17,6 +17,8 @@ struct World {
     facts: Facts,
     /// What the daemon refuses to apply, and a node to be taken over with.
     refuses: Option<&'static str>,
+    /// Why the policies do not fit any more where a node is taken over.
+    unfit_at_last: Option<&'static str>,
     /// Why the node could have nothing, as it says where it is asked before.
     cannot: Option<&'static str>,
     api_away: bool,
@@ -51,10 +53,10 @@ impl NodeSide for Side {
         policies: Option<Policies<'_>>,
     ) -> Result<Disruption, Trouble> {
         if let Some(set) = policies.filter(|_| foreign) {
-            if let Some(why) = self.with(|world| world.refuses) {
-                return Err(Trouble::Refused(why.to_owned()));
-            }
             self.does(&format!("check with {}", set.revision))?;
+            if let Some(why) = self.with(|world| world.refuses) {
+                return Err(Trouble::Unfit(why.to_owned()));
+            }
         }
         let cannot = self.with(|world| world.cannot);
         cannot.map_or(Ok(Disruption::Live), |why| Err(Trouble::Refused(why.to_owned())))
@@ -90,6 +92,9 @@ impl NodeSide for Side {
         policies: Option<Policies<'_>>,
         _permit: Permit<'_>,
     ) -> Result<(), Trouble> {
+        if let Some(why) = self.with(|world| world.unfit_at_last.take()) {
+            return Err(Trouble::Unfit(why.to_owned()));
+        }
         let policies = policies.map(|set| set.revision.to_owned());
         self.with(|world| {
             world.facts.adoption.phase = AdoptPhase::Adopted;
@@ -355,14 +360,31 @@ async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_
         world.refuses = Some("match.images[0].pattern: \"a//b\"");
     });
     let mut agent = case.agent();
+    agent.clock.hear("Thu, 01 Jan 2026 00:00:00 GMT");
     let mut object = object(&name);
     object.spec.policy_revision = Some(set.clone());
-    agent.pass(object).await;
+    object.spec.grant = Some(Grant {
+        revision: name.clone(),
+        disruption: Disruption::Drain,
+        expires_at: "2026-01-01T01:00:00Z".to_owned(),
+    });
+    agent.pass(object.clone()).await;
     let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
     let told = last.message.unwrap_or_default();
     assert!(told.contains(&set) && told.contains("a//b") && last.failed.is_none(), "{told}: {:?}", last.failed);
     assert_eq!((last.phase, last.enforcement.result.as_str()), (Phase::AwaitingPolicies, "Refused"));
-    assert!(case.done().is_empty() && agent.journal.failed.is_none());
+    assert!(agent.journal.failed.is_none());
+    assert_eq!(case.done(), [format!("check with {set}")], "once");
+    agent.pass(object.clone()).await;
+    assert!(case.done().is_empty(), "not at every look");
+    // They fit when it is asked, and do not when it begins.
+    case.side.with(|world| (world.refuses, world.unfit_at_last) = (None, Some("a//c")));
+    object.spec.desired_since = Some("2026-01-01T00:00:00Z".to_owned());
+    agent.pass(object).await;
+    let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
+    assert_eq!((last.phase, last.failed), (Phase::AwaitingPolicies, None));
+    assert!(last.message.unwrap_or_default().contains("a//c") && agent.journal.failed.is_none());
+    assert_eq!(case.done(), [format!("check with {set}")]);
 }
 
 #[tokio::test]

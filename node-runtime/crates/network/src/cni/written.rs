@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Name of the file: early in name order, as those of network add-ons are.
-pub(super) const FILE: &str = "10-berth.conflist";
+pub const FILE: &str = "10-berth.conflist";
 /// Longest record.
 const MAX_RECORD: u64 = 8192;
 
@@ -117,12 +117,16 @@ pub(super) fn forget(record: &Path) -> Result<()> {
     }
 }
 
-/// What a file holds, up to one byte more than a configuration may; `None` without one.
+/// What a file holds, up to one byte more than a configuration may; `None` without one. A directory in its place holds nothing, and is
+/// somebody else's.
 fn content(file: &Path) -> Result<Option<Vec<u8>>> {
     let opened = match File::options().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(file) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.context(|| file.display())?,
     };
+    if opened.metadata().context(|| file.display())?.is_dir() {
+        return Ok(Some(Vec::new()));
+    }
     let mut bytes = Vec::new();
     opened.take(MAX_CONFIG as u64 + 1).read_to_end(&mut bytes).context(|| file.display())?;
     Ok(Some(bytes))

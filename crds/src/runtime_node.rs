@@ -198,6 +198,9 @@ pub enum Phase {
     Preparing,
     /// Waiting for leave to interrupt the node.
     AwaitingGrant,
+    /// Waiting for image policies without which the node is not taken over: they cannot be had, or do not fit. It is given no leave meanwhile,
+    /// and the desired revision is not to blame.
+    AwaitingPolicies,
     /// Waiting until the node's pods are gone.
     Draining,
     /// Applying.

@@ -50,7 +50,10 @@ pub(super) async fn node(
     let old_socket = socket(&configuration.endpoint())?;
     let mut peer = Peer::connect(&old_socket).await.context("the runtime that the kubelet is on")?;
     let old = peer.who(&old_socket).await.context("the runtime that the kubelet is on")?;
-    let berth = revision::berth(layout, handed).await?;
+    let mut berth = revision::berth(layout, handed).await?;
+    let (pods, manifests) = (peer.pods().await?, manifests(pid, &configuration));
+    let denied = revision::denied(berth.handed.change.as_ref(), berth.before, &pods, &manifests)?;
+    berth.handed.unfit.extend(denied);
     let instance = kubeadm.then(|| systemd::carrier(KUBEADM_INSTANCE.into(), CarrierKind::Environment)).flatten();
     let created = plan::would_create(configuration.drop_in_dir.as_deref(), unit.as_deref());
     let sources = configuration.file.iter().map(|file| file.path.clone());
@@ -69,8 +72,8 @@ pub(super) async fn node(
         old,
         new: berth.runtime,
         handed: berth.handed,
-        pods: peer.pods().await?,
-        manifests: manifests(pid, &configuration),
+        pods,
+        manifests,
         install: install(layout, options, berth.before).await?,
         permission: permission(&options.permit),
         control_plane: options.control_plane,

@@ -2,6 +2,8 @@
 //! them, and what Berth will be with them.
 //!
 //! Owns: that, for the plan. Handing over and taking back are a step's (`steps/revision.rs`). Must not: change anything.
+mod denied;
+
 use super::runtime::Peer;
 use crate::commands::connect::{self, said};
 use crate::layout::Layout;
@@ -18,6 +20,8 @@ use serde::Deserialize;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub(super) use denied::denied;
 
 /// Longest file, in bytes: two revisions of the largest size as kubectl prints them, with what managers and the status add.
 const MAX_FILE: u64 = 8 << 20;

@@ -23,20 +23,25 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
         return None;
     }
     if let Some(grant) = node.grant_on() {
-        // Towards the target it has failed. On its way back it gets another grant; others have their turn before that.
-        let over = grant.expires <= now && !forward;
+        // Towards the target it has failed, unless it was not the revision that kept it. On its way back it gets another grant; others have
+        // their turn before that.
+        let over = grant.expires <= now && (!forward || node.lacks_policies);
         return over.then(|| postpone(rollout, node, now, Why::GrantExpired));
     }
     if node.hold || (forward && node.cordon == Cordon::Foreign) {
         return forward.then(|| recall(node, now, Why::Held));
     }
     // Nothing is done to a node whose agent has not looked whether it could have the revision at all.
-    if !node.asks {
+    if !node.asks && !node.lacks_policies {
         return None;
     }
     // What it asked for nobody would use; a node is not drained for that. Later, because the revision may be what it dies of.
-    if forward && node.agent != AgentState::Runs {
+    let gone = node.agent != AgentState::Runs || (node.lacks_policies && node.unready_since.is_some());
+    if forward && gone {
         return Some(postpone(rollout, node, now, Why::AgentDown));
+    }
+    if node.lacks_policies {
+        return None;
     }
     if node.way_on() == Disruption::Drain {
         if node.pods == Pods::Blocking {
@@ -104,7 +109,7 @@ pub(super) fn halt(rollout: &Rollout, node: &Node, now: u64) -> Option<Action> {
 pub(super) fn release(rollout: &Rollout, node: &Node, now: u64) -> Option<Action> {
     let ours = matches!(node.cordon, Cordon::Ours(_));
     let over = node.settled() || node.gave_up() || node.lapsed(rollout.strategy.node_timeout, now);
-    let waits = (node.hold || node.postponed_until > now) && !node.granted(now);
+    let waits = (node.hold || node.lacks_policies || node.postponed_until > now) && !node.granted(now);
     let release = ours && (over || waits) && node.unready_since.is_none();
     release.then(|| Action::Uncordon { node: node.name.clone() })
 }

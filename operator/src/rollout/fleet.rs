@@ -113,6 +113,9 @@ pub struct Node {
     pub crashes: u32,
     /// Its agent has checked what the node is told to have, and waits for leave.
     pub asks: bool,
+    /// Its agent does not take the node over before it has the image policies that it is to enforce. That says nothing of the revision: it ends
+    /// no time, and no leave is given for what nobody would begin.
+    pub lacks_policies: bool,
     /// Whether there is an agent that could answer.
     pub agent: AgentState,
     /// Its grant.
@@ -176,12 +179,13 @@ impl Node {
         self.grant_on().is_some_and(|grant| grant.expires > now)
     }
 
-    /// When its time is over to get what it is told to have. `None`: its agent waits for leave, and before that perhaps for
+    /// When its time is over to get what it is told to have. `None`: its agent waits for policies, or for leave, and before that perhaps for
     /// pods to go, which has a limit of its own.
     pub(super) fn deadline(&self, timeout: u64) -> Option<u64> {
         let (_, told) = self.desired.as_ref()?;
         let ends = told.saturating_add(timeout);
         match self.grant_on() {
+            _ if self.lacks_policies => None,
             _ if !self.way_on().needs_grant() => Some(ends),
             Some(grant) => Some(grant.expires),
             None => (!self.asks).then_some(ends),

@@ -233,7 +233,8 @@ fn look_again(rollout: &Rollout, nodes: &[Node], wave: Wave, now: u64) -> Option
         };
         let ill = node.unready_since.map(|since| since.saturating_add(strategy.node_timeout));
         let unwell = node.unhealthy_since.map(|since| since.saturating_add(strategy.node_timeout));
-        let deadline = if node.settled() { None } else { node.deadline(strategy.node_timeout) };
+        let leave = node.grant_on().map(|grant| grant.expires);
+        let deadline = if node.settled() { None } else { node.deadline(strategy.node_timeout).or(leave) };
         [drain, ill, unwell, deadline, Some(node.postponed_until)]
     });
     times.chain([soak]).flatten().filter(|time| *time > now).min()

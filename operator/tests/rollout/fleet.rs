@@ -46,6 +46,7 @@ pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
         failed: None,
         crashes: 0,
         asks: false,
+        lacks_policies: false,
         agent: AgentState::Runs,
         grant: None,
         hold: false,
@@ -62,6 +63,8 @@ pub struct Fleet {
     pub between: Option<Between>,
     /// Nodes whose pods cannot be evicted before that time.
     pub stuck_until: BTreeMap<String, u64>,
+    /// Until when no agent has the image policies without which it begins nothing.
+    pub policies_from: u64,
     /// When each agent began what it is doing.
     began: BTreeMap<String, (Revision, u64)>,
     pub now: u64,
@@ -89,6 +92,7 @@ impl Fleet {
             agents: BTreeMap::new(),
             between: None,
             stuck_until: BTreeMap::new(),
+            policies_from: 0,
             began: BTreeMap::new(),
             now: 1000,
             ever_told_target: BTreeSet::new(),
@@ -171,7 +175,7 @@ impl Fleet {
         let Some((desired, told)) = node.desired.clone() else { return };
         if node.settled() || node.gave_up() {
             self.began.remove(&node.name);
-            node.asks = false;
+            (node.asks, node.lacks_policies) = (false, false);
             return;
         }
         let target = desired == self.rollout.target;
@@ -185,11 +189,19 @@ impl Fleet {
             self.began.remove(&node.name);
             // It looks at the revision first, for which it may take a while.
             let asks = node.way_on().needs_grant() && self.now > told;
-            self.dirty |= asks != node.asks;
-            node.asks = asks;
+            let lacks = asks && self.now < self.policies_from;
+            self.dirty |= asks != (node.asks || node.lacks_policies) || lacks != node.lacks_policies;
+            (node.asks, node.lacks_policies) = (asks && !lacks, lacks);
             return;
         }
-        node.asks = false;
+        // Leave that was given before they were edited.
+        let lacks = node.way_on().needs_grant() && self.now < self.policies_from;
+        self.dirty |= lacks != node.lacks_policies;
+        (node.asks, node.lacks_policies) = (false, lacks);
+        if lacks {
+            self.began.remove(&node.name);
+            return;
+        }
         let (time, good) = match agent {
             Agent::Good(time) | Agent::Breaks(time) => (time, true),
             Agent::GivesUp(time) => (time, false),

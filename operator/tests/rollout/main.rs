@@ -4,4 +4,5 @@
 mod again;
 mod examples;
 mod fleet;
+mod policies;
 mod properties;

@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 /// First line of a journal.
 pub const HEADER: &str = "berth-adopt-journal 1\n";
-/// Longest journal that is read, in bytes.
-pub const MAX_JOURNAL: u64 = 16 << 20;
-/// Longest record in bytes: a plan has the texts of the files that it changes.
-pub const MAX_RECORD: usize = 4 << 20;
+/// Longest journal that is read, in bytes: the longest records of the adoption and of the settings in force, that of the operation that begins
+/// beside them, and room for the steps of all.
+pub const MAX_JOURNAL: u64 = 32 << 20;
+/// Longest record in bytes: a plan may have four revisions of a cluster, each of up to 1 MiB (`MAX_REVISION` in `crds/src/runtime_revision.rs`),
+/// wanted and former, configuration and policies; and the texts of the files that it changes, before and after.
+pub const MAX_RECORD: usize = 8 << 20;
 /// Length of the check sum and the space after it.
 const SUM: usize = 9;
 

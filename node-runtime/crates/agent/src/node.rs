@@ -11,6 +11,8 @@ use std::future::Future;
 pub enum Trouble {
     /// The node refuses; trying again brings the same.
     Refused(String),
+    /// The node refuses the image policies that go with a revision, and says nothing against that itself.
+    Unfit(String),
     /// Somebody does not answer now.
     Later(String),
 }

@@ -2,7 +2,7 @@
 //! nothing is written for nothing.
 use crate::facts::{AdoptPhase, Facts};
 use crate::journal::{Failure, Journal};
-use crate::plan::Plan;
+use crate::plan::{Plan, Step};
 use crate::time;
 use berth_crds::{
     Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, PrefetchStatus, RuntimeNode, RuntimeNodeStatus,
@@ -44,7 +44,7 @@ pub fn status(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Pla
         crash_count: journal.crashes.count,
         drift: drift(facts),
         capabilities: facts.capabilities.clone(),
-        enforcement: enforcement(object, journal, facts),
+        enforcement: enforcement(object, journal, facts, plan),
         prefetch: daemon
             .and_then(|d| d.prefetch.clone())
             .map(|p| PrefetchStatus { message: p.message.as_deref().map(short), ..p }),
@@ -92,10 +92,13 @@ fn failed(failure: &Failure) -> FailedRevision {
     }
 }
 
-fn enforcement(object: &RuntimeNode, journal: &Journal, facts: &Facts) -> Enforcement {
+fn enforcement(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Plan) -> Enforcement {
     let wanted = object.spec.policy_revision.as_ref();
+    // A node that is not taken over with them. Those that cannot be had yet say nothing: they are waited for.
+    let unfit = plan.phase == Phase::AwaitingPolicies && plan.step == Step::Rest;
     let refused = journal.refused_policies.as_ref().filter(|f| Some(&f.revision) == wanted);
     let (result, message) = match (&facts.daemon, refused) {
+        _ if unfit => ("Refused", plan.message.as_deref().map(short)),
         (_, Some(failure)) => ("Refused", Some(short(&failure.message))),
         (Some(daemon), None) if daemon.policies.is_some() && daemon.policies.as_ref() == wanted => ("Enforcing", None),
         _ => ("Unknown", None),
@@ -161,7 +164,6 @@ fn conditions(
 mod tests {
     use super::*;
     use crate::facts::{Adoption, Daemon};
-    use crate::plan::Step;
     use berth_crds::{PolicyDecisions, RuntimeNodeSpec};
 
     fn idle() -> Plan {
@@ -250,5 +252,20 @@ mod tests {
         ];
         assert_eq!(values, wanted);
         assert_eq!(status.conditions[4].reason, "InsufficientDisk");
+    }
+
+    #[test]
+    fn policies_that_keep_a_node_from_being_taken_over_are_told_where_those_of_other_nodes_are() {
+        let mut facts = facts();
+        (facts.adoption.phase, facts.daemon) = (AdoptPhase::NotAdopted, None);
+        let told = |step| {
+            let plan = Plan { step, phase: Phase::AwaitingPolicies, message: Some("p: \"a//b\"".to_owned()) };
+            status(&object(), &Journal::default(), &facts, &plan, 100)
+        };
+        let refused = told(Step::Rest);
+        assert_eq!((refused.state, refused.enforcement.result.as_str()), (NodeState::Foreign, "Refused"));
+        assert_eq!(refused.enforcement.message.as_deref(), Some("p: \"a//b\""));
+        assert_eq!(refused.conditions[0].reason, "AwaitingPolicies");
+        assert_eq!(told(Step::Wait).enforcement.result, "Unknown", "they cannot be had now: nobody has refused them");
     }
 }

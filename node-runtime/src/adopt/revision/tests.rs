@@ -156,3 +156,55 @@ async fn what_a_daemon_would_not_start_with_is_refused_with_the_field() {
     assert_eq!((refused.handed.unfit.len(), refused.handed.change), (1, None));
     assert!(std::fs::read_dir(&layout.lib).unwrap().next().is_none(), "looking changes nothing");
 }
+
+/// A static pod that runs, one that does not, and one that is somebody's.
+fn own_pods(image: &str) -> (Vec<plan::Pod>, Vec<plan::Manifest>) {
+    let pod = |is_static: bool, image: &str| plan::Pod {
+        name: plan::PodName { namespace: "kube-system".to_owned(), name: format!("runs-{is_static}") },
+        is_static,
+        images: vec![image.to_owned()],
+        ended: Vec::new(),
+    };
+    let file =
+        plan::Manifest { namespace: "default".to_owned(), name: "file".to_owned(), images: vec![image.to_owned()] };
+    (vec![pod(true, image), pod(false, "bad.example/of-a-user:1")], vec![file])
+}
+
+#[tokio::test]
+async fn images_of_the_nodes_own_pods_that_the_policies_deny_are_refused_by_name() {
+    let (_dir, layout) = layout();
+    let told = async |set: &str, before: bool, image: &str| {
+        let berth = with_policies(&layout, &json!({"runtime": {"pidsLimit": 70}}), Some(set)).await;
+        let (pods, manifests) = own_pods(image);
+        let set = berth.handed.change.as_ref().unwrap().policies.as_ref().unwrap().wanted.name.clone();
+        let found = denied(berth.handed.change.as_ref(), before, &pods, &manifests).unwrap();
+        assert!(found.iter().all(|refusal| refusal.field == format!("--revision {set}")), "{found:?}");
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let enforce = policies("Enforce", &json!({}));
+    let found = told(&enforce, false, "bad.example/etcd:1").await;
+    let [file, runs] = &found[..] else { panic!("{found:?}") };
+    for (told, pod) in [(file, "static pod default/file"), (runs, "static pod kube-system/runs-true")] {
+        assert!(told.contains("bad.example/etcd:1") && told.contains(pod) && told.contains("ImagePolicy p"), "{told}");
+    }
+    assert!(told(&enforce, false, "good.example/etcd:1").await.is_empty());
+    assert!(told(&policies("Warn", &json!({})), false, "bad.example/etcd:1").await.is_empty(), "it runs all the same");
+    let of_one = json!({"match": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "default"}}}});
+    let of_one = policies("Enforce", &of_one);
+    assert_eq!(told(&of_one, true, "bad.example/etcd:1").await.len(), 1, "the daemon may have it");
+    assert_eq!(told(&of_one, false, "bad.example/etcd:1").await.len(), 2, "it is taken in for no namespace");
+    let pulls = policies("Enforce", &json!({"enforceAt": ["Pull"]}));
+    let counts =
+        [told(&pulls, true, "bad.example/etcd:1").await.len(), told(&pulls, false, "bad.example/etcd:1").await.len()];
+    assert_eq!(counts, [0, 2]);
+    let allow = policies("Enforce", &json!({"registries": {"allow": ["good.example/*"]}}));
+    assert_eq!(told(&allow, false, "other.example/etcd:1").await.len(), 2);
+    assert!(
+        told(&allow, false, &format!("sha256:{}", "a".repeat(64))).await.is_empty(),
+        "an id says nothing of a registry"
+    );
+    let tags = policies("Enforce", &json!({"references": {"forbidTags": ["latest"]}}));
+    assert_eq!(told(&tags, false, "good.example/etcd").await.len(), 2);
+    let (pods, manifests) = own_pods("bad.example/etcd:1");
+    assert!(denied(None, false, &pods, &manifests).unwrap().is_empty());
+}

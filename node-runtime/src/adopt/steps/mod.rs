@@ -69,11 +69,13 @@ pub(super) async fn perform(node: &Node<'_>, step: Step) -> Result<()> {
         Step::Verify => verify::verify(node).await,
         Step::Commit => {
             files::commit(&plan.files);
-            network::commit(node)
+            network::commit(node);
+            Ok(())
         }
         Step::StopDaemon => {
             daemon::stop(node).await?;
-            network::withdraw(node)
+            network::withdraw(node);
+            Ok(())
         }
         Step::Unstage => programs::unstage(&plan.install),
     }
@@ -91,7 +93,7 @@ pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> 
         Step::Stage => programs::unstage(&plan.install),
         Step::Daemon => {
             daemon::stop(node).await?;
-            network::withdraw(node)?;
+            network::withdraw(node);
             revision::take_back(node).await
         }
         Step::Canary | Step::Verify => {
@@ -105,8 +107,9 @@ pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> 
         }
         Step::StopKubelet => kubelet::back(node, done).await,
         Step::Switch => {
-            network::switch_back(node)?;
-            files::restore(node).await
+            files::restore(node).await?;
+            network::switch_back(node);
+            Ok(())
         }
         Step::StartKubelet => {
             if node.at_start {

@@ -101,17 +101,38 @@ async fn have_again(
     let mut berth = connect::node(layout).await?;
     let told = within("Revisions", berth.revisions(RevisionsRequest {})).await?.policies;
     let ours = change.policies.as_ref().is_some_and(|policies| policies.wanted.name == told);
-    let gone = ours && policies == FormerPolicies::Are(None);
-    if gone || configuration.is_none() {
-        let request = ReleaseRevisionsRequest { configuration_only: !gone };
+    let again = Again::of(ours, configuration, &policies);
+    if let Some(configuration_only) = again.release {
+        let request = ReleaseRevisionsRequest { configuration_only };
         within("ReleaseRevisions", berth.release_revisions(request)).await?;
     }
-    if let Some(configuration) = configuration {
-        apply(layout, configuration).await?;
+    for revision in again.apply {
+        apply(layout, revision).await?;
     }
-    match policies {
-        FormerPolicies::Are(Some(policies)) if ours => apply(layout, &policies).await,
-        _ => Ok(()),
+    Ok(())
+}
+
+/// What a daemon that goes on is told, so that it has again what it had.
+#[derive(Debug, PartialEq)]
+struct Again<'a> {
+    /// Whether something is forgotten, and then the configuration alone.
+    release: Option<bool>,
+    /// What it is to have instead, in this order.
+    apply: Vec<&'a Revision>,
+}
+
+impl<'a> Again<'a> {
+    /// `ours`: the policies in force are those that were handed over.
+    fn of(ours: bool, configuration: Option<&'a Revision>, policies: &'a FormerPolicies) -> Self {
+        let gone = ours && *policies == FormerPolicies::Are(None);
+        let former = match policies {
+            FormerPolicies::Are(former) => former.as_ref().filter(|_| ours),
+            FormerPolicies::Stay => None,
+        };
+        Self {
+            release: (gone || configuration.is_none()).then_some(!gone),
+            apply: configuration.into_iter().chain(former).collect(),
+        }
     }
 }
 
@@ -127,5 +148,56 @@ async fn within<T>(what: &str, call: impl Future<Output = Result<Response<T>, St
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(said(status)).with_context(|| what.to_owned()),
         Err(_) => bail!("{what}: no answer within {} s", LIMIT.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn revision(name: &str) -> Revision {
+        Revision { name: name.to_owned(), content: serde_json::from_value(json!({"policies": []})).unwrap() }
+    }
+
+    #[test]
+    fn a_daemon_that_goes_on_has_again_what_it_had_and_keeps_what_others_gave_it() {
+        let (config, set) = (revision("config-0"), revision("policy-0"));
+        let (stay, none) = (FormerPolicies::Stay, FormerPolicies::Are(None));
+        let former = FormerPolicies::Are(Some(set.clone()));
+        let (all, configuration_only) = (Some(false), Some(true));
+        let cases = [
+            // Those that were handed over are in force, and go.
+            (true, None, &none, all, vec![]),
+            (true, Some(&config), &none, all, vec![&config]),
+            (true, None, &former, configuration_only, vec![&set]),
+            (true, Some(&config), &former, None, vec![&config, &set]),
+            // Somebody has given it others since.
+            (false, None, &none, configuration_only, vec![]),
+            (false, Some(&config), &none, None, vec![&config]),
+            (false, None, &former, configuration_only, vec![]),
+            (false, Some(&config), &former, None, vec![&config]),
+            // None were handed over.
+            (false, None, &stay, configuration_only, vec![]),
+            (false, Some(&config), &stay, None, vec![&config]),
+        ];
+        for (ours, configuration, policies, release, apply) in cases {
+            let case = format!("{ours} {configuration:?} {policies:?}");
+            assert_eq!(Again::of(ours, configuration, policies), Again { release, apply }, "{case}");
+        }
+    }
+
+    #[test]
+    fn policies_that_were_not_handed_over_are_left_to_whoever_gave_them() {
+        let planned = |name: &str| berth_adopt::plan::Revision { name: name.to_owned(), content: json!({}) };
+        let change = |policies_before| RevisionChange {
+            wanted: planned("config-1"),
+            former: None,
+            policies_before,
+            policies: None,
+        };
+        assert_eq!(former_policies(&change(true), false).unwrap(), FormerPolicies::Stay);
+        assert_eq!(former_policies(&change(false), true).unwrap(), FormerPolicies::Stay);
+        assert_eq!(former_policies(&change(false), false).unwrap(), FormerPolicies::Are(None), "nobody had any");
     }
 }

@@ -4,7 +4,10 @@ use super::super::status::{Conditions, count, holds, not_understood};
 use super::conflicts::conflicts;
 use super::validate::Refusal;
 use crate::cluster::World;
-use berth_crds::{ImagePolicy, ImagePolicyObject, ImagePolicyStatus, NodeState, RuntimeNode, RuntimeRevision};
+use berth_crds::{
+    ImagePolicy, ImagePolicyObject, ImagePolicyStatus, NodeState, Phase, RuntimeNode, RuntimeNodeStatus,
+    RuntimeRevision,
+};
 use kube::ResourceExt;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,11 +117,13 @@ fn of(
             conditions.set("Ready", enforced == target, reason, message);
         }
     }
-    let refused: Vec<_> = nodes
-        .iter()
-        .filter_map(|n| {
-            let enforcement = &n.status.as_ref()?.enforcement;
-            (enforcement.result == "Refused").then(|| n.name_any())
+    // A node that is not taken over without the set is no target of it, and does not enforce it; that it refused it is told like of the others.
+    let asked = |s: &RuntimeNodeStatus| s.state == NodeState::Managed || s.phase == Phase::AwaitingPolicies;
+    let refused: Vec<_> = world
+        .pairs()
+        .filter_map(|(_, n)| {
+            let status = n.status.as_ref().filter(|s| asked(s))?;
+            (status.enforcement.result == "Refused").then(|| n.name_any())
         })
         .collect();
     let first = refused.first().cloned().unwrap_or_default();
@@ -150,5 +155,47 @@ fn of(
         summary: format!("{enforced}/{target}"),
         denied: decisions().map(|d| d.denied).sum(),
         warned: decisions().map(|d| d.warned).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// A cluster with one node whose agent says this.
+    fn world(said: serde_json::Value) -> World {
+        let mut world = World::default();
+        let node = json!({"metadata": {"name": "n", "uid": "1"}});
+        world.nodes.insert("n".to_owned(), Arc::new(serde_json::from_value(node).unwrap()));
+        let runtime_node = RuntimeNode {
+            spec: serde_json::from_value(json!({"nodeName": "n", "nodeUID": "1"})).unwrap(),
+            status: serde_json::from_value(said).unwrap(),
+            metadata: kube::api::ObjectMeta { name: Some("n".to_owned()), ..Default::default() },
+        };
+        world.runtime_nodes.insert("n".to_owned(), Arc::new(runtime_node));
+        world
+    }
+
+    #[test]
+    fn a_node_that_is_not_taken_over_without_the_set_is_told_and_is_no_target() {
+        let (set, conflicts) = (Ok(RuntimeRevision::new("policy-1", Default::default())), BTreeMap::new());
+        let degraded = |state: &str, phase: &str| {
+            let world = world(json!({"nodeUID": "1", "state": state, "phase": phase,
+                "enforcement": {"result": "Refused", "message": "turbo"}}));
+            let view = View { world: &world, set: &set, conflicts: &conflicts };
+            let status = of(
+                &ImagePolicyObject::new("p", serde_json::from_value(json!({"mode": "Warn"})).unwrap()),
+                None,
+                view,
+                100,
+            );
+            let condition = status.conditions.iter().find(|c| c.kind == "Degraded").unwrap();
+            (status.target_nodes, condition.status.clone(), condition.message.clone())
+        };
+        let told = "1 nodes refused the set, n among them".to_owned();
+        assert_eq!(degraded("Managed", "Idle"), (1, "True".to_owned(), told.clone()));
+        assert_eq!(degraded("Foreign", "AwaitingPolicies"), (0, "True".to_owned(), told));
+        assert_eq!(degraded("Absent", "Idle"), (0, "False".to_owned(), String::new()), "it has nothing to enforce");
     }
 }

@@ -148,6 +148,7 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         failed: failed.map(|failed| Revision(failed.revision.clone())),
         crashes: status.crash_count,
         asks: status.phase == Phase::AwaitingGrant,
+        lacks_policies: status.phase == Phase::AwaitingPolicies,
         agent: agent(world, &name),
         grant,
         hold: spec.hold,
@@ -323,6 +324,19 @@ mod tests {
         assert!(!node.gave_up() && node.wants(&Revision("r".into())), "it is on its way: {node:?}");
         let (spec, status) = told(6000, 6000);
         assert!(made(&retried, spec, status).gave_up(), "it failed again");
+    }
+
+    /// The phases are those of the agent's test `policies_that_are_edited_while_a_node_waits_for_leave_are_waited_for_too`.
+    #[test]
+    fn policies_that_a_node_waits_for_end_no_time() {
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(1000)});
+        let in_phase = |phase: &str| {
+            let node = made(&[], spec.clone(), serde_json::json!({"nodeUID": "1", "phase": phase}));
+            (node.asks, node.lapsed(600, 10_000), node.under_way(600, 10_000))
+        };
+        assert_eq!(in_phase("AwaitingGrant"), (true, false, true));
+        assert_eq!(in_phase("AwaitingPolicies"), (false, false, true), "it is given no leave, and has not failed");
+        assert_eq!(in_phase("Preparing"), (false, true, false));
     }
 
     #[test]

@@ -124,6 +124,8 @@ pub struct Pod {
 /// A static pod's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
+    /// The pod's namespace, `default` where it names none (as the kubelet has it).
+    pub namespace: String,
     /// The pod's name there, without the node's.
     pub name: String,
     /// Images of its containers.
@@ -136,11 +138,13 @@ pub fn manifest(text: &str) -> Option<Manifest> {
     if pod.get("kind")?.as_str()? != "Pod" {
         return None;
     }
-    let name = pod.get("metadata")?.get("name")?.as_str()?.to_owned();
+    let metadata = pod.get("metadata")?;
+    let name = metadata.get("name")?.as_str()?.to_owned();
+    let namespace = metadata.get("namespace").and_then(|n| n.as_str()).filter(|n| !n.is_empty()).unwrap_or("default");
     let spec = pod.get("spec")?;
     let containers = ["initContainers", "containers"].into_iter().filter_map(|field| spec.get(field)?.as_array());
     let images = containers.flatten().filter_map(|container| container.get("image")?.as_str());
-    Some(Manifest { name, images: images.map(str::to_owned).collect() })
+    Some(Manifest { namespace: namespace.to_owned(), name, images: images.map(str::to_owned).collect() })
 }
 
 /// A permission to interrupt the node's pods, from the cluster.

@@ -54,7 +54,7 @@ pub struct Handed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Event, HEADER, Record, State, decode, encode};
+    use crate::journal::{Event, HEADER, MAX_JOURNAL, Record, State, decode, encode};
     use crate::plan::{Plan, ReturnFacts, adopt, example_facts, give_back};
     use crate::{Direction, Facts};
 
@@ -86,6 +86,28 @@ mod tests {
         let without = serde_json::to_value(Plan::example(Direction::Adopt)).unwrap();
         assert!(without.get("revision").is_none());
         assert_eq!(serde_json::from_value::<Plan>(without).unwrap().revision, None, "as versions before wrote it");
+    }
+
+    /// A journal that is not compacted yet (`COMPACT` in `node-runtime/src/adopt/record.rs`), and the way forth and back.
+    #[test]
+    fn the_largest_revisions_have_room_in_the_journal() {
+        let largest = |name: &str| {
+            let text = "x".repeat(berth_crds::MAX_REVISION - r#"{"a":""}"#.len());
+            Some(Revision { name: name.to_owned(), content: serde_json::json!({"a": text}) })
+        };
+        let policies = PolicyChange { wanted: largest("policy-1").unwrap(), former: largest("policy-0") };
+        let change = RevisionChange {
+            wanted: largest("config-1").unwrap(),
+            former: largest("config-0"),
+            policies_before: true,
+            policies: Some(policies),
+        };
+        let handed = Handed { change: Some(change), ..Handed::default() };
+        let plan = adopt(&Facts { handed, ..example_facts() }).unwrap();
+        let line = encode(&Record { at: 1, event: Event::Begin { plan: Box::new(plan.clone()) } }).unwrap();
+        assert!(line.len() > 4 * berth_crds::MAX_REVISION && 3 * line.len() as u64 + (1 << 20) < MAX_JOURNAL);
+        let read = decode((HEADER.to_owned() + &line).as_bytes()).unwrap();
+        assert_eq!(State::last(&read.records).unwrap().plan, plan);
     }
 
     #[test]

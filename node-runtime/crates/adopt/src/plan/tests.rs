@@ -168,7 +168,10 @@ fn etcd() -> Manifest {
 
 #[test]
 fn static_pods_that_do_not_run_are_known_by_their_files() {
-    assert_eq!(etcd(), Manifest { name: "etcd".into(), images: vec!["init:1".into(), "etcd:1".into()] });
+    let images = vec!["init:1".into(), "etcd:1".into()];
+    assert_eq!(etcd(), Manifest { namespace: "default".into(), name: "etcd".into(), images });
+    let named = "kind: Pod\nmetadata: {name: a, namespace: kube-system}\nspec: {}\n";
+    assert_eq!(manifest(named).unwrap().namespace, "kube-system");
     for bad in ["", "kind: List", "kind: Pod", "{\"kind\": \"Pod\", \"metadata\": {\"name\": 1}, \"spec\": {}}"] {
         assert_eq!(manifest(bad), None, "{bad:?}");
     }

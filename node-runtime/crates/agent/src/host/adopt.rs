@@ -256,8 +256,8 @@ pub(super) async fn check(
     let words = with_revision(plan_words(host, wanted.profile));
     let answer = feed(host, &host.version, &words, objects(revision, wanted, policies), PLAN_LIMIT).await;
     let answer = answer.map_err(Trouble::Later)?;
-    match refused(&answer) {
-        Some(why) => Err(Trouble::Refused(why)),
+    match refused(&answer, policies) {
+        Some(trouble) => Err(trouble),
         None if answer.code == Some(0) => Ok(Disruption::Drain),
         None => Err(Trouble::Later(answer.said())),
     }
@@ -270,11 +270,15 @@ fn plan_words(host: &Host, profile: Option<AdoptProfile>) -> Vec<String> {
     words
 }
 
-/// Everything that speaks against it, if that is what was answered.
-fn refused(answer: &Ended) -> Option<String> {
-    let status: Status = serde_json::from_str(&answer.out).ok()?;
+/// Everything that speaks against it, if that is what was answered. What speaks against the policies alone has their revision as its field, as
+/// `berth adopt` was given it (`unfit` in `node-runtime/src/adopt/revision.rs`).
+fn refused(answer: &Ended, policies: Option<Policies<'_>>) -> Option<Trouble> {
+    let status: Status = serde_json::from_str(&answer.out).ok().filter(|status: &Status| status.phase == "refused")?;
     let told = |r: &Refusal| format!("{}: {}; {}", r.field, r.found, r.remedy);
-    (status.phase == "refused").then(|| status.refusals.iter().map(told).collect::<Vec<_>>().join(". "))
+    let why = status.refusals.iter().map(told).collect::<Vec<_>>().join(". ");
+    let set = policies.map(|set| format!("--revision {}", set.revision));
+    let unfit = !status.refusals.is_empty() && status.refusals.iter().all(|r| Some(&r.field) == set.as_ref());
+    Some(if unfit { Trouble::Unfit(why) } else { Trouble::Refused(why) })
 }
 
 /// The settings as a word of a command line.
@@ -298,8 +302,8 @@ pub(super) async fn check_kubelet(host: &Host, wanted: &Wanted) -> Result<(), Tr
     let mut words = configure_words(host, wanted);
     words.push("--dry-run".to_owned());
     let answer = call(host, &host.version, &words, PLAN_LIMIT).await.map_err(Trouble::Later)?;
-    match refused(&answer) {
-        Some(why) => Err(Trouble::Refused(why)),
+    match refused(&answer, None) {
+        Some(trouble) => Err(trouble),
         None if answer.code == Some(0) => Ok(()),
         None => Err(Trouble::Later(answer.said())),
     }
@@ -310,7 +314,7 @@ pub(super) async fn configure_kubelet(host: &Host, wanted: &Wanted, permit: Opti
     if let Some(permit) = permit {
         all.extend(words(&["--grant", permit.grant, "--grant-expires", &time::text(permit.expires)]));
     }
-    begin(host, &all, None).await
+    begin(host, &all, None, None).await
 }
 
 pub(super) async fn start(
@@ -321,18 +325,23 @@ pub(super) async fn start(
     permit: Permit<'_>,
 ) -> Result<(), Trouble> {
     let words = with_revision(start_words(host, wanted.profile, permit));
-    begin(host, &words, Some(objects(revision, wanted, policies))).await
+    begin(host, &words, Some(objects(revision, wanted, policies)), policies).await
 }
 
 pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Trouble> {
     let mut all = words(&["adopt", "return", "-o", "json", "--grant", permit.grant]);
     all.extend(["--grant-expires".to_owned(), time::text(permit.expires)]);
-    begin(host, &all, None).await
+    begin(host, &all, None, None).await
 }
 
 /// Starts it, and waits until it goes on by itself or is over.
-async fn begin(host: &Host, words: &[String], input: Option<String>) -> Result<(), Trouble> {
-    begun(host, words, input).await?.map_or(Ok(()), |ended| over(&ended))
+async fn begin(
+    host: &Host,
+    words: &[String],
+    input: Option<String>,
+    policies: Option<Policies<'_>>,
+) -> Result<(), Trouble> {
+    begun(host, words, input).await?.map_or(Ok(()), |ended| over(&ended, policies))
 }
 
 /// The same; what it ended with, if it did. It is never ended from here: an undo may take long, and one that is cut short is begun anew.
@@ -356,9 +365,9 @@ async fn begun(host: &Host, words: &[String], input: Option<String>) -> Result<O
 
 /// It ended at once. Whether it went forth or back, a look says. What is refused has a document that says so; whatever else ends with exit
 /// code 1 was not begun, for a reason that need not be the revision's: no room, a lock that is held, a runtime that does not answer.
-fn over(ended: &Ended) -> Result<(), Trouble> {
-    match (ended.code, refused(ended)) {
-        (_, Some(why)) => Err(Trouble::Refused(why)),
+fn over(ended: &Ended, policies: Option<Policies<'_>>) -> Result<(), Trouble> {
+    match (ended.code, refused(ended, policies)) {
+        (_, Some(trouble)) => Err(trouble),
         (Some(0 | 3 | 4), None) => Ok(()),
         (_, None) => Err(Trouble::Later(ended.said())),
     }

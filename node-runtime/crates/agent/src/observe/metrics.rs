@@ -5,10 +5,11 @@ use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec,
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-const PHASES: [Phase; 9] = [
+const PHASES: [Phase; 10] = [
     Phase::Idle,
     Phase::Preparing,
     Phase::AwaitingGrant,
+    Phase::AwaitingPolicies,
     Phase::Draining,
     Phase::Applying,
     Phase::Verifying,

@@ -2,8 +2,8 @@
 use super::grant::{self, leave};
 use super::target::{Target, order, target};
 use super::{
-    AGAIN, Circumstances, Content, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, View, Wanted,
-    version,
+    AGAIN, Answer, Circumstances, Content, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, POLICIES_AGAIN,
+    Plan, Step, View, Wanted, version,
 };
 use crate::facts::{AdoptPhase, Daemon};
 use crate::journal::Attempt;
@@ -108,6 +108,12 @@ fn give_up(revision: &str, reason: &'static str, message: impl Into<String>) -> 
     Plan::new(step, Phase::RollingBack)
 }
 
+/// Of a set that there is, and that the node cannot have.
+fn unfit(policies: &str, why: &str) -> Plan {
+    let why = format!("the node is not taken over without its image policies {policies}: {why}");
+    Plan::new(Step::Rest, Phase::AwaitingPolicies).saying(why)
+}
+
 impl Way<'_> {
     fn phase(&self, phase: Phase) -> Phase {
         if self.back { Phase::RollingBack } else { phase }
@@ -126,12 +132,36 @@ impl Way<'_> {
 
     /// What the node says of the revision, or the step that asks it.
     fn checked(&self) -> Result<Disruption, Plan> {
-        let circumstances = Circumstances::of(self.view.facts, self.view.wish.policy_revision.as_deref());
+        let policies = self.view.wish.policy_revision.as_deref();
+        let circumstances = Circumstances::of(self.view.facts, policies);
         match self.view.known.checks.get(&(self.revision.to_owned(), circumstances)) {
-            None => Err(Plan::new(Step::Check(self.revision.to_owned()), self.phase(Phase::Preparing))),
-            Some(Ok(disruption)) => Ok(*disruption),
-            Some(Err(why)) => Err(give_up(self.revision, "Refused", why)),
+            Some(Answer::Fits(disruption)) => Ok(*disruption),
+            Some(Answer::Refused(why)) => Err(give_up(self.revision, "Refused", why)),
+            Some(Answer::Unfit { why, order, at }) if self.stands(order, *at) => {
+                Err(unfit(policies.unwrap_or_default(), why))
+            }
+            Some(Answer::Unfit { .. }) | None => {
+                let about_policies = self.only_policies_are_asked_about();
+                let phase = if about_policies { Phase::AwaitingPolicies } else { self.phase(Phase::Preparing) };
+                Err(Plan::new(Step::Check(self.revision.to_owned()), phase))
+            }
         }
+    }
+
+    /// Whether what was said of policies for that order, at that time, still counts.
+    fn stands(&self, order: &str, at: u64) -> bool {
+        let lately = (at..at.saturating_add(POLICIES_AGAIN)).contains(&self.view.now);
+        lately && order == self::order(self.view.wish)
+    }
+
+    /// Whether the node, which is another runtime's, has said nothing against the revision itself: what is asked now is about its policies.
+    fn only_policies_are_asked_about(&self) -> bool {
+        let of_it = |(asked, with): &(String, Circumstances)| {
+            asked == self.revision && matches!(with, Circumstances::Foreign(_))
+        };
+        let good = |answer: &Answer| !matches!(answer, Answer::Refused(_));
+        let foreign = self.view.facts.adoption.phase.foreign();
+        foreign && self.view.known.checks.iter().any(|(key, answer)| of_it(key) && good(answer))
     }
 
     fn take_over(&self) -> Plan {
@@ -151,7 +181,8 @@ impl Way<'_> {
         self.operate(Step::Adopt { revision: self.revision.to_owned(), grant: leave.id, expires: leave.expires })
     }
 
-    /// A node is not opened without the policies that it is to enforce. The revision is not to blame for them.
+    /// A node is not opened without the policies that it is to enforce. The revision is not to blame for them, and the phase says so: the operator
+    /// gives no leave meanwhile, and counts no failure.
     fn without_policies(&self) -> Option<Plan> {
         let name = self.view.wish.policy_revision.as_ref()?;
         let why = match (self.view.known.contents.get(name), self.view.known.away.get(name)) {
@@ -160,12 +191,11 @@ impl Way<'_> {
             (Some(Content::Configuration(_)), _) => "is a configuration, not a set of policies",
             (None, Some(why)) => {
                 let why = format!("its image policies {name} cannot be had: {why}");
-                return Some(Plan::new(Step::Wait, self.phase(Phase::Preparing)).saying(why));
+                return Some(Plan::new(Step::Wait, Phase::AwaitingPolicies).saying(why));
             }
-            (None, None) => return Some(Plan::new(Step::Fetch(name.clone()), self.phase(Phase::Preparing))),
+            (None, None) => return Some(Plan::new(Step::Fetch(name.clone()), Phase::AwaitingPolicies)),
         };
-        let why = format!("the node is not taken over without its image policies {name}: {why}");
-        Some(Plan::new(Step::Rest, Phase::Unsupported).saying(why))
+        Some(unfit(name, why))
     }
 
     /// Whether the node's last operation is one of this attempt. What is said of an older one was said of another attempt.

@@ -11,13 +11,31 @@ pub struct Known {
     /// Revisions that cannot be had now, and why. Emptied when it is time to try again.
     pub away: BTreeMap<String, String>,
     /// What the node said of a revision, and under which circumstances it was asked.
-    pub checks: BTreeMap<(String, Circumstances), Result<Disruption, String>>,
+    pub checks: BTreeMap<(String, Circumstances), Answer>,
     /// Sets of policies that cannot be applied now for reasons of the node. Emptied when it is time to try again.
     pub postponed: BTreeSet<String>,
     /// Revisions whose credentials are not what they should be, and why. Emptied when it is time to try again.
     pub lacking: BTreeMap<String, String>,
     /// Why the last step that changes the node did not come off.
     pub trouble: Option<String>,
+}
+
+/// What a node says of a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It can have it; what that takes.
+    Fits(Disruption),
+    /// It cannot; why.
+    Refused(String),
+    /// It cannot have the image policies that go with it.
+    Unfit {
+        /// Why.
+        why: String,
+        /// The order that it was asked for; another one is another question.
+        order: String,
+        /// When, in Unix seconds: what speaks against them may be the node's own, and pass.
+        at: u64,
+    },
 }
 
 /// What an answer depends on.

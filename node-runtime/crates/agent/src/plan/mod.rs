@@ -12,7 +12,7 @@ mod target;
 mod tests;
 mod version;
 
-pub use known::{Circumstances, Content, Known, Wanted};
+pub use known::{Answer, Circumstances, Content, Known, Wanted};
 pub use target::order;
 pub(crate) use version::compare;
 
@@ -27,7 +27,8 @@ pub const PATIENCE: u64 = 120;
 pub const LASTING: u64 = 8;
 /// How long it takes until an operation is tried again that could not begin, in seconds.
 pub const AGAIN: u64 = 10;
-/// How long it takes until a set of policies that was refused is tried again by the same daemon, in seconds.
+/// How long it takes until a set of policies that was refused is tried again, by the same daemon or on the same node of another runtime, in
+/// seconds.
 pub const POLICIES_AGAIN: u64 = 300;
 /// Most steps of one attempt.
 pub const MAX_TRIES: u32 = 8;

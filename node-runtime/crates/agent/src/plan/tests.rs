@@ -45,7 +45,14 @@ impl Node {
 
     fn checked(&mut self, answer: Result<Disruption, String>) {
         let circumstances = Circumstances::of(&self.facts, self.wish.policy_revision.as_deref());
+        let answer = answer.map_or_else(Answer::Refused, Answer::Fits);
         self.known.checks.insert(("new".to_owned(), circumstances), answer);
+    }
+
+    fn unfit(&mut self, order: &str) {
+        let (why, order, at) = ("a//b".to_owned(), order.to_owned(), self.now);
+        let circumstances = Circumstances::of(&self.facts, self.wish.policy_revision.as_deref());
+        self.known.checks.insert(("new".to_owned(), circumstances), Answer::Unfit { why, order, at });
     }
 
     fn granted(&mut self, disruption: Disruption) {
@@ -62,19 +69,56 @@ fn a_node_is_not_taken_over_without_the_policies_that_it_is_to_enforce() {
     node.checked(Ok(Disruption::Drain));
     assert!(matches!(node.plan().step, Step::Adopt { .. }));
     node.wish.policy_revision = Some("policy-1".to_owned());
-    assert_eq!(node.plan().step, Step::Fetch("policy-1".to_owned()));
+    let fetches = node.plan();
+    assert_eq!((fetches.step, fetches.phase), (Step::Fetch("policy-1".to_owned()), Phase::AwaitingPolicies));
     node.known.away.insert("policy-1".to_owned(), "429".to_owned());
     let waits = node.plan();
+    assert_eq!(waits.phase, Phase::AwaitingPolicies);
     assert!(waits.step == Step::Wait && waits.message.unwrap().contains("policy-1 cannot be had: 429"));
     for content in [Content::Unsupported("turbo".to_owned()), Content::Broken("turbo".to_owned())] {
         node.known.contents.insert("policy-1".to_owned(), content);
         let rests = node.plan();
+        assert_eq!(rests.phase, Phase::AwaitingPolicies);
         assert!(rests.step == Step::Rest && rests.message.unwrap().contains("turbo"), "the revision is not to blame");
     }
     node.known.contents.insert("policy-1".to_owned(), Content::Policies("{}".to_owned()));
-    assert_eq!(node.plan().step, Step::Check("new".to_owned()), "what was said without them says nothing");
+    let asks = node.plan();
+    assert_eq!(asks.step, Step::Check("new".to_owned()), "what was said without them says nothing");
+    assert_eq!(asks.phase, Phase::AwaitingPolicies, "but that the revision fits");
     node.checked(Ok(Disruption::Drain));
     assert!(matches!(node.plan().step, Step::Adopt { .. }));
+    node.known.checks.clear();
+    assert_eq!(node.plan().phase, Phase::Preparing, "nothing is known of the revision");
+}
+
+#[test]
+fn policies_that_do_not_fit_are_asked_about_again_and_others_at_once() {
+    let mut node = Node::new(AdoptPhase::NotAdopted, None);
+    node.facts.daemon = None;
+    node.granted(Disruption::Drain);
+    for set in ["policy-1", "policy-2"] {
+        node.known.contents.insert(set.to_owned(), Content::Policies("{}".to_owned()));
+    }
+    node.wish.policy_revision = Some("policy-1".to_owned());
+    node.unfit("");
+    let rests = node.plan();
+    assert_eq!((rests.step, rests.phase), (Step::Rest, Phase::AwaitingPolicies));
+    assert!(rests.message.unwrap().contains("policy-1: a//b"));
+    let asks = |node: &Node, why: &str| {
+        let plan = node.plan();
+        assert_eq!((plan.step, plan.phase), (Step::Check("new".to_owned()), Phase::AwaitingPolicies), "{why}");
+    };
+    node.wish.desired_since = Some("later".to_owned());
+    asks(&node, "another order");
+    node.unfit("later");
+    node.wish.policy_revision = Some("policy-2".to_owned());
+    asks(&node, "another set");
+    node.wish.policy_revision = Some("policy-1".to_owned());
+    assert_eq!(node.plan().step, Step::Rest);
+    node.now += POLICIES_AGAIN;
+    asks(&node, "what was in their way may be gone");
+    node.checked(Err("--config: is a directory".to_owned()));
+    assert!(matches!(node.plan().step, Step::GiveUp { reason: "Refused", .. }), "the revision itself is refused");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::facts::Facts;
 use crate::hold::hold;
 use crate::journal::{Begun, Failure, Refuser};
 use crate::node::{NodeSide, Permit, Policies, Trouble};
-use crate::plan::{Circumstances, Content, Step, Wanted};
+use crate::plan::{Answer, Circumstances, Content, Step, Wanted};
 use berth_crds::RuntimeNode;
 
 impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
@@ -20,7 +20,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         let done = match step {
             Step::Rest | Step::Wait => return Ok(()),
             Step::Fetch(name) => self.fetch(name).await,
-            Step::Check(name) => self.check(object, name, facts).await,
+            Step::Check(name) => self.check(object, facts, name, now).await,
             Step::HandOver(name) => self.hand_over(name).await,
             Step::ApplyPolicies(name) => self.apply_policies(object, facts, name, now).await,
             Step::RefusePolicies { revision, message } => self.refuse_policies(object, facts, revision, message, now),
@@ -44,6 +44,10 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 self.begin(object, step, Begun::Adopt, now)?;
                 let policies = self.policies(object);
                 let done = self.node.adopt(revision, &wanted, policies, self.permit(grant, *expires)).await;
+                if let Err(Trouble::Unfit(why)) = done {
+                    self.answered(object, facts, revision, Self::unfit(object, why, now));
+                    return Ok(());
+                }
                 self.conclude(object, step, done, now)
             }
             Step::GiveBack { grant, expires, .. } => {
@@ -122,28 +126,30 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         }
     }
 
-    async fn check(&mut self, object: &RuntimeNode, name: &str, facts: &Facts) -> Result<(), String> {
+    async fn check(&mut self, object: &RuntimeNode, facts: &Facts, name: &str, now: u64) -> Result<(), String> {
         let wanted = self.wanted(name)?;
-        let circumstances = Circumstances::of(facts, object.spec.policy_revision.as_deref());
         let foreign = facts.adoption.phase.foreign();
         let policies = self.policies(object).filter(|_| foreign);
-        let answer = self.node.check(name, &wanted, foreign, policies).await;
-        if let (Err(Trouble::Refused(why)), Some(set)) = (&answer, policies)
-            && self.node.check(name, &wanted, foreign, None).await.is_ok()
-        {
-            // The configuration is not to blame: it fits without them.
-            let (set, why) = (set.revision.to_owned(), why.clone());
-            tracing::error!(revision = set, why, "policies do not fit the node, which is not taken over without them");
-            self.known.contents.insert(set, Content::Unsupported(why));
-            return Ok(());
-        }
-        let answer = match answer {
-            Ok(disruption) => Ok(disruption),
-            Err(Trouble::Refused(why)) => Err(why),
+        let answer = match self.node.check(name, &wanted, foreign, policies).await {
+            Ok(disruption) => Answer::Fits(disruption),
+            Err(Trouble::Refused(why)) => Answer::Refused(why),
+            Err(Trouble::Unfit(why)) => Self::unfit(object, why, now),
             Err(Trouble::Later(why)) => return Err(why),
         };
-        self.known.checks.insert((name.to_owned(), circumstances), answer);
+        self.answered(object, facts, name, answer);
         Ok(())
+    }
+
+    /// The configuration is not to blame: it waits for policies that the node can have.
+    fn unfit(object: &RuntimeNode, why: String, at: u64) -> Answer {
+        let set = object.spec.policy_revision.as_deref();
+        tracing::error!(revision = set, why, "policies do not fit the node, which is not taken over without them");
+        Answer::Unfit { why, order: Self::order(object), at }
+    }
+
+    fn answered(&mut self, object: &RuntimeNode, facts: &Facts, name: &str, answer: Answer) {
+        let circumstances = Circumstances::of(facts, object.spec.policy_revision.as_deref());
+        self.known.checks.insert((name.to_owned(), circumstances), answer);
     }
 
     async fn hand_over(&mut self, name: &str) -> Result<(), String> {
@@ -163,7 +169,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         };
         match done {
             Ok(()) => Ok(()),
-            Err(Trouble::Refused(why)) => {
+            Err(Trouble::Refused(why) | Trouble::Unfit(why)) => {
                 tracing::error!(revision = name, why, "credentials cannot be handed over");
                 self.known.lacking.insert(name.to_owned(), why);
                 Ok(())
@@ -192,7 +198,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 (self.journal.refused_policies, self.journal.refused_by) = (None, None);
                 self.kept()
             }
-            Err(Trouble::Refused(why)) => self.refuse_policies(object, facts, name, &why, now),
+            Err(Trouble::Refused(why) | Trouble::Unfit(why)) => self.refuse_policies(object, facts, name, &why, now),
             Err(Trouble::Later(why)) => {
                 // The configuration does not wait for it.
                 self.known.postponed.insert(name.to_owned());
@@ -231,7 +237,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     ) -> Result<(), String> {
         match done {
             Ok(()) => Ok(()),
-            Err(Trouble::Refused(why)) => self.give_up(object, step, "Refused", &why, now),
+            Err(Trouble::Refused(why) | Trouble::Unfit(why)) => self.give_up(object, step, "Refused", &why, now),
             Err(Trouble::Later(why)) => Err(why),
         }
     }
@@ -294,6 +300,6 @@ fn word(step: &Step) -> &'static str {
 
 fn said(trouble: Trouble) -> String {
     match trouble {
-        Trouble::Refused(why) | Trouble::Later(why) => why,
+        Trouble::Refused(why) | Trouble::Unfit(why) | Trouble::Later(why) => why,
     }
 }

@@ -17,6 +17,8 @@ struct World {
     facts: Facts,
     /// What the daemon refuses to apply, and a node to be taken over with.
     refuses: Option<&'static str>,
+    /// Why the policies do not fit any more where a node is taken over.
+    unfit_at_last: Option<&'static str>,
     /// Why the node could have nothing, as it says where it is asked before.
     cannot: Option<&'static str>,
     api_away: bool,
@@ -51,10 +53,10 @@ impl NodeSide for Side {
         policies: Option<Policies<'_>>,
     ) -> Result<Disruption, Trouble> {
         if let Some(set) = policies.filter(|_| foreign) {
-            if let Some(why) = self.with(|world| world.refuses) {
-                return Err(Trouble::Refused(why.to_owned()));
-            }
             self.does(&format!("check with {}", set.revision))?;
+            if let Some(why) = self.with(|world| world.refuses) {
+                return Err(Trouble::Unfit(why.to_owned()));
+            }
         }
         let cannot = self.with(|world| world.cannot);
         cannot.map_or(Ok(Disruption::Live), |why| Err(Trouble::Refused(why.to_owned())))
@@ -90,6 +92,9 @@ impl NodeSide for Side {
         policies: Option<Policies<'_>>,
         _permit: Permit<'_>,
     ) -> Result<(), Trouble> {
+        if let Some(why) = self.with(|world| world.unfit_at_last.take()) {
+            return Err(Trouble::Unfit(why.to_owned()));
+        }
         let policies = policies.map(|set| set.revision.to_owned());
         self.with(|world| {
             world.facts.adoption.phase = AdoptPhase::Adopted;
@@ -313,6 +318,35 @@ async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
     assert_eq!(agent.journal.current.as_ref().map(|held| held.revision.clone()), Some(name));
 }
 
+/// What the operator reads of it: `policies_that_a_node_waits_for_end_no_time` (operator/src/controllers/rollout/build.rs).
+#[tokio::test]
+async fn policies_that_are_edited_while_a_node_waits_for_leave_are_waited_for_too() {
+    let case = Case::new();
+    let name = case.revision(50);
+    case.side.with(|world| {
+        world.facts.adoption.phase = AdoptPhase::NotAdopted;
+        world.facts.daemon = None;
+    });
+    let mut agent = case.agent();
+    agent.pass(object(&name)).await;
+    let last = || case.side.with(|world| world.statuses.last().cloned()).unwrap();
+    assert_eq!(last().phase, Phase::AwaitingGrant);
+    let policies = RuntimeRevisionSpec::of_policies([]);
+    let set = policies.name();
+    let mut edited = object(&name);
+    edited.spec.policy_revision = Some(set.clone());
+    let before = case.side.with(|world| world.statuses.len());
+    agent.pass(edited.clone()).await;
+    let told: Vec<_> = case.side.with(|world| world.statuses[before..].to_vec());
+    assert!(!told.is_empty() && told.iter().all(|status| status.phase == Phase::AwaitingPolicies), "{told:?}");
+    assert_eq!(serde_json::to_value(last().phase).unwrap(), "AwaitingPolicies");
+    assert!(last().message.unwrap().contains("not found") && last().failed.is_none());
+    case.side.with(|world| world.revisions.insert(set, policies));
+    agent.asking.clear();
+    agent.pass(edited).await;
+    assert_eq!(last().phase, Phase::AwaitingGrant, "it goes on by itself");
+}
+
 #[tokio::test]
 async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_the_revisions_fault() {
     let case = Case::new();
@@ -326,13 +360,31 @@ async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_
         world.refuses = Some("match.images[0].pattern: \"a//b\"");
     });
     let mut agent = case.agent();
+    agent.clock.hear("Thu, 01 Jan 2026 00:00:00 GMT");
     let mut object = object(&name);
     object.spec.policy_revision = Some(set.clone());
-    agent.pass(object).await;
+    object.spec.grant = Some(Grant {
+        revision: name.clone(),
+        disruption: Disruption::Drain,
+        expires_at: "2026-01-01T01:00:00Z".to_owned(),
+    });
+    agent.pass(object.clone()).await;
     let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
     let told = last.message.unwrap_or_default();
     assert!(told.contains(&set) && told.contains("a//b") && last.failed.is_none(), "{told}: {:?}", last.failed);
-    assert!(case.done().is_empty() && agent.journal.failed.is_none());
+    assert_eq!((last.phase, last.enforcement.result.as_str()), (Phase::AwaitingPolicies, "Refused"));
+    assert!(agent.journal.failed.is_none());
+    assert_eq!(case.done(), [format!("check with {set}")], "once");
+    agent.pass(object.clone()).await;
+    assert!(case.done().is_empty(), "not at every look");
+    // They fit when it is asked, and do not when it begins.
+    case.side.with(|world| (world.refuses, world.unfit_at_last) = (None, Some("a//c")));
+    object.spec.desired_since = Some("2026-01-01T00:00:00Z".to_owned());
+    agent.pass(object).await;
+    let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
+    assert_eq!((last.phase, last.failed), (Phase::AwaitingPolicies, None));
+    assert!(last.message.unwrap_or_default().contains("a//c") && agent.journal.failed.is_none());
+    assert_eq!(case.done(), [format!("check with {set}")]);
 }
 
 #[tokio::test]

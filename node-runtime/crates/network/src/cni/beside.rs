@@ -4,12 +4,14 @@
 //!
 //! Owns: that directory, for whoever takes the node over and gives it back (`berth adopt`); the daemon looks at it and must not make it.
 //! `cni` is the directory of [`super::Cni::open`] throughout. Errors: those of the disk. Format: docs/formats/cni-attachment.md.
-use super::written::{self, FILE};
+use super::written;
 use berth_model::{Result, ResultExt};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+pub use super::written::FILE;
 
 /// Its name.
 pub(super) const DIRECTORY: &str = "beside";
@@ -197,6 +199,19 @@ mod tests {
         assert_eq!(hold_back(&node.cni).unwrap(), Some(node.file.clone()));
         assert_eq!(withdraw(&node.cni).unwrap(), Some(node.file.clone()));
         assert_eq!(fs::read_to_string(&node.file).unwrap(), "{}");
+    }
+
+    #[tokio::test]
+    async fn a_directory_in_its_place_is_somebody_elses() {
+        let node = node();
+        node.daemon().await.write_configuration().await.unwrap();
+        fs::remove_file(&node.file).unwrap();
+        fs::create_dir(&node.file).unwrap();
+        assert_eq!(hold_back(&node.cni).unwrap(), Some(node.file.clone()));
+        assert_eq!(withdraw(&node.cni).unwrap(), Some(node.file.clone()));
+        assert!(node.file.is_dir() && node.left().is_empty());
+        let refused = node.daemon().await.write_configuration().await.unwrap_err();
+        assert!(refused.message().contains("somebody else's; remove it, or unset"), "{refused}");
     }
 
     #[tokio::test]

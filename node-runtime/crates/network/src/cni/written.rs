@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Name of the file: early in name order, as those of network add-ons are.
-pub(super) const FILE: &str = "10-berth.conflist";
+pub const FILE: &str = "10-berth.conflist";
 /// Longest record.
 const MAX_RECORD: u64 = 8192;
 
@@ -37,15 +37,15 @@ pub(super) fn keep(record: &Path, directory: &Path, text: Option<&str>) -> Resul
     }
     check_free(directory)?;
     if former.as_deref() != Some(&file) {
-        // Before the file: what was begun is found again.
+        // Before the file, and on the disk before it: what was begun is found again, also after a power cut.
         let path = file.display().to_string();
-        fs::write(record, Value::String(path).to_string()).context(|| record.display())?;
+        replace(&draft(record), record, &Value::String(path).to_string()).context(|| record.display())?;
     }
     // That one is made, and taken away, by whoever takes the node over.
     if directory != record.with_file_name(BESIDE) {
         fs::create_dir_all(directory).context(|| directory.display())?;
     }
-    replace(directory, &file, text).context(|| file.display())?;
+    replace(&draft(&file), &file, text).context(|| file.display())?;
     tracing::info!(file = %file.display(), "the CNI configuration of a document is written");
     Ok(())
 }
@@ -74,8 +74,7 @@ pub(super) fn take_away(record: &Path) -> Result<Option<PathBuf>> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(|| file.display()),
         _ => {}
     }
-    let directory = file.parent().unwrap_or(Path::new("/"));
-    File::open(directory).and_then(|dir| dir.sync_all()).context(|| directory.display())?;
+    sync_directory(&file)?;
     Ok(None)
 }
 
@@ -84,24 +83,35 @@ pub(super) fn standing(record: &Path) -> Option<PathBuf> {
     recorded(record).filter(|file| content(file).is_ok_and(|text| text.is_some_and(|text| is_ours(&text))))
 }
 
-/// Writes a file whole: whoever looks sees the former one or this one. A hidden name is no configuration.
-fn replace(directory: &Path, file: &Path, text: &str) -> Result<()> {
-    let new = directory.join(format!(".{FILE}.new"));
-    match fs::remove_file(&new) {
+/// The name of a file while it is written. A hidden one is no configuration.
+fn draft(file: &Path) -> PathBuf {
+    file.with_file_name(format!(".{}.new", file.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// Writes a file whole, and its name to the disk: whoever looks sees the former one or this one.
+fn replace(new: &Path, file: &Path, text: &str) -> Result<()> {
+    match fs::remove_file(new) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
         _ => {}
     }
     // Configurations may hold credentials of add-ons.
     let mut options = File::options();
-    let mut out = options.write(true).create_new(true).mode(0o600).open(&new)?;
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).and_then(|()| fs::rename(&new, file));
+    let mut out = options.write(true).create_new(true).mode(0o600).open(new)?;
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).and_then(|()| fs::rename(new, file));
     if written.is_err() {
-        let _ = fs::remove_file(&new);
+        let _ = fs::remove_file(new);
     }
-    Ok(written?)
+    written?;
+    sync_directory(file)
 }
 
-/// Where one was written. A record that is torn is none: the file's mark tells then.
+/// The name of a file, or that it is gone, survives a power cut after this.
+fn sync_directory(file: &Path) -> Result<()> {
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    File::open(directory).and_then(|dir| dir.sync_all()).context(|| directory.display())
+}
+
+/// Where one was written. A record that is damaged is none.
 pub(super) fn recorded(record: &Path) -> Option<PathBuf> {
     let bytes = fs::read(record).ok()?;
     serde_json::from_slice::<String>(&bytes[..bytes.len().min(usize::try_from(MAX_RECORD).ok()?)])
@@ -109,20 +119,25 @@ pub(super) fn recorded(record: &Path) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// Removes the record.
+/// Removes the record, and what a daemon that died in the middle of it has left.
 pub(super) fn forget(record: &Path) -> Result<()> {
+    let _ = fs::remove_file(draft(record));
     match fs::remove_file(record) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(|| record.display()),
         _ => Ok(()),
     }
 }
 
-/// What a file holds, up to one byte more than a configuration may; `None` without one.
+/// What a file holds, up to one byte more than a configuration may; `None` without one. A directory in its place holds nothing, and is
+/// somebody else's.
 fn content(file: &Path) -> Result<Option<Vec<u8>>> {
     let opened = match File::options().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(file) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.context(|| file.display())?,
     };
+    if opened.metadata().context(|| file.display())?.is_dir() {
+        return Ok(Some(Vec::new()));
+    }
     let mut bytes = Vec::new();
     opened.take(MAX_CONFIG as u64 + 1).read_to_end(&mut bytes).context(|| file.display())?;
     Ok(Some(bytes))
@@ -135,6 +150,25 @@ fn is_ours(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Without its record nobody takes the file away any more.
+    #[test]
+    fn a_record_that_cannot_be_written_leaves_the_former_one_and_makes_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (record, one, two) = (dir.path().join("record"), dir.path().join("a"), dir.path().join("b"));
+        let text = format!("{{\"{MARK}\": 1}}");
+        keep(&record, &one, Some(&text)).unwrap();
+        let names = || fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+        assert!(!names().iter().any(|name| name.to_string_lossy().starts_with('.')), "{:?}", names());
+        assert_eq!(recorded(&record), Some(one.join(FILE)));
+        // Somebody's directory stands where it is drafted: as a full disk, that keeps it from being written.
+        fs::remove_file(&record).unwrap();
+        fs::create_dir(dir.path().join(".record.new")).unwrap();
+        assert!(keep(&record, &two, Some(&text)).is_err());
+        assert!(!record.exists() && !two.join(FILE).exists());
+        fs::write(&record, format!("\"{}\"", one.join(FILE).display())).unwrap();
+        assert!(keep(&record, &one, Some(&format!("{{\"{MARK}\": 2}}"))).is_ok(), "where it is recorded already");
+    }
 
     #[test]
     fn the_file_comes_whole_moves_and_goes_and_nobody_elses_is_touched() {

@@ -47,18 +47,34 @@ fn files_that_somebody_else_changed_are_drift() {
 fn a_refusal_says_what_to_do() {
     let out = r#"{"phase": "refused", "refusals": [{"field": "--config", "found": "is a directory", "remedy": "name a file"}]}"#;
     let ended = Ended { code: Some(1), out: out.to_owned(), err: String::new() };
-    assert_eq!(over(&ended), Err(Trouble::Refused("--config: is a directory; name a file".to_owned())));
+    assert_eq!(over(&ended, None), Err(Trouble::Refused("--config: is a directory; name a file".to_owned())));
     let ended = |code| Ended { code: Some(code), out: "{\"phase\": \"not-adopted\"}".to_owned(), err: "x".to_owned() };
-    assert_eq!(over(&ended(3)), Ok(()), "it walked back, and the status says why");
+    assert_eq!(over(&ended(3), None), Ok(()), "it walked back, and the status says why");
     for code in [1, 2] {
-        assert_eq!(over(&ended(code)), Err(Trouble::Later("{\"phase\": \"not-adopted\"}".to_owned())));
+        assert_eq!(over(&ended(code), None), Err(Trouble::Later("{\"phase\": \"not-adopted\"}".to_owned())));
     }
     let full = Ended { code: Some(1), out: String::new(), err: "Error: no room for the journal\n".to_owned() };
     assert_eq!(
-        over(&full),
+        over(&full, None),
         Err(Trouble::Later("Error: no room for the journal".to_owned())),
         "the revision is not to blame"
     );
+}
+
+/// A configuration is given up for what speaks against it, and never for its policies.
+#[test]
+fn what_speaks_against_the_policies_alone_is_no_refusal_of_the_revision() {
+    let policies = Some(Policies { revision: "policy-1", json: "{}" });
+    let set = r#"{"field": "--revision policy-1", "found": "does not fit: a//b", "remedy": "mend it"}"#;
+    let other = r#"{"field": "--config", "found": "is a directory", "remedy": "name a file"}"#;
+    let answer = |refusals: &[&str]| {
+        let out = format!(r#"{{"phase": "refused", "refusals": [{}]}}"#, refusals.join(","));
+        refused(&Ended { code: Some(1), out, err: String::new() }, policies).unwrap()
+    };
+    assert_eq!(answer(&[set, set]), Trouble::Unfit(["--revision policy-1: does not fit: a//b; mend it"; 2].join(". ")));
+    for refusals in [&[other][..], &[set, other], &[&set.replace("policy-1", "config-1")], &[]] {
+        assert!(matches!(answer(refusals), Trouble::Refused(_)), "{refusals:?}");
+    }
 }
 
 fn host() -> Host {

@@ -68,6 +68,16 @@ impl Arguments {
 
 /// Runs the cases that the command line chooses on what `start` makes, ends it by `finish`, and exits the process.
 pub fn main<T: Sync>(cases: &[Case<T>], start: impl FnOnce() -> T, finish: impl FnOnce(T)) -> ! {
+    run(cases, start, finish, false)
+}
+
+/// The same for cases that have the node for themselves and go on where the one before ended: after one that failed, the next ones would
+/// only wait in vain. They are named, and not run.
+pub fn chain<T: Sync>(cases: &[Case<T>], start: impl FnOnce() -> T, finish: impl FnOnce(T)) -> ! {
+    run(cases, start, finish, true)
+}
+
+fn run<T: Sync>(cases: &[Case<T>], start: impl FnOnce() -> T, finish: impl FnOnce(T), chain: bool) -> ! {
     let arguments = Arguments::read();
     let chosen: Vec<&Case<T>> = cases.iter().filter(|case| arguments.wants(case.name)).collect();
     if arguments.list {
@@ -89,8 +99,15 @@ pub fn main<T: Sync>(cases: &[Case<T>], start: impl FnOnce() -> T, finish: impl 
             for (case, outcome) in side_by_side(&node, &together, arguments.threads.unwrap_or(THREADS)) {
                 judge(case, outcome);
             }
+            let mut broken = false;
             for case in alone {
-                judge(case.name, timed(case.name, || (case.run)(&node)));
+                if chain && broken {
+                    println!("test {} ... not run: it goes on where one ends that failed", case.name);
+                    continue;
+                }
+                let ended = timed(case.name, || (case.run)(&node));
+                broken |= ended.is_err();
+                judge(case.name, ended);
             }
             judge("nothing_is_left_over", timed("nothing_is_left_over", || finish(node)));
         } else {

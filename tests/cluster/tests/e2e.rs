@@ -40,5 +40,5 @@ fn main() {
     if words.next().as_deref() == Some(tour::WORD) {
         return tour::run(words.any(|word| word == "--keep"));
     }
-    suite::main(CASES, Site::start, Site::finish);
+    suite::chain(CASES, Site::start, Site::finish);
 }

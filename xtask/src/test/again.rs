@@ -72,8 +72,8 @@ impl Outcome {
         if !honest {
             return (self.count, Vec::new());
         }
-        if passed.iter().any(|name| name == GUEST) {
-            // The first one did not come to all of its tests.
+        if second.failed.is_empty() && second.count.passed > self.count.passed + self.count.failed {
+            // The first one did not come to all of its tests: its guest died, or the next ones needed the one that failed.
             return (second.count, passed);
         }
         let count = Count { passed: self.count.passed + passed.len(), failed: self.count.failed - passed.len() };
@@ -177,6 +177,9 @@ mod tests {
         let died = outcome(3, &[GUEST]);
         assert_eq!(died.second(MOST, Again::Alone), Some(Choice::All));
         assert_eq!(died.mended(&outcome(9, &[])), (Count { passed: 9, failed: 0 }, vec![GUEST.into()]));
+        let broken_off = outcome(3, &["a"]);
+        assert_eq!(broken_off.mended(&outcome(12, &[])), (Count { passed: 12, failed: 0 }, vec!["a".into()]));
+        assert_eq!(broken_off.mended(&outcome(11, &["b"])), (broken_off.count, Vec::new()), "another one failed");
     }
 
     #[test]

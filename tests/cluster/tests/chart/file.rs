@@ -4,8 +4,9 @@ use berth_cluster_tests::wait_for;
 use serde_json::json;
 use std::time::Duration;
 
-/// How long the API server takes to remove a definition with its objects.
-const REMOVED: Duration = Duration::from_secs(60);
+/// How long the API server takes to remove a definition with its objects: it looks whether any is left for up to a minute before it begins
+/// anew (`deleteInstances`, apiextensions-apiserver, pkg/controller/finalizer), as it must where the definition was just made.
+const REMOVED: Duration = Duration::from_secs(180);
 
 /// As docs/cluster.md says: applied by one command without a warning, applied again, and deleted with all that it brought.
 pub fn is_applied_and_deleted(api: &Api) {
@@ -32,7 +33,16 @@ pub fn is_applied_and_deleted(api: &Api) {
     finalize(api);
     wait_for(&api.space, "nothing of the file is left", REMOVED, || {
         let left = with_file(&["get", "-o", "name", "--ignore-not-found"]);
-        if left.code == 0 && left.out.is_empty() { Ok(()) } else { Err(left.text() + &left.err) }
+        if left.code == 0 && left.out.is_empty() {
+            return Ok(());
+        }
+        let why = kubectl.try_run(&[
+            "get",
+            "crd",
+            "-o",
+            "jsonpath={range .items[*]}{.metadata.name} {.status.conditions}{'\\n'}{end}",
+        ]);
+        Err(format!("{}{}{}", left.text(), left.err, why.text()))
     });
     assert!(kubectl.get("runtimeconfig", "by-file").is_err(), "it went with its definition");
 }

@@ -40,14 +40,18 @@ pub fn config_editors(api: &Api, kubectl: &Kubectl<'_>) {
     kubectl.run(&["delete", "clusterrolebinding/editors", "serviceaccount/editor"]);
 }
 
+/// A revision that is bad, and one that is not there any more.
+const BAD: &str = "config-0123456789abcdef01234567";
+const REMOVED: &str = "config-89abcdef0123456789abcdef";
+
 /// `kubectl berth rollout undo` of an editor: what is bad already is not asked for again, what was removed keeps nothing from being taken back.
 fn takes_back(api: &Api, kubectl: &Kubectl<'_>, editor: &Kubectl<'_>) {
     let runtime = json!({"version": "1", "config": {}});
-    kubectl.apply(&json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeRevision", "metadata": {"name": "config-bad"}, "spec": {"runtime": runtime}}));
+    kubectl.apply(&json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeRevision", "metadata": {"name": BAD}, "spec": {"runtime": runtime}}));
     kubectl.apply(&json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": {"name": "undone"}, "spec": {}}));
     for (object, status) in [
-        ("runtimerevision/config-bad", json!({"verdict": "Bad"})),
-        ("runtimeconfig/undone", json!({"targetRevision": "config-removed", "otherTargetRevisions": ["config-bad"]})),
+        (&*format!("runtimerevision/{BAD}"), json!({"verdict": "Bad"})),
+        ("runtimeconfig/undone", json!({"targetRevision": REMOVED, "otherTargetRevisions": [BAD]})),
     ] {
         let patch = json!({ "status": status }).to_string();
         kubectl.run(&["patch", object, "--subresource=status", "--type=merge", "--patch", &patch]);
@@ -58,12 +62,12 @@ fn takes_back(api: &Api, kubectl: &Kubectl<'_>, editor: &Kubectl<'_>) {
         let ran = plugin.output().unwrap();
         (ran.status.success(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
     };
-    let (done, said) = undo(&["--revision=config-bad"]);
-    assert!(!done && said.contains("config-bad is taken back already"), "{said}");
-    assert_eq!(undo(&[]), (true, "runtimeconfig.berth.dev/undone: config-removed is taken back\n".to_owned()));
+    let (done, said) = undo(&[&format!("--revision={BAD}")]);
+    assert!(!done && said.contains(&format!("{BAD} is taken back already")), "{said}");
+    assert_eq!(undo(&[]), (true, format!("runtimeconfig.berth.dev/undone: {REMOVED} is taken back\n")));
     let asked = &kubectl.get("runtimeconfig", "undone").unwrap()["metadata"]["annotations"]["berth.dev/undo"];
     assert_eq!(asked, "all");
-    kubectl.run(&["delete", "runtimeconfig/undone", "runtimerevision/config-bad"]);
+    kubectl.run(&["delete", "runtimeconfig/undone", &format!("runtimerevision/{BAD}")]);
 }
 
 /// A token that was stolen from the agent of one node.

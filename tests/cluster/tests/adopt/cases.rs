@@ -123,7 +123,7 @@ pub fn a_dead_daemon_walks_back(node: &Node) {
     let before = node.files();
     let words = node.start_words();
     let words: Vec<&str> =
-        words.iter().map(|w| if w.starts_with("--deadline") { "--deadline=20s" } else { w.as_str() }).collect();
+        words.iter().map(|w| if w.starts_with("--deadline") { "--deadline=30s" } else { w.as_str() }).collect();
     let (mut child, hold) = node.held_at(&words, "adopt/start-kubelet/enter");
     node.kill_berth();
     fs::remove_file(hold).unwrap();

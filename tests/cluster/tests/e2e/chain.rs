@@ -36,6 +36,11 @@ fn install(site: &Site) {
     assert_eq!((&node["status"]["state"], &node["status"]["phase"]), (&json!("Foreign"), &json!("Idle")), "{node}");
     assert!(site.base().join("opt").join(version(site)).join("berth").is_file(), "the programs are staged");
     assert!(!site.base().join("opt/current").exists(), "and nothing is switched");
+    // As NOTES has it: Helm 3 takes a DaemonSet for ready while as many of its pods are not as an update may take away.
+    let installed = site.kubectl(NAMESPACE);
+    for workload in ["deployment/berth-operator", "daemonset/berth-agent"] {
+        installed.run(&["rollout", "status", workload, "--timeout=60s"]);
+    }
     site.timed("helm test", || site.helm(&["test", "berth", "--timeout=120s"]));
     site.is_on(Kind::Containerd);
 }

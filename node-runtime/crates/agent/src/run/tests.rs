@@ -290,6 +290,18 @@ async fn a_node_that_could_not_have_it_is_asked_again_at_another_order() {
     assert_eq!(case.done(), [format!("apply {wanted}")]);
 }
 
+/// A node that may be taken over until one o'clock, with these policies.
+fn granted(name: &str, policies: &str) -> RuntimeNode {
+    let mut object = object(name);
+    object.spec.policy_revision = Some(policies.to_owned());
+    object.spec.grant = Some(Grant {
+        revision: name.to_owned(),
+        disruption: Disruption::Drain,
+        expires_at: "2026-01-01T01:00:00Z".to_owned(),
+    });
+    object
+}
+
 #[tokio::test]
 async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
     let case = Case::new();
@@ -303,13 +315,7 @@ async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
     case.side.with(|world| world.revisions.insert(set.clone(), policies));
     let mut agent = case.agent();
     agent.clock.hear("Thu, 01 Jan 2026 00:00:00 GMT");
-    let mut object = object(&name);
-    object.spec.policy_revision = Some(set.clone());
-    object.spec.grant = Some(Grant {
-        revision: name.clone(),
-        disruption: Disruption::Drain,
-        expires_at: "2026-01-01T01:00:00Z".to_owned(),
-    });
+    let object = granted(&name, &set);
     agent.pass(object).await;
     let done = case.done();
     assert_eq!(done.len(), 2, "what the daemon has from the beginning is not applied again: {done:?}");
@@ -361,13 +367,7 @@ async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_
     });
     let mut agent = case.agent();
     agent.clock.hear("Thu, 01 Jan 2026 00:00:00 GMT");
-    let mut object = object(&name);
-    object.spec.policy_revision = Some(set.clone());
-    object.spec.grant = Some(Grant {
-        revision: name.clone(),
-        disruption: Disruption::Drain,
-        expires_at: "2026-01-01T01:00:00Z".to_owned(),
-    });
+    let mut object = granted(&name, &set);
     agent.pass(object.clone()).await;
     let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();
     let told = last.message.unwrap_or_default();

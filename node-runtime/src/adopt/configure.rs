@@ -39,6 +39,9 @@ pub(super) struct Options {
     /// The fields themselves, YAML or JSON
     #[arg(long, value_name = "FIELDS")]
     inline: Option<String>,
+    /// Start the kubelet anew even if its settings are as they are wanted: it asks Berth for the cgroup driver at its start only
+    #[arg(long)]
+    restart: bool,
     /// Name of the grant, if somebody gave one
     #[arg(long, value_name = "ID", requires = "grant_expires")]
     grant: Option<String>,
@@ -169,6 +172,7 @@ async fn look(layout: &Layout, options: &Options, in_force: InForce, settings: S
         found: there,
         pods,
         settings,
+        restart: options.restart,
         kubelet: KubeletProcess { pid, configuration, unit, unit_process, kubeadm: false },
     })
 }

@@ -11,6 +11,8 @@ use crate::step::Direction;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
+/// Whether a kubelet asks the runtime for its cgroup driver (KEP-4033); locked since Kubernetes 1.36.
+const DRIVER_GATE: &str = "KubeletCgroupDriverFromCRI";
 /// Name of the drop-in: before the one that names the runtime, which is read last.
 const SETTINGS: &str = "98-berth-settings.conf";
 const SETTINGS_MODE: u32 = 0o644;
@@ -49,6 +51,8 @@ pub struct ConfigureFacts {
     pub pods: Vec<PodName>,
     /// What is wanted; empty takes the file away.
     pub settings: Settings,
+    /// It is to be started anew even if its settings are as they are wanted: it asks the runtime for the cgroup driver at its start only.
+    pub restart: bool,
 }
 
 /// Where a kubelet of that configuration is told, if it reads drop-ins.
@@ -58,11 +62,14 @@ pub fn settings_file(configuration: &Configuration) -> Option<PathBuf> {
 
 /// The plan that changes the settings; `None` if they are as they are wanted. Errors: everything that speaks against it.
 pub fn configure(facts: &ConfigureFacts) -> Result<Option<Plan>, Vec<Refusal>> {
-    let files = changes(facts).map_err(|refusal| vec![refusal])?;
-    if files.is_empty() {
+    let mut files = changes(facts).map_err(|refusal| vec![refusal])?;
+    // A file that stays as it is is part of a restart: the plan says what is in force.
+    files.retain(|change| differs(change) || (facts.restart && change.after.is_some()));
+    if files.is_empty() && !facts.restart {
         return Ok(None);
     }
     let mut refusals = checks::readable(&facts.kubelet.configuration);
+    refusals.extend(own_driver(facts));
     refusals.extend(runtime(facts));
     refusals.extend(expired(facts));
     let run = match (&facts.commands, &facts.adopted) {
@@ -107,7 +114,7 @@ pub fn obstacles(configuration: &Configuration, settings: &Settings) -> Vec<Refu
     }
 }
 
-/// The files that change: one of another directory goes, the one that the kubelet reads has the settings.
+/// The files, changed or not: one of another directory goes, the one that the kubelet reads has the settings.
 fn changes(facts: &ConfigureFacts) -> Result<Vec<FileChange>, Refusal> {
     let found = |path: &Path| facts.found.iter().find(|(place, _)| place == path).map(|(_, state)| state.clone());
     let former = facts.former.as_ref().and_then(|plan| plan.files.iter().find(|change| change.after.is_some()));
@@ -131,11 +138,24 @@ fn changes(facts: &ConfigureFacts) -> Result<Vec<FileChange>, Refusal> {
             changes.push(change(&path, before, (!facts.settings.is_empty()).then(|| text(&facts.settings))));
         }
     }
-    changes.retain(|change| {
-        let text = |state: &Option<FileState>| state.as_ref().map(|state| state.text.clone());
-        text(&change.before) != text(&change.after)
-    });
     Ok(changes)
+}
+
+fn differs(change: &FileChange) -> bool {
+    let text = |state: &Option<FileState>| state.as_ref().map(|state| state.text.clone());
+    text(&change.before) != text(&change.after)
+}
+
+/// One that does not ask the runtime keeps its driver over every start.
+fn own_driver(facts: &ConfigureFacts) -> Option<Refusal> {
+    let deaf = facts.restart && facts.kubelet.configuration.gate(DRIVER_GATE) == Some(false);
+    deaf.then(|| {
+        Refusal::new(
+            format!("featureGates.{DRIVER_GATE}"),
+            "is false: the kubelet would not ask the runtime for its cgroup driver when it starts",
+            "take the gate out of its configuration (it is on by default since Kubernetes 1.31)",
+        )
+    })
 }
 
 fn no_directory() -> Refusal {

@@ -24,6 +24,7 @@ fn facts(line: &str, files: &[(&str, &str)], settings: serde_json::Value) -> Con
         found: Vec::new(),
         pods: Vec::new(),
         settings: settings.as_object().unwrap().clone(),
+        restart: false,
     }
 }
 
@@ -63,6 +64,27 @@ fn settings_become_one_file_which_is_written_anew_and_goes() {
     let none = configure(&after(&plan, json!({}))).unwrap().unwrap();
     assert!(none.files[0].after.is_none());
     assert_eq!(configure(&facts(LINE, &[("/c", "kind: KubeletConfiguration\n")], json!({}))).unwrap(), None);
+}
+
+#[test]
+fn a_restart_is_one_of_a_kubelet_that_has_its_settings_too() {
+    let line = [("/c", "maxPods: 110\n")];
+    let wish = json!({"maxPods": 80});
+    let plan = configure(&facts(LINE, &line, wish.clone())).unwrap().unwrap();
+    let again = ConfigureFacts { restart: true, ..after(&plan, wish) };
+    let restarts = configure(&again).unwrap().unwrap();
+    assert_eq!(restarts.steps, Direction::Configure.steps());
+    let [file] = &restarts.files[..] else { panic!("{:?}", restarts.files) };
+    let text = |state: &Option<FileState>| state.as_ref().map(|state| state.text.clone());
+    assert_eq!((text(&file.before), text(&file.after)), (text(&plan.files[0].after), text(&plan.files[0].after)));
+    assert_eq!(restarts.settings, plan.settings, "what is in force stays in force");
+
+    let bare = ConfigureFacts { restart: true, ..facts("kubelet --config=/c", &line, json!({})) };
+    assert!(configure(&bare).unwrap().unwrap().files.is_empty(), "without a directory for settings too");
+    let gate = [("/c", "featureGates: {KubeletCgroupDriverFromCRI: false}\n")];
+    let deaf = ConfigureFacts { restart: true, ..facts(LINE, &gate, json!({})) };
+    assert!(refused(&deaf).contains("featureGates.KubeletCgroupDriverFromCRI: is false"), "{}", refused(&deaf));
+    assert_eq!(configure(&ConfigureFacts { restart: false, ..deaf }).unwrap(), None);
 }
 
 #[test]

@@ -184,7 +184,7 @@ rows! { SPEC: RuntimeConfigSpec at "spec" = [], inside [state node_selector prio
 rows! { RUNTIME: Runtime at "spec.runtime" = [runtime], inside [version default_profiles limits streaming storage sockets];
     scalar log_level "logLevel" Live Is("\"Info\"");
     scalar pids_limit "pidsLimit" NewContainers Words("no limit");
-    scalar cgroup_manager "cgroupManager" DaemonRestart Words("Systemd where systemd is pid 1 of a cgroup v2 node, else Cgroupfs");
+    scalar cgroup_manager "cgroupManager" Drain Words("Systemd where systemd is pid 1 of a cgroup v2 node, else Cgroupfs");
 }
 
 rows! { DEFAULT_PROFILES: DefaultProfiles at "spec.runtime.defaultProfiles" = [runtime.default_profiles], inside [];

@@ -255,6 +255,9 @@ pub struct Capabilities {
     /// `v2`, `v1` or `hybrid`.
     #[serde(default)]
     pub cgroups: String,
+    /// `systemd` or `cgroupfs`: the driver that the kubelet goes by, on a node that Berth has.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cgroup_driver: String,
     /// Linux security modules that are on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub security_modules: Vec<String>,

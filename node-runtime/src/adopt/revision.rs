@@ -216,6 +216,7 @@ async fn runs(layout: &Layout, given: &Given, runtime: &Runtime, handed: &mut Ha
         ));
         return Ok(());
     }
+    // The driver is the same, as was seen above: no change of it is a drain here.
     let restart = Class::DaemonRestart.to_string();
     let waiting: Vec<_> = changes.into_iter().filter(|c| c.class == restart).map(|c| c.field).collect();
     if !waiting.is_empty() {

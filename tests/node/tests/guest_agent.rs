@@ -186,19 +186,48 @@ fn operated(cluster: &Cluster, node: &Node, revision: &str) -> String {
     node.settled()
 }
 
-/// A driver of control groups that the node's kubelet does not go by is refused, and nothing is touched.
-fn keeps_its_driver(cluster: &Cluster, host: &Host, good: &str) {
-    let (mut work, daemon) = (Work::of(&host.node), runs(&host.node, &host.version));
+/// Where the main process of the node's pod is in the tree of control groups.
+fn group_of_the_pod(node: &Node) -> String {
+    let pid = node.inspected(&Seen::of(node).id)["info"]["pid"].to_string();
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap()
+}
+
+/// Another driver of control groups, and the one of before: not without leave for all of the node's pods to end. The daemon goes by it, the kubelet is
+/// started anew and goes by it too, and makes its pod again where that driver has it.
+fn changes_its_driver(cluster: &Cluster, host: &Host, good: &str) {
+    let node = &host.node;
+    let (mut work, daemon, kubelet) =
+        (Work::of(node), runs(node, &host.version), takeover::main_process("kubelet.service"));
+    assert!(group_of_the_pod(node).contains("kubepods.slice"), "{}", group_of_the_pod(node));
     let other = cluster.revision_with(&host.version, &json!({"cgroupManager": "Cgroupfs"}));
-    cluster.tell(&other);
-    let status = cluster.reports("the driver is refused", |status| status["failed"]["revision"] == *other);
-    let message = status["failed"]["message"].as_str().unwrap_or_default();
-    let told = message.contains("spec.runtime.cgroupManager") && message.contains("the kubelet goes by systemd");
-    assert!(status["failed"]["reason"] == "Refused" && told, "{status}");
-    cluster.has(good);
-    assert_eq!(runs(&host.node, &host.version), daemon, "the daemon was not restarted");
-    work.goes_on(&host.node);
+    cluster.tell_with(&other, "KubeletRestart");
+    cluster.reports("it asks for more", |status| {
+        let asks = status["message"].as_str().unwrap_or_default().contains("needs leave for Drain");
+        status["phase"] == "AwaitingGrant" && asks && status["capabilities"]["cgroupDriver"] == "systemd"
+    });
+    assert_eq!(runs(node, &host.version), daemon, "nothing is begun without it");
+    work.goes_on(node);
     work.session.end();
+
+    for (revision, driver, group) in [(other.as_str(), "cgroupfs", "/kubepods/"), (good, "systemd", "/kubepods.slice/")]
+    {
+        cluster.tell_with(revision, "Drain");
+        let status = cluster.has(revision);
+        assert_eq!(
+            (&status["failed"], &status["capabilities"]["cgroupDriver"]),
+            (&Value::Null, &json!(driver)),
+            "{status}"
+        );
+        wait("the pod is made anew where the driver has it", || {
+            node.is_on("berth");
+            let is = group_of_the_pod(node);
+            if is.contains(group) { Ok(()) } else { Err(is) }
+        });
+        let info = takeover::done(node.berth(&["info", "-o", "json"]).output().unwrap());
+        assert_eq!(info["cgroupDriver"], driver, "{info}");
+    }
+    assert_ne!(takeover::main_process("kubelet.service"), kubelet);
+    assert_ne!(runs(node, &host.version), daemon);
 }
 
 #[test]
@@ -219,7 +248,7 @@ fn guest_agent_takes_a_node_over_and_gives_it_back() {
     node.is_on("berth");
     runs(node, version);
     assert_eq!(systemctl(&["is-enabled", "berth.service"]), "enabled");
-    keeps_its_driver(&cluster, &host, &good);
+    changes_its_driver(&cluster, &host, &good);
 
     let absent = cluster.revision_of(version, &json!({"state": "Absent"}));
     assert_eq!(operated(&cluster, node, &absent), "returned", "{}", tail());

@@ -10,8 +10,8 @@ pub struct Facts {
     pub adoption: Adoption,
     /// The daemon; `None`: it does not answer.
     pub daemon: Option<Daemon>,
-    /// Whether a kubelet runs.
-    pub kubelet: bool,
+    /// The kubelet's process; `None`: none runs.
+    pub kubelet: Option<u32>,
     /// Whether revisions of a cluster are still applied, or lie on the disk for the daemon's next start.
     pub applied: bool,
     /// What the node can do.
@@ -73,6 +73,8 @@ pub struct Daemon {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// Its cgroup driver; empty: an older one that does not say.
+    pub cgroup_driver: String,
     /// The revision of a configuration that is applied.
     pub configuration: Option<String>,
     /// The revision of a set of policies in force.

@@ -3,7 +3,7 @@
 //! It is written before each step that changes the node. Where the node stands is looked at, never remembered; the journal says what was
 //! tried, how often and with which outcome, so that whoever goes on neither begins again for ever nor forgets what failed.
 //! Must not: do I/O; `store.rs` keeps it.
-use crate::facts::Facts;
+use crate::facts::{AdoptPhase, Facts};
 use serde::{Deserialize, Serialize};
 
 /// All of it.
@@ -31,6 +31,21 @@ pub struct Journal {
     pub crashes: Crashes,
     /// The last operation of `berth adopt` that was seen.
     pub operation: Option<String>,
+    /// The kubelet that was seen last; `None`: none on Berth.
+    pub kubelet: Option<Kubelet>,
+}
+
+/// A kubelet on Berth. It asks for the cgroup driver at its start only (KEP-4033).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Kubelet {
+    /// Its process.
+    pub pid: u32,
+    /// The boot in which it is.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    /// The daemon's cgroup driver when it was first seen: the one that it goes by.
+    pub cgroup_driver: String,
 }
 
 /// A verified revision.
@@ -167,6 +182,7 @@ impl Journal {
         if facts.adoption.operation.is_some() {
             self.operation.clone_from(&facts.adoption.operation);
         }
+        self.observe_kubelet(facts);
         let crashes = &mut self.crashes;
         let Some(daemon) = &facts.daemon else { return };
         if crashes.pid == daemon.pid && crashes.boot_id == facts.boot_id {
@@ -176,6 +192,18 @@ impl Journal {
             crashes.count = crashes.count.saturating_add(1);
         }
         *crashes = Crashes { count: crashes.count, pid: daemon.pid, boot_id: facts.boot_id.clone(), expected: false };
+    }
+
+    fn observe_kubelet(&mut self, facts: &Facts) {
+        if facts.adoption.phase.foreign() {
+            self.kubelet = None;
+        }
+        let (Some(pid), Some(daemon)) = (facts.kubelet, &facts.daemon) else { return };
+        let known = self.kubelet.as_ref().is_some_and(|k| k.pid == pid && k.boot_id == facts.boot_id);
+        if facts.adoption.phase == AdoptPhase::Adopted && !known && !daemon.cgroup_driver.is_empty() {
+            let (boot_id, cgroup_driver) = (facts.boot_id.clone(), daemon.cgroup_driver.clone());
+            self.kubelet = Some(Kubelet { pid, boot_id, cgroup_driver });
+        }
     }
 
     /// A step begins.
@@ -246,6 +274,35 @@ mod tests {
         assert_eq!(journal.crashes.count, 1, "the node was rebooted");
         journal.observe(&seen(4, "b"));
         assert_eq!(journal.crashes.count, 2);
+    }
+
+    #[test]
+    fn a_kubelet_goes_by_the_driver_that_was_there_when_it_started() {
+        let mut journal = Journal::default();
+        let mut facts = Facts { kubelet: Some(5), ..seen(7, "a") };
+        let mut sees = |facts: &Facts| {
+            journal.observe(facts);
+            journal.kubelet.as_ref().map(|k| k.cgroup_driver.clone())
+        };
+        let with = |facts: &mut Facts, driver: &str| {
+            facts.daemon.as_mut().unwrap().cgroup_driver = driver.to_owned();
+        };
+        with(&mut facts, "systemd");
+        facts.adoption.phase = AdoptPhase::NotAdopted;
+        assert_eq!(sees(&facts), None, "it is on another runtime");
+        facts.adoption.phase = AdoptPhase::Adopted;
+        assert_eq!(sees(&facts).as_deref(), Some("systemd"));
+        with(&mut facts, "cgroupfs");
+        assert_eq!(sees(&facts).as_deref(), Some("systemd"), "the same kubelet");
+        facts.kubelet = None;
+        assert_eq!(sees(&facts).as_deref(), Some("systemd"), "none runs");
+        facts.kubelet = Some(6);
+        assert_eq!(sees(&facts).as_deref(), Some("cgroupfs"));
+        with(&mut facts, "systemd");
+        facts.boot_id = "b".to_owned();
+        assert_eq!(sees(&facts).as_deref(), Some("systemd"), "another boot");
+        facts.adoption.phase = AdoptPhase::Returned;
+        assert_eq!(sees(&facts), None);
     }
 
     #[test]

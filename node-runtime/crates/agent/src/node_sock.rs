@@ -67,6 +67,7 @@ impl NodeSock {
         let daemon = Daemon {
             version: info.version.clone(),
             pid: info.pid,
+            cgroup_driver: info.cgroup_driver.clone(),
             configuration: named(revisions.configuration),
             policies: named(revisions.policies),
             credentials: revisions.credentials.into_iter().map(credential).collect(),

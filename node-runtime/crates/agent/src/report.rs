@@ -5,7 +5,8 @@ use crate::journal::{Failure, Journal};
 use crate::plan::{Plan, Step};
 use crate::time;
 use berth_crds::{
-    Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, PrefetchStatus, RuntimeNode, RuntimeNodeStatus,
+    Capabilities, Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, PrefetchStatus, RuntimeNode,
+    RuntimeNodeStatus,
 };
 
 /// Most entries of a list, but for decisions; an object on whose node few policies decide stays below 4 KiB.
@@ -43,7 +44,7 @@ pub fn status(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Pla
         attempts: journal.attempt.as_ref().map_or(0, |a| a.tries),
         crash_count: journal.crashes.count,
         drift: drift(facts),
-        capabilities: facts.capabilities.clone(),
+        capabilities: Capabilities { cgroup_driver: driver(journal), ..facts.capabilities.clone() },
         enforcement: enforcement(object, journal, facts, plan),
         prefetch: daemon
             .and_then(|d| d.prefetch.clone())
@@ -64,10 +65,15 @@ fn state(facts: &Facts, former: &RuntimeNodeStatus) -> NodeState {
     }
 }
 
+/// The kubelet's, not the daemon's: those are the same but for moments, in which the node is not yet there.
+fn driver(journal: &Journal) -> String {
+    journal.kubelet.as_ref().map(|kubelet| kubelet.cgroup_driver.clone()).unwrap_or_default()
+}
+
 /// A node of another runtime is well if its kubelet runs: no more is ours to say.
 fn healthy(facts: &Facts, ours: bool) -> bool {
     let daemon = facts.daemon.as_ref().is_some_and(|d| d.troubles.is_empty());
-    facts.kubelet && (facts.adoption.phase.foreign() || (ours && daemon))
+    facts.kubelet.is_some() && (facts.adoption.phase.foreign() || (ours && daemon))
 }
 
 fn drift(facts: &Facts) -> Vec<Drift> {
@@ -181,7 +187,7 @@ mod tests {
             boot_id: "b".to_owned(),
             adoption: Adoption { phase: AdoptPhase::Adopted, ..Adoption::default() },
             daemon: Some(daemon),
-            kubelet: true,
+            kubelet: Some(5),
             ..Facts::default()
         }
     }

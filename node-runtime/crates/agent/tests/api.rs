@@ -186,7 +186,7 @@ impl NodeSide for Node {
             boot_id: "b".to_owned(),
             adoption: Adoption { phase: AdoptPhase::Adopted, ..Adoption::default() },
             daemon: Some(Daemon { version: "0.1.0".to_owned(), pid: 7, configuration, ..Daemon::default() }),
-            kubelet: true,
+            kubelet: Some(5),
             ..Facts::default()
         }
     }

@@ -17,6 +17,10 @@ pub(crate) fn preflight(
     let revision = Revision::parse(&request.name, &request.content)?;
     let changes = engine.standing().live().preflight(Revisions::of(revision.clone()))?;
     fits(engine, &revision)?;
+    let changes = match revision.content.runtime {
+        Some(_) => engine.weighed(changes, &revision.settings()?),
+        None => changes,
+    };
     let class = changes.iter().map(|change| change.class).max().unwrap_or(Class::Live).to_string();
     Ok(wire::PreflightRevisionResponse { changes: encode(changes), class })
 }
@@ -35,8 +39,8 @@ pub(crate) async fn apply(engine: &Engine, request: wire::ApplyRevisionRequest) 
     Ok(wire::ApplyRevisionResponse { changes: encode(changes), pending_restart: pending(engine) })
 }
 
-/// What the daemon could have, and its kubelet could not. Policies say nothing of that. Documents of the node are a person's, who starts
-/// both anew. Errors: those of the engine, and of a content that this version does not know.
+/// What only this node can say of it. Policies are nothing of that. Errors: those of the engine, and of a content that this version does not
+/// know.
 fn fits(engine: &Engine, revision: &Revision) -> Result<()> {
     if revision.content.runtime.is_some() { engine.check_driver(&revision.settings()?) } else { Ok(()) }
 }

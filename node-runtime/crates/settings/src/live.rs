@@ -136,7 +136,7 @@ impl Live {
         }
         state.told.clear();
         // What needs no restart is in force already: no start will fail for it.
-        let needs_start = |change: &Change| change.class == Class::DaemonRestart;
+        let needs_start = |change: &Change| change.class >= Class::DaemonRestart;
         if again && !diff(&self.shared.started.0, &wanted).iter().any(needs_start) {
             note(state.applied.starts.came_up(state.applied.revisions.configuration.as_ref()));
         }

@@ -79,7 +79,7 @@ impl Standing {
     /// Changes that wait for the daemon's next start.
     pub fn pending(&self) -> Vec<Change> {
         let changes = diff(&self.0.started, &self.wanted());
-        changes.into_iter().filter(|change| change.class == Class::DaemonRestart).collect()
+        changes.into_iter().filter(|change| change.class >= Class::DaemonRestart).collect()
     }
 
     /// Why the documents on disk are not the ones in force; empty when they are.

@@ -22,7 +22,13 @@ pub(super) fn way(world: &World, node: &RuntimeNode, pool: &Pool, to: &str) -> D
     // Not known any more: the heaviest that leaves pods in place is not enough.
     let Some(runtime) = runtime else { return Disruption::Drain };
     match &status.current_revision {
-        Some(current) => between(world, current, runtime).map_or(Disruption::Drain, |(class, _)| class),
+        Some(current) => between(world, current, runtime).map_or(Disruption::Drain, |mut changes| {
+            changes
+                .fields
+                .iter_mut()
+                .for_each(|change| same_driver(change, runtime, &status.capabilities.cgroup_driver));
+            changes.heaviest()
+        }),
         // Taking a node over, or giving it back, moves all of its pods.
         None if status.state == NodeState::Foreign && runtime.config["state"] == "Absent" => Disruption::None,
         None => Disruption::Drain,
@@ -31,15 +37,35 @@ pub(super) fn way(world: &World, node: &RuntimeNode, pool: &Pool, to: &str) -> D
 
 /// What the way from a revision to a pool's target takes, and its fields with the class of each. `None`: that revision is not known any more.
 pub fn change_between(world: &World, from: &str, pool: &Pool) -> Option<(Disruption, Vec<String>)> {
-    between(world, from, pool.target.spec.runtime.as_ref()?)
+    let changes = between(world, from, pool.target.spec.runtime.as_ref()?)?;
+    Some((changes.heaviest(), changes.fields.iter().map(|(path, class)| format!("{path} ({class})")).collect()))
 }
 
-fn between(world: &World, from: &str, new: &RevisionRuntime) -> Option<(Disruption, Vec<String>)> {
+struct Changes {
+    /// Fields that differ, by path.
+    fields: Vec<(String, Class)>,
+    other_version: bool,
+}
+
+impl Changes {
+    fn heaviest(&self) -> Disruption {
+        let fields = self.fields.iter().map(|(_, class)| from_class(*class));
+        let version = if self.other_version { Disruption::DaemonRestart } else { Disruption::None };
+        fields.chain([version]).max().unwrap_or(version)
+    }
+}
+
+fn between(world: &World, from: &str, new: &RevisionRuntime) -> Option<Changes> {
     let old = world.revisions.get(from)?.spec.runtime.as_ref()?;
-    let changes = differences(&old.config, &new.config);
-    let heaviest = changes.iter().map(|(_, class)| from_class(*class)).max().unwrap_or(Disruption::None);
-    let class = if old.version == new.version { heaviest } else { heaviest.max(Disruption::DaemonRestart) };
-    Some((class, changes.into_iter().map(|(path, class)| format!("{path} ({class})")).collect()))
+    Some(Changes { fields: differences(&old.config, &new.config), other_version: old.version != new.version })
+}
+
+/// Where a revision names the driver that the node's kubelet goes by anyway, no pod has to go.
+fn same_driver((path, class): &mut (String, Class), new: &RevisionRuntime, has: &str) {
+    let named = new.config["runtime"]["cgroupManager"].as_str();
+    if path == "spec.runtime.cgroupManager" && named.is_some_and(|named| named.to_lowercase() == has) {
+        *class = Class::DaemonRestart;
+    }
 }
 
 /// The fields that differ. Of settings that this version knows completely, their values count: a default that is written is no difference.
@@ -115,6 +141,21 @@ pub fn to_crd(disruption: Disruption) -> crds::Disruption {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn to_name_the_driver_that_a_node_has_drains_nobody() {
+        let new = |config: serde_json::Value| RevisionRuntime { config, ..RevisionRuntime::default() };
+        let class = |new: &RevisionRuntime, has: &str| {
+            let fields = differences(&json!({}), &new.config);
+            let mut changes = Changes { fields, other_version: false };
+            changes.fields.iter_mut().for_each(|change| same_driver(change, new, has));
+            changes.heaviest()
+        };
+        let systemd = new(json!({"runtime": {"cgroupManager": "Systemd"}}));
+        assert_eq!(class(&systemd, "systemd"), Disruption::DaemonRestart);
+        assert_eq!(class(&systemd, "cgroupfs"), Disruption::Drain);
+        assert_eq!(class(&systemd, ""), Disruption::Drain, "nothing is known of it");
+    }
 
     #[test]
     fn what_a_newer_version_wrote_is_compared_as_it_is_written() {

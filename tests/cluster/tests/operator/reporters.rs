@@ -239,7 +239,7 @@ impl NodeSide for Node<'_> {
             boot_id: "simulated".to_owned(),
             adoption: Adoption { phase, kubelet: Some(has.kubelet.clone()), ..Adoption::default() },
             daemon: Some(daemon),
-            kubelet: true,
+            kubelet: Some(5),
             versions: STAGED.map(str::to_owned).to_vec(),
             ..Facts::default()
         }

@@ -31,7 +31,7 @@ pub fn zone_by_zone(api: &Api, reporters: &Reporters) {
     set(api, &json!({"nodeSelector": {"matchExpressions": [{"key": ZONE, "operator": "Exists"}]}}));
     complete(api);
     reporters.seen.lock().unwrap().work.clear();
-    set(api, &json!({"runtime": {"cgroupManager": "Cgroupfs"}}));
+    set(api, &json!({"network": {"mode": "Builtin"}}));
     let target = complete(api);
     all_run(api, VERSION, &target);
     let seen = reporters.seen.lock().unwrap();

@@ -21,6 +21,8 @@ const PLAN_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take until an operation is seen to go on.
 const BEGIN_LIMIT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(500);
+/// Has the kubelet started anew whatever its settings are.
+const RESTART: &str = "--restart";
 
 /// How a kubelet is stopped and started that no service manager runs: programs and words, no shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,13 +296,14 @@ fn configure_words(host: &Host, wanted: &Wanted) -> Vec<String> {
     all
 }
 
-/// Whether the kubelet could have these settings. None need no look: the file that has some goes.
-pub(super) async fn check_kubelet(host: &Host, wanted: &Wanted) -> Result<(), Trouble> {
-    if wanted.kubelet.is_empty() {
+/// Whether the kubelet could have these settings, and be started anew where it has to be. No settings need no look: the file that has some goes.
+pub(super) async fn check_kubelet(host: &Host, wanted: &Wanted, restart: bool) -> Result<(), Trouble> {
+    if wanted.kubelet.is_empty() && !restart {
         return Ok(());
     }
     let mut words = configure_words(host, wanted);
     words.push("--dry-run".to_owned());
+    words.extend(restart.then(|| RESTART.to_owned()));
     let answer = call(host, &host.version, &words, PLAN_LIMIT).await.map_err(Trouble::Later)?;
     match refused(&answer, None) {
         Some(trouble) => Err(trouble),
@@ -311,6 +314,8 @@ pub(super) async fn check_kubelet(host: &Host, wanted: &Wanted) -> Result<(), Tr
 
 pub(super) async fn configure_kubelet(host: &Host, wanted: &Wanted, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
     let mut all = configure_words(host, wanted);
+    // What is asked for may be no other settings, but the daemon's cgroup driver.
+    all.push(RESTART.to_owned());
     if let Some(permit) = permit {
         all.extend(words(&["--grant", permit.grant, "--grant-expires", &time::text(permit.expires)]));
     }

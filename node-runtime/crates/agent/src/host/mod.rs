@@ -81,7 +81,7 @@ impl NodeSide for Host {
             boot_id: text("/proc/sys/kernel/random/boot_id"),
             adoption,
             daemon,
-            kubelet: kubelet.is_ok(),
+            kubelet: kubelet.ok(),
             applied,
             capabilities: capabilities(info.as_ref()),
             versions: restart::staged(self),
@@ -100,7 +100,8 @@ impl NodeSide for Host {
             return adopt::check(self, revision, wanted, policies).await;
         }
         let disruption = self.sock.preflight(revision, &wanted.json).await?;
-        adopt::check_kubelet(self, wanted).await?;
+        // What takes all pods of a node that stays ours is another cgroup driver, which a kubelet asks for when it starts.
+        adopt::check_kubelet(self, wanted, disruption == Disruption::Drain).await?;
         Ok(disruption)
     }
 
@@ -163,6 +164,8 @@ fn capabilities(info: Option<&InfoResponse>) -> Capabilities {
         kernel: text("/proc/sys/kernel/osrelease"),
         architecture: architecture.to_owned(),
         cgroups: info.map(|info| info.cgroup_layout.clone()).unwrap_or_default(),
+        // What the journal says of the kubelet (`report`).
+        cgroup_driver: String::new(),
         security_modules: modules.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
         user_namespaces,
         handlers: info.map(|info| info.handlers.clone()).unwrap_or_default(),

@@ -256,16 +256,17 @@ impl Way<'_> {
         }
         match daemon.troubles.first() {
             Some(trouble) => self.unwell(trouble, if daemon.lasting { LASTING } else { PATIENCE }),
-            None if !self.view.facts.kubelet => self.unwell("no kubelet runs", PATIENCE),
-            None => self.kubelet().or_else(|| self.commit()).unwrap_or_else(|| self.there()),
+            None if self.view.facts.kubelet.is_none() => self.unwell("no kubelet runs", PATIENCE),
+            None => self.kubelet(daemon).or_else(|| self.commit()).unwrap_or_else(|| self.there()),
         }
     }
 
-    /// The kubelet's settings come last: what they are for may need the daemon's, and a node that is not well has other troubles.
-    fn kubelet(&self) -> Option<Plan> {
+    /// The kubelet's settings come last: what they are for may need the daemon's, and a node that is not well has other troubles. So does its
+    /// start for the sake of the daemon's cgroup driver.
+    fn kubelet(&self, daemon: &Daemon) -> Option<Plan> {
         let adoption = &self.view.facts.adoption;
         let has = adoption.kubelet.clone().unwrap_or_default();
-        if has == self.wanted.kubelet {
+        if has == self.wanted.kubelet && !self.other_driver(daemon) {
             return None;
         }
         if adoption.kubelet_failed && self.attempt.is_some_and(|a| a.kubelet) && self.operated() {
@@ -281,6 +282,12 @@ impl Way<'_> {
             grant: leave.map(|leave| (leave.id, leave.expires)),
         };
         Some(Plan::new(step, self.phase(Phase::Applying)))
+    }
+
+    /// Whether the kubelet that runs goes by another cgroup driver than the daemon's.
+    fn other_driver(&self, daemon: &Daemon) -> bool {
+        let known = self.view.journal.kubelet.as_ref().filter(|k| Some(k.pid) == self.view.facts.kubelet);
+        known.is_some_and(|k| k.cgroup_driver != daemon.cgroup_driver) && !daemon.cgroup_driver.is_empty()
     }
 
     /// Before the configuration that names them, and again for each daemon that starts: it has them in memory only.

@@ -18,7 +18,7 @@ impl Node {
         let mut node = Self {
             wish: RuntimeNodeSpec { desired_revision: Some("new".to_owned()), ..RuntimeNodeSpec::default() },
             journal: Journal::default(),
-            facts: Facts { kubelet: true, ..Facts::default() },
+            facts: Facts { kubelet: Some(5), ..Facts::default() },
             known: Known::default(),
             now: 1000,
         };
@@ -335,6 +335,45 @@ fn settings_of_the_kubelet_come_last_and_need_leave() {
         daemon.configuration = Some("old".to_owned());
     }
     assert_eq!(node.plan().step, Step::ConfigureKubelet { revision: "old".to_owned(), grant: None });
+}
+
+#[test]
+fn another_cgroup_driver_takes_a_drain_and_another_start_of_the_kubelet() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    let daemon = |node: &mut Node, driver: &str, configuration: &str, pending: &[&str]| {
+        if let Some(daemon) = &mut node.facts.daemon {
+            daemon.cgroup_driver = driver.to_owned();
+            daemon.configuration = Some(configuration.to_owned());
+            daemon.pending = pending.iter().map(|field| (*field).to_owned()).collect();
+        }
+        node.journal.observe(&node.facts.clone());
+    };
+    daemon(&mut node, "systemd", "old", &[]);
+    node.checked(Ok(Disruption::Drain));
+    node.granted(Disruption::KubeletRestart);
+    assert_eq!(node.plan().phase, Phase::AwaitingGrant, "that is less");
+    node.granted(Disruption::Drain);
+    assert_eq!(node.plan().step, Step::Apply("new".to_owned()));
+    node.journal.begin("new", "", Begun::Apply, 1000);
+    daemon(&mut node, "systemd", "new", &["spec.runtime.cgroupManager"]);
+    assert!(matches!(node.plan().step, Step::Restart { .. }), "the daemon first: the kubelet asks it");
+    node.journal.begin("new", "", Begun::Restart, 1000);
+    daemon(&mut node, "cgroupfs", "new", &[]);
+    assert!(matches!(node.plan().step, Step::ConfigureKubelet { grant: Some(_), .. }));
+    node.journal.begin("new", "", Begun::Kubelet, 1000);
+    node.facts.kubelet = None;
+    assert_eq!(node.plan().step, Step::Wait, "it starts");
+    node.facts.kubelet = Some(6);
+    daemon(&mut node, "cgroupfs", "new", &[]);
+    assert_eq!(node.plan().step, Step::Commit("new".to_owned()));
+
+    // One that fails takes both back, without anybody's leave.
+    node.journal.give_up(Failure { revision: "new".to_owned(), ..Failure::default() }, false);
+    daemon(&mut node, "systemd", "old", &[]);
+    assert_eq!(node.plan().step, Step::ConfigureKubelet { revision: "old".to_owned(), grant: None });
+    node.facts.kubelet = Some(7);
+    daemon(&mut node, "systemd", "old", &[]);
+    assert!(!matches!(node.plan().step, Step::ConfigureKubelet { .. }));
 }
 
 #[test]

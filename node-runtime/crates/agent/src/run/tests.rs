@@ -159,7 +159,7 @@ impl Case {
                 boot_id: "b".to_owned(),
                 adoption: Adoption { phase: AdoptPhase::Adopted, ..Adoption::default() },
                 daemon: Some(Daemon { version: "0.1.0".to_owned(), pid: 7, ..Daemon::default() }),
-                kubelet: true,
+                kubelet: Some(5),
                 ..Facts::default()
             };
         });

@@ -21,12 +21,14 @@ const ALL: &str = "all";
 const LOOK: Duration = Duration::from_secs(1);
 /// States that do not end by themselves: somebody has to do something.
 const STUCK: [&str; 6] = ["RolledBack", "Halted", "NotAccepted", "NodesMissing", "NodesFrozen", "Paused"];
+/// The state before `RolledBack`: nodes still have what was taken back.
+const GOING_BACK: &str = "RollingBack";
 const REMEDY: &str = "`kubectl get runtimeconfigs` lists them";
 
 /// What to do with a rollout.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Tells how far it is, until it is through; exits with 1 if it will not get there
+    /// Tells how far it is, until it is through; exits with 1 if it will not get there: one that is taken back, when its nodes are back
     Status {
         #[command(flatten)]
         config: Name,
@@ -215,6 +217,9 @@ fn stand(config: &DynamicObject, status: &Told) -> (String, Option<bool>) {
     if STUCK.contains(&reason) {
         return (format!("runtimeconfig {name} does not get further: {reason}: {message}"), Some(false));
     }
+    if reason == GOING_BACK {
+        return (format!("Waiting for nodes of runtimeconfig {name} to go back: {message}..."), None);
+    }
     let wave = match wave(status.wave.as_ref()) {
         none if none.is_empty() => String::new(),
         wave => format!(", wave {wave}"),
@@ -333,6 +338,12 @@ mod tests {
         assert_eq!(
             of(status("False", "RolledBack", 2)),
             ("runtimeconfig c does not get further: RolledBack: m".to_owned(), Some(false))
+        );
+        let back = of(status("False", "RollingBack", 2));
+        assert_eq!(
+            back,
+            ("Waiting for nodes of runtimeconfig c to go back: m...".to_owned(), None),
+            "nodes still have it"
         );
         assert_eq!(of(status("False", "NodesFrozen", 2)).1, Some(false), "nobody waits for what somebody must mend");
         let (line, end) = of(status("False", "RollingOut", 2));

@@ -19,6 +19,7 @@ mod image_policy;
 mod kubelet;
 mod merge;
 mod metadata;
+mod pairs;
 mod profile;
 mod redact;
 mod registry;
@@ -50,6 +51,7 @@ pub use image_policy::{
 pub use kubelet::{Kubelet, KubeletConfig, MAX_KUBELET_CONFIG, kubelet_fields, settable_kubelet_fields};
 pub use merge::{Effective, Merged, merge, merge_keeping};
 pub use metadata::{API_VERSION, ObjectMeta};
+pub use pairs::{check_merged, credential_providers, streaming_tls};
 pub use profile::{DefaultProfiles, ProfileSource, ProfileType, SecurityProfile, find_profile};
 pub use redact::{REDACTED, redact};
 pub use registry::{

@@ -8,7 +8,8 @@ use berth_registry::{
     ClientConfig, ClientIdentity, HostConfig, Mirror, MirrorCredentials, NoProxy, Proxy, ProxyConfig, Secret, Tls,
 };
 use berth_settings::{
-    Capability, Fallback, RegistryHost, RegistryMirror, RegistryTls, Settings, parse_provider_config,
+    Capability, Fallback, RegistryHost, RegistryMirror, RegistryTls, Settings, credential_providers,
+    parse_provider_config,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,11 +149,10 @@ fn files(settings: &Settings, layout: &Layout) -> Vec<PathBuf> {
 
 fn providers(settings: &Settings) -> Result<Vec<Provider>, Problem> {
     let wish = &settings.spec.credentials;
-    let (file, programs) = match (&wish.provider_config_file, &wish.provider_bin_dir) {
-        (Some(file), Some(programs)) => (Path::new(file), Path::new(programs)),
-        (None, None) => return Ok(Vec::new()),
-        _ => return Err("spec.credentials: providerConfigFile and providerBinDir must be set together".into()),
+    let Some((file, programs)) = credential_providers(wish).map_err(|e| e.message().to_owned())? else {
+        return Ok(Vec::new());
     };
+    let (file, programs) = (Path::new(file), Path::new(programs));
     let limit = wish.provider_timeout.as_deref().and_then(berth_settings::seconds).unwrap_or(60);
     let mut providers = Vec::new();
     for path in provider_files(file)? {

@@ -1,24 +1,25 @@
-//! Whether the release may go: not while nodes run on Berth, for nobody could change them any more. The chart's hook asks before anything of it
-//! is deleted (charts/berth/templates/uninstall).
+//! Whether the release may go: not while nodes run on Berth, for nobody could change them any more, nor while one is cordoned by the operator,
+//! for nobody else would make it schedulable. The chart's hook asks before anything of it is deleted (charts/berth/templates/uninstall).
 //!
 //! Owns: the question and the answer's words. Must not: change anything.
 use crate::cluster::Clock;
 use crate::cluster::client::{self, PAGE, REQUEST_LIMIT};
-use crate::controllers::rollout::said;
+use crate::controllers::rollout::{CORDONED, said};
 use crate::time;
 use berth_crds::{NodeState, Phase, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus};
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{ApiResource, DynamicObject, ListParams, ObjectList};
 use kube::{Api, Client, ResourceExt};
 use std::fmt;
 
 /// Most nodes that are named.
 const MAX_NAMED: usize = 10;
 const TURN: &str = " (has its turn)";
-const TURN_REMEDY: &str = " Where one has its turn, pause its rollout before that \
-    (kubectl berth rollout pause NAME), or wait until it is through.";
+const TURN_REMEDY: &str = ". Where one has its turn, pause its rollout before that \
+    (kubectl berth rollout pause NAME), or wait until it is through";
 const ODD: &str = " (its RuntimeNode is not understood)";
-const ODD_REMEDY: &str = " What is not understood a newer version of Berth wrote: go back up to it, or see for yourself \
-    that the node is not on Berth.";
+const ODD_REMEDY: &str = ". What is not understood a newer version of Berth wrote: go back up to it, or see for yourself \
+    that the node is not on Berth";
 
 /// A node that would be left, by name, and what it is at.
 type Left = (String, &'static str);
@@ -59,46 +60,95 @@ impl fmt::Display for Refusal {
 /// # Errors
 /// It may not go, or the API server does not say.
 pub async fn ask(client: Client, clock: &Clock) -> Result<(), Refusal> {
-    may_go(&all(client, clock).await.map_err(Refusal::Unknown)?).map_err(Refusal::Nodes)
+    let left = all(client.clone(), clock).await.map_err(Refusal::Unknown)?;
+    // Afterwards: a node whose turn has begun meanwhile is seen here.
+    let cordoned = all_cordoned(client).await.map_err(Refusal::Unknown)?;
+    may_go(&left, &cordoned).map_err(Refusal::Nodes)
 }
 
 /// Those that would be left. Each object is read by itself: one that this version cannot parse hides no other.
 async fn all(client: Client, clock: &Clock) -> Result<Vec<Left>, String> {
     let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<RuntimeNode>(&()));
-    let mut params = ListParams::default().limit(PAGE);
     let mut found = Vec::new();
+    let list = async |params: &ListParams| api.list(params).await;
+    each("runtimenodes", list, |object| found.extend(left(object, clock.now()))).await?;
+    Ok(found)
+}
+
+/// Nodes that this operator has cordoned: all that is asked of a Node is its metadata, for the rest may be long.
+async fn all_cordoned(client: Client) -> Result<Vec<String>, String> {
+    let api: Api<Node> = Api::all(client);
+    let mut found = Vec::new();
+    let list = async |params: &ListParams| api.list_metadata(params).await;
+    each("nodes", list, |node| found.extend(node.annotations().contains_key(CORDONED).then(|| node.name_any())))
+        .await?;
+    Ok(found)
+}
+
+/// Shows each object, page by page. Of a kind that the API server does not know there is none.
+async fn each<K: Clone>(
+    kind: &str,
+    list: impl AsyncFn(&ListParams) -> kube::Result<ObjectList<K>>,
+    mut see: impl FnMut(&K),
+) -> Result<(), String> {
+    let mut params = ListParams::default().limit(PAGE);
     loop {
-        let page = match tokio::time::timeout(REQUEST_LIMIT, api.list(&params)).await {
+        let page = match tokio::time::timeout(REQUEST_LIMIT, list(&params)).await {
             Ok(Ok(page)) => page,
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(Vec::new()),
-            Ok(Err(e)) => return Err(format!("runtimenodes cannot be listed: {e}")),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(()),
+            Ok(Err(e)) => return Err(format!("{kind} cannot be listed: {e}")),
             Err(_) => return Err(format!("the API server did not answer within {} s", REQUEST_LIMIT.as_secs())),
         };
-        found.extend(page.items.iter().filter_map(|object| left(object, clock.now())));
+        page.items.iter().for_each(&mut see);
         if !client::goes_on(&mut params, page.metadata) {
-            return Ok(found);
+            return Ok(());
         }
     }
 }
 
-/// Whether nodes would be left on Berth. Pure. Errors: why not, as a sentence with the remedy.
-fn may_go(left: &[Left]) -> Result<(), String> {
-    if left.is_empty() {
+/// Whether nodes would be left on Berth, or as it has made them. Pure. Errors: why not, in sentences with the remedies.
+fn may_go(left: &[Left], cordoned: &[String]) -> Result<(), String> {
+    // Of one that is on Berth that is to be mended first.
+    let cordoned: Vec<_> = cordoned.iter().filter(|name| !left.iter().any(|(other, _)| other == *name)).collect();
+    let mut why = Vec::new();
+    if !left.is_empty() {
+        why.push(on_berth(left));
+    }
+    if !cordoned.is_empty() {
+        let named = named(cordoned.into_iter().cloned());
+        why.push(format!(
+            "without its operator, nobody would make these nodes schedulable again, which it has cordoned: {named}. It does so once a node is Ready \
+             and its turn is over: wait until none has the annotation {CORDONED}, and uninstall again. Where it does not, `kubectl uncordon NODE` \
+             and `kubectl annotate node NODE {CORDONED}-` do"
+        ));
+    }
+    if why.is_empty() {
         return Ok(());
     }
-    let named = left.iter().take(MAX_NAMED).map(|(name, is)| format!("{name}{is}"));
-    let mut named = named.collect::<Vec<_>>().join(", ");
-    if left.len() > MAX_NAMED {
-        named.push_str(&format!(" and {} more", left.len() - MAX_NAMED));
-    }
+    let why = why.join(". Besides, ");
+    Err(format!("Berth is not uninstalled: {why}. To leave them as they are: helm uninstall --no-hooks"))
+}
+
+fn on_berth(left: &[Left]) -> String {
+    let named = named(left.iter().map(|(name, is)| format!("{name}{is}")));
     let remedies = [(TURN, TURN_REMEDY), (ODD, ODD_REMEDY)].into_iter();
     let remedies = remedies.filter(|(is, _)| left.iter().any(|(_, other)| other == is)).map(|(_, remedy)| remedy);
-    Err(format!(
-        "Berth is not uninstalled: without it, nobody could change these nodes any more, which run on it or are on their way: {named}. Give them \
-         back first: set `state: Absent` in the RuntimeConfigs that select them, wait until none is Managed (kubectl berth nodes), and uninstall \
-         again (docs/cluster.md, Uninstall).{} To leave them as they are: helm uninstall --no-hooks",
+    format!(
+        "without it, nobody could change these nodes any more, which run on it or are on their way: {named}. Give them back first: set \
+         `state: Absent` in the RuntimeConfigs that select them, wait until none is Managed (kubectl berth nodes), and uninstall \
+         again (docs/cluster.md, Uninstall){}",
         remedies.collect::<String>()
-    ))
+    )
+}
+
+/// Some names.
+fn named(names: impl ExactSizeIterator<Item = String>) -> String {
+    let count = names.len();
+    let mut named = names.take(MAX_NAMED).collect::<Vec<_>>().join(", ");
+    if count > MAX_NAMED {
+        named.push_str(&format!(" and {} more", count - MAX_NAMED));
+    }
+    named
 }
 
 /// The node, if it is on Berth, on its way to or from it, or has its turn; by what its agent says of it, and of what it is told.
@@ -169,7 +219,7 @@ mod tests {
 
     fn asked(nodes: &[RuntimeNode]) -> Result<(), String> {
         let objects = nodes.iter().map(|node| serde_json::from_value(json!(node)).unwrap());
-        may_go(&objects.filter_map(|object| left(&object, NOW)).collect::<Vec<_>>())
+        may_go(&objects.filter_map(|object| left(&object, NOW)).collect::<Vec<_>>(), &[])
     }
 
     #[test]
@@ -197,6 +247,23 @@ mod tests {
         let recalled = node("recalled", NodeState::Foreign, Phase::AwaitingGrant);
         assert_eq!(asked(&[node("back", NodeState::Absent, Phase::Idle), silent, another, recalled]), Ok(()));
         assert_eq!(asked(&[]), Ok(()));
+    }
+
+    #[test]
+    fn a_node_that_is_still_cordoned_by_us_is_named_with_the_remedy() {
+        let cordoned: Vec<_> = ["a", "b"].map(str::to_owned).into();
+        let why = may_go(&[], &cordoned).unwrap_err();
+        assert!(
+            why.starts_with("Berth is not uninstalled: without its operator, ") && why.contains(": a, b. "),
+            "{why}"
+        );
+        assert!(why.contains("`kubectl uncordon NODE`") && why.contains("NODE berth.dev/cordoned-since-`"), "{why}");
+        assert!(!why.contains("`state: Absent`"), "{why}");
+        let both = may_go(&[("a".to_owned(), "")], &cordoned).unwrap_err();
+        assert!(
+            both.contains(": a. Give") && both.contains("Uninstall). Besides, ") && both.contains(": b. It"),
+            "{both}"
+        );
     }
 
     /// The operator has cordoned it before it gives leave: who goes in the middle of a drain leaves it so.

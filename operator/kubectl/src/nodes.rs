@@ -1,12 +1,14 @@
 //! `kubectl berth nodes`: what each node is to have, what it has, what its agent is at, and why it goes no further.
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Listed};
 use crate::output::{self, Format, table};
 use anyhow::Result;
 use berth_crds::RuntimeNode;
-use kube::ResourceExt;
 use serde::Serialize;
 
-#[derive(Debug, Serialize)]
+/// What is said of the state of a node that is not understood.
+const UNKNOWN: &str = "Unknown";
+
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     name: String,
@@ -19,11 +21,13 @@ struct Row {
     runtime_version: Option<String>,
     held: bool,
     message: String,
+    /// Of a node whose RuntimeNode this version cannot parse, why: nothing else is known of it.
+    not_understood: Option<String>,
 }
 
 /// Tells it.
 pub async fn run(cluster: &Cluster, format: Option<Format>) -> Result<()> {
-    let rows: Vec<Row> = cluster.all::<RuntimeNode>().await?.iter().map(row).collect();
+    let rows: Vec<Row> = cluster.all::<RuntimeNode>().await?.iter().map(listed).collect();
     if let Some(format) = format {
         return output::document(&rows, format);
     }
@@ -31,32 +35,50 @@ pub async fn run(cluster: &Cluster, format: Option<Format>) -> Result<()> {
         output::text("No nodes: the operator has made no RuntimeNode yet.\n");
         return Ok(());
     }
-    let shown = |name: &Option<String>| name.clone().unwrap_or_default();
-    let cells: Vec<_> = rows
-        .iter()
-        .map(|r| {
-            let (current, desired) = (shown(&r.current_revision), shown(&r.desired_revision));
-            let healthy = if r.healthy { "True" } else { "False" }.to_owned();
-            [
-                r.name.clone(),
-                r.state.clone(),
-                r.phase.clone(),
-                healthy,
-                current,
-                desired,
-                shown(&r.runtime_version),
-                r.message.clone(),
-            ]
-        })
-        .collect();
+    let cells: Vec<_> = rows.iter().map(cells).collect();
     output::text(&table(["NAME", "STATE", "PHASE", "HEALTHY", "CURRENT", "DESIRED", "RUNTIME", "MESSAGE"], &cells));
     Ok(())
 }
 
-fn row(node: &RuntimeNode) -> Row {
+fn cells(row: &Row) -> [String; 8] {
+    let shown = |name: &Option<String>| name.clone().unwrap_or_default();
+    let healthy = match row.healthy {
+        _ if row.not_understood.is_some() => UNKNOWN,
+        true => "True",
+        false => "False",
+    };
+    let (current, desired) = (shown(&row.current_revision), shown(&row.desired_revision));
+    [
+        row.name.clone(),
+        row.state.clone(),
+        row.phase.clone(),
+        healthy.to_owned(),
+        current,
+        desired,
+        shown(&row.runtime_version),
+        row.message.clone(),
+    ]
+}
+
+fn listed(node: &Listed<RuntimeNode>) -> Row {
+    let name = node.name.clone();
+    match &node.object {
+        Ok(node) => row(name, node),
+        Err(why) => Row {
+            name,
+            state: UNKNOWN.to_owned(),
+            phase: UNKNOWN.to_owned(),
+            message: why.clone(),
+            not_understood: Some(why.clone()),
+            ..Default::default()
+        },
+    }
+}
+
+fn row(name: String, node: &RuntimeNode) -> Row {
     let (spec, status) = (&node.spec, node.status.clone().unwrap_or_default());
     Row {
-        name: node.name_any(),
+        name,
         state: format!("{:?}", status.state),
         phase: format!("{:?}", status.phase),
         healthy: status.healthy,
@@ -66,6 +88,7 @@ fn row(node: &RuntimeNode) -> Row {
         policy_revision: status.policy_revision,
         runtime_version: status.runtime_version,
         held: spec.hold,
+        not_understood: None,
     }
 }
 
@@ -109,5 +132,22 @@ mod tests {
         assert_eq!(of(without, failed.clone()), "no agent since T: pod p: no");
         let put_off = serde_json::json!({"nodeName": "n", "postponedUntil": "T", "postponedBecause": "pod a/b"});
         assert_eq!(of(put_off, serde_json::json!({})), "put off until T: pod a/b");
+    }
+    #[test]
+    fn a_node_that_is_not_understood_has_a_row_that_says_so() {
+        let of = |state: &str| {
+            let object = serde_json::json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": "n"},
+                "spec": {"nodeName": "n", "hold": true}, "status": {"state": state, "healthy": true}});
+            listed(&Listed::of(serde_json::from_value(object).unwrap()))
+        };
+        let odd = of("Suspended");
+        let shown = cells(&odd);
+        assert_eq!(shown[..7], ["n", "Unknown", "Unknown", "Unknown", "", "", ""].map(str::to_owned));
+        assert!(shown[7].contains("`Suspended`") && shown[7].contains("newer version"), "{shown:?}");
+        let document = serde_json::json!(odd);
+        assert_eq!((&document["notUnderstood"], &document["healthy"]), (&shown[7].clone().into(), &false.into()));
+        let known = of("Managed");
+        assert_eq!(cells(&known)[..4], ["n", "Managed", "Idle", "True"].map(str::to_owned));
+        assert_eq!(serde_json::json!(known)["notUnderstood"], serde_json::Value::Null);
     }
 }

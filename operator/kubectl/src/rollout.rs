@@ -1,11 +1,14 @@
-//! `kubectl berth rollout`: waits for a rollout, and writes what steers it: a field for a pause, annotations for the rest.
-use crate::cluster::Cluster;
+//! `kubectl berth rollout`: waits for a rollout, and writes what steers it: a field for a pause, annotations for the rest. Of a RuntimeConfig it reads
+//! what it needs for that, and no more: what a newer version wrote elsewhere in it keeps nobody from pausing it.
+use crate::cluster::{Cluster, not_understood};
 use crate::output;
 use crate::status::{condition, wave};
-use anyhow::{Result, bail};
-use berth_crds::{Condition, RuntimeConfigObject, RuntimeConfigStatus, RuntimeRevision, Verdict};
+use anyhow::{Result, anyhow, bail};
+use berth_crds::{Condition, RuntimeConfigObject, RuntimeRevision, Verdict, WaveStatus};
 use clap::{Args, Subcommand};
 use kube::ResourceExt;
+use kube::api::DynamicObject;
+use serde::Deserialize;
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -18,12 +21,14 @@ const ALL: &str = "all";
 const LOOK: Duration = Duration::from_secs(1);
 /// States that do not end by themselves: somebody has to do something.
 const STUCK: [&str; 6] = ["RolledBack", "Halted", "NotAccepted", "NodesMissing", "NodesFrozen", "Paused"];
+/// The state before `RolledBack`: nodes still have what was taken back.
+const GOING_BACK: &str = "RollingBack";
 const REMEDY: &str = "`kubectl get runtimeconfigs` lists them";
 
 /// What to do with a rollout.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Tells how far it is, until it is through; exits with 1 if it will not get there
+    /// Tells how far it is, until it is through; exits with 1 if it will not get there: one that is taken back, when its nodes are back
     Status {
         #[command(flatten)]
         config: Name,
@@ -58,6 +63,27 @@ pub struct Name {
     name: String,
 }
 
+/// What the operator says of a RuntimeConfig, as far as it is about its rollout.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Told {
+    observed_generation: Option<i64>,
+    conditions: Vec<Condition>,
+    target_revision: Option<String>,
+    other_target_revisions: Vec<String>,
+    summary: String,
+    wave: Option<WaveStatus>,
+}
+
+impl Told {
+    /// Errors: this version cannot parse it.
+    fn of(config: &DynamicObject) -> Result<Self> {
+        let told = serde_json::from_value::<Option<Self>>(config.data["status"].clone());
+        let told = told.map_err(|e| anyhow!("RuntimeConfig {}: {}", config.name_any(), not_understood(&e)))?;
+        Ok(told.unwrap_or_default())
+    }
+}
+
 /// Does it.
 pub async fn run(cluster: &Cluster, command: Command) -> Result<ExitCode> {
     match command {
@@ -71,9 +97,9 @@ pub async fn run(cluster: &Cluster, command: Command) -> Result<ExitCode> {
 }
 
 async fn pause(cluster: &Cluster, name: &str, paused: bool) -> Result<()> {
-    let before: RuntimeConfigObject = cluster.one(name, REMEDY).await?;
+    let before = cluster.written::<RuntimeConfigObject>(name, REMEDY).await?;
     let word = if paused { "paused" } else { "resumed" };
-    if before.spec.rollout.paused.unwrap_or(false) == paused {
+    if is_paused(&before) == paused {
         let already = if paused { "is paused already" } else { "is not paused" };
         bail!("runtimeconfig {name} {already}");
     }
@@ -82,9 +108,13 @@ async fn pause(cluster: &Cluster, name: &str, paused: bool) -> Result<()> {
     Ok(())
 }
 
+fn is_paused(config: &DynamicObject) -> bool {
+    config.data["spec"]["rollout"]["paused"] == true
+}
+
 async fn undo(cluster: &Cluster, name: &str, revision: Option<String>) -> Result<()> {
-    let config: RuntimeConfigObject = cluster.one(name, REMEDY).await?;
-    let targets = targets(&config.status.unwrap_or_default());
+    let config = cluster.written::<RuntimeConfigObject>(name, REMEDY).await?;
+    let targets = targets(&Told::of(&config)?);
     let mut known = Vec::new();
     for target in targets {
         // One that was removed, or that this version does not understand, must not keep the others from being taken back.
@@ -99,7 +129,7 @@ async fn undo(cluster: &Cluster, name: &str, revision: Option<String>) -> Result
 }
 
 /// What the nodes of a RuntimeConfig are to have, that of most nodes first.
-fn targets(status: &RuntimeConfigStatus) -> Vec<String> {
+fn targets(status: &Told) -> Vec<String> {
     status.target_revision.iter().chain(&status.other_target_revisions).cloned().collect()
 }
 
@@ -126,8 +156,8 @@ fn taken_back<'a>(name: &str, known: &'a [(String, Option<Verdict>)], revision: 
 }
 
 async fn retry(cluster: &Cluster, name: &str) -> Result<()> {
-    let config: RuntimeConfigObject = cluster.one(name, REMEDY).await?;
-    let targets = targets(&config.status.unwrap_or_default());
+    let config = cluster.written::<RuntimeConfigObject>(name, REMEDY).await?;
+    let targets = targets(&Told::of(&config)?);
     let value = match targets.as_slice() {
         [] => bail!("runtimeconfig {name} has no revision yet"),
         [target] => target,
@@ -141,14 +171,14 @@ async fn retry(cluster: &Cluster, name: &str) -> Result<()> {
 
 async fn annotate(cluster: &Cluster, name: &str, annotation: &str, revision: &str) -> Result<()> {
     let fields = json!({"metadata": {"annotations": {annotation: revision}}});
-    cluster.patch::<RuntimeConfigObject>(name, fields).await.map(drop)
+    cluster.patch::<RuntimeConfigObject>(name, fields).await
 }
 
 async fn status(cluster: &Cluster, name: &str, watch: bool, timeout: u64) -> Result<ExitCode> {
     let (began, mut told) = (Instant::now(), String::new());
     loop {
-        let config: RuntimeConfigObject = cluster.one(name, REMEDY).await?;
-        let (line, end) = stand(&config);
+        let config = cluster.written::<RuntimeConfigObject>(name, REMEDY).await?;
+        let (line, end) = stand(&config, &Told::of(&config)?);
         if line != told {
             output::text(&format!("{line}\n"));
             told = line;
@@ -166,10 +196,10 @@ async fn status(cluster: &Cluster, name: &str, watch: bool, timeout: u64) -> Res
 }
 
 /// Where a rollout stands in words, and whether that is an end: a good one or another.
-fn stand(config: &RuntimeConfigObject) -> (String, Option<bool>) {
-    let (name, status) = (config.name_any(), config.status.clone().unwrap_or_default());
+fn stand(config: &DynamicObject, status: &Told) -> (String, Option<bool>) {
+    let name = config.name_any();
     // Nobody answers requests of one that is not understood, and nothing but this is said of its generation.
-    if let Some(refused) = refused(config, &status) {
+    if let Some(refused) = refused(config, status) {
         let told = format!("runtimeconfig {name} does not get further: {}: {}", refused.reason, refused.message);
         return (told, Some(false));
     }
@@ -182,26 +212,29 @@ fn stand(config: &RuntimeConfigObject) -> (String, Option<bool>) {
     }
     let (ready, reason, message) = condition(&status.conditions, "Ready");
     if ready {
-        return (format!("runtimeconfig {name} successfully rolled out: {}", said(&status, message)), Some(true));
+        return (format!("runtimeconfig {name} successfully rolled out: {}", said(status, message)), Some(true));
     }
     if STUCK.contains(&reason) {
         return (format!("runtimeconfig {name} does not get further: {reason}: {message}"), Some(false));
+    }
+    if reason == GOING_BACK {
+        return (format!("Waiting for nodes of runtimeconfig {name} to go back: {message}..."), None);
     }
     let wave = match wave(status.wave.as_ref()) {
         none if none.is_empty() => String::new(),
         wave => format!(", wave {wave}"),
     };
-    (format!("Waiting for runtimeconfig {name} to be rolled out: {}{wave}...", said(&status, message)), None)
+    (format!("Waiting for runtimeconfig {name} to be rolled out: {}{wave}...", said(status, message)), None)
 }
 
 /// That the operator does not accept it as it is now.
-fn refused<'a>(config: &RuntimeConfigObject, status: &'a RuntimeConfigStatus) -> Option<&'a Condition> {
+fn refused<'a>(config: &DynamicObject, status: &'a Told) -> Option<&'a Condition> {
     let accepted = status.conditions.iter().find(|c| c.kind == "Accepted")?;
     let present = accepted.observed_generation == config.metadata.generation;
     (present && accepted.status == "False").then_some(accepted)
 }
 
-fn said(status: &RuntimeConfigStatus, message: &str) -> String {
+fn said(status: &Told, message: &str) -> String {
     match &status.target_revision {
         Some(target) => format!("{} nodes have {target}", status.summary),
         None => message.to_owned(),
@@ -218,9 +251,34 @@ mod tests {
 
     fn asked(status: serde_json::Value, annotations: serde_json::Value) -> (String, Option<bool>) {
         let metadata = json!({"name": "c", "generation": 2, "annotations": annotations});
-        let object = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": metadata, "spec": {},
-            "status": status});
-        stand(&serde_json::from_value(object).unwrap())
+        let config = written(json!({"metadata": metadata, "spec": {}, "status": status}));
+        stand(&config, &Told::of(&config).unwrap())
+    }
+
+    fn written(mut object: serde_json::Value) -> DynamicObject {
+        object["apiVersion"] = json!("berth.dev/v1alpha1");
+        object["kind"] = json!("RuntimeConfig");
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// The words of a newer version elsewhere are nothing to whoever waits for it, pauses it or takes it back.
+    #[test]
+    fn a_newer_versions_words_elsewhere_hold_up_nothing() {
+        let ready =
+            json!({"type": "Ready", "status": "True", "reason": "Complete", "message": "m", "lastTransitionTime": ""});
+        let status = json!({"observedGeneration": 2, "conditions": [ready], "targetRevision": "config-1",
+            "disruption": {"class": "Hibernate"}});
+        let spec = json!({"state": "Suspended", "runtime": {"turbo": true}, "rollout": {"paused": true}});
+        let config = json!({"metadata": {"name": "c", "generation": 2}, "spec": spec, "status": status});
+        assert!(serde_json::from_value::<RuntimeConfigObject>(config.clone()).is_err(), "this version parses it");
+        let config = written(config);
+        let told = Told::of(&config).unwrap();
+        assert_eq!(stand(&config, &told).1, Some(true));
+        assert_eq!(targets(&told), ["config-1"]);
+        assert!(is_paused(&config) && !is_paused(&written(json!({"metadata": {"name": "c"}}))));
+        let odd = written(json!({"metadata": {"name": "c"}, "status": {"conditions": "fine"}}));
+        let why = Told::of(&odd).unwrap_err().to_string();
+        assert!(why.starts_with("RuntimeConfig c: ") && why.contains("newer version"), "{why}");
     }
 
     /// What the status says is of before it.
@@ -280,6 +338,12 @@ mod tests {
         assert_eq!(
             of(status("False", "RolledBack", 2)),
             ("runtimeconfig c does not get further: RolledBack: m".to_owned(), Some(false))
+        );
+        let back = of(status("False", "RollingBack", 2));
+        assert_eq!(
+            back,
+            ("Waiting for nodes of runtimeconfig c to go back: m...".to_owned(), None),
+            "nodes still have it"
         );
         assert_eq!(of(status("False", "NodesFrozen", 2)).1, Some(false), "nobody waits for what somebody must mend");
         let (line, end) = of(status("False", "RollingOut", 2));

@@ -1,10 +1,12 @@
 //! `kubectl berth status`: how far each RuntimeConfig and ImagePolicy is.
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Listed};
 use crate::output::{self, Format, table};
 use anyhow::Result;
 use berth_crds::{Condition, ImagePolicyObject, RuntimeConfigObject, WaveStatus};
-use kube::ResourceExt;
 use serde::Serialize;
+
+/// What is said of an object that is not understood.
+const UNKNOWN: &str = "Unknown";
 
 /// What is said of all.
 #[derive(Debug, Serialize)]
@@ -14,7 +16,7 @@ struct Status {
     image_policies: Vec<Policy>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Config {
     name: String,
@@ -28,9 +30,11 @@ struct Config {
     disruption: String,
     target_revision: Option<String>,
     last_known_good: Option<String>,
+    /// Of one that this version cannot parse, why: nothing else is known of it.
+    not_understood: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Policy {
     name: String,
@@ -41,6 +45,8 @@ struct Policy {
     in_force: String,
     denied: u64,
     warned: u64,
+    /// Of one that this version cannot parse, why: nothing else is known of it.
+    not_understood: Option<String>,
 }
 
 /// Tells it.
@@ -73,11 +79,19 @@ pub fn wave(wave: Option<&WaveStatus>) -> String {
     wave.map(|w| format!("{}/{}{}", w.index, w.total, soak(w))).unwrap_or_default()
 }
 
-fn config(object: &RuntimeConfigObject) -> Config {
+fn config(listed: &Listed<RuntimeConfigObject>) -> Config {
+    let name = listed.name.clone();
+    let object = match &listed.object {
+        Ok(object) => object,
+        Err(why) => {
+            let (reason, message) = (UNKNOWN.to_owned(), why.clone());
+            return Config { name, reason, message, not_understood: Some(why.clone()), ..Default::default() };
+        }
+    };
     let status = object.status.clone().unwrap_or_default();
     let (ready, reason, message) = condition(&status.conditions, "Ready");
     Config {
-        name: object.name_any(),
+        name,
         ready,
         reason: reason.to_owned(),
         message: message.to_owned(),
@@ -88,16 +102,25 @@ fn config(object: &RuntimeConfigObject) -> Config {
         disruption: status.disruption.as_ref().map(|d| format!("{:?}", d.class)).unwrap_or_default(),
         target_revision: status.target_revision.clone(),
         last_known_good: status.last_known_good.clone(),
+        not_understood: None,
     }
 }
 
-fn policy(object: &ImagePolicyObject) -> Policy {
+fn policy(listed: &Listed<ImagePolicyObject>) -> Policy {
+    let name = listed.name.clone();
+    let object = match &listed.object {
+        Ok(object) => object,
+        Err(why) => {
+            let (mode, reason, message) = (UNKNOWN.to_owned(), UNKNOWN.to_owned(), why.clone());
+            return Policy { name, mode, reason, message, not_understood: Some(why.clone()), ..Default::default() };
+        }
+    };
     let status = object.status.clone().unwrap_or_default();
     // Of two that contradict each other that is what to look at.
     let conflicted = condition(&status.conditions, "Conflicted");
     let (ready, reason, message) = if conflicted.0 { conflicted } else { condition(&status.conditions, "Ready") };
     Policy {
-        name: object.name_any(),
+        name,
         mode: format!("{:?}", object.spec.mode),
         ready: ready && !conflicted.0,
         reason: reason.to_owned(),
@@ -105,6 +128,7 @@ fn policy(object: &ImagePolicyObject) -> Policy {
         in_force: status.summary,
         denied: status.denied,
         warned: status.warned,
+        not_understood: None,
     }
 }
 
@@ -142,4 +166,41 @@ fn tables(status: &Status) -> String {
         text.push_str(&table(head, &policies));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn object(kind: &str, name: &str, spec: &Value) -> Value {
+        json!({"apiVersion": "berth.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+    }
+
+    #[test]
+    fn what_is_not_understood_has_a_row_of_its_own_beside_the_others() {
+        let configs = [("newer", json!({"state": "Suspended"})), ("plain", json!({}))];
+        let configs = configs.map(|(name, spec)| serde_json::from_value(object("RuntimeConfig", name, &spec)).unwrap());
+        let policies = [("stricter", json!({"mode": "Quarantine"})), ("known", json!({"mode": "Audit"}))];
+        let policies = policies.map(|(name, spec)| serde_json::from_value(object("ImagePolicy", name, &spec)).unwrap());
+        let status = Status {
+            runtime_configs: configs.into_iter().map(|c| config(&Listed::of(c))).collect(),
+            image_policies: policies.into_iter().map(|p| policy(&Listed::of(p))).collect(),
+        };
+        let text = tables(&status);
+        let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        for (name, column, why) in
+            [("newer", 1, "`Suspended`"), ("stricter", 1, "`Quarantine`"), ("stricter", 2, "newer version")]
+        {
+            assert_eq!(row(name).split_whitespace().nth(column), Some(UNKNOWN), "{text}");
+            assert!(row(name).contains(why), "{text}");
+        }
+        assert!(row("plain").contains("Unseen") && row("known").contains("Audit"), "{text}");
+        let document = json!(status);
+        for (kind, of) in [("runtimeConfigs", "`Suspended`"), ("imagePolicies", "`Quarantine`")] {
+            let why = document[kind][0]["notUnderstood"].as_str().unwrap();
+            assert!(why.contains(of) && why.contains("newer version"), "{why}");
+            assert_eq!(document[kind][1]["notUnderstood"], Value::Null);
+        }
+    }
 }

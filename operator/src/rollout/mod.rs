@@ -6,6 +6,7 @@
 //! One rollout is about the nodes that share one effective configuration. Actions are levels, not edges: planned again from
 //! a stale view, they are the same actions, and carrying one out twice changes nothing.
 mod advance;
+mod back;
 mod budget;
 mod fleet;
 mod judge;
@@ -15,6 +16,7 @@ mod strategy;
 mod waves;
 
 pub use advance::leave;
+pub use back::{Back, back};
 pub use budget::share;
 pub use fleet::{AgentState, Beside, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
 pub use plan::{Action, Plan, Stage, Why, plan};

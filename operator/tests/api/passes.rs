@@ -143,6 +143,33 @@ async fn failed_on_a() -> (World, String) {
     (world, name)
 }
 
+/// Whoever waits for the end of the way back is not told of it before the last node is there.
+#[tokio::test]
+async fn a_rollout_is_rolled_back_when_its_nodes_are() {
+    let (mut world, bad) = failed_on_a().await;
+    for (back, reason) in [(false, "RollingBack"), (true, "RolledBack")] {
+        if back {
+            Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap()).spec.desired_revision =
+                Some("config-old".to_owned());
+            let revision = Arc::make_mut(world.revisions.get_mut(&bad).unwrap());
+            revision.status = serde_json::from_value(json!({"verdict": "Bad"})).unwrap();
+        }
+        let server = server(|_, _| false);
+        run(&server, &world).await.unwrap();
+        let status = server.asked("/runtimeconfigs/a/status").pop().unwrap().body["status"].clone();
+        let conditions = status["conditions"].as_array().unwrap();
+        let of = |kind: &str| conditions.iter().find(|c| c["type"] == kind).unwrap().clone();
+        assert_eq!(of("Ready")["reason"], reason, "{status}");
+        let told = of("Ready")["message"].as_str().unwrap().starts_with("1 nodes still go back; ");
+        assert_eq!(told, !back, "{status}");
+        let word = |holds: bool| if holds { "True" } else { "False" };
+        assert_eq!(
+            (&of("RolledBack")["status"], &of("Progressing")["status"]),
+            (&json!(word(back)), &json!(word(!back)))
+        );
+    }
+}
+
 /// What is bad is not known yet: another node would be told to have it as soon as the one that it failed on is told to leave it.
 #[tokio::test]
 async fn nobody_leaves_a_bad_revision_before_it_is_written_that_it_is_bad() {

@@ -32,6 +32,45 @@ async fn a_node_of_the_last_page_counts() {
     assert_eq!(ask(given_back.client(), &Clock::default()).await, Ok(()));
 }
 
+/// It was given back, and its kubelet is not there yet: nobody else would make it schedulable again.
+#[tokio::test]
+async fn a_node_that_is_still_cordoned_by_us_is_waited_for_on_every_page() {
+    let nodes = |names: [(&str, bool); 2], more: &str| {
+        let node = |(name, cordoned): (&str, bool)| {
+            let annotations =
+                if cordoned { json!({"berth.dev/cordoned-since": "2026-01-01T00:00:00Z"}) } else { json!({}) };
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": {"name": name, "annotations": annotations}})
+        };
+        let metadata = json!({"resourceVersion": "1", "continue": more});
+        let items = names.map(node);
+        let kind = "PartialObjectMetadataList";
+        Answer::Json(200, json!({"apiVersion": "meta.k8s.io/v1", "kind": kind, "metadata": metadata, "items": items}))
+    };
+    let with = |cordoned: bool| {
+        Server::start(move |request| match request.line.as_str() {
+            line if line.contains("/runtimenodes") => list(&[("a", "Absent"), ("c", "Absent")], ""),
+            line if line.contains("continue=more") => nodes([("b", false), ("c", cordoned)], ""),
+            _ => nodes([("a", false), ("elsewhere", false)], "more"),
+        })
+    };
+    let server = with(true);
+    match ask(server.client(), &Clock::default()).await {
+        Err(Refusal::Nodes(why)) => assert!(why.contains("cordoned: c. ") && why.contains("uncordon"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(server.asked("GET /api/v1/nodes?").len(), 2);
+    assert_eq!(ask(with(false).client(), &Clock::default()).await, Ok(()));
+    let forbidden = Server::start(|request| match request.line.contains("/runtimenodes") {
+        true => list(&[], ""),
+        false => status(403, "Forbidden"),
+    });
+    match ask(forbidden.client(), &Clock::default()).await {
+        Err(Refusal::Unknown(why)) => assert!(why.contains("nodes cannot be listed"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A word of a newer version in one object: the node counts as left, and the others are still seen.
 #[tokio::test]
 async fn a_node_that_is_not_understood_hides_no_other() {

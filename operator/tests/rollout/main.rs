@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
 mod again;
+mod back;
 mod examples;
 mod fleet;
 mod policies;

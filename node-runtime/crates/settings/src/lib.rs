@@ -19,8 +19,8 @@ use berth_crds::for_the_cluster;
 pub use berth_crds::{
     Capability, CgroupManager, Class, Description, Document, Fallback, Field, ImagePolicy, IpFamily, KubeletConfig,
     Limits, LogLevel, MAX_DOCUMENT, MirrorCredentials, NetworkMode, Preset, ProfileType, RegistryHost, RegistryMirror,
-    RegistryTls, RuntimeConfigSpec, SecurityProfile, bytes, check_registries, descriptions, fields, find_profile,
-    parse_documents, parse_provider_config, redact, seconds, sha256,
+    RegistryTls, RuntimeConfigSpec, SecurityProfile, bytes, check_registries, credential_providers, descriptions,
+    fields, find_profile, parse_documents, parse_provider_config, redact, seconds, sha256,
 };
 pub use diff::{Change, diff};
 pub use handed::{FormerPolicies, applied, failed_start, hand_over, next_start, take_back};

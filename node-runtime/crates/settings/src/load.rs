@@ -3,7 +3,7 @@ use crate::accepted::Accepted;
 use crate::{Network, Settings, Source, Storage, Streaming};
 use berth_crds::{
     Document, Effective, ImagePolicy, LogLevel, MAX_DOCUMENT, RuntimeConfig, RuntimeConfigSpec, check_sockets, merge,
-    parse_known_documents,
+    parse_known_documents, streaming_tls,
 };
 use berth_model::{Error, Reference, Result, ResultExt};
 use std::fs;
@@ -91,13 +91,7 @@ fn streaming(wish: &berth_crds::Streaming) -> Result<Streaming> {
     if let Some(seconds) = wish.token_ttl.as_deref().and_then(berth_crds::seconds) {
         streaming.token_seconds = seconds;
     }
-    // The two may come from different documents, so only what is merged can be judged.
-    streaming.tls = match (&wish.tls_cert_file, &wish.tls_key_file) {
-        (Some(cert), Some(key)) => Some((cert.into(), key.into())),
-        (None, None) => None,
-        (Some(_), None) => return Err(Error::invalid(field("tlsKeyFile"), "must be set together with tlsCertFile")),
-        (None, Some(_)) => return Err(Error::invalid(field("tlsCertFile"), "must be set together with tlsKeyFile")),
-    };
+    streaming.tls = streaming_tls(wish)?.map(|(cert, key)| (cert.into(), key.into()));
     Ok(streaming)
 }
 

@@ -8,7 +8,7 @@ use super::frozen;
 use super::validate::Judgement;
 use crate::cluster::World;
 use crate::cluster::writes::Done;
-use crate::rollout::{AgentState, Node, Revision, Stage};
+use crate::rollout::{AgentState, Back, Node, Revision, Stage, back};
 use crate::time;
 use berth_crds::{
     Condition, DisruptionStatus, FailingNode, FieldConflict, NodeCounts, RuntimeConfigObject, RuntimeConfigStatus,
@@ -131,7 +131,8 @@ fn of(
     let left_out = rendered.left_out.get(&name);
     let conflicts = super::conflicts::words(&status.conflicts, &rendered.pools, &name);
     let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen::told(rendered, &name), conflicts };
-    status.conditions = conditions(made, (judgement, left_out), &status, &mine, troubles);
+    let way_back: Back = mine.iter().map(|r| back(&r.rollout, &r.nodes, &r.plan, now)).sum();
+    status.conditions = conditions(made, (judgement, left_out), &status, &mine, (&way_back, troubles));
     status
 }
 
@@ -223,7 +224,7 @@ fn conditions(
     (judgement, left_out): (&Judgement, Option<&(&'static str, String)>),
     status: &RuntimeConfigStatus,
     mine: &[&Running],
-    Troubles { agents, frozen, conflicts }: Troubles,
+    (way_back, Troubles { agents, frozen, conflicts }): (&Back, Troubles),
 ) -> Vec<Condition> {
     let accepted = match (judgement, left_out) {
         // Others of its nodes may well be told what it says.
@@ -244,7 +245,7 @@ fn conditions(
     let back = is(|s| matches!(s, Stage::RollingBack { .. } | Stage::RolledBack | Stage::NothingToGoBackTo));
     let halted = is(|s| matches!(s, Stage::Halted));
     let paused = is(|s| matches!(s, Stage::Paused));
-    let going = is(|s| matches!(s, Stage::Wave { .. } | Stage::RollingBack { .. }));
+    let (forward, going_back) = (is(|s| matches!(s, Stage::Wave { .. })), way_back.going() > 0);
     let done = mine.iter().all(|r| matches!(r.plan.stage, Stage::Complete | Stage::NoNodes));
     let counted = format!("{} of {} nodes have it and are well", status.nodes.ready, status.nodes.matched);
     let counted = frozen.iter().fold(counted, |counted, frozen| format!("{counted}; {frozen}"));
@@ -252,7 +253,8 @@ fn conditions(
         () if left_out.is_some() => (false, "NotAccepted", "some of its nodes keep what they have".to_owned()),
         () if !accepted => (false, "NotAccepted", "its nodes keep what they have".to_owned()),
         () if status.nodes.matched == 0 => (true, "NoMatchingNodes", "it selects no node".to_owned()),
-        () if back => (false, "RolledBack", failure(status)),
+        () if going_back => (false, "RollingBack", returning(status, way_back)),
+        () if back => (false, "RolledBack", returning(status, way_back)),
         () if halted => (false, "Halted", failure(status)),
         () if paused && !done => (false, "Paused", counted),
         () if done && status.nodes.ready == status.nodes.matched => (true, "Complete", counted),
@@ -262,7 +264,8 @@ fn conditions(
         () => (false, "RollingOut", counted),
     };
     made.set("Ready", ready, reason, message);
-    made.set("Progressing", going, if going { "RollingOut" } else { "Idle" }, "");
+    let progress = if going_back { "RollingBack" } else { "RollingOut" };
+    made.set("Progressing", forward || going_back, if forward || going_back { progress } else { "Idle" }, "");
     let degraded = back || halted || status.nodes.degraded > 0;
     made.set(
         "Degraded",
@@ -270,7 +273,12 @@ fn conditions(
         if degraded { "NodesFailed" } else { "AsExpected" },
         if degraded { failure(status) } else { String::new() },
     );
-    made.set("RolledBack", back, if back { "TooManyFailed" } else { "AsExpected" }, "");
+    let (reason, message) = match back {
+        true if going_back => ("RollingBack", returning(status, way_back)),
+        true => ("TooManyFailed", String::new()),
+        false => ("AsExpected", String::new()),
+    };
+    made.set("RolledBack", back && !going_back, reason, message);
     made.set("Paused", paused, if paused { "Asked" } else { "AsExpected" }, "");
     let running = agents.is_none();
     made.set(
@@ -283,6 +291,20 @@ fn conditions(
     let reason = if conflicted { "EqualPriority" } else { "AsExpected" };
     made.set("Conflicted", conflicted, reason, conflicts.unwrap_or_default());
     made.finish()
+}
+
+/// How far the way back is, and what for.
+fn returning(status: &RuntimeConfigStatus, back: &Back) -> String {
+    let why = failure(status);
+    let some = |number: usize, what: &str| if number > 0 { format!(", {number} {what}") } else { String::new() };
+    match (back.going(), back.left()) {
+        (0, 0) => why,
+        (0, left) => format!("{left} nodes are not back, and nobody is at it (kubectl berth nodes says why); {why}"),
+        (going, _) => {
+            let (put_off, stuck) = (some(back.put_off, "of them put off"), some(back.stuck, "more cannot"));
+            format!("{going} nodes still go back{put_off}{stuck}; {why}")
+        }
+    }
 }
 
 fn failure(status: &RuntimeConfigStatus) -> String {

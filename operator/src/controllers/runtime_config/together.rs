@@ -1,7 +1,7 @@
-//! Whether nodes take what several RuntimeConfigs come to: each is good by itself, and may still contradict another one, or be too much
-//! beside it. Pure.
+//! Whether nodes take what several RuntimeConfigs come to: each is good by itself, and may still contradict another one, be too much beside it,
+//! or set one half of what is nothing without the other. Pure.
 use super::validate::check;
-use berth_crds::{Effective, RuntimeConfig, RuntimeConfigSpec, merge_keeping};
+use berth_crds::{Effective, RuntimeConfig, RuntimeConfigSpec, check_merged, merge_keeping};
 use std::collections::BTreeSet;
 
 /// What the rules of a node say of the RuntimeConfigs that select it.
@@ -34,15 +34,18 @@ pub(super) fn contradiction(
     let rule = of(&few).unwrap_or(whole);
     let configs: BTreeSet<String> = few.into_iter().map(|document| document.metadata.name).collect();
     let names = configs.iter().cloned().collect::<Vec<_>>().join(", ");
-    let message = format!(
-        "{rule}: that is what RuntimeConfigs {names} come to on the nodes that they select together; change one of them, or whom it selects"
-    );
+    let message = match configs.len() {
+        1 => format!("{rule}: no RuntimeConfig that selects nodes of {names} does so; change it, or whom it selects"),
+        _ => format!(
+            "{rule}: that is what RuntimeConfigs {names} come to on the nodes that they select together; change one of them, or whom it selects"
+        ),
+    };
     Some(Contradiction { configs, message })
 }
 
-/// A revision's spec goes through the same rules on its node, as a document.
+/// A revision's spec goes through the same rules on its node, as a document, and through those of what is merged.
 fn broken_rule(spec: &RuntimeConfigSpec) -> Option<String> {
-    check("merged", spec).err()
+    check("merged", spec).err().or_else(|| check_merged(spec).err().map(|e| e.message().to_owned()))
 }
 
 #[cfg(test)]
@@ -90,6 +93,25 @@ mod tests {
             assert_eq!(found.configs, BTreeSet::from(["x".to_owned(), "y".to_owned()]), "{field}");
             assert!(found.message.starts_with(&format!("{field}: ")), "{}", found.message);
             assert!(found.message.contains("RuntimeConfigs x, y come to"), "{}", found.message);
+        }
+    }
+
+    /// The other half may be another one's: then both are good.
+    #[test]
+    fn half_a_pair_is_refused_where_nobody_sets_the_other_half() {
+        let streaming = |name: &str| json!({"runtime": {"streaming": {name: "/etc/tls"}}});
+        let credentials = |name: &str| json!({"credentials": {name: "/etc/providers"}});
+        let pairs = [
+            (streaming("tlsCertFile"), streaming("tlsKeyFile"), "spec.runtime.streaming.tlsKeyFile"),
+            (credentials("providerConfigFile"), credentials("providerBinDir"), "spec.credentials.providerBinDir"),
+        ];
+        for (one, other, missing) in pairs {
+            let beside = json!({"runtime": {"pidsLimit": 100}});
+            let half = found(&[("a", beside.clone()), ("x", one.clone())], None).unwrap();
+            assert_eq!(half.configs, BTreeSet::from(["x".to_owned()]));
+            assert!(half.message.starts_with(&format!("{missing}: must be set together with ")), "{}", half.message);
+            assert!(half.message.contains("no RuntimeConfig that selects nodes of x does so"), "{}", half.message);
+            assert_eq!(found(&[("x", one), ("y", other)], None), None);
         }
     }
 

@@ -21,20 +21,25 @@ pub fn refuses_to_leave_nodes(api: &Api) {
     kubectl.apply(&json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": NODE}, "spec": {"nodeName": NODE}}));
     is_reported(&kubectl, "Managed");
     is_not_of_the_release(&kubectl);
-    let refused = uninstalled(api, 1).unwrap_err();
+    let refused = uninstalled(api, Some("`state: Absent`")).unwrap_err();
     assert!(refused.contains(JOB), "{refused}");
     is_not_of_the_release(&kubectl);
     for object in ["deployment/berth-operator", "daemonset/berth-agent", "clusterrole/berth-agent"] {
         kubectl.run(&["get", object]);
     }
     is_reported(&kubectl, "Absent");
-    uninstalled(api, 0).unwrap();
+    is_cordoned(&kubectl);
+    uninstalled(api, Some("kubectl uncordon NODE")).unwrap_err();
+    kubectl.run(&["uncordon", NODE]);
+    kubectl.run(&["annotate", "node", NODE, "berth.dev/cordoned-since-"]);
+    uninstalled(api, None).unwrap();
     for (kind, name) in [("job", JOB), ("serviceaccount", JOB), ("clusterrole", JOB), ("deployment", "berth-operator")]
     {
         let gone = kubectl.get(kind, name).unwrap_err();
         assert!(gone.contains("NotFound"), "{kind}: {gone}");
     }
     kubectl.run(&["delete", "runtimenode", NODE]);
+    kubectl.run(&["delete", "node", NODE]);
 }
 
 /// Where the values say so, nobody is asked, and nothing is there that could ask.
@@ -84,8 +89,15 @@ fn is_reported(kubectl: &Kubectl<'_>, state: &str) {
     kubectl.run(&["patch", "runtimenode", NODE, "--subresource=status", "--type=merge", "--patch", &status]);
 }
 
-/// `helm uninstall`, whose question is answered with that exit code.
-fn uninstalled(api: &Api, expected: i32) -> Result<String, String> {
+/// As the operator leaves a node whose kubelet is not there again after it was given back.
+fn is_cordoned(kubectl: &Kubectl<'_>) {
+    let annotations = json!({"berth.dev/cordoned-since": time::text(time::now())});
+    let metadata = json!({"name": NODE, "annotations": annotations});
+    kubectl.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"unschedulable": true}}));
+}
+
+/// `helm uninstall`, whose question is answered with that remedy, or with yes.
+fn uninstalled(api: &Api, remedy: Option<&str>) -> Result<String, String> {
     std::thread::scope(|scope| {
         let helm = scope.spawn(|| api.helm(NAMESPACE, &["uninstall", "berth", "--timeout=90s"]));
         let kubectl = api.kubectl();
@@ -94,14 +106,14 @@ fn uninstalled(api: &Api, expected: i32) -> Result<String, String> {
             // One that was refused before is replaced.
             if job["status"]["conditions"].is_null() { Ok(job) } else { Err(job["status"].to_string()) }
         });
-        assert_eq!(answer(api, &kubectl, &job), expected);
-        ends(&kubectl, expected == 0);
+        answer(api, &kubectl, &job, remedy);
+        ends(&kubectl, remedy.is_none());
         helm.join().unwrap()
     })
 }
 
 /// Runs the program with what its container has: the words and the account, which may do nothing else.
-fn answer(api: &Api, kubectl: &Kubectl<'_>, job: &Value) -> i32 {
+fn answer(api: &Api, kubectl: &Kubectl<'_>, job: &Value, remedy: Option<&str>) {
     let pod = &job["spec"]["template"]["spec"];
     let words = pod["containers"][0]["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned());
     let words: Vec<_> = words.collect();
@@ -117,14 +129,16 @@ fn answer(api: &Api, kubectl: &Kubectl<'_>, job: &Value) -> i32 {
             Some(code) => Ok((code, told)),
         }
     });
-    let named = told.contains(NODE) && told.contains("`state: Absent`");
-    assert_eq!(named, code != 0, "{told}");
-    for kind in ["nodes", "pods", "secrets", "runtimeconfigs"] {
+    assert_eq!(code, i32::from(remedy.is_some()), "{told}");
+    assert!(remedy.is_none_or(|remedy| told.contains(NODE) && told.contains(remedy)), "{told}");
+    for kind in ["pods", "secrets", "runtimeconfigs"] {
         assert!(account.try_run(&["get", kind]).err.contains("Forbidden"), "{kind}");
     }
-    let deletes = account.try_run(&["delete", "runtimenode", NODE]);
-    assert!(deletes.err.contains("cannot delete resource"), "{}", deletes.err);
-    code
+    for kind in ["runtimenode", "node"] {
+        let deletes = account.try_run(&["delete", kind, NODE]);
+        assert!(deletes.err.contains("cannot delete resource"), "{kind}: {}", deletes.err);
+    }
+    assert_eq!(account.try_run(&["auth", "can-i", "patch", "nodes"]).text().trim(), "no");
 }
 
 /// What the Job controller says of it (batch/v1: an end has its reason before it).

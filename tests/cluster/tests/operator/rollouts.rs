@@ -181,11 +181,9 @@ fn is_taken_back(api: &Api, bad: &str, good: &str) {
     assert_eq!(told, format!("runtimeconfig.berth.dev/fleet: {bad} is taken back\n"));
     let stuck = plugin::run(api, &["rollout", "status", "fleet", "--timeout=240"]).unwrap_err();
     assert!(stuck.contains("does not get further: RolledBack"), "not the end of what was before: {stuck}");
-    api.wait("every node is back", || {
-        let nodes = api.get(&format!("{GROUP}/runtimenodes"))?;
-        let back = nodes["items"].as_array().unwrap().iter().filter(|n| n["status"]["currentRevision"] == good).count();
-        if back == NODES { Ok(()) } else { Err(format!("{back} nodes")) }
-    });
+    let nodes = api.get(&format!("{GROUP}/runtimenodes")).unwrap();
+    let back = nodes["items"].as_array().unwrap().iter().filter(|n| n["status"]["currentRevision"] == good).count();
+    assert_eq!(back, NODES, "the end is told before the last node is back: {stuck}");
     answered(api, "berth.dev/undo");
     assert_eq!(api.get(&format!("{GROUP}/runtimerevisions/{bad}")).unwrap()["status"]["verdict"], "Bad");
 }

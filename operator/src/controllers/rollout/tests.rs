@@ -100,7 +100,7 @@ fn what_came_through_for_one_ends_no_soak_of_another() {
     assert_eq!(broke(&running), BTreeSet::from([&Revision(target().name_any())]), "{:?}", running[1].plan);
 }
 
-/// With a second rollout that begins where the first one is through already, and one that goes on long after it.
+/// It came through for both long ago, for one of them once more since, while the other one had nodes on their way.
 #[test]
 fn what_came_through_before_still_counts_for_those_that_had_it() {
     let status = json!({"verdict": "Good", "since": time::text(9500), "underWay": {"y": time::text(5000)}});

@@ -1,4 +1,5 @@
-//! Revisions are made when something is to have them, are told where they come from, and removed when nothing refers to them any more, but for the last few.
+//! Revisions are made when something is to have them, and removed when nothing refers to them any more, but for the last few. Each says where its fields
+//! come from.
 use super::super::Context;
 use super::build::Rendered;
 use super::sources;

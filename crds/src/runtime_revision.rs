@@ -59,9 +59,6 @@ pub struct RevisionRuntime {
     /// The merged spec of the RuntimeConfigs, without what only the operator follows.
     #[schemars(schema_with = "any_object")]
     pub config: Value,
-    /// Path of each field that is set, of lists with the entry's key, to the name of the RuntimeConfig that it came from.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub sources: BTreeMap<String, String>,
 }
 
 /// One image policy of a set.
@@ -99,6 +96,15 @@ pub struct RuntimeRevisionStatus {
     /// Nodes that are told to have it.
     #[serde(default)]
     pub nodes: u32,
+    /// Path of each field of a configuration that is set, of lists with the entry's key, to the names of the RuntimeConfigs that it comes from,
+    /// sorted: several where different ones come to the same configuration. Of one that no RuntimeConfig comes to any more, as it was last. It is no
+    /// part of the content: who says the same under another name changes no node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, Vec<String>>,
+    /// Rollouts of it that were not through yet when it came through for nodes of other RuntimeConfigs: the names of their RuntimeConfigs, with commas
+    /// between them, to when it had come through for theirs before; empty: never. `since` says nothing of these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub under_way: BTreeMap<String, String>,
     /// `Good` or `Bad`, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -115,9 +121,9 @@ pub enum Verdict {
 
 impl RuntimeRevisionSpec {
     /// A configuration.
-    pub fn of_runtime(version: &str, config: &RuntimeConfigSpec, sources: BTreeMap<String, String>) -> Self {
+    pub fn of_runtime(version: &str, config: &RuntimeConfigSpec) -> Self {
         let config = serde_json::to_value(config).unwrap_or_default();
-        let runtime = RevisionRuntime { version: version.to_owned(), config: without_empty(config), sources };
+        let runtime = RevisionRuntime { version: version.to_owned(), config: without_empty(config) };
         Self { runtime: Some(runtime), policies: None }
     }
 
@@ -231,7 +237,7 @@ mod tests {
 
     fn revision(json: Value) -> RuntimeRevisionSpec {
         let config: RuntimeConfigSpec = serde_json::from_value(json).unwrap();
-        RuntimeRevisionSpec::of_runtime("1.2.3", &config, BTreeMap::new())
+        RuntimeRevisionSpec::of_runtime("1.2.3", &config)
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The cluster that is talked to: as kubectl finds it, by the same kubeconfig. A request ends within its limit, and none is tried again unasked.
 //! Objects are parsed one by one: what a newer version of Berth wrote into one hides no other.
 use anyhow::{Context, Result, anyhow, bail};
-use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
@@ -84,6 +85,14 @@ impl Cluster {
     pub async fn written<K: Kind>(&self, name: &str, remedy: &str) -> Result<DynamicObject> {
         let found = answered::<K, _>(self.api::<K>().get_opt(name)).await?;
         found.ok_or_else(|| anyhow!("there is no {} {name}; {remedy}", K::kind(&())))
+    }
+
+    /// Labels of a Node, which is no kind of ours. `None`: it is not there, or may not be read.
+    pub async fn labels(&self, node: &str) -> Option<BTreeMap<String, String>> {
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
+        let api: Api<DynamicObject> = Api::all_with(self.0.clone(), &kind);
+        let found = tokio::time::timeout(LIMIT, api.get_metadata(node)).await.ok()?.ok()?;
+        Some(found.metadata.labels.unwrap_or_default())
     }
 
     /// Changes fields of an object, whatever else is in it.

@@ -1,16 +1,20 @@
 //! `kubectl berth explain node`: each effective field of a node, with its value and the RuntimeConfig that it comes from. It is read from the
-//! node's revision, which has the source of every field beside its value.
+//! node's revision, whose status has the sources of every field: of several RuntimeConfigs that come to the same, those count that select the node.
 use crate::cluster::Cluster;
 use crate::output::{self, Format, table};
 use anyhow::{Result, bail};
 use berth_crds::{
-    Audience, Preset, RevisionRuntime, RuntimeConfigSpec, RuntimeNode, RuntimeRevision, all_fields, changes,
+    Audience, Preset, RuntimeConfigObject, RuntimeConfigSpec, RuntimeNode, RuntimeRevision, all_fields, changes,
 };
+use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const DEFAULT: &str = "default";
+
+/// Path of each field that is set to the names of the RuntimeConfigs that it comes from.
+type Sources = BTreeMap<String, Vec<String>>;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -80,6 +84,10 @@ async fn explained(cluster: &Cluster, name: &str, set: bool) -> Result<Explained
             differs = changes(&old, &new).into_iter().map(|c| format!("{} ({})", c.path, c.class)).collect();
         }
     }
+    let mut sources = revision.status.as_ref().map(|s| s.sources.clone()).unwrap_or_default();
+    if sources.values().any(|names| names.len() > 1) {
+        narrow(&mut sources, &selecting(cluster, name).await);
+    }
     Ok(Explained {
         node: name.to_owned(),
         in_force: current.as_ref() == Some(&shown),
@@ -87,26 +95,47 @@ async fn explained(cluster: &Cluster, name: &str, set: bool) -> Result<Explained
         runtime_version: runtime.version.clone(),
         desired_revision: desired,
         changes: differs,
-        fields: fields(&revision.spec.config()?, runtime).into_iter().filter(|f| !set || f.source != DEFAULT).collect(),
+        fields: fields(&revision.spec.config()?, &sources)
+            .into_iter()
+            .filter(|f| !set || f.source != DEFAULT)
+            .collect(),
     })
 }
 
+/// Names of the RuntimeConfigs that select a node now. None, where whoever asks may not read the Node or them.
+async fn selecting(cluster: &Cluster, node: &str) -> BTreeSet<String> {
+    let (Some(labels), Ok(configs)) = (cluster.labels(node).await, cluster.all::<RuntimeConfigObject>().await) else {
+        return BTreeSet::new();
+    };
+    // One that is not understood selects nobody that is known.
+    let configs = configs.iter().filter_map(|listed| listed.object.as_ref().ok());
+    let selects = |c: &&RuntimeConfigObject| c.spec.node_selector.as_ref().is_some_and(|s| s.matches(&labels));
+    configs.filter(selects).map(ResourceExt::name_any).collect()
+}
+
+/// Leaves of the names of each field those that select the node; all, where none of them does.
+fn narrow(sources: &mut Sources, selecting: &BTreeSet<String>) {
+    for names in sources.values_mut().filter(|names| names.iter().any(|name| selecting.contains(name))) {
+        names.retain(|name| selecting.contains(name));
+    }
+}
+
 /// All fields that a node gets, in the order of the documents; a list or map that is merged by entries has a row for each.
-fn fields(config: &RuntimeConfigSpec, runtime: &RevisionRuntime) -> Vec<Field> {
+fn fields(config: &RuntimeConfigSpec, sources: &Sources) -> Vec<Field> {
     let mut found = Vec::new();
     for field in all_fields().filter(|field| field.audience != Audience::Operator) {
-        let source = |path: &str| runtime.sources.get(path).cloned();
-        let entries = entries(field.path, &runtime.sources);
+        let source = |path: &str| sources.get(path).map(|names| names.join(", "));
+        let entries = entries(field.path, sources);
         match (field.set(config), entries.is_empty()) {
             (Some(Value::Array(list)), false) => found.extend(entries.iter().map(|(path, key, source)| Field {
                 field: (*path).to_owned(),
                 value: list.iter().find(|entry| is_of(entry, key)).cloned().unwrap_or_default(),
-                source: (*source).to_owned(),
+                source: source.clone(),
             })),
             (Some(Value::Object(map)), false) => found.extend(entries.iter().map(|(path, key, source)| Field {
                 field: (*path).to_owned(),
                 value: map.get(*key).cloned().unwrap_or_default(),
-                source: (*source).to_owned(),
+                source: source.clone(),
             })),
             (Some(value), _) => found.push(Field {
                 field: field.path.to_owned(),
@@ -126,10 +155,10 @@ fn fields(config: &RuntimeConfigSpec, runtime: &RevisionRuntime) -> Vec<Field> {
 }
 
 /// The entries of a list that have sources: path, key and source of each.
-fn entries<'a>(path: &str, sources: &'a BTreeMap<String, String>) -> Vec<(&'a str, &'a str, &'a str)> {
-    let of = |(entry, source): (&'a String, &'a String)| {
+fn entries<'a>(path: &str, sources: &'a Sources) -> Vec<(&'a str, &'a str, String)> {
+    let of = |(entry, names): (&'a String, &'a Vec<String>)| {
         let key = entry.strip_prefix(path)?.strip_prefix('[')?.strip_suffix(']')?;
-        Some((entry.as_str(), key, source.as_str()))
+        Some((entry.as_str(), key, names.join(", ")))
     };
     sources.iter().filter_map(of).collect()
 }
@@ -155,6 +184,26 @@ mod tests {
         assert!(is_of(&profile, "Seccomp/audit.json") && !is_of(&profile, "audit.json"));
     }
 
+    /// RuntimeConfigs of other nodes that say the same are no source of this one's.
+    #[test]
+    fn of_several_names_those_count_that_select_the_node() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let narrowed = |selecting: &[&str]| {
+            let mut sources =
+                Sources::from([("x".to_owned(), names(&["a", "b", "c"])), ("y".to_owned(), names(&["a", "d"]))]);
+            narrow(&mut sources, &names(selecting).into_iter().collect());
+            (sources["x"].clone(), sources["y"].clone())
+        };
+        assert_eq!(narrowed(&["b", "d"]), (names(&["b"]), names(&["d"])));
+        assert_eq!(narrowed(&["a", "c", "z"]), (names(&["a", "c"]), names(&["a"])));
+        let all = (names(&["a", "b", "c"]), names(&["a", "d"]));
+        assert_eq!(
+            (narrowed(&["z"]), narrowed(&[])),
+            (all.clone(), all),
+            "it selects them no more, or is not to be read"
+        );
+    }
+
     #[test]
     fn every_field_has_a_value_and_a_source() {
         let config = json!({"runtime": {"pidsLimit": 100}, "registries": [{"host": "a.example"}, {"host": "b.example"}],
@@ -165,15 +214,15 @@ mod tests {
             ("spec.registries[b.example]", "team"),
             ("spec.profiles[Seccomp/p]", "team"),
         ];
-        let sources = sources.map(|(path, source)| (path.to_owned(), source.to_owned())).into();
-        let runtime = RevisionRuntime { version: "1".to_owned(), config: config.clone(), sources };
-        let found = fields(&serde_json::from_value(config).unwrap(), &runtime);
+        let mut sources: Sources = sources.map(|(path, source)| (path.to_owned(), vec![source.to_owned()])).into();
+        sources.insert("spec.registries[b.example]".to_owned(), vec!["other".to_owned(), "team".to_owned()]);
+        let found = fields(&serde_json::from_value(config).unwrap(), &sources);
         let of = |path: &str| found.iter().find(|f| f.field == path).unwrap_or_else(|| panic!("{path} in {found:?}"));
         assert_eq!(
             (&of("spec.runtime.pidsLimit").value, of("spec.runtime.pidsLimit").source.as_str()),
             (&json!(100), "base")
         );
-        assert_eq!(of("spec.registries[b.example]").source, "team");
+        assert_eq!(of("spec.registries[b.example]").source, "other, team");
         assert_eq!(of("spec.registries[b.example]").value["host"], "b.example");
         assert_eq!(of("spec.profiles[Seccomp/p]").value["name"], "p");
         assert_eq!(of("spec.runtime.logLevel").source, DEFAULT);

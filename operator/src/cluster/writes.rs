@@ -128,10 +128,22 @@ impl Writes {
 
     /// Makes an object; one of that name is as good.
     pub async fn create<K: Kind>(&self, object: &K) -> Result<Done, String> {
+        self.creating(object).await.map(|(done, _)| done)
+    }
+
+    /// Makes an object, and returns it as it was made; `None`: one of that name is there.
+    pub async fn make<K: Kind>(&self, object: &K) -> Result<Option<K>, String> {
+        self.creating(object).await.map(|(_, made)| made)
+    }
+
+    async fn creating<K: Kind>(&self, object: &K) -> Result<(Done, Option<K>), String> {
         let api: Api<K> = Api::all(self.client.clone());
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
         let key = of::<K>("create", object.meta().name.as_deref(), &Value::Null);
-        self.change::<K, _>("create", &key, api.create(&params, object)).await
+        let mut made = None;
+        let request = async { api.create(&params, object).await.map(|object| made = Some(object)) };
+        let done = self.change::<K, _>("create", &key, request).await?;
+        Ok((done, made))
     }
 
     /// Changes fields of an object, if it is still of that version.

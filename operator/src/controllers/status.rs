@@ -5,7 +5,9 @@ use crate::cluster::writes::{Done, Kind};
 use crate::time;
 use berth_crds::Condition;
 use k8s_openapi::api::core::v1::ObjectReference;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Longest message.
 const MAX_MESSAGE: usize = 1000;
@@ -92,6 +94,13 @@ pub fn reference_of<K: Kind>(broken: &Broken) -> ObjectReference {
 /// Why an object that only Berth and Kubernetes write cannot be parsed, and what to do.
 pub fn not_understood_because(broken: &Broken) -> String {
     format!("this version does not understand it: {}; go back up to the version of Berth that wrote it", broken.error)
+}
+
+/// A map of a status as a merge patch (RFC 7396) that puts it in the place of another one: keys that are gone are null.
+pub fn in_place_of<T: Serialize>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Value {
+    let gone = before.keys().map(|key| (key.clone(), Value::Null));
+    let present = after.iter().map(|(key, value)| (key.clone(), json!(value)));
+    Value::Object(gone.chain(present).collect())
 }
 
 /// As statuses count.

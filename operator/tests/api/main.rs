@@ -5,5 +5,6 @@
 mod lease;
 mod passes;
 mod server;
+mod shared;
 mod uninstall;
 mod writes;

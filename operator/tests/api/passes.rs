@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Two nodes, each selected by the RuntimeConfig of its name.
-fn world() -> World {
+pub fn world() -> World {
     let mut world = World::default();
     for (name, limit) in [("a", 100), ("b", 200)] {
         let ready = json!([{"type": "Ready", "status": "True"}]);
@@ -29,12 +29,12 @@ fn world() -> World {
     world
 }
 
-fn versioned<K: ResourceExt>(mut object: K) -> K {
+pub fn versioned<K: ResourceExt>(mut object: K) -> K {
     object.meta_mut().resource_version = Some("1".to_owned());
     object
 }
 
-async fn run(server: &Server, world: &World) -> Result<(), String> {
+pub async fn run(server: &Server, world: &World) -> Result<(), String> {
     let (leadership, _release) = lead(server.client(), 15).await;
     until("it leads", Duration::from_secs(60), || leadership.held()).await;
     let metrics = Metrics::new("0").unwrap();
@@ -53,11 +53,11 @@ async fn run(server: &Server, world: &World) -> Result<(), String> {
 }
 
 /// Takes everything, but what `refuses` says.
-fn server(refuses: impl Fn(&str, &Value) -> bool + Send + Sync + 'static) -> Server {
+pub fn server(refuses: impl Fn(&str, &Value) -> bool + Send + Sync + 'static) -> Server {
     refusing((403, "Forbidden"), refuses)
 }
 
-fn refusing(
+pub fn refusing(
     (code, reason): (u16, &'static str),
     refuses: impl Fn(&str, &Value) -> bool + Send + Sync + 'static,
 ) -> Server {
@@ -88,7 +88,7 @@ fn refusing(
     })
 }
 
-fn told(server: &Server, node: &str) -> bool {
+pub fn told(server: &Server, node: &str) -> bool {
     let of = format!("/runtimenodes/{node}?");
     server.asked(&of).iter().any(|r| r.body["spec"]["desiredRevision"].is_string())
 }
@@ -119,7 +119,7 @@ async fn a_request_by_annotation_that_fails_holds_up_no_rollout() {
 }
 
 /// The same world, with the revision that node `a` is to have, one that was good before, and both nodes told. `a` has given the new one up.
-async fn failed_on_a() -> (World, String) {
+pub async fn failed_on_a() -> (World, String) {
     let mut world = world();
     let server = server(|_, _| false);
     run(&server, &world).await.unwrap();

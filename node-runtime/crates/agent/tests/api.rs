@@ -14,7 +14,6 @@ use berth_agent::run::Agent;
 use berth_agent::store::Store;
 use berth_crds::{Disruption, RuntimeNode, RuntimeNodeSpec, RuntimeRevision, RuntimeRevisionSpec};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -60,7 +59,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let revisions = [50, 60].map(|limit| {
             let config = serde_json::from_value(json!({"runtime": {"pidsLimit": limit}})).unwrap();
-            let content = RuntimeRevisionSpec::of_runtime("0.1.0", &config, BTreeMap::new());
+            let content = RuntimeRevisionSpec::of_runtime("0.1.0", &config);
             (content.name(), content)
         });
         let server = Arc::new(Self {

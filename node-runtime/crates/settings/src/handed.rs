@@ -87,7 +87,7 @@ mod tests {
 
     fn configuration(spec: serde_json::Value) -> Revision {
         let spec = serde_json::from_value(spec).unwrap();
-        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec, Default::default());
+        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec);
         Revision { name: content.name(), content }
     }
 

@@ -430,7 +430,7 @@ mod tests {
 
     fn revision(spec: serde_json::Value) -> crate::Revision {
         let spec = serde_json::from_value(spec).unwrap();
-        let content = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &spec, Default::default());
+        let content = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &spec);
         crate::Revision { name: content.name(), content }
     }
 

@@ -213,11 +213,10 @@ mod tests {
     use crate::load::from_sources;
     use berth_crds::RuntimeRevisionSpec;
     use serde_json::json;
-    use std::collections::BTreeMap;
 
     fn configuration(spec: serde_json::Value) -> Revision {
         let spec = serde_json::from_value(spec).unwrap();
-        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec, BTreeMap::new());
+        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec);
         Revision { name: content.name(), content }
     }
 

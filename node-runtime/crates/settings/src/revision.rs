@@ -111,11 +111,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Revisions> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn configuration() -> Revision {
         let spec = serde_json::from_value(serde_json::json!({"runtime": {"pidsLimit": 70}})).unwrap();
-        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec, BTreeMap::new());
+        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec);
         Revision { name: content.name(), content }
     }
 

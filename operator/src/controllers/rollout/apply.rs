@@ -4,19 +4,20 @@
 //! cordon of ours is forgotten, and none of somebody else's is undone.
 use super::super::Context;
 use super::super::runtime_node::agents::{Agent, agent};
+use super::super::status::in_place_of;
 use super::Running;
-use super::build::CORDONED;
+use super::build::{CORDONED, under_way};
 use super::changes::to_crd;
 use super::drain::Drains;
 use crate::cluster::World;
 use crate::cluster::writes::Done;
 use crate::rollout::{Action, Grant, Node, Revision, Why};
 use crate::time;
-use berth_crds::{RuntimeNode, RuntimeRevision, Verdict};
+use berth_crds::{RuntimeConfigObject, RuntimeNode, RuntimeRevision, Verdict};
 use k8s_openapi::api::core::v1::Node as ClusterNode;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What actions are carried out with.
@@ -24,18 +25,20 @@ pub(super) struct Step<'a> {
     pub context: &'a Context,
     pub world: &'a World,
     pub drains: &'a Drains,
+    /// All rollouts.
+    pub all: &'a [Running],
     pub now: u64,
 }
 
 impl Step<'_> {
     /// All of a plan. Errors: the first one; one node's trouble is no other's. What is to be remembered of a revision before nodes are told to
     /// leave it ends the plan where it could not be written: once they have left, nobody could tell any more, and others would be told to have it.
-    /// Not `shown`: people could not see yet what the target does, and no node is told to have it.
-    pub(super) async fn carry_out(&self, running: &Running, shown: bool) -> Result<(), String> {
+    /// Not `may_tell`: people could not see yet what the target does, or it is bad for others, and no node is told to have it.
+    pub(super) async fn carry_out(&self, running: &Running, may_tell: bool) -> Result<(), String> {
         let target = &running.rollout.target;
         let mut result = Ok(());
         for action in &running.plan.actions {
-            if !shown && matches!(action, Action::Tell { revision, .. } if revision == target) {
+            if !may_tell && matches!(action, Action::Tell { revision, .. } if revision == target) {
                 continue;
             }
             tracing::info!(?action, "acts");
@@ -199,7 +202,7 @@ impl Step<'_> {
         self.verdict(running, revision, (Verdict::Bad, self.now), message).await
     }
 
-    /// Writes what is known of a revision, and says so of the RuntimeConfigs that it is of.
+    /// Writes what is known of a revision, and says so of the RuntimeConfigs that it is of: what is bad, all that are to have it leave.
     async fn verdict(
         &self,
         running: &Running,
@@ -208,18 +211,29 @@ impl Step<'_> {
         message: String,
     ) -> Result<Done, String> {
         let Some(object) = self.world.revisions.get(&revision.0) else { return Ok(Done::Yes) };
-        let status = json!({"verdict": verdict, "since": time::text(since), "message": message});
+        let mut status = json!({"verdict": verdict, "since": time::text(since), "message": message});
+        if verdict == Verdict::Good {
+            let before = object.status.as_ref().map(|s| s.under_way.clone()).unwrap_or_default();
+            status["underWay"] = in_place_of(&before, &under_way(self.all, running));
+        }
         if self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await? == Done::Stale {
             return Ok(Done::Stale);
         }
-        for config in running.pool.configs.iter().filter_map(|name| self.world.configs.get(name)) {
-            let (config, note) = (config.as_ref(), format!("{revision}: {message}"));
+        let others = self.all.iter().filter(|r| verdict == Verdict::Bad && r.rollout.target == *revision);
+        let note = format!("{revision}: {message}");
+        for config in self.configs(others.chain([running])) {
             match verdict {
-                Verdict::Good => self.context.events.normal(config, "RolloutComplete", note).await,
-                Verdict::Bad => self.context.events.warning(config, "RolledBack", note).await,
+                Verdict::Good => self.context.events.normal(config, "RolloutComplete", note.clone()).await,
+                Verdict::Bad => self.context.events.warning(config, "RolledBack", note.clone()).await,
             }
         }
         Ok(Done::Yes)
+    }
+
+    /// The RuntimeConfigs of rollouts, each once.
+    fn configs<'r>(&self, of: impl IntoIterator<Item = &'r Running>) -> Vec<&RuntimeConfigObject> {
+        let names: BTreeSet<&String> = of.into_iter().flat_map(|running| &running.pool.configs).collect();
+        names.into_iter().filter_map(|name| self.world.configs.get(name)).map(AsRef::as_ref).collect()
     }
 }
 

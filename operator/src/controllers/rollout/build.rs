@@ -1,6 +1,7 @@
 //! From objects to what the planner is told. Pure.
 use super::super::runtime_config::Pool;
 use super::super::runtime_node::agents::{self, Agent, Kind, Trouble};
+use super::Running;
 use super::changes;
 use super::drain::Drains;
 use crate::cluster::World;
@@ -32,7 +33,7 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     };
     let (good, bad) = (verdicts(Verdict::Good), verdicts(Verdict::Bad));
     let target = Revision(pool.target());
-    let came_through = good.contains(&target).then(|| through_since(world, &target));
+    let came_through = good.contains(&target).then(|| through_since(world, &target, &pool.key())).flatten();
     let last_known_good = last_known_good(&target, &good, pairs.iter().map(|(_, r)| *r));
     let goals: Vec<_> = [Some(&target), last_known_good.as_ref()].into_iter().flatten().map(|r| r.0.clone()).collect();
     let nodes = pairs.iter().map(|(node, runtime_node)| {
@@ -74,10 +75,22 @@ fn away(world: &World, name: &str, now: u64) -> bool {
     granted || cordon(node) != Cordon::None || unready_since(node).is_some()
 }
 
-/// When a good revision came through. Of one that does not say so, whoever has it counts.
-fn through_since(world: &World, revision: &Revision) -> u64 {
+/// When a good revision came through, as far as that counts for the pool of that key: what came through for others while its own nodes were on their
+/// way says nothing of these. Of one that does not say when, whoever has it counts.
+fn through_since(world: &World, revision: &Revision, pool: &str) -> Option<u64> {
     let status = world.revisions.get(&revision.0).and_then(|r| r.status.as_ref());
-    status.and_then(|s| time::of(s.since.as_ref())).unwrap_or(u64::MAX)
+    match status.and_then(|s| s.under_way.get(pool)) {
+        Some(before) => time::seconds(before),
+        None => Some(status.and_then(|s| time::of(s.since.as_ref())).unwrap_or(u64::MAX)),
+    }
+}
+
+/// The other rollouts of a revision that came through for one pool: those that are not through with it, as the revision's status keeps them.
+pub(super) fn under_way(all: &[Running], through: &Running) -> BTreeMap<String, String> {
+    let target = &through.rollout.target;
+    let others = all.iter().filter(|r| r.rollout.target == *target && r.pool.configs != through.pool.configs);
+    let open = others.filter(|r| r.rollout.last_known_good.as_ref() != Some(target));
+    open.map(|r| (r.pool.key(), r.rollout.came_through.map(time::text).unwrap_or_default())).collect()
 }
 
 /// Of the other good ones that nodes have or had, that of most nodes.

@@ -15,7 +15,7 @@ pub use requests::{Answers, Written, answer, close};
 use super::Context;
 use super::runtime_config::Pool;
 use crate::cluster::World;
-use crate::rollout::{Beside, Node, Plan, Rollout, leave, plan, share};
+use crate::rollout::{Action, Beside, Node, Plan, Revision, Rollout, leave, plan, share};
 use apply::Step;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
@@ -66,14 +66,22 @@ pub async fn carry_out(
     untold: &BTreeSet<String>,
     now: u64,
 ) -> Result<(), String> {
-    let step = Step { context, world, drains: &rollouts.drains, now };
+    let step = Step { context, world, drains: &rollouts.drains, all: &rollouts.all, now };
     let mut result = Ok(());
+    let broke = broke(&rollouts.all);
     for running in &rollouts.all {
-        result = result.and(step.carry_out(running, running.pool.configs.is_disjoint(untold)).await);
+        let may_tell = running.pool.configs.is_disjoint(untold) && !broke.contains(&running.rollout.target);
+        result = result.and(step.carry_out(running, may_tell).await);
     }
     result = result.and(leave_others(&step, &rollouts.all).await);
     result = result.and(step.unmark().await);
     result.and(apply::counts(context, world).await)
+}
+
+/// What some pool finds to be bad now. Another one with the same target has planned without that.
+fn broke(all: &[Running]) -> BTreeSet<&Revision> {
+    let actions = all.iter().flat_map(|running| &running.plan.actions);
+    actions.filter_map(|action| if let Action::MarkBad(revision) = action { Some(revision) } else { None }).collect()
 }
 
 /// Plans for each pool. Those of the same RuntimeConfigs (nodes that keep different values of a conflict, or have different versions) share budgets.
@@ -108,3 +116,6 @@ async fn leave_others(step: &Step<'_>, all: &[Running]) -> Result<(), String> {
     }
     result
 }
+
+#[cfg(test)]
+mod tests;

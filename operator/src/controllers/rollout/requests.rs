@@ -201,12 +201,13 @@ mod tests {
 
     fn pool(configs: &[&str], pids: u32) -> Pool {
         let config: RuntimeConfigSpec = serde_json::from_value(json!({"runtime": {"pidsLimit": pids}})).unwrap();
-        let spec = RuntimeRevisionSpec::of_runtime("1", &config, Default::default());
+        let spec = RuntimeRevisionSpec::of_runtime("1", &config);
         Pool {
             configs: configs.iter().map(|&name| name.to_owned()).collect(),
             nodes: BTreeSet::new(),
             frozen: BTreeSet::new(),
             target: RuntimeRevision::new(&spec.name(), spec),
+            sources: Default::default(),
             config,
             rollout: Rollout::default(),
             conflicts: Default::default(),

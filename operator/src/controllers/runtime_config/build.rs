@@ -2,12 +2,12 @@
 //!
 //! A node about which something cannot be understood is in no pool, and counted as one that does not have what it is to have.
 use super::frozen::{self, Cause};
+use super::sources::{self, Sources};
 use super::together::{Contradiction, contradiction};
 use super::validate::Judgement;
 use crate::cluster::World;
 use berth_crds::{
-    Effective, Merged, Rollout, RuntimeConfig, RuntimeConfigSpec, RuntimeNode, RuntimeRevision, RuntimeRevisionSpec,
-    merge_keeping,
+    Effective, Merged, Rollout, RuntimeConfig, RuntimeConfigSpec, RuntimeRevision, RuntimeRevisionSpec, merge_keeping,
 };
 use kube::ResourceExt;
 use std::collections::btree_map::Entry;
@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Names of the RuntimeConfigs that select nodes, and of the revision that these were last told to have.
 type Key = (BTreeSet<String>, Option<String>);
 
-/// Nodes that the same RuntimeConfigs select and that are to have the same: one rollout.
+/// Nodes that the same RuntimeConfigs select and that are to have the same: one rollout. Pools of different RuntimeConfigs may be to have the same
+/// revision: each goes its own way there, and what became of it counts for all.
 #[derive(Debug, Clone)]
 pub struct Pool {
     /// Names of the RuntimeConfigs.
@@ -27,6 +28,8 @@ pub struct Pool {
     pub frozen: BTreeSet<String>,
     /// What they are to have.
     pub target: RuntimeRevision,
+    /// Where each of its fields comes from.
+    pub sources: Sources,
     /// The configuration in it.
     pub config: RuntimeConfigSpec,
     /// How it is to reach them.
@@ -39,6 +42,11 @@ impl Pool {
     /// Name of the target.
     pub fn target(&self) -> String {
         self.target.name_any()
+    }
+
+    /// What tells it from other pools with the same target: the names of its RuntimeConfigs, with commas between them.
+    pub fn key(&self) -> String {
+        self.configs.iter().map(String::as_str).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -124,7 +132,8 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
     let mut left: BTreeMap<BTreeSet<String>, BTreeSet<String>> = BTreeMap::new();
     for (node, runtime_node) in world.pairs() {
         let name = node.name_any();
-        let configs = rendered.select((name.as_str(), node.labels()), |config| has_of(world, runtime_node, config));
+        let configs =
+            rendered.select((name.as_str(), node.labels()), |config| sources::has_of(world, runtime_node, config));
         frozen::by_revisions(world, runtime_node).into_iter().for_each(|cause| rendered.freeze(&name, cause));
         // A node that nothing selects any more keeps what it has: `state: Absent` is how a node is given back.
         if configs.is_empty() {
@@ -144,9 +153,11 @@ pub(super) fn render(world: &World, judged: &BTreeMap<String, Judgement>, versio
         rendered.freeze(node.name, Cause::unknown(node.kind, node.broken));
         left.entry(configs).or_default().insert(node.name.to_owned());
     }
-    for mut pool in pools(&mut rendered, &mut left, made.into_values().flatten()) {
+    let pools = pools(&mut rendered, &mut left, made.into_values().flatten());
+    let too_large = too_large(&pools);
+    for mut pool in pools {
         pool.frozen = left.get(&pool.configs).cloned().unwrap_or_default();
-        take(world, &mut rendered, pool);
+        take(world, &mut rendered, pool, &too_large);
     }
     rendered
 }
@@ -163,7 +174,7 @@ fn make(world: &World, judged: &BTreeMap<String, Judgement>, (configs, last): &K
         _ => None,
     };
     let documents: Vec<RuntimeConfig> = configs.iter().filter_map(document).collect();
-    let last = last.as_ref().and_then(|name| effective_of(world, name));
+    let last = last.as_ref().and_then(|name| sources::effective_of(world, name, configs));
     let merged = merge_keeping(&documents, last.as_ref()).ok()?;
     let contradiction = contradiction(&merged.effective.spec, documents, last.as_ref());
     Some(Made { pool: pool(configs.clone(), merged, version), contradiction })
@@ -186,37 +197,40 @@ fn pools(
             continue;
         }
         match pools.entry((pool.configs.clone(), pool.target())) {
-            Entry::Occupied(same) => same.into_mut().nodes.extend(pool.nodes),
+            Entry::Occupied(same) => {
+                let same = same.into_mut();
+                same.nodes.extend(pool.nodes);
+                sources::add(&mut same.sources, &pool.sources);
+            }
             Entry::Vacant(none) => drop(none.insert(pool)),
         }
     }
     pools.into_values().collect()
 }
 
+/// The targets that the API server would not take, and why.
+fn too_large(pools: &[Pool]) -> BTreeMap<String, String> {
+    let check = |name: &str, target: &RuntimeRevision, sources: &Sources| match target.spec.check(name) {
+        Ok(()) => sources::check_room(target, sources),
+        Err(e) => Err(e.message().to_owned()),
+    };
+    let targets = sources::of_targets(pools).into_iter();
+    targets
+        .filter_map(|(name, (target, sources))| Some((name.clone(), check(&name, target, &sources).err()?)))
+        .collect()
+}
+
 /// A pool, unless its nodes keep what they have.
-fn take(world: &World, rendered: &mut Rendered, pool: Pool) {
+fn take(world: &World, rendered: &mut Rendered, pool: Pool, too_large: &BTreeMap<String, String>) {
     // What became of the target on other nodes is not known: it may have broken them.
     if let Some(broken) = world.broken_revisions.get(&pool.target()) {
         let cause = Cause::unknown("RuntimeRevision", broken);
         return pool.nodes.iter().for_each(|node| rendered.freeze(node, cause.clone()));
     }
-    match pool.target.spec.check(&pool.target()) {
-        Ok(()) => rendered.pools.push(pool),
-        Err(e) => rendered.leave_out(&pool, "TooLarge", e.message()),
+    match too_large.get(&pool.target()) {
+        None => rendered.pools.push(pool),
+        Some(why) => rendered.leave_out(&pool, "TooLarge", why),
     }
-}
-
-/// Whether something that a node was told to have came from that RuntimeConfig.
-fn has_of(world: &World, node: &RuntimeNode, config: &str) -> bool {
-    let told = [&node.spec.desired_revision, &node.spec.fallback_revision].into_iter().flatten();
-    let runtimes = told.filter_map(|name| world.revisions.get(name)?.spec.runtime.as_ref());
-    runtimes.into_iter().any(|runtime| runtime.sources.values().any(|source| source == config))
-}
-
-/// What a node was last told to have.
-fn effective_of(world: &World, revision: &str) -> Option<Effective> {
-    let spec = &world.revisions.get(revision)?.spec;
-    Some(Effective { spec: spec.config().ok()?, sources: spec.runtime.as_ref()?.sources.clone() })
 }
 
 fn pool(configs: BTreeSet<String>, Merged { effective, conflicts }: Merged, version: &str) -> Pool {
@@ -224,13 +238,15 @@ fn pool(configs: BTreeSet<String>, Merged { effective, conflicts }: Merged, vers
     // What only the operator follows is no part of what a node gets: changing it must not change a node.
     let rollout = std::mem::take(&mut spec.rollout);
     sources.retain(|field, _| !field.starts_with("spec.rollout."));
+    let sources = sources.into_iter().map(|(field, name)| (field, BTreeSet::from([name]))).collect();
     let version = spec.runtime.version.clone().unwrap_or_else(|| version.to_owned());
-    let revision = RuntimeRevisionSpec::of_runtime(&version, &spec, sources);
+    let revision = RuntimeRevisionSpec::of_runtime(&version, &spec);
     Pool {
         configs,
         nodes: BTreeSet::new(),
         frozen: BTreeSet::new(),
         target: RuntimeRevision::new(&revision.name(), revision),
+        sources,
         config: spec,
         rollout,
         conflicts,

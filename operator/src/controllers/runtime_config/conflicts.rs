@@ -55,6 +55,7 @@ mod tests {
             nodes: BTreeSet::new(),
             frozen: BTreeSet::new(),
             target: RuntimeRevision::new("config-0", Default::default()),
+            sources: Default::default(),
             config: RuntimeConfigSpec::default(),
             rollout,
             conflicts: fields.iter().map(|field| ((*field).to_owned(), names.clone())).collect::<BTreeMap<_, _>>(),

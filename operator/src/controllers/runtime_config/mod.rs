@@ -4,11 +4,13 @@ mod build;
 mod conflicts;
 mod frozen;
 mod report;
+mod sources;
 mod together;
 mod validate;
 
 pub use build::{Pool, Rendered};
 pub use frozen::Cause;
+pub use sources::Sources;
 
 use super::Context;
 use super::rollout::Rollouts;
@@ -21,7 +23,7 @@ pub fn render(context: &Context, world: &World) -> Rendered {
 }
 
 /// Every distinct effective configuration has its revision afterwards. A pool whose revision the API server does not take is left out: its nodes
-/// keep what they have.
+/// keep what they have. Its status says which RuntimeConfigs its fields come from.
 pub async fn reconcile(context: &Context, world: &World, rendered: &mut Rendered) -> Result<(), String> {
     apply::apply(context, world, rendered).await
 }

@@ -310,7 +310,7 @@ fn returning(status: &RuntimeConfigStatus, back: &Back) -> String {
 fn failure(status: &RuntimeConfigStatus) -> String {
     match status.failing_nodes.first() {
         Some(node) => format!("{} nodes failed; node {}: {}", status.nodes.degraded, node.name, node.reason),
-        None => "nodes took too long, or somebody took the revision back".to_owned(),
+        None => "nodes took too long, or the revision is bad: somebody took it back, or nodes of another RuntimeConfig gave it up".to_owned(),
     }
 }
 

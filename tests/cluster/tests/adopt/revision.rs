@@ -5,7 +5,6 @@ use berth_cluster_tests::runtime::Kind;
 use berth_cluster_tests::standalone::LIMIT;
 use berth_crds::RuntimeRevisionSpec;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -44,7 +43,7 @@ fn builtin(pids: u64) -> Value {
 
 /// A RuntimeRevision with that configuration, and its name.
 fn object(config: &Value) -> (String, Value) {
-    let mut spec = RuntimeRevisionSpec::of_runtime("0.1.0", &Default::default(), BTreeMap::new());
+    let mut spec = RuntimeRevisionSpec::of_runtime("0.1.0", &Default::default());
     // As it stands there: also what no version knows.
     spec.runtime.as_mut().unwrap().config = config.clone();
     let name = spec.name();

@@ -11,7 +11,7 @@ pub fn configuration(node: &Node, config: &Value) -> String {
     if config["network"].is_null() {
         config["network"] = json!({"mode": "Builtin", "subnet": POD_NETWORK});
     }
-    let spec = json!({"runtime": {"version": node.version(), "config": config, "sources": {}}});
+    let spec = json!({"runtime": {"version": node.version(), "config": config}});
     revision(node, &spec)
 }
 

@@ -64,7 +64,7 @@ impl Cluster {
 
     /// The same with that configuration.
     pub fn revision_of(&self, version: &str, config: &Value) -> String {
-        let spec = json!({"runtime": {"version": version, "config": config, "sources": {}}});
+        let spec = json!({"runtime": {"version": version, "config": config}});
         let content: RuntimeRevisionSpec = serde_json::from_value(spec).unwrap();
         let name = content.name();
         create(&self.plane, &object("RuntimeRevision", &name, &serde_json::to_value(&content).unwrap()));

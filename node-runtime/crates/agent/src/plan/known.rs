@@ -127,12 +127,11 @@ impl Content {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::collections::BTreeMap;
 
     #[test]
     fn what_can_and_what_cannot_be_used() {
         let config = serde_json::from_value(json!({"state": "Absent", "runtime": {"pidsLimit": 50}})).unwrap();
-        let mut spec = RuntimeRevisionSpec::of_runtime("0.1.0", &config, BTreeMap::new());
+        let mut spec = RuntimeRevisionSpec::of_runtime("0.1.0", &config);
         match Content::of(&spec.name(), &spec) {
             Content::Configuration(wanted) => assert!(wanted.absent && wanted.version == "0.1.0"),
             other => panic!("{other:?}"),

@@ -174,7 +174,7 @@ impl Case {
     /// A revision that the API server has.
     fn revision(&self, limit: u64) -> String {
         let spec = serde_json::from_value(serde_json::json!({"runtime": {"pidsLimit": limit}})).unwrap();
-        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec, BTreeMap::new());
+        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec);
         let name = content.name();
         self.side.with(|world| world.revisions.insert(name.clone(), content));
         name

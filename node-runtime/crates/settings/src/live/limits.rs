@@ -42,7 +42,7 @@ async fn a_set_of_before_the_limits_starts_and_is_enforced() {
     let live = start(&etc, &accepted).unwrap();
     assert_eq!((denies(&live.current.borrow()), live.refused.borrow().as_str()), (300, ""));
     let wanted = serde_json::from_value(json!({"runtime": {"pidsLimit": 70}})).unwrap();
-    let content = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &wanted, Default::default());
+    let content = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &wanted);
     live.apply(Revisions::of(Revision { name: content.name(), content })).unwrap();
     assert_eq!((denies(&live.current.borrow()), live.current.borrow().pids_limit), (300, Some(70)));
     live.release_configuration().unwrap();

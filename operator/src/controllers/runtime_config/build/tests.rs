@@ -1,7 +1,7 @@
 //! What nodes come to have of RuntimeConfigs, and what keeps them from it.
 use super::*;
 use crate::cluster::Broken;
-use berth_crds::{RuntimeConfigObject, RuntimeNodeSpec};
+use berth_crds::{RuntimeConfigObject, RuntimeNode, RuntimeNodeSpec};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -24,6 +24,11 @@ fn rendered(world: &World) -> Rendered {
     render(world, &super::super::validate::judge(world), "1.0.0")
 }
 
+fn named(fields: &[(&str, &[&str])]) -> Sources {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    fields.iter().map(|(field, of)| ((*field).to_owned(), names(of))).collect()
+}
+
 #[test]
 fn a_pool_for_each_distinct_configuration() {
     let world = world(json!({
@@ -38,7 +43,7 @@ fn a_pool_for_each_distinct_configuration() {
     assert_eq!(blue.config.runtime.pids_limit, Some(200));
     assert_eq!(blue.rollout.paused, Some(true));
     let runtime = blue.target.spec.runtime.as_ref().unwrap();
-    assert_eq!(runtime.sources["spec.runtime.pidsLimit"], "blue");
+    assert_eq!(blue.sources, named(&[("spec.runtime.pidsLimit", &["blue"])]));
     assert!(!runtime.config.to_string().contains("rollout"), "{}", runtime.config);
     assert!(!found.selected.contains_key("nobody"), "without a selector it is nobody");
 }
@@ -58,9 +63,9 @@ fn what_is_not_understood_freezes_its_nodes_alone() {
         "whom it is about is not known, and nobody has anything of it"
     );
     let spec = RuntimeConfigSpec { priority: Some(1), ..Default::default() };
-    let sources = [("spec.runtime.turbo".to_owned(), "newer".to_owned())].into();
-    let revision = RuntimeRevisionSpec::of_runtime("1", &spec, sources);
-    let revision = RuntimeRevision::new(&revision.name(), revision);
+    let revision = RuntimeRevisionSpec::of_runtime("1", &spec);
+    let mut revision = RuntimeRevision::new(&revision.name(), revision);
+    revision.status = serde_json::from_value(json!({"sources": {"spec.runtime.turbo": ["newer"]}})).unwrap();
     Arc::make_mut(world.runtime_nodes.get_mut("b").unwrap()).spec.desired_revision = Some(revision.name_any());
     world.revisions.insert(revision.name_any(), Arc::new(revision));
     assert_eq!(rendered(&world).frozen, BTreeSet::from(["b".to_owned()]), "who has something of it keeps it");
@@ -202,4 +207,62 @@ fn a_pause_that_an_equal_contradicts_holds() {
         assert_eq!(found.pools[0].conflicts, found.conflicts);
         assert_eq!(found.conflicts["spec.rollout.paused"].len(), 2);
     }
+}
+
+/// Names of RuntimeConfigs are no part of a configuration: no node has anything to do where only they change.
+#[test]
+fn who_says_it_changes_no_revision() {
+    let (limit, level) = ("spec.runtime.pidsLimit", "spec.runtime.logLevel");
+    let both = |name: &str| json!({name: {"nodeSelector": {}, "runtime": {"pidsLimit": 100, "logLevel": "Debug"}}});
+    let apart = |one: &str, other: &str| json!({one: {"nodeSelector": {}, "runtime": {"pidsLimit": 100}}, other: {"nodeSelector": {}, "runtime": {"logLevel": "Debug"}}});
+    let told = |configs: serde_json::Value| {
+        let found = rendered(&world(configs));
+        assert_eq!(found.pools.len(), 1);
+        (found.pools[0].target(), found.pools[0].sources.clone())
+    };
+    let (target, sources) = told(both("fleet"));
+    assert_eq!(sources, named(&[(limit, &["fleet"]), (level, &["fleet"])]));
+    let cases = [
+        (both("workers"), named(&[(limit, &["workers"]), (level, &["workers"])])),
+        (apart("limits", "logs"), named(&[(limit, &["limits"]), (level, &["logs"])])),
+        (apart("logs", "limits"), named(&[(limit, &["logs"]), (level, &["limits"])])),
+    ];
+    for (configs, sources) in cases {
+        assert_eq!(told(configs), (target.clone(), sources), "renamed, split, and a field moved");
+    }
+}
+
+/// RuntimeConfigs of one content that select different nodes: one revision, and each its own way there.
+#[test]
+fn pools_of_one_content_share_their_revision_alone() {
+    let select = |pool: &str, paused: bool| {
+        let selector = json!({"matchLabels": {"pool": pool}});
+        json!({"nodeSelector": selector, "runtime": {"pidsLimit": 100}, "rollout": {"paused": paused}})
+    };
+    let found = rendered(&world(json!({"x": select("blue", true), "y": select("green", false)})));
+    let ways: Vec<_> = found.pools.iter().map(|pool| (pool.key(), pool.nodes.len(), pool.rollout.paused)).collect();
+    assert_eq!(ways, [("x".to_owned(), 2, Some(true)), ("y".to_owned(), 1, Some(false))]);
+    let targets = sources::of_targets(&found.pools);
+    let (_, sources) = &targets[&found.pools[0].target()];
+    assert_eq!((targets.len(), sources), (1, &named(&[("spec.runtime.pidsLimit", &["x", "y"])])));
+}
+
+/// Of a kept value nobody says it now: whom it came from stands in the status of what was applied last.
+#[test]
+fn a_kept_field_is_of_whom_it_was_applied_from() {
+    let mut world = world(json!({
+        "x": {"nodeSelector": {}, "runtime": {"pidsLimit": 200}},
+        "y": {"nodeSelector": {}, "runtime": {"pidsLimit": 300}},
+    }));
+    let mut last = rendered(&self::world(json!({"y": {"nodeSelector": {}, "runtime": {"pidsLimit": 100}}}))).pools[0]
+        .target
+        .clone();
+    last.status = serde_json::from_value(json!({"sources": {"spec.runtime.pidsLimit": ["other", "y"]}})).unwrap();
+    for node in world.runtime_nodes.values_mut() {
+        Arc::make_mut(node).spec.desired_revision = Some(last.name_any());
+    }
+    world.revisions.insert(last.name_any(), Arc::new(last.clone()));
+    let found = rendered(&world);
+    assert_eq!((found.pools.len(), found.pools[0].target()), (1, last.name_any()));
+    assert_eq!(found.pools[0].sources, named(&[("spec.runtime.pidsLimit", &["y"])]));
 }

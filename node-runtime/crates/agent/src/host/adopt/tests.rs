@@ -136,7 +136,7 @@ fn commands_are_for_kubelets_that_are_started_by_commands() {
 #[test]
 fn a_revision_is_handed_over_as_the_api_server_has_it() {
     let config = serde_json::from_value(serde_json::json!({"runtime": {"pidsLimit": 70}})).unwrap();
-    let spec = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &config, Default::default());
+    let spec = berth_crds::RuntimeRevisionSpec::of_runtime("0.1.0", &config);
     let text = object(&spec.name(), &serde_json::to_string(&spec).unwrap());
     let read: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&read["kind"], &read["metadata"]["name"]), (&"RuntimeRevision".into(), &spec.name().into()));

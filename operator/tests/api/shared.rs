@@ -1,0 +1,84 @@
+//! RuntimeConfigs of one content: one revision for all of them, which says whom it comes from, and one verdict.
+use crate::passes::{failed_on_a, run, server, told, versioned, world};
+use crate::server::{Request, Server};
+use berth_crds::{RuntimeConfigObject, RuntimeRevision};
+use berth_operator::cluster::World;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The RuntimeConfig of node `b` says what that of node `a` does.
+fn alike(mut world: World) -> World {
+    let spec = json!({"nodeSelector": {"matchLabels": {"pool": "b"}}, "runtime": {"pidsLimit": 100}});
+    let config = RuntimeConfigObject::new("b", serde_json::from_value(spec).unwrap());
+    world.configs.insert("b".to_owned(), Arc::new(versioned(config)));
+    world
+}
+
+/// What was written of the sources of revisions.
+fn sources(server: &Server) -> Vec<Value> {
+    let all = server.asked("/runtimerevisions/").into_iter().filter(|r| r.line.contains("/status"));
+    all.map(|r| r.body["status"]["sources"].clone()).filter(|sources| !sources.is_null()).collect()
+}
+
+#[tokio::test]
+async fn a_revision_is_made_once_and_says_whose_it_is_before_a_node_is_told_to_have_it() {
+    let server = server(|_, _| false);
+    let mut world = alike(world());
+    run(&server, &world).await.unwrap();
+    let made: Vec<Request> =
+        server.asked("POST").into_iter().filter(|r| r.body["spec"]["runtime"].is_object()).collect();
+    assert_eq!(made.len(), 1, "{made:?}");
+    let both = json!({"spec.runtime.pidsLimit": ["a", "b"]});
+    assert_eq!(sources(&server), [both.clone()]);
+    let all = server.asked("");
+    let name = made[0].body["metadata"]["name"].as_str().unwrap();
+    let said = all.iter().position(|r| r.line.contains(&format!("/runtimerevisions/{name}/status"))).unwrap();
+    let first = all.iter().position(|r| r.body["spec"]["desiredRevision"].is_string()).unwrap();
+    assert!(said < first && told(&server, "a") && told(&server, "b"), "{all:?}");
+
+    // A pass that was broken off in between is made up for, and one that was not writes nothing.
+    let spec: RuntimeRevision = serde_json::from_value(made[0].body.clone()).unwrap();
+    for (before, written) in [(json!({}), vec![both.clone()]), (both, vec![])] {
+        let mut revision = versioned(spec.clone());
+        revision.status = serde_json::from_value(json!({"verdict": "Bad", "sources": before})).unwrap();
+        world.revisions.insert(name.to_owned(), Arc::new(revision));
+        let server = crate::passes::server(|_, _| false);
+        run(&server, &world).await.unwrap();
+        assert_eq!(sources(&server), written);
+        assert!(!told(&server, "a") && !told(&server, "b"), "it is bad under every name");
+    }
+}
+
+/// A node that keeps what it has may have it of whom nobody names now; a name that is over goes only where all is known.
+#[tokio::test]
+async fn a_name_stays_while_it_is_not_known_what_nodes_are_to_have() {
+    let (mut world, name) = failed_on_a().await;
+    let revision = Arc::make_mut(world.revisions.get_mut(&name).unwrap());
+    revision.status = serde_json::from_value(json!({"sources": {"spec.runtime.pidsLimit": ["gone"]}})).unwrap();
+    for (selector, names) in [(json!({"pool": "none"}), json!(["a"])), (json!({"pool": "b"}), json!(["a", "gone"]))] {
+        let object = json!({"metadata": {"name": "newer", "resourceVersion": "1"},
+            "spec": {"turbo": true, "nodeSelector": {"matchLabels": selector}}});
+        let broken = berth_operator::cluster::Broken { name: "newer".to_owned(), error: "turbo".to_owned(), object };
+        world.broken_configs = vec![broken];
+        let server = server(|_, _| false);
+        run(&server, &world).await.unwrap();
+        let of_it = server.asked(&format!("/runtimerevisions/{name}/status"));
+        let said = of_it.iter().map(|r| &r.body["status"]["sources"]).find(|sources| !sources.is_null()).unwrap();
+        assert_eq!(said["spec.runtime.pidsLimit"], names);
+    }
+}
+
+/// It is found to be bad by one of them in the same pass in which the other one would be told to have it.
+#[tokio::test]
+async fn what_breaks_the_nodes_of_one_is_told_to_no_other() {
+    let (world, bad) = failed_on_a().await;
+    let server = server(|_, _| false);
+    run(&server, &alike(world)).await.unwrap();
+    let of_it = server.asked(&format!("/runtimerevisions/{bad}/status"));
+    assert!(of_it.iter().any(|r| r.body["status"]["verdict"] == "Bad"), "{of_it:?}");
+    assert!(!told(&server, "b"), "{:?}", server.asked("/runtimenodes/b"));
+    let events = server.asked("/events");
+    let back =
+        |config: &str| events.iter().any(|r| r.body["reason"] == "RolledBack" && r.body["regarding"]["name"] == config);
+    assert!(back("a") && back("b"), "{events:?}");
+}

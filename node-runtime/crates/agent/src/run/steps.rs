@@ -150,6 +150,9 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
 
     fn answered(&mut self, object: &RuntimeNode, facts: &Facts, name: &str, answer: Answer) {
         let circumstances = Circumstances::of(facts, object.spec.policy_revision.as_deref());
+        if !matches!(answer, Answer::Fits(_)) && self.journal.asked.take().is_some() {
+            self.keep();
+        }
         self.known.checks.insert((name.to_owned(), circumstances), answer);
     }
 

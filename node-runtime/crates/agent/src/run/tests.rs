@@ -1,5 +1,6 @@
 //! The loop around plans, over a node and an API server that are values in memory: what is written when, and what is not begun.
 mod leave;
+mod place;
 
 use super::*;
 use crate::backoff::MOST;

@@ -9,7 +9,7 @@ fn over() -> Option<Trouble> {
 }
 
 /// A node of another runtime, and the revision that it is to be taken over with.
-fn foreign() -> (Case, String) {
+pub(super) fn foreign() -> (Case, String) {
     let case = Case::new();
     let name = case.revision(50);
     case.side.with(|world| {
@@ -20,7 +20,7 @@ fn foreign() -> (Case, String) {
 }
 
 /// What a node is to have, with leave for as much as that until one o'clock.
-fn with_leave(name: &str, disruption: Disruption) -> RuntimeNode {
+pub(super) fn with_leave(name: &str, disruption: Disruption) -> RuntimeNode {
     let mut object = object(name);
     let expires_at = "2026-01-01T01:00:00Z".to_owned();
     object.spec.grant = Some(Grant { revision: name.to_owned(), disruption, expires_at });
@@ -38,13 +38,13 @@ impl Case {
     }
 
     /// An agent that knows that it is so many minutes past midnight.
-    fn agent_at(&self, minute: u32) -> Agent<Side, Side> {
+    pub(super) fn agent_at(&self, minute: u32) -> Agent<Side, Side> {
         let agent = self.agent();
         agent.clock.hear(&at(minute));
         agent
     }
 
-    fn last(&self) -> RuntimeNodeStatus {
+    pub(super) fn last(&self) -> RuntimeNodeStatus {
         self.side.with(|world| world.statuses.last().cloned()).unwrap()
     }
 }

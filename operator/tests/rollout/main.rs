@@ -6,3 +6,4 @@ mod examples;
 mod fleet;
 mod policies;
 mod properties;
+mod unused;

@@ -25,7 +25,7 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
     if let Some(grant) = node.grant_on() {
         // Towards the target it has failed, unless it was not the revision that kept it. On its way back it gets another grant; others have
         // their turn before that.
-        let over = grant.expires <= now && (!forward || node.lacks_policies);
+        let over = grant.expires <= now && (!forward || node.lacks_policies || node.only_asks());
         return over.then(|| postpone(rollout, node, now, Why::GrantExpired));
     }
     if node.hold || (forward && node.cordon == Cordon::Foreign) {

@@ -70,6 +70,10 @@ pub enum Pods {
     Blocking,
 }
 
+/// How long after its leave an agent may take to say that nothing was begun under it, in seconds: `berth adopt` looks at the whole node before
+/// its first step, and that may be when the leave ends.
+const UNSAID: u64 = 30;
+
 /// What is known of a node's agent, by its pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AgentState {
@@ -113,6 +117,8 @@ pub struct Node {
     pub crashes: u32,
     /// Its agent has checked what the node is told to have, and waits for leave.
     pub asks: bool,
+    /// Its agent says that something was begun for what the node is told to have.
+    pub begun: bool,
     /// Its agent does not take the node over before it has the image policies that it is to enforce. That says nothing of the revision: it ends
     /// no time, and no leave is given for what nobody would begin.
     pub lacks_policies: bool,
@@ -179,6 +185,11 @@ impl Node {
         self.grant_on().is_some_and(|grant| grant.expires > now)
     }
 
+    /// Whether its agent still asks for leave, whatever was given, and has begun nothing.
+    pub(super) fn only_asks(&self) -> bool {
+        self.asks && !self.begun
+    }
+
     /// When its time is over to get what it is told to have. `None`: its agent waits for policies, or for leave, and before that perhaps for
     /// pods to go, which has a limit of its own.
     pub(super) fn deadline(&self, timeout: u64) -> Option<u64> {
@@ -187,7 +198,9 @@ impl Node {
         match self.grant_on() {
             _ if self.lacks_policies => None,
             _ if !self.way_on().needs_grant() => Some(ends),
-            Some(grant) => Some(grant.expires),
+            Some(_) if self.only_asks() => None,
+            Some(grant) if self.begun => Some(grant.expires),
+            Some(grant) => Some(grant.expires.saturating_add(UNSAID)),
             None => (!self.asks).then_some(ends),
         }
     }

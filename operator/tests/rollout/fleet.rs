@@ -46,6 +46,7 @@ pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
         failed: None,
         crashes: 0,
         asks: false,
+        begun: false,
         lacks_policies: false,
         agent: AgentState::Runs,
         grant: None,
@@ -65,6 +66,8 @@ pub struct Fleet {
     pub stuck_until: BTreeMap<String, u64>,
     /// Until when no agent has the image policies without which it begins nothing.
     pub policies_from: u64,
+    /// Until when no agent can look again what its node could have: it asks on, and begins nothing under its leave.
+    pub busy_until: u64,
     /// When each agent began what it is doing.
     began: BTreeMap<String, (Revision, u64)>,
     pub now: u64,
@@ -93,6 +96,7 @@ impl Fleet {
             between: None,
             stuck_until: BTreeMap::new(),
             policies_from: 0,
+            busy_until: 0,
             began: BTreeMap::new(),
             now: 1000,
             ever_told_target: BTreeSet::new(),
@@ -175,7 +179,7 @@ impl Fleet {
         let Some((desired, told)) = node.desired.clone() else { return };
         if node.settled() || node.gave_up() {
             self.began.remove(&node.name);
-            (node.asks, node.lacks_policies) = (false, false);
+            (node.asks, node.begun, node.lacks_policies) = (false, false, false);
             return;
         }
         let target = desired == self.rollout.target;
@@ -194,6 +198,10 @@ impl Fleet {
             (node.asks, node.lacks_policies) = (asks && !lacks, lacks);
             return;
         }
+        if node.way_on().needs_grant() && self.now < self.busy_until {
+            self.began.remove(&node.name);
+            return;
+        }
         // Leave that was given before they were edited.
         let lacks = node.way_on().needs_grant() && self.now < self.policies_from;
         self.dirty |= lacks != node.lacks_policies;
@@ -202,6 +210,7 @@ impl Fleet {
             self.began.remove(&node.name);
             return;
         }
+        node.begun = true;
         let (time, good) = match agent {
             Agent::Good(time) | Agent::Breaks(time) => (time, true),
             Agent::GivesUp(time) => (time, false),
@@ -248,7 +257,7 @@ impl Fleet {
                 assert!(!node.hold && node.cordon != Cordon::Foreign || *revision != target, "{name} is left alone");
                 assert!(node.agent == AgentState::Runs || *revision != target, "{name} has nobody to tell");
                 node.desired = Some((revision.clone(), now));
-                node.grant = None;
+                (node.grant, node.begun) = (None, false);
                 if *revision == target {
                     self.ever_told_target.insert(name);
                 }
@@ -276,6 +285,7 @@ impl Fleet {
             Action::Postpone { back_to, until, .. } => {
                 if node.desired.as_ref().map(|(desired, _)| desired) != back_to.as_ref() {
                     node.desired = back_to.clone().map(|r| (r, now));
+                    node.begun = false;
                 }
                 node.postponed_until = *until;
                 node.grant = None;

@@ -7,3 +7,4 @@ mod examples;
 mod fleet;
 mod policies;
 mod properties;
+mod unused;

@@ -17,6 +17,8 @@ pub struct Journal {
     pub current: Option<Held>,
     /// The one before that was verified.
     pub previous: Option<String>,
+    /// What leave was asked for last, under which nothing was begun yet.
+    pub asked: Option<Asked>,
     /// What is tried.
     pub attempt: Option<Attempt>,
     /// The desired revision that was given up last.
@@ -56,6 +58,18 @@ pub struct Held {
     pub revision: String,
     /// Since when, in Unix seconds.
     pub since: u64,
+}
+
+/// Leave that was asked for: the node has looked, and could have the revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Asked {
+    /// For which revision.
+    pub revision: String,
+    /// How the node was told of it.
+    pub order: String,
+    /// What leave it needs, as a sentence.
+    pub message: String,
 }
 
 /// An attempt at a revision.
@@ -177,6 +191,11 @@ impl Journal {
         self.failed.as_ref().is_some_and(|f| f.revision == revision && f.order == order)
     }
 
+    /// What leave was asked for under that order for a revision, if it was, and nothing has been said or begun since.
+    pub fn asked_for(&self, revision: &str, order: &str) -> Option<&Asked> {
+        self.asked.as_ref().filter(|asked| asked.revision == revision && asked.order == order)
+    }
+
     /// Takes in what is seen of the daemon, and of operations.
     pub fn observe(&mut self, facts: &Facts) {
         if facts.adoption.operation.is_some() {
@@ -216,6 +235,7 @@ impl Journal {
         };
         let attempt = self.attempt_at(revision, order).cloned().unwrap_or(fresh);
         self.crashes.expected |= matches!(step, Begun::Restart | Begun::Adopt);
+        self.asked = None;
         self.attempt = Some(Attempt {
             tries: attempt.tries.saturating_add(1),
             adopted: attempt.adopted || step == Begun::Adopt,
@@ -232,13 +252,13 @@ impl Journal {
         let former = self.current.take().map(|held| held.revision).filter(|former| former != revision);
         self.previous = former.or_else(|| self.previous.take());
         self.current = Some(Held { revision: revision.to_owned(), since: now });
-        self.attempt = None;
+        (self.attempt, self.asked) = (None, None);
         self.failed_back = None;
     }
 
     /// A revision is given up: the desired one, or the one that the node was to go back to.
     pub fn give_up(&mut self, failure: Failure, back: bool) {
-        self.attempt = None;
+        (self.attempt, self.asked) = (None, None);
         if back {
             self.failed_back = Some(failure);
         } else {

@@ -13,6 +13,8 @@ pub enum Trouble {
     Refused(String),
     /// The node refuses the image policies that go with a revision, and says nothing against that itself.
     Unfit(String),
+    /// The leave was over before anything began under it. That says nothing of the revision.
+    Expired(String),
     /// Somebody does not answer now.
     Later(String),
 }

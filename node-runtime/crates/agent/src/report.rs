@@ -2,7 +2,7 @@
 //! nothing is written for nothing.
 use crate::facts::{AdoptPhase, Facts};
 use crate::journal::{Failure, Journal};
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Step, order};
 use crate::time;
 use berth_crds::{
     Capabilities, Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, PrefetchStatus, RuntimeNode,
@@ -41,7 +41,7 @@ pub fn status(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Pla
         policy_revision: daemon.and_then(|d| d.policies.clone()),
         failed: journal.failed.as_ref().map(failed),
         healthy: healthy(facts, ours),
-        attempts: journal.attempt.as_ref().map_or(0, |a| a.tries),
+        attempts: journal.attempt.as_ref().filter(|a| a.order == order(&object.spec)).map_or(0, |a| a.tries),
         crash_count: journal.crashes.count,
         drift: drift(facts),
         capabilities: Capabilities { cgroup_driver: driver(journal), ..facts.capabilities.clone() },

@@ -13,7 +13,7 @@ use crate::facts::Facts;
 use crate::journal::Journal;
 use crate::node::NodeSide;
 use crate::observe::Metrics;
-use crate::plan::{Known, Plan, Step, View, order, plan};
+use crate::plan::{Known, Plan, Step, View, asked, order, plan};
 use crate::report;
 use crate::store::Store;
 use berth_crds::{RuntimeNode, RuntimeNodeStatus};
@@ -133,6 +133,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 View { wish: &object.spec, journal: &self.journal, facts: &facts, known: &self.known, now, certain };
             let plan = plan(&view);
             tracing::debug!(?plan, "plans");
+            self.remember(&object, &plan);
             let quick = quick(&plan.step) || self.asks_again(&plan.step);
             if !quick {
                 self.report(&object, &facts, &plan, now).await;
@@ -145,7 +146,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                     Err(later) => {
                         tracing::warn!(step = ?plan.step, why = later, "a step is tried again");
                         if quick {
-                            self.report(&object, &facts, &plan.clone().saying_if_silent(&later), now).await;
+                            self.report(&object, &facts, &plan.clone().saying_too(&later), now).await;
                         }
                         pause = SOON;
                         if !self.known.away.contains_key(step_revision(step).unwrap_or_default()) {
@@ -156,6 +157,18 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
             }
         }
         SOON
+    }
+
+    /// Remembers that the node asks for leave, where that is news: the next agent may not be able to say it at once.
+    fn remember(&mut self, object: &RuntimeNode, plan: &Plan) {
+        let desired = object.spec.desired_revision.as_deref().unwrap_or_default();
+        // On the way back it asks for something else.
+        let back = self.journal.gave_up(desired, &order(&object.spec));
+        let asked = asked(&object.spec, plan).filter(|_| !back);
+        if asked.is_some() && asked != self.journal.asked {
+            self.journal.asked = asked;
+            self.keep();
+        }
     }
 
     /// Puts the journal on disk. Without it no step begins.

@@ -75,11 +75,19 @@ pub(crate) async fn release(
     engine: &Engine,
     request: wire::ReleaseRevisionsRequest,
 ) -> Result<wire::ReleaseRevisionsResponse> {
-    let (live, alone) = (engine.standing().live().clone(), request.configuration_only);
-    let release = move || if alone { live.release_configuration() } else { live.release() };
+    let live = engine.standing().live().clone();
+    let (configuration_only, policies_only) = (request.configuration_only, request.policies_only);
+    let release = move || match (configuration_only, policies_only) {
+        (true, true) => {
+            Err(Error::invalid("configuration_only, policies_only", "are both set: leave both out to forget all"))
+        }
+        (true, false) => live.release_configuration(),
+        (false, true) => live.release_policies(),
+        (false, false) => live.release(),
+    };
     let changes = tokio::task::spawn_blocking(release).await;
     let changes = changes.map_err(|e| Error::internal(e.to_string()))??;
-    tracing::info!(changes = changes.len(), configuration_only = alone, "the cluster's revisions are forgotten");
+    tracing::info!(changes = changes.len(), configuration_only, policies_only, "the cluster's revisions are forgotten");
     Ok(wire::ReleaseRevisionsResponse { changes: encode(changes) })
 }
 

@@ -163,17 +163,22 @@ impl Live {
     /// Forgets all revisions: the directory's documents count again, as on a node without a cluster. Blocks on the disk. Errors: those of
     /// a directory whose documents would be refused, and of the disk; what was in force is in force still.
     pub fn release(&self) -> Result<Vec<Change>> {
-        self.leave(|_| None)
+        self.leave(|_| Revisions::default())
     }
 
     /// Forgets the configuration alone; the policies stay. As [`Self::release`] else.
     pub fn release_configuration(&self) -> Result<Vec<Change>> {
-        self.leave(|applied| applied.policies.clone())
+        self.leave(|applied| Revisions { configuration: None, policies: applied.policies.clone() })
     }
 
-    fn leave(&self, policies: impl FnOnce(&Revisions) -> Option<Revision>) -> Result<Vec<Change>> {
+    /// Forgets the policies alone; the configuration stays. As [`Self::release`] else.
+    pub fn release_policies(&self) -> Result<Vec<Change>> {
+        self.leave(|applied| Revisions { configuration: applied.configuration.clone(), policies: None })
+    }
+
+    fn leave(&self, left: impl FnOnce(&Revisions) -> Revisions) -> Result<Vec<Change>> {
         let mut state = self.shared.state();
-        let left = Revisions { configuration: None, policies: policies(&state.applied.revisions) };
+        let left = left(&state.applied.revisions);
         let wanted = settings(&state.directory, &left, &self.shared.check)?;
         state.applied.leave(left)?;
         state.told.clear();
@@ -344,6 +349,8 @@ impl Follower {
 
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod released;
 
 #[cfg(test)]
 mod tests {

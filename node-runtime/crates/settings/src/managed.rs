@@ -146,11 +146,14 @@ impl Applied {
         if revisions == Revisions::default() {
             return self.forget();
         }
+        let goes = self.revisions.configuration != revisions.configuration;
         // What goes is no former state to go back to either.
         let before = std::mem::replace(&mut self.revisions, revisions.clone());
         self.keep(revisions).inspect_err(|_| self.revisions = before)?;
-        // The next daemon that comes up says with which one it did.
-        self.starts.forget();
+        if goes {
+            // The next daemon that comes up says with which one it did.
+            self.starts.forget();
+        }
         Ok(())
     }
 

@@ -101,38 +101,41 @@ async fn have_again(
     let mut berth = connect::node(layout).await?;
     let told = within("Revisions", berth.revisions(RevisionsRequest {})).await?.policies;
     let ours = change.policies.as_ref().is_some_and(|policies| policies.wanted.name == told);
-    let again = Again::of(ours, configuration, &policies);
-    if let Some(configuration_only) = again.release {
-        let request = ReleaseRevisionsRequest { configuration_only };
-        within("ReleaseRevisions", berth.release_revisions(request)).await?;
-    }
-    for revision in again.apply {
-        apply(layout, revision).await?;
+    for word in again(ours, configuration, &policies) {
+        match word {
+            Again::Has(revision) => apply(layout, revision).await?,
+            Again::Forgets(request) => drop(within("ReleaseRevisions", berth.release_revisions(request)).await?),
+        }
     }
     Ok(())
 }
 
-/// What a daemon that goes on is told, so that it has again what it had.
+/// One thing that a daemon that goes on is told, so that it has again what it had.
 #[derive(Debug, PartialEq)]
-struct Again<'a> {
-    /// Whether something is forgotten, and then the configuration alone.
-    release: Option<bool>,
-    /// What it is to have instead, in this order.
-    apply: Vec<&'a Revision>,
+enum Again<'a> {
+    /// To apply a revision.
+    Has(&'a Revision),
+    /// To forget all, or revisions of one kind.
+    Forgets(ReleaseRevisionsRequest),
 }
 
-impl<'a> Again<'a> {
-    /// `ours`: the policies in force are those that were handed over.
-    fn of(ours: bool, configuration: Option<&'a Revision>, policies: &'a FormerPolicies) -> Self {
-        let gone = ours && *policies == FormerPolicies::Are(None);
-        let former = match policies {
-            FormerPolicies::Are(former) => former.as_ref().filter(|_| ours),
-            FormerPolicies::Stay => None,
-        };
-        Self {
-            release: (gone || configuration.is_none()).then_some(!gone),
-            apply: configuration.into_iter().chain(former).collect(),
-        }
+/// What it is told, in this order: at no moment it has less than before, or less than it was handed. `ours`: the policies in force are those
+/// that were handed over.
+fn again<'a>(ours: bool, configuration: Option<&'a Revision>, policies: &'a FormerPolicies) -> Vec<Again<'a>> {
+    let forgets = |configuration_only, policies_only| {
+        Again::Forgets(ReleaseRevisionsRequest { configuration_only, policies_only })
+    };
+    let gone = ours && *policies == FormerPolicies::Are(None);
+    let former = match policies {
+        FormerPolicies::Are(former) => former.as_ref().filter(|_| ours),
+        FormerPolicies::Stay => None,
+    };
+    match configuration {
+        None if gone => vec![forgets(false, false)],
+        None => [forgets(true, false)].into_iter().chain(former.map(Again::Has)).collect(),
+        // A daemon of a version that knows nothing of policies alone forgets both.
+        Some(has) if gone => vec![Again::Has(has), forgets(false, true), Again::Has(has)],
+        Some(has) => [Some(has), former].into_iter().flatten().map(Again::Has).collect(),
     }
 }
 
@@ -165,25 +168,28 @@ mod tests {
         let (config, set) = (revision("config-0"), revision("policy-0"));
         let (stay, none) = (FormerPolicies::Stay, FormerPolicies::Are(None));
         let former = FormerPolicies::Are(Some(set.clone()));
-        let (all, configuration_only) = (Some(false), Some(true));
+        let all = || Again::Forgets(ReleaseRevisionsRequest::default());
+        let alone = || Again::Forgets(ReleaseRevisionsRequest { configuration_only: true, policies_only: false });
+        let (configured, enforced) = (|| Again::Has(&config), || Again::Has(&set));
+        let policies_alone = Again::Forgets(ReleaseRevisionsRequest { configuration_only: false, policies_only: true });
         let cases = [
-            // Those that were handed over are in force, and go.
-            (true, None, &none, all, vec![]),
-            (true, Some(&config), &none, all, vec![&config]),
-            (true, None, &former, configuration_only, vec![&set]),
-            (true, Some(&config), &former, None, vec![&config, &set]),
+            // Those that were handed over are in force, and go; the configuration is there all the time.
+            (true, None, &none, vec![all()]),
+            (true, Some(&config), &none, vec![configured(), policies_alone, configured()]),
+            (true, None, &former, vec![alone(), enforced()]),
+            (true, Some(&config), &former, vec![configured(), enforced()]),
             // Somebody has given it others since.
-            (false, None, &none, configuration_only, vec![]),
-            (false, Some(&config), &none, None, vec![&config]),
-            (false, None, &former, configuration_only, vec![]),
-            (false, Some(&config), &former, None, vec![&config]),
+            (false, None, &none, vec![alone()]),
+            (false, Some(&config), &none, vec![configured()]),
+            (false, None, &former, vec![alone()]),
+            (false, Some(&config), &former, vec![configured()]),
             // None were handed over.
-            (false, None, &stay, configuration_only, vec![]),
-            (false, Some(&config), &stay, None, vec![&config]),
+            (false, None, &stay, vec![alone()]),
+            (false, Some(&config), &stay, vec![configured()]),
         ];
-        for (ours, configuration, policies, release, apply) in cases {
+        for (ours, configuration, policies, told) in cases {
             let case = format!("{ours} {configuration:?} {policies:?}");
-            assert_eq!(Again::of(ours, configuration, policies), Again { release, apply }, "{case}");
+            assert_eq!(again(ours, configuration, policies), told, "{case}");
         }
     }
 

@@ -161,6 +161,7 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         failed: failed.map(|failed| Revision(failed.revision.clone())),
         crashes: status.crash_count,
         asks: status.phase == Phase::AwaitingGrant,
+        begun: status.attempts > 0,
         lacks_policies: status.phase == Phase::AwaitingPolicies,
         agent: agent(world, &name),
         grant,
@@ -350,6 +351,17 @@ mod tests {
         assert_eq!(in_phase("AwaitingGrant"), (true, false, true));
         assert_eq!(in_phase("AwaitingPolicies"), (false, false, true), "it is given no leave, and has not failed");
         assert_eq!(in_phase("Preparing"), (false, true, false));
+    }
+
+    #[test]
+    fn attempts_say_whether_leave_was_used() {
+        let grant = serde_json::json!({"revision": "r", "disruption": "Drain", "expiresAt": time::text(2000)});
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(1000), "grant": grant});
+        let lapsed = |attempts: u32| {
+            let status = serde_json::json!({"nodeUID": "1", "phase": "AwaitingGrant", "attempts": attempts});
+            made(&[], spec.clone(), status).lapsed(600, 10_000)
+        };
+        assert!(!lapsed(0) && lapsed(1));
     }
 
     #[test]

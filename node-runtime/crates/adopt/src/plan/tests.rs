@@ -266,6 +266,24 @@ fn the_way_back_is_the_same_in_reverse() {
     assert!(give_back(&adopted, &stays).unwrap_err()[0].to_string().contains("berth rm --force"));
 }
 
+/// Whoever gave it knows it by its field again, whatever the words are: `refused` in node-runtime/crates/agent/src/host/adopt.rs.
+#[test]
+fn a_grant_that_is_over_is_told_by_its_name() {
+    let over = || Permission::Grant(Grant { id: "new@995".into(), expires: 995 });
+    let adopted = Plan::example(Direction::Adopt);
+    let adopting = Facts { permission: over(), ..example_facts() };
+    let returning = ReturnFacts { permission: over(), ..return_facts() };
+    for refusals in [adopt(&adopting).unwrap_err(), give_back(&adopted, &returning).unwrap_err()] {
+        let told = serde_json::to_value(&refusals).unwrap();
+        assert_eq!((told[0]["field"].as_str(), refusals.len()), (Some("grant new@995"), 1), "{told}");
+    }
+    let both = Facts {
+        handed: Handed { unfit: vec![Refusal::new("--config", "is bad", "mend it")], ..Handed::default() },
+        ..adopting
+    };
+    assert_eq!(adopt(&both).unwrap_err().len(), 2, "what else speaks against it is told too");
+}
+
 /// kubeadm writes both files anew at an upgrade; what names Berth in them goes, and nothing else.
 #[test]
 fn files_that_others_have_changed_get_their_runtime_back() {

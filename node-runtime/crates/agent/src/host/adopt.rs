@@ -258,7 +258,7 @@ pub(super) async fn check(
     let words = with_revision(plan_words(host, wanted.profile));
     let answer = feed(host, &host.version, &words, objects(revision, wanted, policies), PLAN_LIMIT).await;
     let answer = answer.map_err(Trouble::Later)?;
-    match refused(&answer, policies) {
+    match refused(&answer, Given { policies, grant: None }) {
         Some(trouble) => Err(trouble),
         None if answer.code == Some(0) => Ok(Disruption::Drain),
         None => Err(Trouble::Later(answer.said())),
@@ -272,14 +272,38 @@ fn plan_words(host: &Host, profile: Option<AdoptProfile>) -> Vec<String> {
     words
 }
 
+/// What a refusal may be about that is no revision of a configuration.
+#[derive(Debug, Clone, Copy, Default)]
+struct Given<'a> {
+    /// The policies that go with it.
+    policies: Option<Policies<'a>>,
+    /// Name of the grant.
+    grant: Option<&'a str>,
+}
+
+impl<'a> Given<'a> {
+    fn grant(grant: &'a str) -> Self {
+        Self { grant: Some(grant), policies: None }
+    }
+}
+
 /// Everything that speaks against it, if that is what was answered. What speaks against the policies alone has their revision as its field, as
-/// `berth adopt` was given it (`unfit` in `node-runtime/src/adopt/revision.rs`).
-fn refused(answer: &Ended, policies: Option<Policies<'_>>) -> Option<Trouble> {
+/// `berth adopt` was given it (`unfit` in `node-runtime/src/adopt/revision.rs`); a grant that is over has its name (`permission` in
+/// `node-runtime/crates/adopt/src/plan/checks.rs`), and says nothing of what else is told.
+fn refused(answer: &Ended, given: Given<'_>) -> Option<Trouble> {
     let status: Status = serde_json::from_str(&answer.out).ok().filter(|status: &Status| status.phase == "refused")?;
-    let told = |r: &Refusal| format!("{}: {}; {}", r.field, r.found, r.remedy);
-    let why = status.refusals.iter().map(told).collect::<Vec<_>>().join(". ");
-    let set = policies.map(|set| format!("--revision {}", set.revision));
-    let unfit = !status.refusals.is_empty() && status.refusals.iter().all(|r| Some(&r.field) == set.as_ref());
+    let told = |refusals: &[Refusal]| {
+        let one = |r: &Refusal| format!("{}: {}; {}", r.field, r.found, r.remedy);
+        refusals.iter().map(one).collect::<Vec<_>>().join(". ")
+    };
+    let grant = given.grant.map(|grant| format!("grant {grant}"));
+    let (over, others): (Vec<_>, Vec<_>) = status.refusals.into_iter().partition(|r| Some(&r.field) == grant.as_ref());
+    if others.is_empty() && !over.is_empty() {
+        return Some(Trouble::Expired(told(&over)));
+    }
+    let set = given.policies.map(|set| format!("--revision {}", set.revision));
+    let unfit = !others.is_empty() && others.iter().all(|r| Some(&r.field) == set.as_ref());
+    let why = told(&others);
     Some(if unfit { Trouble::Unfit(why) } else { Trouble::Refused(why) })
 }
 
@@ -305,7 +329,7 @@ pub(super) async fn check_kubelet(host: &Host, wanted: &Wanted, restart: bool) -
     words.push("--dry-run".to_owned());
     words.extend(restart.then(|| RESTART.to_owned()));
     let answer = call(host, &host.version, &words, PLAN_LIMIT).await.map_err(Trouble::Later)?;
-    match refused(&answer, None) {
+    match refused(&answer, Given::default()) {
         Some(trouble) => Err(trouble),
         None if answer.code == Some(0) => Ok(()),
         None => Err(Trouble::Later(answer.said())),
@@ -319,7 +343,7 @@ pub(super) async fn configure_kubelet(host: &Host, wanted: &Wanted, permit: Opti
     if let Some(permit) = permit {
         all.extend(words(&["--grant", permit.grant, "--grant-expires", &time::text(permit.expires)]));
     }
-    begin(host, &all, None, None).await
+    begin(host, &all, None, permit.map(|permit| Given::grant(permit.grant)).unwrap_or_default()).await
 }
 
 pub(super) async fn start(
@@ -330,23 +354,19 @@ pub(super) async fn start(
     permit: Permit<'_>,
 ) -> Result<(), Trouble> {
     let words = with_revision(start_words(host, wanted.profile, permit));
-    begin(host, &words, Some(objects(revision, wanted, policies)), policies).await
+    let given = Given { policies, grant: Some(permit.grant) };
+    begin(host, &words, Some(objects(revision, wanted, policies)), given).await
 }
 
 pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Trouble> {
     let mut all = words(&["adopt", "return", "-o", "json", "--grant", permit.grant]);
     all.extend(["--grant-expires".to_owned(), time::text(permit.expires)]);
-    begin(host, &all, None, None).await
+    begin(host, &all, None, Given::grant(permit.grant)).await
 }
 
 /// Starts it, and waits until it goes on by itself or is over.
-async fn begin(
-    host: &Host,
-    words: &[String],
-    input: Option<String>,
-    policies: Option<Policies<'_>>,
-) -> Result<(), Trouble> {
-    begun(host, words, input).await?.map_or(Ok(()), |ended| over(&ended, policies))
+async fn begin(host: &Host, words: &[String], input: Option<String>, given: Given<'_>) -> Result<(), Trouble> {
+    begun(host, words, input).await?.map_or(Ok(()), |ended| over(&ended, given))
 }
 
 /// The same; what it ended with, if it did. It is never ended from here: an undo may take long, and one that is cut short is begun anew.
@@ -370,8 +390,8 @@ async fn begun(host: &Host, words: &[String], input: Option<String>) -> Result<O
 
 /// It ended at once. Whether it went forth or back, a look says. What is refused has a document that says so; whatever else ends with exit
 /// code 1 was not begun, for a reason that need not be the revision's: no room, a lock that is held, a runtime that does not answer.
-fn over(ended: &Ended, policies: Option<Policies<'_>>) -> Result<(), Trouble> {
-    match (ended.code, refused(ended, policies)) {
+fn over(ended: &Ended, given: Given<'_>) -> Result<(), Trouble> {
+    match (ended.code, refused(ended, given)) {
         (_, Some(trouble)) => Err(trouble),
         (Some(0 | 3 | 4), None) => Ok(()),
         (_, None) => Err(Trouble::Later(ended.said())),

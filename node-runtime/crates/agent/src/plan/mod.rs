@@ -3,6 +3,7 @@
 //!
 //! Must not: do I/O, read a clock. Policies come first: they wait for nobody (`policies`). Then the configuration (`configuration`), to
 //! which `target` says where the way goes: to the desired revision, or back.
+mod asked;
 mod configuration;
 mod grant;
 mod known;
@@ -12,6 +13,7 @@ mod target;
 mod tests;
 mod version;
 
+pub(crate) use asked::asked;
 pub use known::{Answer, Circumstances, Content, Known, Wanted};
 pub use target::order;
 pub(crate) use version::compare;
@@ -147,14 +149,15 @@ impl Plan {
         Self { message: Some(message.into()), ..self }
     }
 
-    /// With that to say, if there is nothing else.
+    /// With that to say too.
     #[must_use]
-    pub fn saying_if_silent(self, message: &str) -> Self {
-        if self.message.is_some() { self } else { self.saying(message) }
+    pub fn saying_too(self, message: &str) -> Self {
+        let all = self.message.as_ref().map_or_else(|| message.to_owned(), |said| format!("{said}; {message}"));
+        self.saying(all)
     }
 }
 
 /// The next step.
 pub fn plan(view: &View<'_>) -> Plan {
-    policies::plan(view).unwrap_or_else(|| configuration::plan(view))
+    asked::kept(view, policies::plan(view).unwrap_or_else(|| configuration::plan(view)))
 }

@@ -1,4 +1,6 @@
 //! Ways of a node, step by step.
+mod place;
+
 use super::*;
 use crate::facts::{AdoptPhase, Daemon};
 use crate::journal::{Begun, Failure, Refuser};

@@ -3,7 +3,7 @@ use super::{Agent, step_revision};
 use crate::cluster::ClusterSide;
 use crate::facts::Facts;
 use crate::hold::hold;
-use crate::journal::{Begun, Failure, Refuser};
+use crate::journal::{Begun, Failure, Journal, Refuser};
 use crate::node::{NodeSide, Permit, Policies, Trouble};
 use crate::plan::{Answer, Circumstances, Content, Step, Wanted};
 use berth_crds::RuntimeNode;
@@ -41,26 +41,27 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
             }
             Step::Adopt { revision, grant, expires } => {
                 let wanted = self.wanted(revision)?;
-                self.begin(object, step, Begun::Adopt, now)?;
+                let former = self.begin(object, step, Begun::Adopt, now)?;
                 let policies = self.policies(object);
                 let done = self.node.adopt(revision, &wanted, policies, self.permit(grant, *expires)).await;
                 if let Err(Trouble::Unfit(why)) = done {
+                    self.journal = former;
                     self.answered(object, facts, revision, Self::unfit(object, why, now));
-                    return Ok(());
+                    return self.kept();
                 }
-                self.conclude(object, step, done, now)
+                self.operated(object, step, former, done, now)
             }
             Step::GiveBack { grant, expires, .. } => {
-                self.begin(object, step, Begun::Adopt, now)?;
+                let former = self.begin(object, step, Begun::Adopt, now)?;
                 let done = self.node.give_back(self.permit(grant, *expires)).await;
-                self.conclude(object, step, done, now)
+                self.operated(object, step, former, done, now)
             }
             Step::ConfigureKubelet { revision, grant } => {
                 let wanted = self.wanted(revision)?;
-                self.begin(object, step, Begun::Kubelet, now)?;
+                let former = self.begin(object, step, Begun::Kubelet, now)?;
                 let permit = grant.as_ref().map(|(grant, expires)| self.permit(grant, *expires));
                 let done = self.node.configure_kubelet(&wanted, permit).await;
-                self.conclude(object, step, done, now)
+                self.operated(object, step, former, done, now)
             }
             Step::Recover => self.node.recover().await.map_err(said),
             Step::Release => self.node.release().await.map_err(said),
@@ -134,7 +135,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
             Ok(disruption) => Answer::Fits(disruption),
             Err(Trouble::Refused(why)) => Answer::Refused(why),
             Err(Trouble::Unfit(why)) => Self::unfit(object, why, now),
-            Err(Trouble::Later(why)) => return Err(why),
+            Err(Trouble::Expired(why) | Trouble::Later(why)) => return Err(why),
         };
         self.answered(object, facts, name, answer);
         Ok(())
@@ -149,6 +150,9 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
 
     fn answered(&mut self, object: &RuntimeNode, facts: &Facts, name: &str, answer: Answer) {
         let circumstances = Circumstances::of(facts, object.spec.policy_revision.as_deref());
+        if !matches!(answer, Answer::Fits(_)) && self.journal.asked.take().is_some() {
+            self.keep();
+        }
         self.known.checks.insert((name.to_owned(), circumstances), answer);
     }
 
@@ -174,7 +178,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 self.known.lacking.insert(name.to_owned(), why);
                 Ok(())
             }
-            Err(Trouble::Later(why)) => Err(why),
+            Err(Trouble::Expired(why) | Trouble::Later(why)) => Err(why),
         }
     }
 
@@ -199,7 +203,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 self.kept()
             }
             Err(Trouble::Refused(why) | Trouble::Unfit(why)) => self.refuse_policies(object, facts, name, &why, now),
-            Err(Trouble::Later(why)) => {
+            Err(Trouble::Expired(why) | Trouble::Later(why)) => {
                 // The configuration does not wait for it.
                 self.known.postponed.insert(name.to_owned());
                 tracing::warn!(revision = name, why, "policies could not be applied yet");
@@ -222,10 +226,33 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         self.kept()
     }
 
-    fn begin(&mut self, object: &RuntimeNode, step: &Step, begun: Begun, now: u64) -> Result<(), String> {
+    /// The journal as it was before the step.
+    fn begin(&mut self, object: &RuntimeNode, step: &Step, begun: Begun, now: u64) -> Result<Journal, String> {
         tracing::info!(?step, "begins");
+        let former = self.journal.clone();
         self.journal.begin(step_revision(step).unwrap_or_default(), &Self::order(object), begun, now);
-        self.kept()
+        self.kept().map(|()| former)
+    }
+
+    /// What became of an operation of `berth adopt`. One whose leave was over was not begun: the next leave begins it as if it had not been
+    /// tried. One that did not come to its first step is tried for as long as its leave lasts, and no step of those that may not be too many.
+    fn operated(
+        &mut self,
+        object: &RuntimeNode,
+        step: &Step,
+        former: Journal,
+        done: Result<(), Trouble>,
+        now: u64,
+    ) -> Result<(), String> {
+        if let Err(Trouble::Expired(why)) = done {
+            self.journal = former;
+            return self.kept().and(Err(why));
+        }
+        let counts = matches!(step, Step::ConfigureKubelet { .. });
+        if let (Err(Trouble::Later(_)), Some(attempt), false) = (&done, &mut self.journal.attempt, counts) {
+            attempt.tries = former.attempt_at(&attempt.revision, &attempt.order).map_or(1, |before| before.tries);
+        }
+        self.conclude(object, step, done, now)
     }
 
     fn conclude(
@@ -238,7 +265,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         match done {
             Ok(()) => Ok(()),
             Err(Trouble::Refused(why) | Trouble::Unfit(why)) => self.give_up(object, step, "Refused", &why, now),
-            Err(Trouble::Later(why)) => Err(why),
+            Err(Trouble::Expired(why) | Trouble::Later(why)) => Err(why),
         }
     }
 
@@ -300,6 +327,6 @@ fn word(step: &Step) -> &'static str {
 
 fn said(trouble: Trouble) -> String {
     match trouble {
-        Trouble::Refused(why) | Trouble::Unfit(why) | Trouble::Later(why) => why,
+        Trouble::Refused(why) | Trouble::Unfit(why) | Trouble::Expired(why) | Trouble::Later(why) => why,
     }
 }

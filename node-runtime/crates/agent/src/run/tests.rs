@@ -1,4 +1,7 @@
 //! The loop around plans, over a node and an API server that are values in memory: what is written when, and what is not begun.
+mod leave;
+mod place;
+
 use super::*;
 use crate::backoff::MOST;
 use crate::credential::Credential;
@@ -17,8 +20,10 @@ struct World {
     facts: Facts,
     /// What the daemon refuses to apply, and a node to be taken over with.
     refuses: Option<&'static str>,
-    /// Why the policies do not fit any more where a node is taken over.
-    unfit_at_last: Option<&'static str>,
+    /// What keeps the next operation from beginning.
+    at_last: Option<Trouble>,
+    /// Why the node cannot say now what it could have.
+    busy: Option<&'static str>,
     /// Why the node could have nothing, as it says where it is asked before.
     cannot: Option<&'static str>,
     api_away: bool,
@@ -32,6 +37,10 @@ struct Side(Arc<Mutex<World>>);
 impl Side {
     fn with<T>(&self, what: impl FnOnce(&mut World) -> T) -> T {
         what(&mut self.0.lock().unwrap())
+    }
+
+    fn begins(&self) -> Result<(), Trouble> {
+        self.with(|world| world.at_last.take()).map_or(Ok(()), Err)
     }
 
     fn does(&self, what: &str) -> Result<(), Trouble> {
@@ -52,6 +61,9 @@ impl NodeSide for Side {
         foreign: bool,
         policies: Option<Policies<'_>>,
     ) -> Result<Disruption, Trouble> {
+        if let Some(why) = self.with(|world| world.busy) {
+            return Err(Trouble::Later(why.to_owned()));
+        }
         if let Some(set) = policies.filter(|_| foreign) {
             self.does(&format!("check with {}", set.revision))?;
             if let Some(why) = self.with(|world| world.refuses) {
@@ -92,9 +104,7 @@ impl NodeSide for Side {
         policies: Option<Policies<'_>>,
         _permit: Permit<'_>,
     ) -> Result<(), Trouble> {
-        if let Some(why) = self.with(|world| world.unfit_at_last.take()) {
-            return Err(Trouble::Unfit(why.to_owned()));
-        }
+        self.begins()?;
         let policies = policies.map(|set| set.revision.to_owned());
         self.with(|world| {
             world.facts.adoption.phase = AdoptPhase::Adopted;
@@ -105,10 +115,12 @@ impl NodeSide for Side {
     }
 
     async fn give_back(&self, _permit: Permit<'_>) -> Result<(), Trouble> {
+        self.begins()?;
         self.does("give back")
     }
 
     async fn configure_kubelet(&self, wanted: &Wanted, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+        self.begins()?;
         let settings = &wanted.kubelet;
         self.with(|world| world.facts.adoption.kubelet = Some(settings.clone()));
         self.does(&format!("kubelet {} {}", serde_json::to_string(settings).unwrap(), permit.is_some()))
@@ -378,7 +390,7 @@ async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_
     agent.pass(object.clone()).await;
     assert!(case.done().is_empty(), "not at every look");
     // They fit when it is asked, and do not when it begins.
-    case.side.with(|world| (world.refuses, world.unfit_at_last) = (None, Some("a//c")));
+    case.side.with(|world| (world.refuses, world.at_last) = (None, Some(Trouble::Unfit("a//c".to_owned()))));
     object.spec.desired_since = Some("2026-01-01T00:00:00Z".to_owned());
     agent.pass(object).await;
     let last = case.side.with(|world| world.statuses.last().cloned()).unwrap();

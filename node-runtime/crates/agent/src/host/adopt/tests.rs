@@ -47,15 +47,21 @@ fn files_that_somebody_else_changed_are_drift() {
 fn a_refusal_says_what_to_do() {
     let out = r#"{"phase": "refused", "refusals": [{"field": "--config", "found": "is a directory", "remedy": "name a file"}]}"#;
     let ended = Ended { code: Some(1), out: out.to_owned(), err: String::new() };
-    assert_eq!(over(&ended, None), Err(Trouble::Refused("--config: is a directory; name a file".to_owned())));
+    assert_eq!(
+        over(&ended, Given::default()),
+        Err(Trouble::Refused("--config: is a directory; name a file".to_owned()))
+    );
     let ended = |code| Ended { code: Some(code), out: "{\"phase\": \"not-adopted\"}".to_owned(), err: "x".to_owned() };
-    assert_eq!(over(&ended(3), None), Ok(()), "it walked back, and the status says why");
+    assert_eq!(over(&ended(3), Given::default()), Ok(()), "it walked back, and the status says why");
     for code in [1, 2] {
-        assert_eq!(over(&ended(code), None), Err(Trouble::Later("{\"phase\": \"not-adopted\"}".to_owned())));
+        assert_eq!(
+            over(&ended(code), Given::default()),
+            Err(Trouble::Later("{\"phase\": \"not-adopted\"}".to_owned()))
+        );
     }
     let full = Ended { code: Some(1), out: String::new(), err: "Error: no room for the journal\n".to_owned() };
     assert_eq!(
-        over(&full, None),
+        over(&full, Given::default()),
         Err(Trouble::Later("Error: no room for the journal".to_owned())),
         "the revision is not to blame"
     );
@@ -69,12 +75,36 @@ fn what_speaks_against_the_policies_alone_is_no_refusal_of_the_revision() {
     let other = r#"{"field": "--config", "found": "is a directory", "remedy": "name a file"}"#;
     let answer = |refusals: &[&str]| {
         let out = format!(r#"{{"phase": "refused", "refusals": [{}]}}"#, refusals.join(","));
-        refused(&Ended { code: Some(1), out, err: String::new() }, policies).unwrap()
+        refused(&Ended { code: Some(1), out, err: String::new() }, Given { policies, grant: None }).unwrap()
     };
     assert_eq!(answer(&[set, set]), Trouble::Unfit(["--revision policy-1: does not fit: a//b; mend it"; 2].join(". ")));
     for refusals in [&[other][..], &[set, other], &[&set.replace("policy-1", "config-1")], &[]] {
         assert!(matches!(answer(refusals), Trouble::Refused(_)), "{refusals:?}");
     }
+}
+
+/// The other side of it: `a_grant_that_is_over_is_told_by_its_name` (node-runtime/crates/adopt/src/plan/tests.rs).
+#[test]
+fn a_grant_that_is_over_is_no_refusal_of_the_revision() {
+    let policies = Some(Policies { revision: "policy-1", json: "{}" });
+    let grant = r#"{"field": "grant new@2000", "found": "has expired 1 s ago", "remedy": "give a new grant"}"#;
+    let set = r#"{"field": "--revision policy-1", "found": "does not fit: a//b", "remedy": "mend it"}"#;
+    let other = r#"{"field": "--config", "found": "is a directory", "remedy": "name a file"}"#;
+    let answer = |refusals: &[&str], given: Given<'_>| {
+        let out = format!(r#"{{"phase": "refused", "refusals": [{}]}}"#, refusals.join(","));
+        over(&Ended { code: Some(1), out, err: String::new() }, given).unwrap_err()
+    };
+    let given = Given { policies, ..Given::grant("new@2000") };
+    let said = "grant new@2000: has expired 1 s ago; give a new grant";
+    assert_eq!(answer(&[grant], given), Trouble::Expired(said.to_owned()));
+    assert_eq!(
+        answer(&[grant, set], given),
+        Trouble::Unfit("--revision policy-1: does not fit: a//b; mend it".to_owned())
+    );
+    let refused = Trouble::Refused("--config: is a directory; name a file".to_owned());
+    assert_eq!(answer(&[grant, other], given), refused, "what would be refused under any grant");
+    assert!(matches!(answer(&[grant], Given::grant("old@1000")), Trouble::Refused(_)), "another grant's");
+    assert!(matches!(answer(&[], given), Trouble::Refused(_)));
 }
 
 fn host() -> Host {

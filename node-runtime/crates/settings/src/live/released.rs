@@ -14,7 +14,7 @@ async fn the_policies_alone_are_forgotten_and_the_configuration_never_leaves() {
     std::fs::create_dir(&etc).unwrap();
     let start = || watch(etc.clone(), dir.path().join("accepted.json"), Arc::new(|_| Ok(()))).unwrap();
     let spec = serde_json::from_value(json!({"runtime": {"pidsLimit": 70}})).unwrap();
-    let configuration = of(RuntimeRevisionSpec::of_runtime("0.1.0", &spec, Default::default()));
+    let configuration = of(RuntimeRevisionSpec::of_runtime("0.1.0", &spec));
     let spec = serde_json::from_value(json!({"mode": "Enforce"})).unwrap();
     let live = start();
     live.apply(of(RuntimeRevisionSpec::of_policies([("p", &spec)]))).unwrap();

@@ -31,7 +31,7 @@ impl Case {
     /// A revision of that configuration.
     fn configured(&self, spec: Value) -> String {
         let spec: RuntimeConfigSpec = serde_json::from_value(spec).unwrap();
-        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec, BTreeMap::new());
+        let content = RuntimeRevisionSpec::of_runtime("0.1.0", &spec);
         let name = content.name();
         self.side.with(|world| world.revisions.insert(name.clone(), content));
         name

@@ -170,6 +170,7 @@ fn conditions(
 mod tests {
     use super::*;
     use crate::facts::{Adoption, Daemon};
+    use crate::journal::Begun;
     use berth_crds::{PolicyDecisions, RuntimeNodeSpec};
 
     fn idle() -> Plan {
@@ -208,6 +209,19 @@ mod tests {
         assert_eq!(first.current_since.as_deref(), Some("1970-01-01T00:00:50Z"));
         object.status = Some(first.clone());
         assert_eq!(status(&object, &journal, &facts(), &idle(), 200), first, "time alone changes nothing");
+    }
+
+    /// The operator takes none for nothing begun under the leave of this order.
+    #[test]
+    fn attempts_under_another_order_are_none_of_this_one() {
+        let mut journal = Journal::default();
+        journal.begin("c", "1", Begun::Adopt, 50);
+        let mut object = object();
+        let mut under = |order: &str| {
+            object.spec.desired_since = Some(order.to_owned());
+            status(&object, &journal, &facts(), &idle(), 100).attempts
+        };
+        assert_eq!((under("1"), under("2")), (1, 0));
     }
 
     #[test]

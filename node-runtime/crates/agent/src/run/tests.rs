@@ -336,7 +336,7 @@ async fn a_node_is_taken_over_with_the_revision_that_it_is_told_to_have() {
     assert_eq!(agent.journal.current.as_ref().map(|held| held.revision.clone()), Some(name));
 }
 
-/// What the operator reads of it: `policies_that_a_node_waits_for_end_no_time` (operator/src/controllers/rollout/build.rs).
+/// What the operator reads of it: `policies_that_a_node_waits_for_end_no_time` (operator/src/controllers/rollout/build/tests.rs).
 #[tokio::test]
 async fn policies_that_are_edited_while_a_node_waits_for_leave_are_waited_for_too() {
     let case = Case::new();

@@ -68,7 +68,7 @@ pub use runtime_config::{
 #[cfg(feature = "kube")]
 pub use runtime_node::RuntimeNode;
 pub use runtime_node::{
-    AgentProblem, Capabilities, Drift, Enforcement, FailedRevision, Grant, NodeState, Phase, PolicyDecisions,
+    AgentProblem, Asks, Capabilities, Drift, Enforcement, FailedRevision, Grant, NodeState, Phase, PolicyDecisions,
     PrefetchStatus, RuntimeNodeSpec, RuntimeNodeStatus,
 };
 #[cfg(feature = "kube")]

@@ -131,6 +131,9 @@ pub struct RuntimeNodeStatus {
     /// What there is to say of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The leave that it waits for, in the phase `AwaitingGrant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<Asks>,
     /// The RuntimeRevision that is applied and verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_revision: Option<String>,
@@ -213,6 +216,19 @@ pub enum Phase {
     Quarantined,
     /// The desired revision says something that this version does not know; the node keeps what it has.
     Unsupported,
+}
+
+/// The leave that a node needs, by its own look at the revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Asks {
+    /// For which RuntimeRevision.
+    pub revision: String,
+    /// `spec.desiredSince` of the order that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_since: Option<String>,
+    /// For what.
+    pub disruption: Disruption,
 }
 
 /// A revision that an agent gave up.

@@ -49,7 +49,7 @@ struct Status {
     at: Option<String>,
     /// What Berth sets of the kubelet's configuration.
     kubelet: Settings,
-    /// `kubelet` where the last operation was a change of those, and was walked back.
+    /// `kubelet` where the last operation was a change of those, and is or was walked back.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<&'static str>,
     files: Vec<File>,
@@ -88,7 +88,7 @@ pub(super) fn status(state: Option<&State>, in_force: &InForce, holder: Option<H
         holder: holder.map(|holder| holder.pid),
         at: state.map(|state| rfc3339(i64::try_from(state.at).unwrap_or(0).saturating_mul(1_000_000))),
         kubelet: in_force.settings.as_ref().and_then(|plan| plan.settings.clone()).unwrap_or_default(),
-        failed: state.filter(|state| walked_back(state, Direction::Configure)).map(|_| "kubelet"),
+        failed: state.filter(|state| kubelet_failed(state)).map(|_| "kubelet"),
         files: files(in_force, plan),
         notes: plan.map(|plan| plan.notes.clone()).unwrap_or_default(),
     };
@@ -107,8 +107,9 @@ fn files(in_force: &InForce, last: Option<&Plan>) -> Vec<File> {
     changes.iter().map(File::of).collect()
 }
 
-fn walked_back(state: &State, direction: Direction) -> bool {
-    state.plan.direction == direction && state.ended == Some(false)
+fn kubelet_failed(state: &State) -> bool {
+    let back = state.ended == Some(false) || (state.back.is_some() && state.ended.is_none());
+    state.plan.direction == Direction::Configure && back
 }
 
 fn text(status: &Status) -> String {

@@ -12,6 +12,8 @@ pub struct Facts {
     pub daemon: Option<Daemon>,
     /// The kubelet's process; `None`: none runs.
     pub kubelet: Option<u32>,
+    /// It was started before the daemon that runs.
+    pub kubelet_is_older: bool,
     /// Whether revisions of a cluster are still applied, or lie on the disk for the daemon's next start.
     pub applied: bool,
     /// What the node can do.

@@ -4,6 +4,7 @@
 //! tried, how often and with which outcome, so that whoever goes on neither begins again for ever nor forgets what failed.
 //! Must not: do I/O; `store.rs` keeps it.
 use crate::facts::{AdoptPhase, Facts};
+use berth_crds::Disruption;
 use serde::{Deserialize, Serialize};
 
 /// All of it.
@@ -68,7 +69,9 @@ pub struct Asked {
     pub revision: String,
     /// How the node was told of it.
     pub order: String,
-    /// What leave it needs, as a sentence.
+    /// What leave it needs.
+    pub disruption: Option<Disruption>,
+    /// The same as a sentence.
     pub message: String,
 }
 
@@ -86,6 +89,8 @@ pub struct Attempt {
     pub adopted: bool,
     /// Whether other settings of the kubelet were begun.
     pub kubelet: bool,
+    /// Whether a step of it was begun under leave for all of the node's pods to end.
+    pub emptied: bool,
     /// Restarts of the daemon that were begun.
     pub restarts: u32,
     /// When the last step began, in Unix seconds.
@@ -218,10 +223,13 @@ impl Journal {
             self.kubelet = None;
         }
         let (Some(pid), Some(daemon)) = (facts.kubelet, &facts.daemon) else { return };
-        let known = self.kubelet.as_ref().is_some_and(|k| k.pid == pid && k.boot_id == facts.boot_id);
+        let of_this_boot = self.kubelet.as_ref().filter(|k| k.boot_id == facts.boot_id);
+        let known = of_this_boot.is_some_and(|k| k.pid == pid);
         if facts.adoption.phase == AdoptPhase::Adopted && !known && !daemon.cgroup_driver.is_empty() {
-            let (boot_id, cgroup_driver) = (facts.boot_id.clone(), daemon.cgroup_driver.clone());
-            self.kubelet = Some(Kubelet { pid, boot_id, cgroup_driver });
+            // One that is older than the daemon asked the daemon before it, which had the driver of then.
+            let former = of_this_boot.filter(|_| facts.kubelet_is_older).map(|k| &k.cgroup_driver);
+            let cgroup_driver = former.unwrap_or(&daemon.cgroup_driver).clone();
+            self.kubelet = Some(Kubelet { pid, boot_id: facts.boot_id.clone(), cgroup_driver });
         }
     }
 
@@ -245,6 +253,13 @@ impl Journal {
             operation: self.operation.clone(),
             ..attempt
         });
+    }
+
+    /// Whether what has begun was begun under leave for all of the node's pods to end.
+    pub fn emptied(&mut self, leave: bool) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.emptied |= leave;
+        }
     }
 
     /// A revision is applied and verified.
@@ -316,7 +331,9 @@ mod tests {
         assert_eq!(sees(&facts).as_deref(), Some("systemd"), "the same kubelet");
         facts.kubelet = None;
         assert_eq!(sees(&facts).as_deref(), Some("systemd"), "none runs");
-        facts.kubelet = Some(6);
+        (facts.kubelet, facts.kubelet_is_older) = (Some(8), true);
+        assert_eq!(sees(&facts).as_deref(), Some("systemd"), "it asked the daemon of before");
+        (facts.kubelet, facts.kubelet_is_older) = (Some(6), false);
         assert_eq!(sees(&facts).as_deref(), Some("cgroupfs"));
         with(&mut facts, "systemd");
         facts.boot_id = "b".to_owned();

@@ -225,6 +225,7 @@ fn whole(status: &RuntimeNodeStatus) -> serde_json::Value {
         "runtimeVersion",
         "bootID",
         "message",
+        "asks",
         "currentRevision",
         "currentSince",
         "loadedRevision",
@@ -237,6 +238,9 @@ fn whole(status: &RuntimeNodeStatus) -> serde_json::Value {
     let inner = [
         ("enforcement", "message"),
         ("enforcement", "decisions"),
+        ("asks", "desiredSince"),
+        ("capabilities", "cgroupDriver"),
+        ("capabilities", "securityModules"),
         ("capabilities", "handlers"),
         ("prefetch", "message"),
     ];

@@ -74,11 +74,12 @@ pub trait NodeSide: Send + Sync {
     /// Begins to give the node back; as [`Self::adopt`].
     fn give_back(&self, permit: Permit<'_>) -> impl Future<Output = Result<(), Trouble>> + Send;
 
-    /// Begins to have the kubelet started anew with the settings that are wanted, in the place of all that the product has set before; as
-    /// [`Self::adopt`].
+    /// Begins to have the kubelet started anew with the settings that are wanted, in the place of all that the product has set before; with
+    /// `restart` also if it has them already. As [`Self::adopt`].
     fn configure_kubelet(
         &self,
         wanted: &Wanted,
+        restart: bool,
         permit: Option<Permit<'_>>,
     ) -> impl Future<Output = Result<(), Trouble>> + Send;
 

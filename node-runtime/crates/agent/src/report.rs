@@ -5,7 +5,7 @@ use crate::journal::{Failure, Journal};
 use crate::plan::{Plan, Step, order};
 use crate::time;
 use berth_crds::{
-    Capabilities, Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, PrefetchStatus, RuntimeNode,
+    Asks, Capabilities, Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, PrefetchStatus, RuntimeNode,
     RuntimeNodeStatus,
 };
 
@@ -34,6 +34,7 @@ pub fn status(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Pla
         phase: plan.phase,
         phase_since: if same_phase { former.phase_since.clone() } else { Some(time::text(now)) },
         message: plan.message.as_deref().map(short),
+        asks: asks(object, plan),
         current_revision: held.map(|h| h.revision.clone()),
         current_since: held.map(|h| time::text(h.since)),
         loaded_revision: daemon.filter(|d| d.pending.is_empty()).and_then(|d| d.configuration.clone()),
@@ -63,6 +64,12 @@ fn state(facts: &Facts, former: &RuntimeNodeStatus) -> NodeState {
         AdoptPhase::Returned => NodeState::Absent,
         AdoptPhase::Unknown | AdoptPhase::Underway | AdoptPhase::Left => former.state,
     }
+}
+
+fn asks(object: &RuntimeNode, plan: &Plan) -> Option<Asks> {
+    let (revision, disruption) = (object.spec.desired_revision.clone()?, plan.asks?);
+    let asks = Asks { revision, desired_since: object.spec.desired_since.clone(), disruption };
+    (plan.phase == Phase::AwaitingGrant).then_some(asks)
 }
 
 /// The kubelet's, not the daemon's: those are the same but for moments, in which the node is not yet there.
@@ -174,7 +181,7 @@ mod tests {
     use berth_crds::{PolicyDecisions, RuntimeNodeSpec};
 
     fn idle() -> Plan {
-        Plan { step: Step::Rest, phase: Phase::Idle, message: None }
+        Plan { step: Step::Rest, phase: Phase::Idle, message: None, asks: None }
     }
 
     fn facts() -> Facts {
@@ -279,7 +286,8 @@ mod tests {
         let mut facts = facts();
         (facts.adoption.phase, facts.daemon) = (AdoptPhase::NotAdopted, None);
         let told = |step| {
-            let plan = Plan { step, phase: Phase::AwaitingPolicies, message: Some("p: \"a//b\"".to_owned()) };
+            let plan =
+                Plan { step, phase: Phase::AwaitingPolicies, message: Some("p: \"a//b\"".to_owned()), asks: None };
             status(&object(), &Journal::default(), &facts, &plan, 100)
         };
         let refused = told(Step::Rest);

@@ -227,7 +227,12 @@ impl NodeSide for Node {
         self.does("give back")
     }
 
-    async fn configure_kubelet(&self, _wanted: &Wanted, _permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+    async fn configure_kubelet(
+        &self,
+        _wanted: &Wanted,
+        _restart: bool,
+        _permit: Option<Permit<'_>>,
+    ) -> Result<(), Trouble> {
         self.does("configure the kubelet")
     }
 

@@ -1,7 +1,7 @@
 //! What changed between two settings, and what it takes to apply it. The fields and their classes are in `berth_crds`' table
 //! (`crds/src/fields.rs`); here is what is no field of a RuntimeConfig.
 use crate::Settings;
-use berth_crds::Class;
+use berth_crds::{Audience, Class};
 use serde_json::Value;
 
 /// One changed field.
@@ -15,6 +15,14 @@ pub struct Change {
     pub old: Option<Value>,
     /// After.
     pub new: Option<Value>,
+}
+
+impl Change {
+    /// Whether the daemon has it after its next start only. Fields of others (the kubelet's, the agent's) are nothing to it.
+    pub fn waits_for_start(&self) -> bool {
+        let own = || berth_crds::all_fields().any(|f| f.path == self.field && f.audience == Audience::Node);
+        self.class >= Class::DaemonRestart && own()
+    }
 }
 
 /// The changed fields, in the order of the documents, then the policies that differ.
@@ -49,6 +57,18 @@ fn policies(old: &Settings, new: &Settings) -> Vec<Change> {
 mod tests {
     use super::*;
     use crate::load::from_texts;
+
+    /// What is the kubelet's or the agent's restarts no daemon.
+    #[test]
+    fn what_waits_for_a_start_is_the_daemons_own() {
+        let change = |field: &str| {
+            let class = berth_crds::all_fields().find(|f| f.path == field).unwrap().class;
+            Change { field: field.to_owned(), class, old: None, new: None }
+        };
+        let waits = |field: &str| change(field).waits_for_start();
+        assert!(waits("spec.network.mode") && waits("spec.runtime.cgroupManager"));
+        assert!(!waits("spec.kubelet.config") && !waits("spec.state") && !waits("spec.runtime.pidsLimit"));
+    }
 
     #[test]
     fn fields_and_policies_that_differ_are_told_with_their_class() {

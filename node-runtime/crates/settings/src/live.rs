@@ -4,7 +4,7 @@ use crate::load::{accepted_before, among, from_sources, sources, texts};
 use crate::managed::{Applied, FileDrift, beside};
 use crate::revision::{Revision, Revisions};
 use crate::starts::FailedStart;
-use crate::{Change, Class, Settings, Source, diff};
+use crate::{Change, Settings, Source, diff};
 use berth_model::{Error, Result, ResultExt};
 use futures_util::StreamExt;
 use inotify::{EventMask, Inotify, WatchMask};
@@ -136,8 +136,7 @@ impl Live {
         }
         state.told.clear();
         // What needs no restart is in force already: no start will fail for it.
-        let needs_start = |change: &Change| change.class >= Class::DaemonRestart;
-        if again && !diff(&self.shared.started.0, &wanted).iter().any(needs_start) {
+        if again && !diff(&self.shared.started.0, &wanted).iter().any(Change::waits_for_start) {
             note(state.applied.starts.came_up(state.applied.revisions.configuration.as_ref()));
         }
         Ok(self.shared.publish(wanted))

@@ -2,7 +2,7 @@
 //! metrics.
 //!
 //! Must not: apply anything; whoever applies a field says here how it went.
-use crate::{Change, Class, Live, Settings, diff};
+use crate::{Change, Live, Settings, diff};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -79,7 +79,7 @@ impl Standing {
     /// Changes that wait for the daemon's next start.
     pub fn pending(&self) -> Vec<Change> {
         let changes = diff(&self.0.started, &self.wanted());
-        changes.into_iter().filter(|change| change.class >= Class::DaemonRestart).collect()
+        changes.into_iter().filter(Change::waits_for_start).collect()
     }
 
     /// Why the documents on disk are not the ones in force; empty when they are.

@@ -45,7 +45,7 @@ pub(super) async fn verify(node: &Node<'_>) -> Result<()> {
     }
     read_back(node)?;
     let mut peer = Peer::connect(&plan.to.socket).await?;
-    if plan.direction != Direction::Configure {
+    if plan.direction != Direction::Configure || plan.restart {
         let left = Duration::from_secs(plan.deadline.saturating_sub(now_seconds())).saturating_sub(TOLD);
         let runs = until(PODS_LIMIT.min(left), CANARY_PAUSE, async || peer.canary(&plan.id, &plan.to).await);
         runs.await.with_context(|| format!("{} cannot run a sandbox", plan.to.name))?;

@@ -6,29 +6,45 @@ use super::super::runtime_config::Pool;
 use super::build::said;
 use crate::cluster::World;
 use crate::rollout::Disruption;
-use berth_crds::{self as crds, Class, NodeState, RevisionRuntime, RuntimeConfigSpec, RuntimeNode};
+use berth_crds::{self as crds, Class, NodeState, Phase, RevisionRuntime, RuntimeConfigSpec, RuntimeNode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// What it takes for a node to have that revision, or to go back to what it has.
+/// What it takes for a node to have that revision, or to go back to what it has: by the node itself once it has looked, before that by the table of
+/// fields.
 pub(super) fn way(world: &World, node: &RuntimeNode, pool: &Pool, to: &str) -> Disruption {
-    let status = said(node);
     let runtime = if pool.target() == to {
         pool.target.spec.runtime.as_ref()
     } else {
         world.revisions.get(to).and_then(|r| r.spec.runtime.as_ref())
     };
+    let table = by_table(world, node, runtime);
+    // Before it runs as another version it cannot say what the rest takes.
+    let versions = (&said(node).runtime_version, runtime.map(|r| &r.version));
+    let knows_all = matches!(versions, (Some(has), Some(to)) if has == to);
+    said_by(node, to, table, knows_all)
+}
+
+fn said_by(node: &RuntimeNode, to: &str, table: Disruption, knows_all: bool) -> Disruption {
+    let (spec, status) = (&node.spec, said(node));
+    let this = spec.desired_revision.as_deref() == Some(to) && status.phase == Phase::AwaitingGrant;
+    let asks = status.asks.as_ref().filter(|a| this && a.revision == to && a.desired_since == spec.desired_since);
+    let granted = spec.grant.as_ref().filter(|grant| grant.revision == to).map(|grant| from_crd(grant.disruption));
+    match (asks, granted) {
+        (Some(asks), _) if knows_all => from_crd(asks.disruption),
+        (Some(asks), _) => table.max(from_crd(asks.disruption)),
+        (None, Some(granted)) => table.max(granted),
+        (None, None) => table,
+    }
+}
+
+fn by_table(world: &World, node: &RuntimeNode, runtime: Option<&RevisionRuntime>) -> Disruption {
+    let status = said(node);
     // Not known any more: the heaviest that leaves pods in place is not enough.
     let Some(runtime) = runtime else { return Disruption::Drain };
     match &status.current_revision {
-        Some(current) => between(world, current, runtime).map_or(Disruption::Drain, |mut changes| {
-            changes
-                .fields
-                .iter_mut()
-                .for_each(|change| same_driver(change, runtime, &status.capabilities.cgroup_driver));
-            changes.heaviest()
-        }),
+        Some(current) => between(world, current, runtime).map_or(Disruption::Drain, |(class, _)| class),
         // Taking a node over, or giving it back, moves all of its pods.
         None if status.state == NodeState::Foreign && runtime.config["state"] == "Absent" => Disruption::None,
         None => Disruption::Drain,
@@ -37,35 +53,15 @@ pub(super) fn way(world: &World, node: &RuntimeNode, pool: &Pool, to: &str) -> D
 
 /// What the way from a revision to a pool's target takes, and its fields with the class of each. `None`: that revision is not known any more.
 pub fn change_between(world: &World, from: &str, pool: &Pool) -> Option<(Disruption, Vec<String>)> {
-    let changes = between(world, from, pool.target.spec.runtime.as_ref()?)?;
-    Some((changes.heaviest(), changes.fields.iter().map(|(path, class)| format!("{path} ({class})")).collect()))
+    between(world, from, pool.target.spec.runtime.as_ref()?)
 }
 
-struct Changes {
-    /// Fields that differ, by path.
-    fields: Vec<(String, Class)>,
-    other_version: bool,
-}
-
-impl Changes {
-    fn heaviest(&self) -> Disruption {
-        let fields = self.fields.iter().map(|(_, class)| from_class(*class));
-        let version = if self.other_version { Disruption::DaemonRestart } else { Disruption::None };
-        fields.chain([version]).max().unwrap_or(version)
-    }
-}
-
-fn between(world: &World, from: &str, new: &RevisionRuntime) -> Option<Changes> {
+fn between(world: &World, from: &str, new: &RevisionRuntime) -> Option<(Disruption, Vec<String>)> {
     let old = world.revisions.get(from)?.spec.runtime.as_ref()?;
-    Some(Changes { fields: differences(&old.config, &new.config), other_version: old.version != new.version })
-}
-
-/// Where a revision names the driver that the node's kubelet goes by anyway, no pod has to go.
-fn same_driver((path, class): &mut (String, Class), new: &RevisionRuntime, has: &str) {
-    let named = new.config["runtime"]["cgroupManager"].as_str();
-    if path == "spec.runtime.cgroupManager" && named.is_some_and(|named| named.to_lowercase() == has) {
-        *class = Class::DaemonRestart;
-    }
+    let changes = differences(&old.config, &new.config);
+    let heaviest = changes.iter().map(|(_, class)| from_class(*class)).max().unwrap_or(Disruption::None);
+    let class = if old.version == new.version { heaviest } else { heaviest.max(Disruption::DaemonRestart) };
+    Some((class, changes.into_iter().map(|(path, class)| format!("{path} ({class})")).collect()))
 }
 
 /// The fields that differ. Of settings that this version knows completely, their values count: a default that is written is no difference.
@@ -142,19 +138,29 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// Of what a node asks for counts what it answers, and nothing else: a grant for less begins nothing, one for more drains for nothing.
     #[test]
-    fn to_name_the_driver_that_a_node_has_drains_nobody() {
-        let new = |config: serde_json::Value| RevisionRuntime { config, ..RevisionRuntime::default() };
-        let class = |new: &RevisionRuntime, has: &str| {
-            let fields = differences(&json!({}), &new.config);
-            let mut changes = Changes { fields, other_version: false };
-            changes.fields.iter_mut().for_each(|change| same_driver(change, new, has));
-            changes.heaviest()
+    fn what_a_node_asks_for_is_what_it_takes() {
+        let node = |status: serde_json::Value, grant: serde_json::Value| {
+            let spec = json!({"nodeName": "n", "desiredRevision": "r", "desiredSince": "2026-01-01T00:00:02Z", "grant": grant});
+            let mut node = RuntimeNode::new("n", serde_json::from_value(spec).unwrap());
+            node.status = serde_json::from_value(status).unwrap();
+            node
         };
-        let systemd = new(json!({"runtime": {"cgroupManager": "Systemd"}}));
-        assert_eq!(class(&systemd, "systemd"), Disruption::DaemonRestart);
-        assert_eq!(class(&systemd, "cgroupfs"), Disruption::Drain);
-        assert_eq!(class(&systemd, ""), Disruption::Drain, "nothing is known of it");
+        let asks = |since: &str, phase: &str, class: &str| json!({"phase": phase, "asks": {"revision": "r", "desiredSince": since, "disruption": class}});
+        let table = Disruption::KubeletRestart;
+        let of = |status: serde_json::Value, grant: serde_json::Value| said_by(&node(status, grant), "r", table, true);
+        let now = "2026-01-01T00:00:02Z";
+        assert_eq!(of(asks(now, "AwaitingGrant", "Drain"), json!(null)), Disruption::Drain);
+        assert_eq!(of(asks(now, "AwaitingGrant", "DaemonRestart"), json!(null)), Disruption::DaemonRestart);
+        assert_eq!(of(asks("2026-01-01T00:00:01Z", "AwaitingGrant", "Drain"), json!(null)), table, "another order");
+        assert_eq!(of(asks(now, "Preparing", "Drain"), json!(null)), table);
+        let other = node(asks(now, "AwaitingGrant", "Drain"), json!(null));
+        assert_eq!(said_by(&other, "s", table, true), table, "another revision");
+        let less = node(asks(now, "AwaitingGrant", "DaemonRestart"), json!(null));
+        assert_eq!(said_by(&less, "r", table, false), table, "it has not looked at all of it");
+        let grant = json!({"revision": "r", "disruption": "Drain", "expiresAt": now});
+        assert_eq!(of(json!({"phase": "Applying"}), grant), Disruption::Drain, "what was begun under it");
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub fn is_configured(site: &Site) {
     };
     let first = ready("from the beginning");
 
+    let daemon = supervised(site);
     let settings = json!({"kubelet": {"config": {"maxPods": 77, "containerLogMaxSize": "5Mi"}}});
     site.timed("the kubelet has other settings", || {
         kubectl.apply(&chain::config(site, &settings));
@@ -40,12 +41,14 @@ pub fn is_configured(site: &Site) {
     });
     has(site, 77);
     assert_eq!(told(site, "containerLogMaxSize"), "5Mi");
+    assert_eq!(supervised(site), daemon, "no daemon is restarted for the kubelet's settings");
     assert_eq!(ready("the kubelet was started anew"), first);
 
     let bad = json!({"kubelet": {"config": {"maxPods": 77, "imageGCHighThresholdPercent": 101}}});
     goes_back(site, "that the kubelet does not start with", &bad, ("KubeletNotWell", "the kubelet ended"));
     has(site, 77);
     assert_eq!(ready("it was put back"), first);
+    assert_eq!(supervised(site), daemon);
 
     let refused = kubectl.try_with(
         &["apply", "-f", "-"],
@@ -61,6 +64,14 @@ pub fn is_configured(site: &Site) {
     assert!(!file(site).exists(), "the file went with the settings");
     assert_eq!(ready("they were taken away"), first);
     kubectl.run(&["delete", "pod/witness", "--wait"]);
+}
+
+/// The daemon that runs, and how many there were (docs/formats/supervisor.md).
+fn supervised(site: &Site) -> (Value, Value) {
+    let text = std::fs::read(site.root().join("run/supervise.json")).unwrap();
+    let status: Value = serde_json::from_slice(&text).unwrap();
+    assert!(status["daemon"].is_u64() && status["starts"].is_u64(), "{status}");
+    (status["daemon"].clone(), status["starts"].clone())
 }
 
 fn file(site: &Site) -> PathBuf {

@@ -325,7 +325,12 @@ impl NodeSide for Node<'_> {
         Ok(())
     }
 
-    async fn configure_kubelet(&self, wanted: &Wanted, _permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+    async fn configure_kubelet(
+        &self,
+        wanted: &Wanted,
+        _restart: bool,
+        _permit: Option<Permit<'_>>,
+    ) -> Result<(), Trouble> {
         self.has.lock().unwrap().kubelet = wanted.kubelet.clone();
         Ok(())
     }

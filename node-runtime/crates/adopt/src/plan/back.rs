@@ -99,6 +99,7 @@ pub fn give_back(adopted: &Plan, facts: &ReturnFacts) -> Result<Plan, Vec<Refusa
         revision: None,
         notes,
         settings: None,
+        restart: false,
         without_daemon: facts.without_daemon,
         ..adopted.clone()
     })

@@ -90,6 +90,7 @@ pub fn configure(facts: &ConfigureFacts) -> Result<Option<Plan>, Vec<Refusal>> {
         in_cluster: checks::in_cluster(&facts.kubelet),
         from: facts.runtime.clone(),
         to: facts.runtime.clone(),
+        restart: facts.restart,
         without_daemon: false,
         commands,
         healthz: facts.kubelet.configuration.healthz(),

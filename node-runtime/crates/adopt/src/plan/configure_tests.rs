@@ -73,6 +73,7 @@ fn a_restart_is_one_of_a_kubelet_that_has_its_settings_too() {
     let plan = configure(&facts(LINE, &line, wish.clone())).unwrap().unwrap();
     let again = ConfigureFacts { restart: true, ..after(&plan, wish) };
     let restarts = configure(&again).unwrap().unwrap();
+    assert!(restarts.restart && !plan.restart);
     assert_eq!(restarts.steps, Direction::Configure.steps());
     let [file] = &restarts.files[..] else { panic!("{:?}", restarts.files) };
     let text = |state: &Option<FileState>| state.as_ref().map(|state| state.text.clone());

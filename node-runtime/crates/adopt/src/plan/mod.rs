@@ -162,6 +162,9 @@ pub struct Plan {
     pub from: Runtime,
     /// The runtime that it is to be on.
     pub to: Runtime,
+    /// Whether the kubelet is started anew for the sake of Berth's cgroup driver, by which all of its pods are made anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
     /// Whether a return ends Berth's pods without its daemon, which did not answer.
     #[serde(default)]
     pub without_daemon: bool,
@@ -236,6 +239,7 @@ pub fn adopt(facts: &Facts) -> Result<Plan, Vec<Refusal>> {
         in_cluster: checks::in_cluster(&facts.kubelet),
         from: facts.old.clone(),
         to: facts.new.clone(),
+        restart: false,
         without_daemon: false,
         commands,
         healthz: facts.kubelet.configuration.healthz(),

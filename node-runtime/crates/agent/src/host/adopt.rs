@@ -21,8 +21,6 @@ const PLAN_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take until an operation is seen to go on.
 const BEGIN_LIMIT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(500);
-/// Has the kubelet started anew whatever its settings are.
-const RESTART: &str = "--restart";
 
 /// How a kubelet is stopped and started that no service manager runs: programs and words, no shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -312,9 +310,11 @@ fn text(settings: &KubeletConfig) -> String {
     serde_json::to_string(settings).unwrap_or_default()
 }
 
-fn configure_words(host: &Host, wanted: &Wanted) -> Vec<String> {
+fn configure_words(host: &Host, wanted: &Wanted, restart: bool) -> Vec<String> {
     let mut all = words(&["adopt", "kubelet", "-o", "json", "--inline"]);
     all.push(text(&wanted.kubelet));
+    // What is asked for may be no other settings, but the daemon's cgroup driver.
+    all.extend(restart.then(|| "--restart".to_owned()));
     let kubelet = host.kubelet.find().ok();
     all.extend(kubelet_words(kubelet, commands(host, wanted.profile, kubelet.is_some_and(has_systemd))));
     all
@@ -325,9 +325,8 @@ pub(super) async fn check_kubelet(host: &Host, wanted: &Wanted, restart: bool) -
     if wanted.kubelet.is_empty() && !restart {
         return Ok(());
     }
-    let mut words = configure_words(host, wanted);
+    let mut words = configure_words(host, wanted, restart);
     words.push("--dry-run".to_owned());
-    words.extend(restart.then(|| RESTART.to_owned()));
     let answer = call(host, &host.version, &words, PLAN_LIMIT).await.map_err(Trouble::Later)?;
     match refused(&answer, Given::default()) {
         Some(trouble) => Err(trouble),
@@ -336,10 +335,13 @@ pub(super) async fn check_kubelet(host: &Host, wanted: &Wanted, restart: bool) -
     }
 }
 
-pub(super) async fn configure_kubelet(host: &Host, wanted: &Wanted, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
-    let mut all = configure_words(host, wanted);
-    // What is asked for may be no other settings, but the daemon's cgroup driver.
-    all.push(RESTART.to_owned());
+pub(super) async fn configure_kubelet(
+    host: &Host,
+    wanted: &Wanted,
+    restart: bool,
+    permit: Option<Permit<'_>>,
+) -> Result<(), Trouble> {
+    let mut all = configure_words(host, wanted, restart);
     if let Some(permit) = permit {
         all.extend(words(&["--grant", permit.grant, "--grant-expires", &time::text(permit.expires)]));
     }

@@ -28,6 +28,13 @@ impl Kubelet {
     }
 }
 
+/// When a process was started, in clock ticks since the boot (`starttime` of proc_pid_stat(5)).
+pub(super) fn started(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which may have spaces and parentheses, comes the third field.
+    text.rsplit_once(") ")?.1.split(' ').nth(22 - 3)?.parse().ok()
+}
+
 fn all(proc: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -56,6 +63,16 @@ fn only(found: &[u32]) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_younger_than_the_one_that_started_it() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (own, its) = (started(std::process::id()).unwrap(), started(child.id()).unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(own > 0 && own <= its, "{own} {its}");
+        assert_eq!(started(0), None);
+    }
 
     #[test]
     fn the_only_one_is_taken_and_nothing_is_guessed() {

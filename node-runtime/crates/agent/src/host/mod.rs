@@ -12,7 +12,7 @@ mod restart;
 pub use kubelet::Kubelet;
 
 use crate::credential::Credential;
-use crate::facts::{AdoptPhase, Facts};
+use crate::facts::{AdoptPhase, Daemon, Facts};
 use crate::node::{NodeSide, Permit, Policies, Trouble};
 use crate::node_sock::NodeSock;
 use crate::plan::Wanted;
@@ -77,11 +77,14 @@ impl NodeSide for Host {
             adoption.message = Some(problem.to_string());
         }
         let (daemon, info) = found.unzip();
+        let started = |pid: Option<u32>| pid.and_then(kubelet::started);
+        let (kubelet, former) = (kubelet.ok(), daemon.as_ref().map(|d: &Daemon| d.pid));
         Facts {
             boot_id: text("/proc/sys/kernel/random/boot_id"),
             adoption,
             daemon,
-            kubelet: kubelet.ok(),
+            kubelet,
+            kubelet_is_older: matches!((started(kubelet), started(former)), (Some(own), Some(its)) if own < its),
             applied,
             capabilities: capabilities(info.as_ref()),
             versions: restart::staged(self),
@@ -131,8 +134,13 @@ impl NodeSide for Host {
         adopt::give_back(self, permit).await
     }
 
-    async fn configure_kubelet(&self, wanted: &Wanted, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
-        adopt::configure_kubelet(self, wanted, permit).await
+    async fn configure_kubelet(
+        &self,
+        wanted: &Wanted,
+        restart: bool,
+        permit: Option<Permit<'_>>,
+    ) -> Result<(), Trouble> {
+        adopt::configure_kubelet(self, wanted, restart, permit).await
     }
 
     async fn release(&self) -> Result<(), Trouble> {

@@ -16,7 +16,7 @@ pub(super) fn kept(view: &View<'_>, plan: Plan) -> Plan {
                 Some(why) => format!("{}; {why}", asked.message),
                 None => asked.message.clone(),
             };
-            Plan { phase: Phase::AwaitingGrant, message: Some(message), ..plan }
+            Plan { phase: Phase::AwaitingGrant, message: Some(message), asks: asked.disruption, ..plan }
         }
         _ => plan,
     }
@@ -40,5 +40,5 @@ fn does_not_know(view: &View<'_>, plan: &Plan) -> bool {
 pub(crate) fn asked(wish: &RuntimeNodeSpec, plan: &Plan) -> Option<Asked> {
     let asks = plan.phase == Phase::AwaitingGrant && plan.step == Step::Rest;
     let (revision, message) = (wish.desired_revision.clone()?, plan.message.clone()?);
-    asks.then(|| Asked { revision, order: order(wish), message })
+    asks.then(|| Asked { revision, order: order(wish), disruption: plan.asks, message })
 }

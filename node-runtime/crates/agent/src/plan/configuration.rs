@@ -23,6 +23,7 @@ struct Way<'a> {
 pub(super) fn plan(view: &View<'_>) -> Plan {
     let Some(desired) = view.wish.desired_revision.as_deref() else { return Plan::new(Step::Rest, Phase::Idle) };
     match view.facts.adoption.phase {
+        AdoptPhase::Underway | AdoptPhase::Left if deaf(view) => {}
         AdoptPhase::Underway => return underway(view),
         AdoptPhase::Left => {
             let why = view.facts.adoption.message.clone().unwrap_or_default();
@@ -36,10 +37,10 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
             let why = view.facts.adoption.message.as_deref().unwrap_or("berth adopt does not answer");
             return Plan::new(Step::Wait, Phase::Preparing).saying(why);
         }
-        AdoptPhase::NotAdopted | AdoptPhase::Adopted | AdoptPhase::Returned => {}
+        _ => {}
     }
     match target(view, desired) {
-        Target::Desired(name) => towards(view, name, false),
+        Target::Desired(name) => forward(view, name),
         Target::Back(name) => towards(view, name, true),
         Target::Nowhere if view.facts.adoption.phase.foreign() => Plan::new(Step::Rest, Phase::Idle),
         Target::Nowhere => give_up_the_node(view, desired),
@@ -49,10 +50,35 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
     }
 }
 
+/// Whether a kubelet does not come up that was started anew for another cgroup driver: it is put back on one that answers it no better, until
+/// the daemon has the driver of before again. So that does not wait for it.
+fn deaf(view: &View<'_>) -> bool {
+    let (known, daemon) = (view.journal.kubelet.as_ref(), view.facts.daemon.as_ref());
+    let other = matches!((known, daemon), (Some(k), Some(d)) if k.cgroup_driver != d.cgroup_driver);
+    view.facts.adoption.kubelet_failed && other
+}
+
+/// To the desired revision. A node in the middle of another one's attempt may need leave only for what that has begun: it is undone first,
+/// under the leave that it was begun under.
+fn forward(view: &View<'_>, name: &str) -> Plan {
+    let plan = towards(view, name, false);
+    match half_done(view, name).filter(|_| plan.phase == Phase::AwaitingGrant) {
+        Some(verified) => towards(view, verified, true),
+        None => plan,
+    }
+}
+
+/// The revision that was verified last, where something of another one than `name` was begun since and is in force.
+fn half_done<'a>(view: &View<'a>, name: &str) -> Option<&'a str> {
+    let attempt = view.journal.attempt.as_ref().filter(|a| a.revision != name)?;
+    let applied = view.facts.daemon.as_ref()?.configuration.as_ref()?;
+    (*applied == attempt.revision).then(|| view.journal.current.as_ref().map(|held| held.revision.as_str()))?
+}
+
 fn underway(view: &View<'_>) -> Plan {
     let back = view.facts.adoption.message.clone();
     let phase = if back.is_some() { Phase::RollingBack } else { Phase::Applying };
-    Plan { step: Step::Wait, phase, message: back }
+    Plan { message: back, ..Plan::new(Step::Wait, phase) }
 }
 
 /// The first revision ever failed on a node that was taken over for it: the other runtime gets it back while the leave for the way there lasts.
@@ -126,7 +152,8 @@ impl Way<'_> {
     }
 
     fn awaiting(&self, disruption: Disruption) -> Plan {
-        Plan::new(Step::Rest, Phase::AwaitingGrant).saying(format!("{} needs leave for {disruption:?}", self.revision))
+        let asks = Plan { asks: Some(disruption), ..Plan::new(Step::Rest, Phase::AwaitingGrant) };
+        asks.saying(format!("{} needs leave for {disruption:?}", self.revision))
     }
 
     /// What the node says of the revision, or the step that asks it.

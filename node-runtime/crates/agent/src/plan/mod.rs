@@ -20,7 +20,7 @@ pub(crate) use version::compare;
 
 use crate::facts::Facts;
 use crate::journal::Journal;
-use berth_crds::{Phase, RuntimeNodeSpec};
+use berth_crds::{Disruption, Phase, RuntimeNodeSpec};
 
 /// How long a node may be unwell after a step before the revision is given up, in seconds.
 pub const PATIENCE: u64 = 120;
@@ -109,6 +109,8 @@ pub enum Step {
     ConfigureKubelet {
         /// For which revision.
         revision: String,
+        /// Also if it has them already: it asks the daemon for the cgroup driver when it starts.
+        restart: bool,
         /// Name and end of the grant, in Unix seconds; none on the way back, and where one that it was begun under has ended.
         grant: Option<(String, u64)>,
     },
@@ -138,11 +140,13 @@ pub struct Plan {
     pub phase: Phase,
     /// What there is to say of it.
     pub message: Option<String>,
+    /// What leave it waits for.
+    pub asks: Option<Disruption>,
 }
 
 impl Plan {
     fn new(step: Step, phase: Phase) -> Self {
-        Self { step, phase, message: None }
+        Self { step, phase, message: None, asks: None }
     }
 
     fn saying(self, message: impl Into<String>) -> Self {

@@ -6,7 +6,7 @@ use crate::hold::hold;
 use crate::journal::{Begun, Failure, Journal, Refuser};
 use crate::node::{NodeSide, Permit, Policies, Trouble};
 use crate::plan::{Answer, Circumstances, Content, Step, Wanted};
-use berth_crds::RuntimeNode;
+use berth_crds::{Disruption, RuntimeNode};
 
 impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     /// Takes a step. A refusal is an outcome, kept in the journal; an error is something that is tried again.
@@ -56,11 +56,11 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 let done = self.node.give_back(self.permit(grant, *expires)).await;
                 self.operated(object, step, former, done, now)
             }
-            Step::ConfigureKubelet { revision, grant } => {
+            Step::ConfigureKubelet { revision, restart, grant } => {
                 let wanted = self.wanted(revision)?;
                 let former = self.begin(object, step, Begun::Kubelet, now)?;
                 let permit = grant.as_ref().map(|(grant, expires)| self.permit(grant, *expires));
-                let done = self.node.configure_kubelet(&wanted, permit).await;
+                let done = self.node.configure_kubelet(&wanted, *restart, permit).await;
                 self.operated(object, step, former, done, now)
             }
             Step::Recover => self.node.recover().await.map_err(said),
@@ -230,7 +230,10 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     fn begin(&mut self, object: &RuntimeNode, step: &Step, begun: Begun, now: u64) -> Result<Journal, String> {
         tracing::info!(?step, "begins");
         let former = self.journal.clone();
-        self.journal.begin(step_revision(step).unwrap_or_default(), &Self::order(object), begun, now);
+        let revision = step_revision(step).unwrap_or_default();
+        let leave = object.spec.grant.as_ref().filter(|grant| grant.revision == revision);
+        self.journal.begin(revision, &Self::order(object), begun, now);
+        self.journal.emptied(leave.is_some_and(|grant| grant.disruption == Disruption::Drain));
         self.kept().map(|()| former)
     }
 

@@ -119,7 +119,12 @@ impl NodeSide for Side {
         self.does("give back")
     }
 
-    async fn configure_kubelet(&self, wanted: &Wanted, permit: Option<Permit<'_>>) -> Result<(), Trouble> {
+    async fn configure_kubelet(
+        &self,
+        wanted: &Wanted,
+        _restart: bool,
+        permit: Option<Permit<'_>>,
+    ) -> Result<(), Trouble> {
         self.begins()?;
         let settings = &wanted.kubelet;
         self.with(|world| world.facts.adoption.kubelet = Some(settings.clone()));

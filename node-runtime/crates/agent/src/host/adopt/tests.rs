@@ -159,7 +159,7 @@ fn commands_are_for_kubelets_that_are_started_by_commands() {
             assert_eq!(starts.iter().any(|w| w == word), given, "{word}");
         }
         let wanted = Wanted { profile: Some(profile), ..Wanted::default() };
-        assert_eq!(configure_words(&host, &wanted).iter().any(|w| w == "--kubelet-stop"), given);
+        assert_eq!(configure_words(&host, &wanted, false).iter().any(|w| w == "--kubelet-stop"), given);
     }
 }
 

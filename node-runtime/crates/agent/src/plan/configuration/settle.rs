@@ -12,6 +12,9 @@ impl Way<'_> {
         if let Some(plan) = self.worn_out() {
             return plan;
         }
+        if let Some(why) = self.kubelet_failed() {
+            return give_up(self.revision, "KubeletNotWell", why);
+        }
         let Some(daemon) = &self.view.facts.daemon else { return self.silent() };
         if let Some(why) = self.not_started(daemon) {
             return give_up(self.revision, "NotStarted", format!("the daemon does not start with it: {why}"));
@@ -42,22 +45,36 @@ impl Way<'_> {
     fn kubelet(&self, daemon: &Daemon) -> Option<Plan> {
         let adoption = &self.view.facts.adoption;
         let has = adoption.kubelet.clone().unwrap_or_default();
-        if has == self.wanted.kubelet && !self.other_driver(daemon) {
+        let restart = self.other_driver(daemon);
+        if has == self.wanted.kubelet && !restart {
             return None;
         }
-        if adoption.kubelet_failed && self.attempt.is_some_and(|a| a.kubelet) && self.operated() {
-            let why = adoption.message.as_deref().unwrap_or("the kubelet did not come up with its settings");
-            return Some(give_up(self.revision, "KubeletNotWell", why));
+        let needs = if restart && !self.may_empty() { Disruption::Drain } else { Disruption::KubeletRestart };
+        let leave = leave(self.view, self.revision, needs);
+        let may = if needs == Disruption::Drain { leave.is_some() } else { self.may(needs) || restart };
+        if !may {
+            return Some(self.awaiting(needs));
         }
-        if !self.may(Disruption::KubeletRestart) {
-            return Some(self.awaiting(Disruption::KubeletRestart));
-        }
-        let leave = leave(self.view, self.revision, Disruption::KubeletRestart);
         let step = Step::ConfigureKubelet {
             revision: self.revision.to_owned(),
+            restart,
             grant: leave.map(|leave| (leave.id, leave.expires)),
         };
         Some(Plan::new(step, self.phase(Phase::Applying)))
+    }
+
+    /// Whether the pods that are left may be made anew: the operator has emptied the node for it, or the node goes back to what it was verified
+    /// with, and no pod starts on it before that.
+    fn may_empty(&self) -> bool {
+        let verified = self.view.journal.current.as_ref().is_some_and(|held| held.revision == self.revision);
+        self.back || verified || self.attempt.is_some_and(|a| a.emptied)
+    }
+
+    /// Why the kubelet did not come up for this attempt.
+    fn kubelet_failed(&self) -> Option<&str> {
+        let adoption = &self.view.facts.adoption;
+        let failed = adoption.kubelet_failed && self.attempt.is_some_and(|a| a.kubelet) && self.operated();
+        failed.then(|| adoption.message.as_deref().unwrap_or("the kubelet did not come up with its settings"))
     }
 
     /// Whether the kubelet that runs goes by another cgroup driver than the daemon's.

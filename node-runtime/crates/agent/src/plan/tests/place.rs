@@ -6,7 +6,8 @@ use crate::journal::Asked;
 fn queues(phase: AdoptPhase, current: Option<&str>) -> Node {
     let mut node = Node::new(phase, current);
     let message = "new needs leave for Drain".to_owned();
-    node.journal.asked = Some(Asked { revision: "new".to_owned(), order: String::new(), message });
+    node.journal.asked =
+        Some(Asked { revision: "new".to_owned(), order: String::new(), disruption: Some(Disruption::Drain), message });
     node
 }
 

@@ -101,10 +101,10 @@ pub struct RuntimeRevisionStatus {
     /// part of the content: who says the same under another name changes no node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, Vec<String>>,
-    /// Rollouts of it that were not through yet when it came through for nodes of other RuntimeConfigs: the names of their RuntimeConfigs, with commas
-    /// between them, to when it had come through for theirs before; empty: never. `since` says nothing of these.
+    /// For whose nodes it came through, and when: the names of the RuntimeConfigs that are about the nodes, sorted, with commas between them, to the
+    /// time. For others it has not come through, and for these it is not bad, whatever the verdict is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub under_way: BTreeMap<String, String>,
+    pub through_for: BTreeMap<String, String>,
     /// `Good` or `Bad`, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -115,8 +115,15 @@ pub struct RuntimeRevisionStatus {
 pub enum Verdict {
     /// A rollout of it came through: nodes may go back to it.
     Good,
-    /// It broke nodes, or somebody took it back. It is never handed out again.
+    /// It broke nodes, or somebody took it back. It is never handed out again, but to nodes of RuntimeConfigs for which it came through.
     Bad,
+}
+
+impl RuntimeRevisionStatus {
+    /// The keys of `through_for` that a RuntimeConfig is part of.
+    pub fn through_with<'a>(&'a self, config: &'a str) -> impl Iterator<Item = &'a String> {
+        self.through_for.keys().filter(move |key| key.split(',').any(|name| name == config))
+    }
 }
 
 impl RuntimeRevisionSpec {

@@ -4,7 +4,7 @@ use crate::cluster::{Cluster, not_understood};
 use crate::output;
 use crate::status::{condition, wave};
 use anyhow::{Result, anyhow, bail};
-use berth_crds::{Condition, RuntimeConfigObject, RuntimeRevision, Verdict, WaveStatus};
+use berth_crds::{Condition, RuntimeConfigObject, RuntimeRevision, RuntimeRevisionStatus, Verdict, WaveStatus};
 use clap::{Args, Subcommand};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
@@ -20,7 +20,8 @@ const ALL: &str = "all";
 /// How often a rollout is looked at while it is waited for.
 const LOOK: Duration = Duration::from_secs(1);
 /// States that do not end by themselves: somebody has to do something.
-const STUCK: [&str; 6] = ["RolledBack", "Halted", "NotAccepted", "NodesMissing", "NodesFrozen", "Paused"];
+const STUCK: [&str; 7] =
+    ["RolledBack", "NothingToGoBackTo", "Halted", "NotAccepted", "NodesMissing", "NodesFrozen", "Paused"];
 /// The state before `RolledBack`: nodes still have what was taken back.
 const GOING_BACK: &str = "RollingBack";
 const REMEDY: &str = "`kubectl get runtimeconfigs` lists them";
@@ -119,7 +120,7 @@ async fn undo(cluster: &Cluster, name: &str, revision: Option<String>) -> Result
     for target in targets {
         // One that was removed, or that this version does not understand, must not keep the others from being taken back.
         let object: Option<RuntimeRevision> = cluster.one(&target, "").await.ok();
-        known.push((target, object.and_then(|object| object.status?.verdict)));
+        known.push((target, object.and_then(|object| verdict_for(name, &object.status?))));
     }
     let revisions = taken_back(name, &known, revision.as_deref())?;
     annotate(cluster, name, UNDO, revision.as_deref().unwrap_or(ALL)).await?;
@@ -131,6 +132,12 @@ async fn undo(cluster: &Cluster, name: &str, revision: Option<String>) -> Result
 /// What the nodes of a RuntimeConfig are to have, that of most nodes first.
 fn targets(status: &Told) -> Vec<String> {
     status.target_revision.iter().chain(&status.other_target_revisions).cloned().collect()
+}
+
+/// What is known of a revision, for the nodes of a RuntimeConfig: one that came through for some of them is not bad there.
+fn verdict_for(name: &str, status: &RuntimeRevisionStatus) -> Option<Verdict> {
+    let through = status.through_with(name).next().is_some();
+    if through { Some(Verdict::Good) } else { status.verdict }
 }
 
 /// What an undo takes back of these: all that is not known to be bad already, or the one that was named. Errors: there is nothing to take back.
@@ -325,6 +332,15 @@ mod tests {
         assert_eq!(why(&[], None), "runtimeconfig c has no revision yet");
     }
 
+    /// It broke nodes of somebody else, and these have it still.
+    #[test]
+    fn what_is_bad_for_others_can_be_taken_back() {
+        let status = json!({"verdict": "Bad", "throughFor": {"base,c": "2026-01-01T00:00:00Z"}});
+        let status: RuntimeRevisionStatus = serde_json::from_value(status).unwrap();
+        let of = |name: &str| taken_back(name, &[("config-1".to_owned(), verdict_for(name, &status))], None).is_ok();
+        assert!(of("c") && of("base") && !of("other") && !of("bas"));
+    }
+
     #[test]
     fn only_what_is_said_of_the_present_generation_is_an_end() {
         let status = |ready: &str, reason: &str, generation: u64| {
@@ -345,7 +361,9 @@ mod tests {
             ("Waiting for nodes of runtimeconfig c to go back: m...".to_owned(), None),
             "nodes still have it"
         );
-        assert_eq!(of(status("False", "NodesFrozen", 2)).1, Some(false), "nobody waits for what somebody must mend");
+        for mend in ["NodesFrozen", "NothingToGoBackTo"] {
+            assert_eq!(of(status("False", mend, 2)).1, Some(false), "nobody waits for what somebody must mend");
+        }
         let (line, end) = of(status("False", "RollingOut", 2));
         assert_eq!(
             (line.as_str(), end),

@@ -1,7 +1,7 @@
-//! RuntimeConfigs of one content: one revision for all of them, which says whom it comes from, and one verdict.
+//! RuntimeConfigs of one content: one revision for all of them, which says whom it comes from, and for whom it came through.
 use crate::passes::{failed_on_a, run, server, told, versioned, world};
 use crate::server::{Request, Server};
-use berth_crds::{RuntimeConfigObject, RuntimeRevision};
+use berth_crds::{RuntimeConfigObject, RuntimeNode, RuntimeRevision};
 use berth_operator::cluster::World;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -68,17 +68,91 @@ async fn a_name_stays_while_it_is_not_known_what_nodes_are_to_have() {
     }
 }
 
-/// It is found to be bad by one of them in the same pass in which the other one would be told to have it.
+/// It is found to be bad by one of them in the same pass in which the other one would be told to have it; where it came through, it stays good.
 #[tokio::test]
-async fn what_breaks_the_nodes_of_one_is_told_to_no_other() {
+async fn what_breaks_the_nodes_of_one_is_told_to_no_other_but_where_it_came_through() {
+    for through in [false, true] {
+        let (world, bad) = failed_on_a().await;
+        let mut world = alike(world);
+        if through {
+            let revision = Arc::make_mut(world.revisions.get_mut(&bad).unwrap());
+            let status = json!({"verdict": "Good", "throughFor": {"b": "2026-01-02T00:00:00Z"}});
+            revision.status = serde_json::from_value(status).unwrap();
+            with_second_node(&mut world, "b", &bad);
+        }
+        let server = server(|_, _| false);
+        run(&server, &world).await.unwrap();
+        let of_it = server.asked(&format!("/runtimerevisions/{bad}/status"));
+        let said = of_it.iter().map(|r| &r.body["status"]).find(|status| status["verdict"] == "Bad");
+        assert_eq!(said.unwrap()["throughFor"], json!({"a": null}), "{of_it:?}");
+        assert_eq!(told(&server, "b"), through, "{:?}", server.asked("/runtimenodes/b"));
+        let events = server.asked("/events");
+        let back = |config: &str| {
+            events.iter().any(|r| r.body["reason"] == "RolledBack" && r.body["regarding"]["name"] == config)
+        };
+        assert_eq!((back("a"), back("b")), (true, !through), "{events:?}");
+    }
+}
+
+/// A node beside another one, which has a revision for long.
+fn with_second_node(world: &mut World, beside: &str, has: &str) {
+    let name = format!("{beside}2");
+    let mut node = world.nodes[beside].as_ref().clone();
+    (node.metadata.name, node.metadata.uid) = (Some(name.clone()), Some(name.clone()));
+    world.nodes.insert(name.clone(), Arc::new(node));
+    let since = "2026-01-01T00:00:00Z";
+    let spec = json!({"nodeName": name, "nodeUID": name, "desiredRevision": has, "desiredSince": since});
+    let mut object = versioned(RuntimeNode::new(&name, serde_json::from_value(spec).unwrap()));
+    let status = json!({"currentRevision": has, "currentSince": since, "healthy": true});
+    object.status = serde_json::from_value(status).unwrap();
+    world.runtime_nodes.insert(name, Arc::new(object));
+}
+
+/// Months later the canary of another one fails, which came to the same content.
+#[tokio::test]
+async fn a_foreign_canary_takes_nothing_from_those_that_it_came_through_for() {
     let (world, bad) = failed_on_a().await;
+    let mut world = alike(world);
+    let revision = Arc::make_mut(world.revisions.get_mut(&bad).unwrap());
+    let status = json!({"verdict": "Bad", "throughFor": {"b": "2026-01-02T00:00:00Z"}});
+    revision.status = serde_json::from_value(status).unwrap();
+    let joins = Arc::make_mut(world.runtime_nodes.get_mut("b").unwrap());
+    joins.spec.fallback_revision = Some("config-old".to_owned());
+    with_second_node(&mut world, "b", &bad);
     let server = server(|_, _| false);
-    run(&server, &alike(world)).await.unwrap();
-    let of_it = server.asked(&format!("/runtimerevisions/{bad}/status"));
-    assert!(of_it.iter().any(|r| r.body["status"]["verdict"] == "Bad"), "{of_it:?}");
-    assert!(!told(&server, "b"), "{:?}", server.asked("/runtimenodes/b"));
-    let events = server.asked("/events");
-    let back =
-        |config: &str| events.iter().any(|r| r.body["reason"] == "RolledBack" && r.body["regarding"]["name"] == config);
-    assert!(back("a") && back("b"), "{events:?}");
+    run(&server, &world).await.unwrap();
+    let of_b = server.asked("/runtimenodes/b").into_iter().map(|r| r.body["spec"]["desiredRevision"].clone());
+    assert_eq!(of_b.filter(Value::is_string).collect::<Vec<_>>(), [json!(bad)], "the one that joins gets it");
+    let reasons = |config: &str| {
+        let status = server.asked(&format!("/runtimeconfigs/{config}/status")).pop().unwrap().body["status"].clone();
+        let all = status["conditions"].as_array().unwrap().clone();
+        let of = |kind: &str| all.iter().find(|c| c["type"] == kind).unwrap()["reason"].clone();
+        [of("Ready"), of("RolledBack")]
+    };
+    assert_eq!(reasons("b"), ["RollingOut", "AsExpected"]);
+    assert_eq!(reasons("a"), ["RollingBack", "RollingBack"]);
+}
+
+/// All of them keep it: there is no way back that could be at its end.
+#[tokio::test]
+async fn what_nodes_keep_is_not_rolled_back() {
+    let (mut world, bad) = failed_on_a().await;
+    world.revisions.remove("config-old");
+    let revision = Arc::make_mut(world.revisions.get_mut(&bad).unwrap());
+    revision.status = serde_json::from_value(json!({"verdict": "Bad"})).unwrap();
+    for (has, holds, reason) in [(true, "False", "NothingToGoBackTo"), (false, "True", "TooManyFailed")] {
+        let node = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
+        node.status = serde_json::from_value(json!({ "currentRevision": has.then_some(&bad) })).unwrap();
+        if !has {
+            node.spec.desired_revision = None;
+        }
+        let server = server(|_, _| false);
+        run(&server, &world).await.unwrap();
+        let status = server.asked("/runtimeconfigs/a/status").pop().unwrap().body["status"].clone();
+        let of =
+            |kind: &str| status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == kind).unwrap().clone();
+        assert_eq!((&of("RolledBack")["status"], &of("RolledBack")["reason"]), (&json!(holds), &json!(reason)));
+        let ready = if has { "NothingToGoBackTo" } else { "RolledBack" };
+        assert_eq!((&of("Ready")["status"], &of("Ready")["reason"]), (&json!("False"), &json!(ready)), "{status}");
+    }
 }

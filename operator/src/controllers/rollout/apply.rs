@@ -4,9 +4,8 @@
 //! cordon of ours is forgotten, and none of somebody else's is undone.
 use super::super::Context;
 use super::super::runtime_node::agents::{Agent, agent};
-use super::super::status::in_place_of;
 use super::Running;
-use super::build::{CORDONED, under_way};
+use super::build::{CORDONED, came_through, is_through_for};
 use super::changes::to_crd;
 use super::drain::Drains;
 use crate::cluster::World;
@@ -186,9 +185,20 @@ impl Step<'_> {
         // Not before any of them was told, whatever the clock of whoever told them showed: they are the ones that it came through on.
         let since = have.iter().filter_map(|n| n.desired.as_ref()).map(|(_, told)| *told).fold(self.now, u64::max);
         let message = format!("{} nodes have come through", have.len());
-        self.verdict(running, revision, (Verdict::Good, since), message).await.map(drop)
+        let Some(object) = self.world.revisions.get(&revision.0) else { return Ok(()) };
+        let status = came_through(self.world, object, (&running.pool.key(), since), &message);
+        if self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await? == Done::Stale {
+            return Ok(());
+        }
+        let note = format!("{revision}: {message}");
+        for config in self.configs([running]) {
+            self.context.events.normal(config, "RolloutComplete", note.clone()).await;
+        }
+        Ok(())
     }
 
+    /// Writes that a revision is bad, and says so of the RuntimeConfigs whose nodes leave it: all that are to have it, but those for which it came
+    /// through.
     async fn mark_bad(&self, running: &Running, revision: &Revision) -> Result<Done, String> {
         let failed = running.nodes.iter().filter(|n| n.failed.as_ref() == Some(revision));
         let first = failed.min_by_key(|n: &&Node| n.desired.clone());
@@ -199,33 +209,17 @@ impl Step<'_> {
             }
             _ => "nodes that were told to have it took too long, or were not well".to_owned(),
         };
-        self.verdict(running, revision, (Verdict::Bad, self.now), message).await
-    }
-
-    /// Writes what is known of a revision, and says so of the RuntimeConfigs that it is of: what is bad, all that are to have it leave.
-    async fn verdict(
-        &self,
-        running: &Running,
-        revision: &Revision,
-        (verdict, since): (Verdict, u64),
-        message: String,
-    ) -> Result<Done, String> {
         let Some(object) = self.world.revisions.get(&revision.0) else { return Ok(Done::Yes) };
-        let mut status = json!({"verdict": verdict, "since": time::text(since), "message": message});
-        if verdict == Verdict::Good {
-            let before = object.status.as_ref().map(|s| s.under_way.clone()).unwrap_or_default();
-            status["underWay"] = in_place_of(&before, &under_way(self.all, running));
-        }
+        let status = json!({"verdict": Verdict::Bad, "since": time::text(self.now), "message": message,
+            "throughFor": {running.pool.key(): null}});
         if self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await? == Done::Stale {
             return Ok(Done::Stale);
         }
-        let others = self.all.iter().filter(|r| verdict == Verdict::Bad && r.rollout.target == *revision);
+        let of_it = self.all.iter().filter(|r| r.rollout.target == *revision);
+        let others = of_it.filter(|r| !is_through_for(object, &r.pool.key()));
         let note = format!("{revision}: {message}");
         for config in self.configs(others.chain([running])) {
-            match verdict {
-                Verdict::Good => self.context.events.normal(config, "RolloutComplete", note.clone()).await,
-                Verdict::Bad => self.context.events.warning(config, "RolledBack", note.clone()).await,
-            }
+            self.context.events.warning(config, "RolledBack", note.clone()).await;
         }
         Ok(Done::Yes)
     }

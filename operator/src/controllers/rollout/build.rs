@@ -1,7 +1,6 @@
 //! From objects to what the planner is told. Pure.
 use super::super::runtime_config::Pool;
 use super::super::runtime_node::agents::{self, Agent, Kind, Trouble};
-use super::Running;
 use super::changes;
 use super::drain::Drains;
 use crate::cluster::World;
@@ -13,8 +12,8 @@ use berth_crds::{self as crds, IntOrPercent, Phase, RuntimeNode, RuntimeNodeStat
 use k8s_openapi::api::core::v1::{Node as ClusterNode, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// Labels of nodes that run a part of the control plane.
 const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
@@ -27,13 +26,9 @@ pub const CORDONED: &str = "berth.dev/cordoned-since";
 /// A pool's rollout and nodes.
 pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> (Rollout, Vec<Node>) {
     let pairs: Vec<_> = world.pairs().filter(|(node, _)| pool.nodes.contains(&node.name_any())).collect();
-    let verdicts = |verdict| {
-        let of = move |r: &&Arc<crds::RuntimeRevision>| r.status.as_ref().and_then(|s| s.verdict) == Some(verdict);
-        world.revisions.values().filter(of).map(|r| Revision(r.name_any())).collect::<BTreeSet<_>>()
-    };
-    let (good, bad) = (verdicts(Verdict::Good), verdicts(Verdict::Bad));
+    let (good, bad) = verdicts(world, &pool.key());
     let target = Revision(pool.target());
-    let came_through = good.contains(&target).then(|| through_since(world, &target, &pool.key())).flatten();
+    let came_through = through_since(world, &target, &pool.key());
     let last_known_good = last_known_good(&target, &good, pairs.iter().map(|(_, r)| *r));
     let goals: Vec<_> = [Some(&target), last_known_good.as_ref()].into_iter().flatten().map(|r| r.0.clone()).collect();
     let nodes = pairs.iter().map(|(node, runtime_node)| {
@@ -75,22 +70,51 @@ fn away(world: &World, name: &str, now: u64) -> bool {
     granted || cordon(node) != Cordon::None || unready_since(node).is_some()
 }
 
-/// When a good revision came through, as far as that counts for the pool of that key: what came through for others while its own nodes were on their
-/// way says nothing of these. Of one that does not say when, whoever has it counts.
-fn through_since(world: &World, revision: &Revision, pool: &str) -> Option<u64> {
-    let status = world.revisions.get(&revision.0).and_then(|r| r.status.as_ref());
-    match status.and_then(|s| s.under_way.get(pool)) {
-        Some(before) => time::seconds(before),
-        None => Some(status.and_then(|s| time::of(s.since.as_ref())).unwrap_or(u64::MAX)),
+/// The good revisions and the bad ones, for the pool of that key. What came through for it is good there whatever it did to others.
+fn verdicts(world: &World, pool: &str) -> (BTreeSet<Revision>, BTreeSet<Revision>) {
+    let (mut good, mut bad) = (BTreeSet::new(), BTreeSet::new());
+    for (name, object) in &world.revisions {
+        let verdict = object.status.as_ref().and_then(|s| s.verdict);
+        if verdict == Some(Verdict::Good) || is_through_for(object, pool) {
+            good.insert(Revision(name.clone()));
+        } else if verdict == Some(Verdict::Bad) {
+            bad.insert(Revision(name.clone()));
+        }
     }
+    (good, bad)
 }
 
-/// The other rollouts of a revision that came through for one pool: those that are not through with it, as the revision's status keeps them.
-pub(super) fn under_way(all: &[Running], through: &Running) -> BTreeMap<String, String> {
-    let target = &through.rollout.target;
-    let others = all.iter().filter(|r| r.rollout.target == *target && r.pool.configs != through.pool.configs);
-    let open = others.filter(|r| r.rollout.last_known_good.as_ref() != Some(target));
-    open.map(|r| (r.pool.key(), r.rollout.came_through.map(time::text).unwrap_or_default())).collect()
+/// Whether a revision's status says that it came through for the pool of that key.
+pub(super) fn is_through_for(revision: &crds::RuntimeRevision, pool: &str) -> bool {
+    revision.status.as_ref().is_some_and(|s| s.through_for.contains_key(pool))
+}
+
+/// When a revision came through for the pool of that key: for others it may have, while the pool's own nodes were on their way. One that is good and
+/// does not say for whom is so for all; where it does not say when either, whoever has it counts.
+fn through_since(world: &World, revision: &Revision, pool: &str) -> Option<u64> {
+    let status = world.revisions.get(&revision.0)?.status.as_ref()?;
+    if status.verdict == Some(Verdict::Good) && status.through_for.is_empty() {
+        return Some(time::of(status.since.as_ref()).unwrap_or(u64::MAX));
+    }
+    time::seconds(status.through_for.get(pool)?)
+}
+
+/// What a revision's status says from now on when it came through for the pool of that key, as a merge patch. What is bad for others stays that.
+pub(super) fn came_through(
+    world: &World,
+    revision: &crds::RuntimeRevision,
+    (pool, since): (&str, u64),
+    message: &str,
+) -> Value {
+    let known = |name: &str| world.configs.contains_key(name) || world.broken_configs.iter().any(|b| b.name == name);
+    let keys = revision.status.iter().flat_map(|s| s.through_for.keys());
+    // Nobody can be asked for these any more.
+    let gone = keys.filter(|key| !key.split(',').any(known)).map(|key| (key.clone(), Value::Null));
+    let through: Map<String, Value> = gone.chain([(pool.to_owned(), json!(time::text(since)))]).collect();
+    if revision.status.as_ref().and_then(|s| s.verdict) == Some(Verdict::Bad) {
+        return json!({ "throughFor": through });
+    }
+    json!({"verdict": Verdict::Good, "since": time::text(since), "message": message, "throughFor": through})
 }
 
 /// Of the other good ones that nodes have or had, that of most nodes.

@@ -70,7 +70,9 @@ pub async fn carry_out(
     let mut result = Ok(());
     let broke = broke(&rollouts.all);
     for running in &rollouts.all {
-        let may_tell = running.pool.configs.is_disjoint(untold) && !broke.contains(&running.rollout.target);
+        let target = &running.rollout.target;
+        let through = || world.revisions.get(&target.0).is_some_and(|r| build::is_through_for(r, &running.pool.key()));
+        let may_tell = running.pool.configs.is_disjoint(untold) && (!broke.contains(target) || through());
         result = result.and(step.carry_out(running, may_tell).await);
     }
     result = result.and(leave_others(&step, &rollouts.all).await);
@@ -78,7 +80,7 @@ pub async fn carry_out(
     result.and(apply::counts(context, world).await)
 }
 
-/// What some pool finds to be bad now. Another one with the same target has planned without that.
+/// What some pool finds to be bad now. Another one with the same target has planned without that, which is right only where it came through.
 fn broke(all: &[Running]) -> BTreeSet<&Revision> {
     let actions = all.iter().flat_map(|running| &running.plan.actions);
     actions.filter_map(|action| if let Action::MarkBad(revision) = action { Some(revision) } else { None }).collect()

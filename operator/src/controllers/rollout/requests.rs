@@ -3,12 +3,13 @@
 //! annotation is gone reads what came of it. (A pause is a field: `spec.rollout.paused`.)
 use super::super::Context;
 use super::super::runtime_config::Pool;
+use super::build::is_through_for;
 use crate::cluster::World;
 use crate::cluster::writes;
 use crate::time;
 use berth_crds::{RuntimeConfigObject, RuntimeRevision, Verdict};
 use kube::ResourceExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,7 +77,8 @@ pub async fn answer(context: &Context, world: &World, pools: &[Pool], now: u64) 
             let Some(value) = config.annotations().get(annotation) else { continue };
             let targets = targets(world, pools, name, value);
             // One object's trouble is no other's.
-            match one(context, world, (name, annotation), &targets, &mut answers.revisions, now).await {
+            let request = Request { annotation, config: name, pools };
+            match one(context, world, &request, &targets, &mut answers.revisions, now).await {
                 Ok(false) => {}
                 Ok(true) => answers.done.push(Done {
                     config: name.clone(),
@@ -125,7 +127,7 @@ fn targets(world: &World, pools: &[Pool], config: &str, value: &str) -> BTreeSet
 async fn one(
     context: &Context,
     world: &World,
-    (config, annotation): (&str, &str),
+    request: &Request<'_>,
     targets: &BTreeSet<String>,
     revisions: &mut BTreeMap<String, Arc<RuntimeRevision>>,
     now: u64,
@@ -134,7 +136,7 @@ async fn one(
         // One that was made a moment ago is not seen yet.
         let Some(object) = revisions.get(name).or_else(|| world.revisions.get(name)) else { return Ok(false) };
         let at = after_orders(world, name, now);
-        let Some(status) = asked(annotation, config, object, at) else { continue };
+        let Some(status) = request.makes_of(object, at) else { continue };
         if context.writes.patch_status(object.as_ref(), status.clone()).await? == writes::Done::Stale {
             return Ok(false);
         }
@@ -148,11 +150,29 @@ async fn one(
 /// this pass finds it changed.
 fn with_status(object: &RuntimeRevision, fields: &Value) -> Result<RuntimeRevision, String> {
     let mut status = json!(object.status.clone().unwrap_or_default());
-    for (field, value) in fields.as_object().into_iter().flatten() {
-        status[field] = value.clone();
-    }
+    merge(&mut status, fields);
     let status = serde_json::from_value(status).map_err(|e| e.to_string())?;
     Ok(RuntimeRevision { status: Some(status), ..object.clone() })
+}
+
+fn merge(into: &mut Value, patch: &Value) {
+    match (&mut *into, patch) {
+        (Value::Object(fields), Value::Object(patch)) => {
+            for (name, value) in patch {
+                if value.is_null() {
+                    fields.remove(name);
+                } else {
+                    merge(fields.entry(name.as_str()).or_insert_with(|| json!({})), value);
+                }
+            }
+        }
+        // Whatever was there makes way; of an object, its nulls too.
+        (_, Value::Object(_)) => {
+            *into = json!({});
+            merge(into, patch);
+        }
+        _ => *into = patch.clone(),
+    }
 }
 
 /// Why a request is about nothing.
@@ -177,20 +197,44 @@ fn after_orders(world: &World, revision: &str, now: u64) -> u64 {
     orders.flatten().map(|at| at.saturating_add(1)).fold(now, u64::max)
 }
 
-/// What an annotation makes of a revision's status; `None`: nothing.
-fn asked(annotation: &str, config: &str, object: &RuntimeRevision, now: u64) -> Option<Value> {
-    let message = format!("by the annotation {annotation} of RuntimeConfig {config}");
-    let verdict = object.status.as_ref().and_then(|s| s.verdict);
-    if annotation == UNDO {
-        // Why it is bad already, stays known.
-        let bad = json!({"verdict": Verdict::Bad, "since": time::text(now), "message": message});
-        return (verdict != Some(Verdict::Bad)).then_some(bad);
+/// What somebody asks by an annotation of a RuntimeConfig.
+struct Request<'a> {
+    annotation: &'a str,
+    config: &'a str,
+    pools: &'a [Pool],
+}
+
+impl Request<'_> {
+    /// What it makes of a revision's status, as a merge patch; `None`: nothing.
+    fn makes_of(&self, object: &RuntimeRevision, now: u64) -> Option<Value> {
+        let message = format!("by the annotation {} of RuntimeConfig {}", self.annotation, self.config);
+        let verdict = object.status.as_ref().and_then(|s| s.verdict);
+        if self.annotation == UNDO {
+            let through = object.status.iter().flat_map(|s| s.through_with(self.config));
+            let none: Map<String, Value> = through.map(|key| (key.clone(), Value::Null)).collect();
+            // Why it is bad already, stays known.
+            if verdict == Some(Verdict::Bad) {
+                return (!none.is_empty()).then(|| json!({ "throughFor": none }));
+            }
+            let (bad, since) = (Verdict::Bad, time::text(now));
+            return Some(json!({"verdict": bad, "since": since, "message": message, "throughFor": none}));
+        }
+        Some(match verdict {
+            // It came through: only those that it failed on try it again.
+            Some(Verdict::Good) => json!({"retriedAt": time::text(now), "message": message}),
+            // For these; why it is bad for others stays known.
+            Some(Verdict::Bad) if self.is_through(object) => json!({"retriedAt": time::text(now)}),
+            _ => json!({"verdict": null, "since": time::text(now), "retriedAt": time::text(now), "message": message}),
+        })
     }
-    Some(match verdict {
-        // It came through: only those that it failed on try it again.
-        Some(Verdict::Good) => json!({"retriedAt": time::text(now), "message": message}),
-        _ => json!({"verdict": null, "since": time::text(now), "retriedAt": time::text(now), "message": message}),
-    })
+
+    /// Whether a revision came through for all nodes of the RuntimeConfig that are to have it.
+    fn is_through(&self, object: &RuntimeRevision) -> bool {
+        let name = object.name_any();
+        let own = self.pools.iter().filter(|pool| pool.configs.contains(self.config) && pool.target() == name);
+        let mut own = own.peekable();
+        own.peek().is_some() && own.all(|pool| is_through_for(object, &pool.key()))
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +256,10 @@ mod tests {
             rollout: Rollout::default(),
             conflicts: Default::default(),
         }
+    }
+
+    fn request<'a>(annotation: &'a str, config: &'a str, pools: &'a [Pool]) -> Request<'a> {
+        Request { annotation, config, pools }
     }
 
     #[test]
@@ -241,7 +289,7 @@ mod tests {
         let before = json!({"verdict": "Bad", "since": "x", "message": "node n gave it up", "nodes": 3});
         object.status = serde_json::from_value(before).unwrap();
         let name = object.name_any();
-        let after = with_status(&object, &asked(RETRY, "fleet", &object, 7).unwrap()).unwrap();
+        let after = with_status(&object, &request(RETRY, "fleet", &[]).makes_of(&object, 7).unwrap()).unwrap();
         world.revisions.insert(name.clone(), Arc::new(object));
         let answers = Answers { done: Vec::new(), revisions: [(name.clone(), Arc::new(after))].into() };
         let seen = answers.seen(&world);
@@ -280,9 +328,40 @@ mod tests {
     #[test]
     fn what_is_bad_already_keeps_its_reason() {
         let mut object = pool(&["fleet"], 100).target;
-        assert_eq!(asked(UNDO, "fleet", &object, 7).unwrap()["verdict"], "Bad");
+        let asked = |annotation, object: &RuntimeRevision| request(annotation, "fleet", &[]).makes_of(object, 7);
+        assert_eq!(asked(UNDO, &object).unwrap()["verdict"], "Bad");
         object.status = serde_json::from_value(json!({"verdict": "Bad", "message": "node n gave it up"})).unwrap();
-        assert_eq!(asked(UNDO, "fleet", &object, 7), None);
-        assert!(asked(RETRY, "fleet", &object, 7).unwrap()["verdict"].is_null());
+        assert_eq!(asked(UNDO, &object), None);
+        assert!(asked(RETRY, &object).unwrap()["verdict"].is_null());
+    }
+
+    #[test]
+    fn who_asks_takes_it_back_from_his_own_nodes_where_it_came_through_for_others() {
+        let mut object = pool(&["fleet"], 100).target;
+        for (verdict, told) in [(json!("Good"), true), (Value::Null, true), (json!("Bad"), false)] {
+            let through = json!({"fleet": "1", "blue,fleet": "2", "blue": "3"});
+            let before = json!({"verdict": verdict, "message": "before", "throughFor": through});
+            object.status = serde_json::from_value(before).unwrap();
+            let change = request(UNDO, "fleet", &[]).makes_of(&object, 7).unwrap();
+            let status = with_status(&object, &change).unwrap().status.unwrap();
+            assert_eq!(status.verdict, Some(Verdict::Bad));
+            assert_eq!(status.message.unwrap() != "before", told, "why it is bad stays known");
+            assert_eq!(status.through_for, BTreeMap::from([("blue".to_owned(), "3".to_owned())]));
+        }
+    }
+
+    /// Nodes of his that failed are to try it again, not those of somebody else.
+    #[test]
+    fn what_is_bad_for_others_stays_that_when_one_retries_for_whom_it_came_through() {
+        let pools = [pool(&["fleet"], 100), pool(&["blue"], 100), pool(&["blue", "fleet"], 100), pool(&["fleet"], 200)];
+        let mut object = pools[0].target.clone();
+        let before = json!({"verdict": "Bad", "throughFor": {"fleet": "1", "blue,fleet": "2"}});
+        object.status = serde_json::from_value(before).unwrap();
+        for (config, verdict) in [("fleet", Some(Verdict::Bad)), ("blue", None), ("nobody", None)] {
+            let change = request(RETRY, config, &pools).makes_of(&object, 7).unwrap();
+            let status = with_status(&object, &change).unwrap().status.unwrap();
+            assert_eq!((status.verdict, status.through_for.len()), (verdict, 2), "{config}");
+            assert_eq!(status.retried_at, Some(time::text(7)));
+        }
     }
 }

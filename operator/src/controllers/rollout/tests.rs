@@ -1,9 +1,10 @@
-//! Pools of different RuntimeConfigs that are to have the same revision: each goes there in its own waves, and what became of it counts for all.
-use super::build::under_way;
+//! Pools of different RuntimeConfigs that are to have the same revision: each goes there in its own waves, and what
+//! came through for one stays with it.
+use super::build::came_through;
 use super::*;
 use crate::rollout::Stage;
 use crate::time;
-use berth_crds::{RuntimeConfigSpec, RuntimeNode, RuntimeRevision, RuntimeRevisionSpec};
+use berth_crds::{RuntimeConfigObject, RuntimeConfigSpec, RuntimeNode, RuntimeRevision, RuntimeRevisionSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,35 +76,93 @@ fn what_is_known_to_be_bad_is_handed_out_under_no_name() {
     assert!(told(&x).is_empty() && told(&y).is_empty(), "{:?} {:?}", x.plan, y.plan);
 }
 
+fn bad(world: &World) -> bool {
+    let running = all(world);
+    let found = broke(&running);
+    found == BTreeSet::from([&Revision(target().name_any())])
+}
+
+/// The node's agent gave the target up.
+fn fails(world: &mut World, node: &str) {
+    let node = Arc::make_mut(world.runtime_nodes.get_mut(node).unwrap());
+    let failed = json!({"revision": target().name_any(), "reason": "", "message": "", "at": time::text(9920)});
+    node.status.as_mut().unwrap().failed = serde_json::from_value(failed).unwrap();
+}
+
+fn alone(key: &str, since: u64) -> Value {
+    json!({"verdict": "Good", "since": time::text(since), "throughFor": {key: time::text(since)}})
+}
+
 #[test]
 fn what_came_through_for_one_ends_no_soak_of_another() {
     let nodes = [("x1", Some(9000)), ("y1", Some(9900)), ("y2", None)];
     let open = all(&world(&nodes, json!({})));
     let graduates = |r: &Running| r.plan.actions.iter().any(|action| matches!(action, Action::Graduate(_)));
     assert!(graduates(&open[0]) && !graduates(&open[1]));
-    let said = under_way(&open, &open[0]);
-    assert_eq!(said, BTreeMap::from([("y".to_owned(), String::new())]));
 
-    let status = json!({"verdict": "Good", "since": time::text(9950), "underWay": said});
-    let through = all(&world(&nodes, status));
-    let [x, y] = &through;
-    assert_eq!((&x.plan.stage, told(y)), (&Stage::Complete, vec![]));
+    // Nothing is said of `y`: it may not have been planned in that pass, or have another name since.
+    let mut through = world(&nodes, alone("x", 9950));
+    let [x, y] = all(&through);
+    assert_eq!((&x.plan.stage, told(&y)), (&Stage::Complete, vec![]));
     assert!(matches!(y.plan.stage, Stage::Wave { index: 0, soak_until: Some(_), .. }), "{:?}", y.plan.stage);
-    assert_eq!(under_way(&through, y), BTreeMap::new(), "the other one is through");
 
     // A canary that is ill says as much of it as before.
-    let mut ill = world(&nodes, json!({"verdict": "Good", "since": time::text(9950), "underWay": said}));
-    let node = Arc::make_mut(ill.runtime_nodes.get_mut("y1").unwrap());
-    let failed = json!({"revision": target().name_any(), "reason": "", "message": "", "at": time::text(9920)});
-    node.status.as_mut().unwrap().failed = serde_json::from_value(failed).unwrap();
-    let running = all(&ill);
-    assert_eq!(broke(&running), BTreeSet::from([&Revision(target().name_any())]), "{:?}", running[1].plan);
+    fails(&mut through, "y1");
+    assert!(bad(&through), "{:?}", all(&through));
 }
 
 /// It came through for both long ago, for one of them once more since, while the other one had nodes on their way.
 #[test]
 fn what_came_through_before_still_counts_for_those_that_had_it() {
-    let status = json!({"verdict": "Good", "since": time::text(9500), "underWay": {"y": time::text(5000)}});
+    let through = json!({"x": time::text(9500), "y": time::text(5000)});
+    let status = json!({"verdict": "Good", "since": time::text(9500), "throughFor": through});
     let [_, y] = all(&world(&[("x1", Some(9000)), ("y1", Some(4000)), ("y2", None)], status));
     assert_eq!((y.rollout.came_through, told(&y)), (Some(5000), vec!["y2"]), "half of them have it for long");
+}
+
+/// Nobody writes that any more.
+#[test]
+fn what_is_good_and_does_not_say_for_whom_is_so_for_all() {
+    let status = json!({"verdict": "Good", "since": time::text(9950)});
+    let [x, y] = all(&world(&[("x1", Some(9000)), ("y1", Some(9900)), ("y2", None)], status));
+    assert_eq!((&x.plan.stage, told(&y)), (&Stage::Complete, vec!["y2"]));
+}
+
+/// A canary of `y` gave up what all nodes of `x` have.
+#[test]
+fn what_came_through_stays_where_it_did_whomever_it_breaks() {
+    let mut status = alone("x", 9500);
+    status["verdict"] = json!("Bad");
+    let mut world = world(&[("x1", Some(9000)), ("y1", Some(9900)), ("y2", None)], status);
+    fails(&mut world, "y1");
+    let [x, y] = all(&world);
+    assert_eq!((&x.plan.stage, &y.plan.stage), (&Stage::Complete, &Stage::NothingToGoBackTo));
+    assert!(x.rollout.bad.is_empty() && y.rollout.bad.contains(&y.rollout.target), "{:?} {:?}", x.rollout, y.rollout);
+
+    // And it is what `x` goes back to from something else, and nobody else.
+    let next: RuntimeConfigSpec = serde_json::from_value(json!({"runtime": {"pidsLimit": 200}})).unwrap();
+    let next = RuntimeRevisionSpec::of_runtime("1", &next);
+    let pools = [pool("x", &["x1"]), pool("y", &["y1", "y2"])]
+        .map(|pool| Pool { target: RuntimeRevision::new(&next.name(), next.clone()), ..pool });
+    let [x, y]: [Running; 2] = planned(&world, &pools, &Default::default(), NOW).try_into().unwrap();
+    assert_eq!(x.rollout.last_known_good.map(|r| r.0), Some(target().name_any()));
+    assert_eq!(y.rollout.last_known_good, None);
+}
+
+#[test]
+fn whom_it_came_through_for_is_kept_while_there_is_somebody() {
+    let mut world = World::default();
+    let config = RuntimeConfigObject::new("y", RuntimeConfigSpec::default());
+    world.configs.insert("y".to_owned(), Arc::new(config));
+    let (error, object) = (String::new(), Value::Null);
+    world.broken_configs.push(crate::cluster::Broken { name: "newer".to_owned(), error, object });
+    let mut revision = target();
+    let through = json!({"gone": "t", "gone,y": "t", "newer": "t", "z": "t"});
+    for (verdict, message) in [(Value::Null, json!("m")), (json!("Good"), json!("m")), (json!("Bad"), Value::Null)] {
+        revision.status = serde_json::from_value(json!({"verdict": verdict, "throughFor": through})).unwrap();
+        let status = came_through(&world, &revision, ("y", 9950), "m");
+        assert_eq!(status["throughFor"], json!({"gone": null, "z": null, "y": time::text(9950)}));
+        let good = if verdict == "Bad" { Value::Null } else { json!("Good") };
+        assert_eq!((&status["verdict"], &status["message"]), (&good, &message), "bad for others it stays");
+    }
 }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 type Key = (BTreeSet<String>, Option<String>);
 
 /// Nodes that the same RuntimeConfigs select and that are to have the same: one rollout. Pools of different RuntimeConfigs may be to have the same
-/// revision: each goes its own way there, and what became of it counts for all.
+/// revision: each goes its own way there, and what came through for one stays with it; a bad one is bad for all others.
 #[derive(Debug, Clone)]
 pub struct Pool {
     /// Names of the RuntimeConfigs.

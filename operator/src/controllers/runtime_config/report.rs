@@ -243,6 +243,7 @@ fn conditions(
     };
     let is = |wanted: fn(&Stage) -> bool| mine.iter().any(|r| wanted(&r.plan.stage));
     let back = is(|s| matches!(s, Stage::RollingBack { .. } | Stage::RolledBack | Stage::NothingToGoBackTo));
+    let keep: usize = mine.iter().map(|r| keep(r)).sum();
     let halted = is(|s| matches!(s, Stage::Halted));
     let paused = is(|s| matches!(s, Stage::Paused));
     let (forward, going_back) = (is(|s| matches!(s, Stage::Wave { .. })), way_back.going() > 0);
@@ -254,6 +255,9 @@ fn conditions(
         () if !accepted => (false, "NotAccepted", "its nodes keep what they have".to_owned()),
         () if status.nodes.matched == 0 => (true, "NoMatchingNodes", "it selects no node".to_owned()),
         () if going_back => (false, "RollingBack", returning(status, way_back)),
+        () if keep > 0 => {
+            (false, "NothingToGoBackTo", format!("{keep} nodes keep it; {}", returning(status, way_back)))
+        }
         () if back => (false, "RolledBack", returning(status, way_back)),
         () if halted => (false, "Halted", failure(status)),
         () if paused && !done => (false, "Paused", counted),
@@ -275,10 +279,11 @@ fn conditions(
     );
     let (reason, message) = match back {
         true if going_back => ("RollingBack", returning(status, way_back)),
+        true if keep > 0 => ("NothingToGoBackTo", format!("{keep} nodes keep it: none of them had a good one before")),
         true => ("TooManyFailed", String::new()),
         false => ("AsExpected", String::new()),
     };
-    made.set("RolledBack", back && !going_back, reason, message);
+    made.set("RolledBack", back && !going_back && keep == 0, reason, message);
     made.set("Paused", paused, if paused { "Asked" } else { "AsExpected" }, "");
     let running = agents.is_none();
     made.set(
@@ -291,6 +296,13 @@ fn conditions(
     let reason = if conflicted { "EqualPriority" } else { "AsExpected" };
     made.set("Conflicted", conflicted, reason, conflicts.unwrap_or_default());
     made.finish()
+}
+
+/// Nodes that keep what is bad, or get it under a leave that they have, because there is nothing that they could go back to.
+fn keep(running: &Running) -> usize {
+    let Running { rollout, nodes, plan, .. } = running;
+    let keeps = |n: &&Node| n.has(&rollout.target) || (n.wants(&rollout.target) && !n.gave_up());
+    if plan.stage == Stage::NothingToGoBackTo { rollout.group(nodes).filter(keeps).count() } else { 0 }
 }
 
 /// How far the way back is, and what for.

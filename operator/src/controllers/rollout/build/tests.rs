@@ -1,5 +1,6 @@
 //! What the planner is told of nodes and revisions.
 use super::*;
+use std::sync::Arc;
 
 /// The table of fields tells people the defaults; these are those that count.
 #[test]

@@ -2,7 +2,7 @@
 use crate::fleet::{Fleet, node, revision, strategy};
 use berth_operator::rollout::{AgentState, Back, Cordon, Disruption, Grant, Node, Stage, back, plan};
 
-const NOW: u64 = 2000;
+const NOW: u64 = 3000;
 
 /// Of a fleet whose target is known to be bad.
 fn counted(fleet: &Fleet) -> Back {
@@ -48,11 +48,11 @@ fn it_is_waited_for_until_the_last_node_is_back() {
 fn a_node_that_cannot_come_back_is_counted_and_not_waited_for() {
     let goes: [fn(&mut Node); 6] = [
         |_| (),
-        |n| (n.asks, n.desired) = (true, Some((revision("old"), 100))),
+        |n| (n.asks, n.desired) = (true, Some((revision("old"), NOW - 1900))),
         |n| n.unready_since = Some(600),
         |n| n.postponed_until = NOW - 101,
         |n| (n.hold, n.grant) = (true, leave("old")),
-        |n| (n.desired, n.grant) = (Some((revision("old"), 100)), leave("old")),
+        |n| (n.desired, n.grant) = (Some((revision("old"), NOW - 1900)), leave("old")),
     ];
     for (at, change) in goes.into_iter().enumerate() {
         let back = of_one(change);

@@ -99,7 +99,8 @@ fn attempts_say_whether_leave_was_used() {
     let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(1000), "grant": grant});
     let lapsed = |attempts: u32| {
         let status = serde_json::json!({"nodeUID": "1", "phase": "AwaitingGrant", "attempts": attempts});
-        made(&[], spec.clone(), status).lapsed(600, 10_000)
+        let ready = serde_json::json!({"type": "Ready", "status": "True"});
+        seen(&[], ready, spec.clone(), status).lapsed(600, 10_000)
     };
     assert!(!lapsed(0) && lapsed(1));
 }

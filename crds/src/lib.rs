@@ -69,7 +69,7 @@ pub use runtime_config::{
 pub use runtime_node::RuntimeNode;
 pub use runtime_node::{
     AgentProblem, Asks, Capabilities, Drift, Enforcement, FailedRevision, Grant, NodeState, Phase, PolicyDecisions,
-    PrefetchStatus, RuntimeNodeSpec, RuntimeNodeStatus,
+    PrefetchStatus, RuntimeNodeSpec, RuntimeNodeStatus, UnusedLeave,
 };
 #[cfg(feature = "kube")]
 pub use runtime_revision::RuntimeRevision;

@@ -63,9 +63,12 @@ pub struct RuntimeNodeSpec {
     /// Its next turn is not before that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postponed_until: Option<String>,
-    /// Why, for people: the pods that could not be evicted, or that would have been lost.
+    /// Why, for people: the pods that could not be evicted, or that would have been lost. Without that time it gets no other turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postponed_because: Option<String>,
+    /// Leave that ended before anything was begun under it, while the node was well and its agent ran. After three times the node has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_leave: Option<UnusedLeave>,
     /// What keeps its agent from running, for people. Until that is over, the node is told nothing new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_problem: Option<AgentProblem>,
@@ -98,6 +101,18 @@ pub struct Grant {
     pub disruption: Disruption,
     /// When it ends. What has begun then is finished or undone; nothing else is begun.
     pub expires_at: String,
+}
+
+/// Leave to interrupt a node that its agent did not use. Another revision, or to try the same again, begins a new count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnusedLeave {
+    /// For which RuntimeRevision.
+    pub revision: String,
+    /// How often.
+    pub times: u32,
+    /// When the last one ended.
+    pub at: String,
 }
 
 /// What a node has. Its agent writes it.

@@ -224,6 +224,7 @@ fn runtime_node() -> Vec<Bound> {
         "spec.desiredSince",
         "spec.grant.expiresAt",
         "spec.postponedUntil",
+        "spec.unusedLeave.at",
         "status.phaseSince",
         "status.currentSince",
         "status.failed.at",

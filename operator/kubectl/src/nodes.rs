@@ -105,10 +105,12 @@ fn why(node: &RuntimeNode) -> String {
     if let Some(failed) = failed {
         return format!("{}: {}", failed.reason, failed.message);
     }
-    if let (Some(until), Some(because)) = (&spec.postponed_until, &spec.postponed_because) {
-        return format!("put off until {until}: {because}");
+    match (&spec.postponed_until, &spec.postponed_because) {
+        (Some(until), Some(because)) => format!("put off until {until}: {because}"),
+        // It has failed by that.
+        (None, Some(because)) => because.clone(),
+        _ => status.message.unwrap_or_default(),
     }
-    status.message.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -132,6 +134,8 @@ mod tests {
         assert_eq!(of(without, failed.clone()), "no agent since T: pod p: no");
         let put_off = serde_json::json!({"nodeName": "n", "postponedUntil": "T", "postponedBecause": "pod a/b"});
         assert_eq!(of(put_off, serde_json::json!({})), "put off until T: pod a/b");
+        let failed = serde_json::json!({"nodeName": "n", "postponedBecause": "3 of 3 times"});
+        assert_eq!(of(failed, serde_json::json!({"message": "asks"})), "3 of 3 times", "it gets no other turn");
     }
     #[test]
     fn a_node_that_is_not_understood_has_a_row_that_says_so() {

@@ -1,5 +1,5 @@
 //! One node on its way: cordon, evict, grant, and make schedulable again; or not go on for now.
-use super::fleet::{AgentState, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
+use super::fleet::{AgentState, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout, UNUSED_LEAVES};
 use super::plan::{Action, Why};
 
 /// How long an agent may take to say that it asks for nothing any more, in seconds.
@@ -23,10 +23,7 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
         return None;
     }
     if let Some(grant) = node.grant_on() {
-        // Towards the target it has failed, unless it was not the revision that kept it. On its way back it gets another grant; others have
-        // their turn before that.
-        let over = grant.expires <= now && (!forward || node.lacks_policies || node.only_asks());
-        return over.then(|| postpone(rollout, node, now, Why::GrantExpired));
+        return if grant.expires <= now { leave_is_over(rollout, node, now) } else { None };
     }
     if node.hold || (forward && node.cordon == Cordon::Foreign) {
         return forward.then(|| recall(node, now, Why::Held));
@@ -61,6 +58,26 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
         }
     }
     Some(grant(rollout, node, desired, node.way_on(), now))
+}
+
+/// Towards the target a node has failed whose leave is over, unless it was not the revision that kept it, or not that often. On its way back it
+/// gets another grant; others have their turn before that.
+fn leave_is_over(rollout: &Rollout, node: &Node, now: u64) -> Option<Action> {
+    let forward = node.wants(&rollout.target);
+    if !forward || node.lacks_policies {
+        return Some(postpone(rollout, node, now, Why::GrantExpired));
+    }
+    if !node.only_asks() {
+        return None;
+    }
+    let times = node.unused.saturating_add(1);
+    let why = Why::LeaveUnused { times };
+    if times < UNUSED_LEAVES {
+        return Some(postpone(rollout, node, now, why));
+    }
+    // It stays told, and has failed: who else is told, is judged by that.
+    let back_to = node.desired.as_ref().map(|(desired, _)| desired.clone());
+    Some(Action::Postpone { node: node.name.clone(), back_to, until: now, why })
 }
 
 fn grant(rollout: &Rollout, node: &Node, revision: &Revision, disruption: Disruption, now: u64) -> Action {

@@ -8,10 +8,10 @@ use std::iter::Sum;
 pub struct Back {
     /// Are told to, and their agents are at it.
     pub at_it: usize,
-    /// Of them, put off: their pods could not go in time, or their leave was over.
-    pub put_off: usize,
     /// Wait for their turn.
     pub waiting: usize,
+    /// Were put off, once at least, because their pods could not go in time or their leave was over. They are tried again, perhaps for ever.
+    pub put_off: usize,
     /// Cannot: held, not Ready, without an agent that runs, given up, or longer at it than a node may be.
     pub stuck: usize,
     /// Nodes that have a part of the budget, on their way or away, and give it free within some time.
@@ -26,7 +26,7 @@ impl Back {
 
     /// How many are not back, whether or not somebody waits for them.
     pub fn left(&self) -> usize {
-        self.at_it + self.waiting + self.stuck
+        self.at_it + self.waiting + self.put_off + self.stuck
     }
 }
 
@@ -45,27 +45,48 @@ impl Sum for Back {
 /// Counts those of a rollout, `plan` being its plan for these nodes. Pure.
 pub fn back(rollout: &Rollout, nodes: &[Node], plan: &Plan, now: u64) -> Back {
     let timeout = rollout.strategy.node_timeout;
-    let mut back = Back { busy: rollout.group(nodes).filter(|n| busy(n, timeout, now)).count(), ..Back::default() };
+    let mut back = Back { busy: rollout.group(nodes).filter(|n| busy(rollout, n, now)).count(), ..Back::default() };
     let (Stage::RollingBack { left }, Some(good)) = (&plan.stage, &rollout.last_known_good) else { return back };
     for node in rollout.group(nodes) {
         if node.wants(good) {
             let goes = !node.settled() && !node.gave_up() && !node.lapsed(timeout, now) && answers(node, timeout, now);
-            back.at_it += usize::from(goes);
-            back.put_off += usize::from(goes && node.postponed_until > now);
+            back.put_off += usize::from(goes && put_off(node));
+            back.at_it += usize::from(goes && !overdue(rollout, node, now));
         } else if tells(plan, node, good) {
             back.at_it += usize::from(listens(node, now));
         } else if node.wants(&rollout.target) {
             back.waiting += usize::from(listens(node, now));
         }
     }
-    back.stuck = left.saturating_sub(back.at_it + back.waiting);
+    back.stuck = left.saturating_sub(back.at_it + back.waiting + back.put_off);
     back
 }
 
-fn busy(node: &Node, timeout: u64, now: u64) -> bool {
+/// When a node that goes back is not waited for any more: once it has had the time that a drain and a node may take.
+pub(super) fn waited_until(rollout: &Rollout, node: &Node) -> Option<u64> {
+    let (_, told) = node.desired.as_ref().filter(|_| !node.settled())?;
+    Some(told.saturating_add(rollout.strategy.drain_timeout).saturating_add(rollout.strategy.node_timeout))
+}
+
+/// Whether a node was put off since it was told what it is told.
+fn put_off(node: &Node) -> bool {
+    node.desired.as_ref().is_some_and(|(_, told)| node.postponed_until > *told) && !node.settled()
+}
+
+/// Whether nobody can say when a node that is at it will be through.
+fn overdue(rollout: &Rollout, node: &Node, now: u64) -> bool {
+    put_off(node) || waited_until(rollout, node).is_some_and(|until| now >= until)
+}
+
+fn busy(rollout: &Rollout, node: &Node, now: u64) -> bool {
+    let timeout = rollout.strategy.node_timeout;
+    let at_it = node.under_way(timeout, now);
+    if at_it && overdue(rollout, node, now) {
+        return false;
+    }
     let released = matches!(node.cordon, Cordon::Ours(_)) && node.unready_since.is_none();
     let away = node.unready_since.is_some_and(|since| now < since.saturating_add(timeout));
-    released || away || (node.under_way(timeout, now) && answers(node, timeout, now))
+    released || away || (at_it && answers(node, timeout, now))
 }
 
 /// Whether somebody does what the node is told.

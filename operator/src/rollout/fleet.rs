@@ -74,6 +74,9 @@ pub enum Pods {
 /// its first step, and that may be when the leave ends.
 const UNSAID: u64 = 30;
 
+/// How often in one order a node may let its leave end before its agent has begun anything; then the node has failed.
+pub const UNUSED_LEAVES: u32 = 3;
+
 /// What is known of a node's agent, by its pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AgentState {
@@ -111,7 +114,7 @@ pub struct Node {
     pub desired: Option<(Revision, u64)>,
     /// What it has applied and verified, and since when.
     pub current: Option<(Revision, u64)>,
-    /// The revision that its agent has given up; it went back by itself.
+    /// The revision that its agent has given up (it went back by itself), or did not begin however often it had leave.
     pub failed: Option<Revision>,
     /// Crashes of its runtime that the agent has counted; such nodes come last.
     pub crashes: u32,
@@ -126,6 +129,8 @@ pub struct Node {
     pub agent: AgentState,
     /// Its grant.
     pub grant: Option<Grant>,
+    /// How often its leave for what it is told to have has ended before its agent had begun anything. From [`UNUSED_LEAVES`] on that is in `failed`.
+    pub unused: u32,
     /// An administrator has asked to leave it alone.
     pub hold: bool,
     /// Not before that time, because its pods could not be evicted.
@@ -185,9 +190,10 @@ impl Node {
         self.grant_on().is_some_and(|grant| grant.expires > now)
     }
 
-    /// Whether its agent still asks for leave, whatever was given, and has begun nothing.
+    /// Whether its agent still asks for leave, whatever was given, and has begun nothing. Where the node is not Ready, or the agent does not
+    /// run, what was last said may be of before it began.
     pub(super) fn only_asks(&self) -> bool {
-        self.asks && !self.begun
+        self.asks && !self.begun && self.unready_since.is_none() && self.agent == AgentState::Runs
     }
 
     /// When its time is over to get what it is told to have. `None`: its agent waits for policies, or for leave, and before that perhaps for

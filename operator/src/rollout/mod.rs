@@ -18,6 +18,6 @@ mod waves;
 pub use advance::leave;
 pub use back::{Back, back};
 pub use budget::share;
-pub use fleet::{AgentState, Beside, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout};
+pub use fleet::{AgentState, Beside, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout, UNUSED_LEAVES};
 pub use plan::{Action, Plan, Stage, Why, plan};
 pub use strategy::{ControlPlane, OnFailure, Share, Strategy};

@@ -1,5 +1,6 @@
 //! The plan: what may be done now, where the rollout stands, and when to look again though nothing changes.
 use super::advance;
+use super::back;
 use super::fleet::{Cordon, Grant, Node, Revision, Rollout};
 use super::judge::{self, Fate, Judged};
 use super::start;
@@ -62,8 +63,13 @@ pub enum Why {
     DrainTimedOut,
     /// A pod of it would be lost, and nobody said that it may be.
     PodsBlock,
-    /// Its leave to be interrupted was over before it was used.
+    /// Its leave to be interrupted was over before it was through.
     GrantExpired,
+    /// Its leave to be interrupted was over before anything was begun under it.
+    LeaveUnused {
+        /// How often in one order.
+        times: u32,
+    },
     /// Somebody asked to leave it alone, or works on it.
     Held,
     /// The rollout does not go on.
@@ -149,7 +155,7 @@ pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
         if !known_bad {
             actions.push(Action::MarkBad(rollout.target.clone()));
         }
-        back(rollout, nodes, now, &mut actions)
+        go_back(rollout, nodes, now, &mut actions)
     } else if breach {
         actions.extend(nodes.iter().filter_map(|node| stopped(rollout, node, now)));
         Stage::Halted
@@ -185,7 +191,7 @@ fn returns(rollout: &Rollout, node: &Node) -> bool {
 }
 
 /// Goes back. A pause does not hold that up: it stops what is new, not what heals.
-fn back(rollout: &Rollout, nodes: &[Node], now: u64, actions: &mut Vec<Action>) -> Stage {
+fn go_back(rollout: &Rollout, nodes: &[Node], now: u64, actions: &mut Vec<Action>) -> Stage {
     let good = rollout.last_known_good.as_ref().filter(|good| !rollout.bad.contains(good) && **good != rollout.target);
     let Some(good) = good else {
         actions.extend(nodes.iter().filter_map(|node| advance::halt(rollout, node, now)));
@@ -235,7 +241,8 @@ fn look_again(rollout: &Rollout, nodes: &[Node], wave: Wave, now: u64) -> Option
         let unwell = node.unhealthy_since.map(|since| since.saturating_add(strategy.node_timeout));
         let leave = node.grant_on().map(|grant| grant.expires);
         let deadline = if node.settled() { None } else { node.deadline(strategy.node_timeout).or(leave) };
-        [drain, ill, unwell, deadline, Some(node.postponed_until)]
+        let back = back::waited_until(rollout, node).filter(|_| returns(rollout, node));
+        [drain, ill, unwell, deadline, back, Some(node.postponed_until)]
     });
     times.chain([soak]).flatten().filter(|time| *time > now).min()
 }

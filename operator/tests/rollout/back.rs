@@ -2,7 +2,7 @@
 use crate::fleet::{Fleet, node, revision, strategy};
 use berth_operator::rollout::{AgentState, Back, Cordon, Disruption, Grant, Node, Stage, back, plan};
 
-const NOW: u64 = 2000;
+const NOW: u64 = 3000;
 
 /// Of a fleet whose target is known to be bad.
 fn counted(fleet: &Fleet) -> Back {
@@ -48,24 +48,33 @@ fn it_is_waited_for_until_the_last_node_is_back() {
 fn a_node_that_cannot_come_back_is_counted_and_not_waited_for() {
     let goes: [fn(&mut Node); 6] = [
         |_| (),
-        |n| (n.asks, n.desired) = (true, Some((revision("old"), 100))),
+        |n| (n.asks, n.desired) = (true, Some((revision("old"), NOW - 1900))),
         |n| n.unready_since = Some(600),
-        |n| n.postponed_until = NOW + 1,
+        |n| n.postponed_until = NOW - 101,
         |n| (n.hold, n.grant) = (true, leave("old")),
-        |n| (n.desired, n.grant) = (Some((revision("old"), 100)), leave("old")),
+        |n| (n.desired, n.grant) = (Some((revision("old"), NOW - 1900)), leave("old")),
     ];
     for (at, change) in goes.into_iter().enumerate() {
         let back = of_one(change);
-        assert_eq!((back.going(), back.stuck), (1, 0), "{at}");
-        assert_eq!(back.put_off, usize::from(at == 3));
+        assert_eq!((back.going(), back.stuck, back.put_off), (1, 0, 0), "{at}");
     }
-    let stuck: [fn(&mut Node); 7] = [
+    let put_off: [fn(&mut Node); 3] = [
+        |n| n.postponed_until = NOW + 1,
+        |n| (n.postponed_until, n.asks) = (NOW - 50, true),
+        |n| (n.postponed_until, n.grant) = (NOW - 50, leave("old")),
+    ];
+    for (at, change) in put_off.into_iter().enumerate() {
+        let back = of_one(change);
+        assert_eq!((back.going(), back.put_off, back.stuck, back.left()), (0, 1, 0, 1), "{at}");
+    }
+    let stuck: [fn(&mut Node); 8] = [
         |n| n.hold = true,
         |n| n.agent = AgentState::CannotStart,
         |n| (n.agent, n.grant) = (AgentState::Crashes, leave("old")),
         |n| n.failed = Some(revision("old")),
         |n| n.lacks_policies = true,
         |n| n.desired = Some((revision("old"), NOW - 900)),
+        |n| (n.desired, n.asks) = (Some((revision("old"), 0)), true),
         |n| (n.unready_since, n.asks, n.desired) = (Some(600), true, Some((revision("old"), NOW - 900))),
     ];
     for (at, change) in stuck.into_iter().enumerate() {
@@ -98,4 +107,29 @@ fn a_turn_that_cannot_come_is_not_waited_for() {
     );
     assert_eq!(of(|n| n.unready_since = Some(NOW - 900)), (0, 1, 0));
     assert_eq!(of(|n| n.cordon = Cordon::Foreign), (0, 1, 0));
+}
+
+/// A pod that may never go: the node is tried again and again, and the end is told all the same, once the others are back.
+#[test]
+fn a_node_that_is_put_off_again_and_again_is_waited_for_once() {
+    let mut fleet = Fleet::new((0..10).map(|n| node(n, 3, Disruption::Drain)).collect(), strategy());
+    fleet.run_until(3000, |s| *s == Stage::Complete);
+    let last = fleet.nodes.iter().map(|n| (n.current.as_ref().unwrap().1, n.name.clone())).max().unwrap().1;
+    fleet.touch(|f| {
+        f.rollout.bad.insert(revision("new"));
+        f.stuck_until.insert(last, u64::MAX);
+    });
+    fleet.run_until(3000, |s| *s == Stage::RollingBack { left: 1 });
+    while counted(&fleet).going() > 0 {
+        let told =
+            fleet.nodes.iter().filter(|n| !n.settled()).filter_map(|n| n.desired.as_ref()).map(|(_, at)| *at).min();
+        assert!(fleet.now <= told.unwrap() + 2700, "{}", fleet.log.join("\n"));
+        fleet.tick();
+    }
+    for _ in 0..2000 {
+        fleet.tick();
+        let back = counted(&fleet);
+        assert_eq!((back.going(), back.put_off, back.left()), (0, 1, 1), "{}", fleet.log.join("\n"));
+    }
+    assert!(fleet.log.iter().filter(|line| line.contains("DrainTimedOut")).count() > 3, "it is tried again");
 }

@@ -1,7 +1,8 @@
 //! A fleet of simulated agents around the planner. It plans only when something changed or when the plan said so: a plan that
 //! forgets to ask to be woken shows as a rollout that never ends.
 use berth_operator::rollout::{
-    Action, AgentState, Beside, Cordon, Disruption, Node, Plan, Pods, Revision, Rollout, Share, Stage, Strategy, plan,
+    Action, AgentState, Beside, Cordon, Disruption, Node, Plan, Pods, Revision, Rollout, Share, Stage, Strategy,
+    UNUSED_LEAVES, Why, plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +51,7 @@ pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
         lacks_policies: false,
         agent: AgentState::Runs,
         grant: None,
+        unused: 0,
         hold: false,
         postponed_until: 0,
         ways: ["old", "new", "newer"].map(|name| (revision(name), disruption)).into(),
@@ -68,6 +70,8 @@ pub struct Fleet {
     pub policies_from: u64,
     /// Until when no agent can look again what its node could have: it asks on, and begins nothing under its leave.
     pub busy_until: u64,
+    /// Nodes whose agents never can.
+    pub never_begin: BTreeSet<String>,
     /// When each agent began what it is doing.
     began: BTreeMap<String, (Revision, u64)>,
     pub now: u64,
@@ -97,6 +101,7 @@ impl Fleet {
             stuck_until: BTreeMap::new(),
             policies_from: 0,
             busy_until: 0,
+            never_begin: BTreeSet::new(),
             began: BTreeMap::new(),
             now: 1000,
             ever_told_target: BTreeSet::new(),
@@ -198,7 +203,8 @@ impl Fleet {
             (node.asks, node.lacks_policies) = (asks && !lacks, lacks);
             return;
         }
-        if node.way_on().needs_grant() && self.now < self.busy_until {
+        let busy = self.now < self.busy_until || self.never_begin.contains(&node.name);
+        if node.way_on().needs_grant() && busy {
             self.began.remove(&node.name);
             return;
         }
@@ -257,7 +263,7 @@ impl Fleet {
                 assert!(!node.hold && node.cordon != Cordon::Foreign || *revision != target, "{name} is left alone");
                 assert!(node.agent == AgentState::Runs || *revision != target, "{name} has nobody to tell");
                 node.desired = Some((revision.clone(), now));
-                (node.grant, node.begun) = (None, false);
+                (node.grant, node.begun, node.postponed_until) = (None, false, 0);
                 if *revision == target {
                     self.ever_told_target.insert(name);
                 }
@@ -282,7 +288,12 @@ impl Fleet {
                 assert_eq!(node.pods, Pods::Evictable, "{name}");
                 node.pods = if stuck { Pods::Evictable } else { Pods::Gone };
             }
-            Action::Postpone { back_to, until, .. } => {
+            Action::Postpone { back_to, until, why, .. } => {
+                if let Why::LeaveUnused { times } = why {
+                    assert_eq!(*times, node.unused + 1, "{name}");
+                    node.unused = *times;
+                    node.failed = node.desired.clone().map(|(r, _)| r).filter(|_| *times >= UNUSED_LEAVES);
+                }
                 if node.desired.as_ref().map(|(desired, _)| desired) != back_to.as_ref() {
                     node.desired = back_to.clone().map(|r| (r, now));
                     node.begun = false;

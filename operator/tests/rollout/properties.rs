@@ -1,6 +1,6 @@
 //! What holds for every fleet: budgets and marks (checked at each tick by the fleet itself), and an end.
 use crate::fleet::{Agent, Fleet, node};
-use berth_operator::rollout::{Cordon, Disruption, Share, Stage, Strategy};
+use berth_operator::rollout::{Cordon, Disruption, OnFailure, Share, Stage, Strategy, UNUSED_LEAVES};
 use proptest::prelude::*;
 
 fn disruption() -> impl Strategy_<Value = Disruption> {
@@ -87,6 +87,28 @@ proptest! {
         }
         let cordoned = |n: &&berth_operator::rollout::Node| matches!(n.cordon, Cordon::Ours(_)) && n.unready_since.is_none();
         prop_assert!(!fleet.nodes.iter().any(|n| cordoned(&n)), "{}", fleet.log.join("\n"));
+    }
+
+    /// On the way there; on the way back there is nothing that they would have to undo.
+    #[test]
+    fn agents_that_never_use_their_leave_come_to_an_end(
+        count in 1..40_usize, disruption in disruption(), how in how(), never in prop::collection::btree_set(0..40_usize, 1..40),
+        on_failure in prop_oneof![Just(OnFailure::Rollback), Just(OnFailure::Halt), Just(OnFailure::Continue)],
+    ) {
+        let mut fleet = Fleet::new((0..count).map(|n| node(n, 2, disruption)).collect(), Strategy { on_failure, ..how });
+        fleet.never_begin = never.iter().filter(|n| **n < count).map(|n| format!("n{n:03}")).collect();
+        let all = fleet.never_begin.len() == count && disruption >= Disruption::DaemonRestart;
+        // Where it goes on whatever fails, and nobody comes through, it waits for somebody to decide.
+        let failed = |fleet: &Fleet| fleet.nodes.iter().filter(|n| n.failed.is_some()).count();
+        for _ in 0..60_000 {
+            fleet.tick();
+            if ended(&fleet.stage) || fleet.stage == Stage::Halted || (all && failed(&fleet) > 0) {
+                break;
+            }
+        }
+        let end = ended(&fleet.stage) || fleet.stage == Stage::Halted;
+        prop_assert!(end || (all && failed(&fleet) > 0), "{:?} {}", fleet.stage, fleet.log.join("\n"));
+        prop_assert!(fleet.nodes.iter().all(|n| n.unused <= UNUSED_LEAVES));
     }
 
     #[test]

@@ -5,12 +5,12 @@
 use super::super::Context;
 use super::super::runtime_node::agents::{Agent, agent};
 use super::Running;
-use super::build::{CORDONED, came_through, is_through_for};
+use super::build::{CORDONED, came_through, is_through_for, unused};
 use super::changes::to_crd;
 use super::drain::Drains;
 use crate::cluster::World;
 use crate::cluster::writes::Done;
-use crate::rollout::{Action, Grant, Node, Revision, Why};
+use crate::rollout::{Action, Grant, Node, Revision, UNUSED_LEAVES, Why};
 use crate::time;
 use berth_crds::{RuntimeConfigObject, RuntimeNode, RuntimeRevision, Verdict};
 use k8s_openapi::api::core::v1::Node as ClusterNode;
@@ -135,14 +135,24 @@ impl Step<'_> {
             ),
             Why::PodsBlock => ("DrainBlocked", drain.map(|d| d.blocks.join("; ")).unwrap_or_default()),
             Why::GrantExpired => ("GrantExpired", "its agent did not use its leave to be interrupted".to_owned()),
+            Why::LeaveUnused { times } => (
+                "GrantExpired",
+                format!("its agent began nothing under its leave to be interrupted, {times} of {UNUSED_LEAVES} times"),
+            ),
             Why::Held => ("Held", "somebody asked to leave it alone, or works on it".to_owned()),
             Why::AgentDown => ("AgentNotRunning", self.agent_of(name)),
             Why::Stopped => ("Stopped", "the rollout does not go on; it keeps what it has".to_owned()),
         };
         let later = until > self.now;
         let because: String = because.chars().take(900).collect();
+        let unused = if let Why::LeaveUnused { times } = why { Some(times) } else { None };
+        let trouble = later || unused.is_some();
         let mut fields = json!({"grant": null, "postponedUntil": later.then(|| time::text(until)),
-            "postponedBecause": later.then_some(&because)});
+            "postponedBecause": trouble.then_some(&because)});
+        if let Some(times) = unused {
+            let revision = &node.spec.desired_revision;
+            fields["unusedLeave"] = json!({"revision": revision, "times": times, "at": time::text(self.now)});
+        }
         if node.spec.desired_revision.as_ref() != back_to.map(|r| &r.0) {
             fields["desiredRevision"] = json!(back_to.map(|r| &r.0));
             fields["desiredSince"] = json!(time::text(self.now));
@@ -150,7 +160,7 @@ impl Step<'_> {
         self.spec(node, fields).await?;
         let note = if later { format!("{because}; it gets another turn at {}", time::text(until)) } else { because };
         let events = &self.context.events;
-        if later {
+        if trouble {
             events.warning(node, reason, note).await
         } else {
             events.normal(node, reason, note).await
@@ -175,8 +185,13 @@ impl Step<'_> {
         // A retry may be of the next second (`requests::after_orders`), and this is what it asks for.
         let status = self.world.revisions.get(&revision.0).and_then(|r| r.status.as_ref());
         let since = status.and_then(|s| time::of(s.retried_at.as_ref())).map_or(self.now, |again| again.max(self.now));
-        let fields = json!({"desiredRevision": revision.0, "desiredSince": time::text(since), "fallbackRevision": fallback,
+        let mut fields = json!({"desiredRevision": revision.0, "desiredSince": time::text(since), "fallbackRevision": fallback,
             "grant": null, "postponedUntil": null, "postponedBecause": null});
+        // Leave that it did not use stays known where it goes back for that.
+        let counts = unused(self.world, &node.spec).is_some_and(|unused| unused.revision == revision.0);
+        if *revision == running.rollout.target && !counts {
+            fields["unusedLeave"] = Value::Null;
+        }
         self.spec(node, fields).await
     }
 
@@ -205,7 +220,10 @@ impl Step<'_> {
         let message = match first.map(|n| (&n.name, self.world.runtime_nodes.get(&n.name))) {
             Some((name, Some(node))) => {
                 let failed = node.status.as_ref().and_then(|s| s.failed.as_ref());
-                format!("node {name} gave it up: {}", failed.map(|f| f.message.as_str()).unwrap_or_default())
+                match failed.filter(|f| f.revision == revision.0) {
+                    Some(failed) => format!("node {name} gave it up: {}", failed.message),
+                    None => format!("node {name} was given leave {UNUSED_LEAVES} times, and its agent began nothing"),
+                }
             }
             _ => "nodes that were told to have it took too long, or were not well".to_owned(),
         };

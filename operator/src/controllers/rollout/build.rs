@@ -6,9 +6,12 @@ use super::drain::Drains;
 use crate::cluster::World;
 use crate::rollout::{
     AgentState, Beside, ControlPlane, Cordon, Grant, Node, OnFailure, Pods, Revision, Rollout, Share, Strategy,
+    UNUSED_LEAVES,
 };
 use crate::time;
-use berth_crds::{self as crds, IntOrPercent, Phase, RuntimeNode, RuntimeNodeStatus, Verdict};
+use berth_crds::{
+    self as crds, IntOrPercent, Phase, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus, UnusedLeave, Verdict,
+};
 use k8s_openapi::api::core::v1::{Node as ClusterNode, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -153,11 +156,12 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         if spec.desired_revision == status.current_revision { since(spec.desired_since.as_ref()) } else { 0 };
     let clamped = |at: u64| at.max(earliest).min(now);
     let current = revision(&status.current_revision, clamped(since(status.current_since.as_ref())));
-    let retried = |name: &str| world.revisions.get(name)?.status.as_ref().and_then(|s| time::of(s.retried_at.as_ref()));
+    let retried = |name: &str| retried(world, name);
     let failed = status.failed.as_ref().filter(|failed| {
         let tried = time::of(failed.desired_since.as_ref()).or_else(|| time::seconds(&failed.at)).unwrap_or(0);
         retried(&failed.revision).is_none_or(|again| tried >= again)
     });
+    let unused = unused(world, spec);
     let grant = spec.grant.as_ref().map(grant);
     let leave = grant.as_ref().is_some_and(|grant| grant.expires > now);
     // Told before somebody asked to try again, and nothing came of it: as if it had not been told yet.
@@ -182,18 +186,40 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         pods: Pods::Gone,
         desired: if told.as_ref().is_some_and(again) { current.clone() } else { told },
         current,
-        failed: failed.map(|failed| Revision(failed.revision.clone())),
+        failed: failed_on(spec.desired_revision.as_ref(), failed.map(|f| &f.revision), unused),
         crashes: status.crash_count,
         asks: status.phase == Phase::AwaitingGrant,
         begun: status.attempts > 0,
         lacks_policies: status.phase == Phase::AwaitingPolicies,
         agent: agent(world, &name),
         grant,
+        unused: unused.filter(|u| spec.desired_revision.as_ref() == Some(&u.revision)).map_or(0, |u| u.times),
         hold: spec.hold,
         postponed_until: since(spec.postponed_until.as_ref()),
         ways: BTreeMap::new(),
         name,
     }
+}
+
+/// When somebody last asked to try a revision again.
+fn retried(world: &World, revision: &str) -> Option<u64> {
+    world.revisions.get(revision)?.status.as_ref().and_then(|s| time::of(s.retried_at.as_ref()))
+}
+
+/// The leave that a node did not use, as far as that counts: not from before somebody asked to try the revision again.
+pub(super) fn unused<'a>(world: &World, spec: &'a RuntimeNodeSpec) -> Option<&'a UnusedLeave> {
+    let later = |u: &&UnusedLeave| match retried(world, &u.revision) {
+        Some(again) => time::seconds(&u.at).is_some_and(|at| at > again),
+        None => true,
+    };
+    spec.unused_leave.as_ref().filter(later)
+}
+
+/// What a node has failed on: what its agent gave up, or did not begin however often it had leave. What it is told to have comes first.
+fn failed_on(desired: Option<&String>, gave_up: Option<&String>, unused: Option<&UnusedLeave>) -> Option<Revision> {
+    let unused = unused.filter(|u| u.times >= UNUSED_LEAVES).map(|u| &u.revision);
+    let first = gave_up.filter(|name| Some(*name) == desired);
+    first.or(unused).or(gave_up).map(|name| Revision(name.clone()))
 }
 
 fn agent(world: &World, node: &str) -> AgentState {

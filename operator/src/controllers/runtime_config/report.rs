@@ -11,8 +11,8 @@ use crate::cluster::writes::Done;
 use crate::rollout::{AgentState, Back, Node, Revision, Stage, back};
 use crate::time;
 use berth_crds::{
-    Condition, DisruptionStatus, FailingNode, FieldConflict, NodeCounts, RuntimeConfigObject, RuntimeConfigStatus,
-    WaveStatus,
+    Condition, DisruptionStatus, FailingNode, FieldConflict, NodeCounts, Phase, RuntimeConfigObject,
+    RuntimeConfigStatus, WaveStatus,
 };
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -159,11 +159,20 @@ fn add(counts: &mut NodeCounts, node: &Node, running: &Running, now: u64) {
 
 fn failing(world: &World, node: &Node, target: &Revision) -> Option<FailingNode> {
     // An agent that never ran has said nothing.
-    let status = world.runtime_nodes.get(&node.name)?.status.clone().unwrap_or_default();
+    let object = world.runtime_nodes.get(&node.name)?;
+    let status = object.status.clone().unwrap_or_default();
     let failed = status.failed.as_ref().filter(|failed| failed.revision == target.0);
     let ill = node.unhealthy_since.is_some().then(|| status.message.clone().unwrap_or_else(|| "not well".to_owned()));
     let agent = agent_trouble(world, node).map(|message| format!("AgentNotRunning: {message}"));
-    let reason = failed.map(|f| format!("{}: {}", f.reason, f.message)).or(agent).or(ill)?;
+    let unused =
+        object.spec.unused_leave.as_ref().filter(|u| node.failed.as_ref() == Some(target) && u.revision == target.0);
+    let unused = unused.map(|u| {
+        let says = status.message.as_ref().filter(|_| status.phase == Phase::AwaitingGrant);
+        let says = says.map(|message| format!("; it says: {message}")).unwrap_or_default();
+        format!("LeaveUnused: its agent began nothing under its leave to be interrupted, {} times{says}", u.times)
+    });
+    let failed = failed.map(|f| format!("{}: {}", f.reason, f.message));
+    let reason = failed.or(agent).or(unused).or(ill)?;
     Some(FailingNode { name: node.name.clone(), reason: reason.chars().take(500).collect() })
 }
 
@@ -311,9 +320,14 @@ fn returning(status: &RuntimeConfigStatus, back: &Back) -> String {
     let some = |number: usize, what: &str| if number > 0 { format!(", {number} {what}") } else { String::new() };
     match (back.going(), back.left()) {
         (0, 0) => why,
-        (0, left) => format!("{left} nodes are not back, and nobody is at it (kubectl berth nodes says why); {why}"),
+        (0, left) => {
+            let put_off = some(back.put_off, "of them put off and tried again");
+            format!(
+                "{left} nodes are not back{put_off}, and nobody waits for them (kubectl berth nodes says why); {why}"
+            )
+        }
         (going, _) => {
-            let (put_off, stuck) = (some(back.put_off, "of them put off"), some(back.stuck, "more cannot"));
+            let (put_off, stuck) = (some(back.put_off, "more are put off"), some(back.stuck, "more cannot"));
             format!("{going} nodes still go back{put_off}{stuck}; {why}")
         }
     }

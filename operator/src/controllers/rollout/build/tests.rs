@@ -100,7 +100,8 @@ fn attempts_say_whether_leave_was_used() {
     let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(1000), "grant": grant});
     let lapsed = |attempts: u32| {
         let status = serde_json::json!({"nodeUID": "1", "phase": "AwaitingGrant", "attempts": attempts});
-        made(&[], spec.clone(), status).lapsed(600, 10_000)
+        let ready = serde_json::json!({"type": "Ready", "status": "True"});
+        seen(&[], ready, spec.clone(), status).lapsed(600, 10_000)
     };
     assert!(!lapsed(0) && lapsed(1));
 }
@@ -194,4 +195,25 @@ fn what_nodes_go_back_to_is_the_good_one_that_most_have_or_had() {
     assert_eq!(last_known_good(&name("new"), &good, nodes.iter()), Some(name("a")));
     assert_eq!(last_known_good(&name("a"), &good, nodes.iter()), Some(name("b")), "another one than the target");
     assert_eq!(last_known_good(&name("new"), &BTreeSet::new(), nodes.iter()), None);
+}
+
+#[test]
+fn leave_that_was_not_used_three_times_is_a_failure_until_a_retry() {
+    let of = |revisions: &[crds::RuntimeRevision], desired: &str, times: u32| {
+        let unused = serde_json::json!({"revision": "r", "times": times, "at": time::text(4000)});
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": desired, "desiredSince": time::text(3000),
+            "unusedLeave": unused});
+        let node = made(
+            revisions,
+            spec,
+            serde_json::json!({"nodeUID": "1", "currentRevision": "old", "phase": "AwaitingGrant"}),
+        );
+        (node.unused, node.failed.map(|failed| failed.0))
+    };
+    assert_eq!(of(&[], "r", 2), (2, None), "it has another turn");
+    assert_eq!(of(&[], "r", UNUSED_LEAVES), (UNUSED_LEAVES, Some("r".to_owned())));
+    assert_eq!(of(&[], "old", UNUSED_LEAVES), (0, Some("r".to_owned())), "it is told of it no more");
+    let retried = |at: u64| [revision("r", serde_json::json!({"retriedAt": time::text(at)}))];
+    assert_eq!(of(&retried(3000), "r", 2), (2, None));
+    assert_eq!(of(&retried(4000), "r", UNUSED_LEAVES), (0, None));
 }

@@ -190,10 +190,10 @@ impl Node {
         self.grant_on().is_some_and(|grant| grant.expires > now)
     }
 
-    /// Whether its agent still asks for leave, whatever was given, and has begun nothing. Where the node is not Ready, or the agent does not
-    /// run, what was last said may be of before it began.
+    /// Whether its agent still asks for leave, whatever was given, and has begun nothing. Where the node is not Ready, or the agent ends
+    /// again and again, what was last said may be of before it began.
     pub(super) fn only_asks(&self) -> bool {
-        self.asks && !self.begun && self.unready_since.is_none() && self.agent == AgentState::Runs
+        self.asks && !self.begun && self.unready_since.is_none() && self.agent != AgentState::Crashes
     }
 
     /// When its time is over to get what it is told to have. `None`: its agent waits for policies, or for leave, and before that perhaps for

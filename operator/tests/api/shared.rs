@@ -29,7 +29,7 @@ async fn a_revision_is_made_once_and_says_whose_it_is_before_a_node_is_told_to_h
         server.asked("POST").into_iter().filter(|r| r.body["spec"]["runtime"].is_object()).collect();
     assert_eq!(made.len(), 1, "{made:?}");
     let both = json!({"spec.runtime.pidsLimit": ["a", "b"]});
-    assert_eq!(sources(&server), [both.clone()]);
+    assert_eq!(sources(&server), std::slice::from_ref(&both));
     let all = server.asked("");
     let name = made[0].body["metadata"]["name"].as_str().unwrap();
     let said = all.iter().position(|r| r.line.contains(&format!("/runtimerevisions/{name}/status"))).unwrap();

@@ -81,8 +81,7 @@ fn what_was_begun_ends_with_its_leave_and_what_is_not_told_yet_a_little_later() 
 /// It begins, cannot say so any more, and dies of what it began.
 #[test]
 fn an_agent_that_is_gone_excuses_nothing() {
-    let gone: [fn(&mut Node); 3] =
-        [|n| n.unready_since = Some(1500), |n| n.agent = AgentState::Crashes, |n| n.agent = AgentState::CannotStart];
+    let gone: [fn(&mut Node); 2] = [|n| n.unready_since = Some(1500), |n| n.agent = AgentState::Crashes];
     for (at, change) in gone.into_iter().enumerate() {
         let mut nodes = vec![asking(), node(1, 1, Disruption::Drain)];
         let fleet = Fleet::new(nodes.clone(), strategy());

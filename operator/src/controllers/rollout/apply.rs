@@ -5,7 +5,7 @@
 use super::super::Context;
 use super::super::runtime_node::agents::{Agent, agent};
 use super::Running;
-use super::build::{CORDONED, came_through, is_through_for, unused};
+use super::build::{CORDONED, came_through, inherited, is_through_for, unused};
 use super::changes::to_crd;
 use super::drain::Drains;
 use crate::cluster::World;
@@ -201,7 +201,9 @@ impl Step<'_> {
         let since = have.iter().filter_map(|n| n.desired.as_ref()).map(|(_, told)| *told).fold(self.now, u64::max);
         let message = format!("{} nodes have come through", have.len());
         let Some(object) = self.world.revisions.get(&revision.0) else { return Ok(()) };
-        let status = came_through(self.world, object, (&running.pool.key(), since), &message);
+        let pools = self.all.iter().filter(|r| r.rollout.target == *revision).map(|r| &r.pool);
+        let inherited = inherited(self.world, object, pools);
+        let status = came_through(self.world, object, (&running.pool.key(), since), inherited, &message);
         if self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await? == Done::Stale {
             return Ok(());
         }
@@ -234,7 +236,7 @@ impl Step<'_> {
             return Ok(Done::Stale);
         }
         let of_it = self.all.iter().filter(|r| r.rollout.target == *revision);
-        let others = of_it.filter(|r| !is_through_for(object, &r.pool.key()));
+        let others = of_it.filter(|r| !is_through_for(self.world, object, &r.pool.key()));
         let note = format!("{revision}: {message}");
         for config in self.configs(others.chain([running])) {
             self.context.events.warning(config, "RolledBack", note.clone()).await;

@@ -78,7 +78,7 @@ fn verdicts(world: &World, pool: &str) -> (BTreeSet<Revision>, BTreeSet<Revision
     let (mut good, mut bad) = (BTreeSet::new(), BTreeSet::new());
     for (name, object) in &world.revisions {
         let verdict = object.status.as_ref().and_then(|s| s.verdict);
-        if verdict == Some(Verdict::Good) || is_through_for(object, pool) {
+        if verdict == Some(Verdict::Good) || is_through_for(world, object, pool) {
             good.insert(Revision(name.clone()));
         } else if verdict == Some(Verdict::Bad) {
             bad.insert(Revision(name.clone()));
@@ -87,9 +87,44 @@ fn verdicts(world: &World, pool: &str) -> (BTreeSet<Revision>, BTreeSet<Revision
     (good, bad)
 }
 
-/// Whether a revision's status says that it came through for the pool of that key.
-pub(super) fn is_through_for(revision: &crds::RuntimeRevision, pool: &str) -> bool {
-    revision.status.as_ref().is_some_and(|s| s.through_for.contains_key(pool))
+/// Whether a revision's status says that it came through for the pool of that key, or for one whose heir it is.
+pub(super) fn is_through_for(world: &World, revision: &crds::RuntimeRevision, pool: &str) -> bool {
+    revision.status.as_ref().is_some_and(|status| came_through_at(world, status, pool).is_some())
+}
+
+/// When it came through for the pool of that key. Names are no part of a configuration: a pool whose RuntimeConfigs were renamed, split or joined by
+/// others has what those had that are gone, or that it has as well. One whose RuntimeConfigs are there and select other nodes is another pool.
+fn came_through_at<'a>(world: &World, status: &'a crds::RuntimeRevisionStatus, pool: &str) -> Option<&'a String> {
+    let inherited = || status.through_for.iter().filter(|(key, _)| is_heir(world, pool, key)).map(|(_, at)| at).max();
+    status.through_for.get(pool).or_else(inherited)
+}
+
+fn is_heir(world: &World, pool: &str, key: &str) -> bool {
+    let own = |name: &str| pool.split(',').any(|own| own == name);
+    key.split(',').all(|name| own(name) || !is_there(world, name))
+}
+
+/// The keys by which a revision came through for the pool of that key: its own, and those whose heir it is.
+pub(super) fn through_keys<'a>(world: &World, revision: &'a crds::RuntimeRevision, pool: &str) -> Vec<&'a String> {
+    let keys = revision.status.iter().flat_map(|status| status.through_for.keys());
+    keys.filter(|key| is_heir(world, pool, key)).collect()
+}
+
+/// Whether there is a RuntimeConfig of that name, understood or not.
+fn is_there(world: &World, name: &str) -> bool {
+    world.configs.contains_key(name) || world.broken_configs.iter().any(|broken| broken.name == name)
+}
+
+/// Of these pools those that have a revision from one whose heir they are, to when it came through there. Written down, it outlives the names of
+/// before.
+pub(super) fn inherited<'a>(
+    world: &World,
+    revision: &crds::RuntimeRevision,
+    pools: impl Iterator<Item = &'a Pool>,
+) -> BTreeMap<String, String> {
+    let Some(status) = &revision.status else { return BTreeMap::new() };
+    let keys = pools.map(Pool::key).filter(|key| !status.through_for.contains_key(key));
+    keys.filter_map(|key| Some((key.clone(), came_through_at(world, status, &key)?.clone()))).collect()
 }
 
 /// When a revision came through for the pool of that key: for others it may have, while the pool's own nodes were on their way. One that is good and
@@ -99,7 +134,7 @@ fn through_since(world: &World, revision: &Revision, pool: &str) -> Option<u64> 
     if status.verdict == Some(Verdict::Good) && status.through_for.is_empty() {
         return Some(time::of(status.since.as_ref()).unwrap_or(u64::MAX));
     }
-    time::seconds(status.through_for.get(pool)?)
+    time::seconds(came_through_at(world, status, pool)?)
 }
 
 /// What a revision's status says from now on when it came through for the pool of that key, as a merge patch. What is bad for others stays that.
@@ -107,13 +142,16 @@ pub(super) fn came_through(
     world: &World,
     revision: &crds::RuntimeRevision,
     (pool, since): (&str, u64),
+    inherited: BTreeMap<String, String>,
     message: &str,
 ) -> Value {
-    let known = |name: &str| world.configs.contains_key(name) || world.broken_configs.iter().any(|b| b.name == name);
     let keys = revision.status.iter().flat_map(|s| s.through_for.keys());
     // Nobody can be asked for these any more.
-    let gone = keys.filter(|key| !key.split(',').any(known)).map(|key| (key.clone(), Value::Null));
-    let through: Map<String, Value> = gone.chain([(pool.to_owned(), json!(time::text(since)))]).collect();
+    let gone = keys.filter(|key| !key.split(',').any(|name| is_there(world, name)));
+    let gone = gone.map(|key| (key.clone(), Value::Null));
+    let inherited = inherited.into_iter().map(|(key, at)| (key, json!(at)));
+    let through = gone.chain(inherited).chain([(pool.to_owned(), json!(time::text(since)))]);
+    let through: Map<String, Value> = through.collect();
     if revision.status.as_ref().and_then(|s| s.verdict) == Some(Verdict::Bad) {
         return json!({ "throughFor": through });
     }

@@ -71,7 +71,8 @@ pub async fn carry_out(
     let broke = broke(&rollouts.all);
     for running in &rollouts.all {
         let target = &running.rollout.target;
-        let through = || world.revisions.get(&target.0).is_some_and(|r| build::is_through_for(r, &running.pool.key()));
+        let through =
+            || world.revisions.get(&target.0).is_some_and(|r| build::is_through_for(world, r, &running.pool.key()));
         let may_tell = running.pool.configs.is_disjoint(untold) && (!broke.contains(target) || through());
         result = result.and(step.carry_out(running, may_tell).await);
     }

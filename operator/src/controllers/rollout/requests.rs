@@ -3,7 +3,7 @@
 //! annotation is gone reads what came of it. (A pause is a field: `spec.rollout.paused`.)
 use super::super::Context;
 use super::super::runtime_config::Pool;
-use super::build::is_through_for;
+use super::build::{is_through_for, through_keys};
 use crate::cluster::World;
 use crate::cluster::writes;
 use crate::time;
@@ -77,7 +77,7 @@ pub async fn answer(context: &Context, world: &World, pools: &[Pool], now: u64) 
             let Some(value) = config.annotations().get(annotation) else { continue };
             let targets = targets(world, pools, name, value);
             // One object's trouble is no other's.
-            let request = Request { annotation, config: name, pools };
+            let request = Request { world, annotation, config: name, pools };
             match one(context, world, &request, &targets, &mut answers.revisions, now).await {
                 Ok(false) => {}
                 Ok(true) => answers.done.push(Done {
@@ -199,6 +199,7 @@ fn after_orders(world: &World, revision: &str, now: u64) -> u64 {
 
 /// What somebody asks by an annotation of a RuntimeConfig.
 struct Request<'a> {
+    world: &'a World,
     annotation: &'a str,
     config: &'a str,
     pools: &'a [Pool],
@@ -210,8 +211,10 @@ impl Request<'_> {
         let message = format!("by the annotation {} of RuntimeConfig {}", self.annotation, self.config);
         let verdict = object.status.as_ref().and_then(|s| s.verdict);
         if self.annotation == UNDO {
-            let through = object.status.iter().flat_map(|s| s.through_with(self.config));
-            let none: Map<String, Value> = through.map(|key| (key.clone(), Value::Null)).collect();
+            let with = object.status.iter().flat_map(|s| s.through_with(self.config));
+            let own = self.own(object);
+            let had = own.iter().flat_map(|pool| through_keys(self.world, object, &pool.key()));
+            let none: Map<String, Value> = with.chain(had).map(|key| (key.clone(), Value::Null)).collect();
             // Why it is bad already, stays known.
             if verdict == Some(Verdict::Bad) {
                 return (!none.is_empty()).then(|| json!({ "throughFor": none }));
@@ -230,10 +233,14 @@ impl Request<'_> {
 
     /// Whether a revision came through for all nodes of the RuntimeConfig that are to have it.
     fn is_through(&self, object: &RuntimeRevision) -> bool {
+        let own = self.own(object);
+        !own.is_empty() && own.iter().all(|pool| is_through_for(self.world, object, &pool.key()))
+    }
+
+    /// The pools of the RuntimeConfig that are to have a revision.
+    fn own(&self, object: &RuntimeRevision) -> Vec<&Pool> {
         let name = object.name_any();
-        let own = self.pools.iter().filter(|pool| pool.configs.contains(self.config) && pool.target() == name);
-        let mut own = own.peekable();
-        own.peek().is_some() && own.all(|pool| is_through_for(object, &pool.key()))
+        self.pools.iter().filter(|pool| pool.configs.contains(self.config) && pool.target() == name).collect()
     }
 }
 
@@ -241,7 +248,8 @@ impl Request<'_> {
 mod tests {
     use super::*;
     use crate::cluster::Broken;
-    use berth_crds::{Rollout, RuntimeConfigSpec, RuntimeRevisionSpec};
+    use berth_crds::{Rollout, RuntimeConfigObject, RuntimeConfigSpec, RuntimeRevisionSpec};
+    use std::sync::LazyLock;
 
     fn pool(configs: &[&str], pids: u32) -> Pool {
         let config: RuntimeConfigSpec = serde_json::from_value(json!({"runtime": {"pidsLimit": pids}})).unwrap();
@@ -258,8 +266,29 @@ mod tests {
         }
     }
 
+    /// With the RuntimeConfigs that are there.
+    static WORLD: LazyLock<World> = LazyLock::new(|| {
+        let mut world = World::default();
+        for name in ["fleet", "blue", "green"] {
+            let config = RuntimeConfigObject::new(name, RuntimeConfigSpec::default());
+            world.configs.insert(name.to_owned(), Arc::new(config));
+        }
+        world
+    });
+
     fn request<'a>(annotation: &'a str, config: &'a str, pools: &'a [Pool]) -> Request<'a> {
-        Request { annotation, config, pools }
+        Request { world: &WORLD, annotation, config, pools }
+    }
+
+    /// What it has from a name that is gone is taken back as well.
+    #[test]
+    fn who_was_renamed_takes_it_back_all_the_same() {
+        let pools = [pool(&["fleet"], 100)];
+        let mut object = pools[0].target.clone();
+        let before = json!({"verdict": "Good", "throughFor": {"workers": "1", "blue": "2"}});
+        object.status = serde_json::from_value(before).unwrap();
+        let change = request(UNDO, "fleet", &pools).makes_of(&object, 7).unwrap();
+        assert_eq!(change["throughFor"], json!({"workers": null}));
     }
 
     #[test]

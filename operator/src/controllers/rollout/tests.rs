@@ -1,6 +1,6 @@
 //! Pools of different RuntimeConfigs that are to have the same revision: each goes there in its own waves, and what
 //! came through for one stays with it.
-use super::build::came_through;
+use super::build::{came_through, inherited};
 use super::*;
 use crate::rollout::Stage;
 use crate::time;
@@ -35,6 +35,10 @@ fn pool(config: &str, nodes: &[&str]) -> Pool {
 /// Nodes with when each was told to have the target, which it has since; `None`: it has nothing yet. And what is said of the target.
 fn world(nodes: &[(&str, Option<u64>)], status: Value) -> World {
     let mut world = World::default();
+    for name in ["x", "y"] {
+        let config = RuntimeConfigObject::new(name, RuntimeConfigSpec::default());
+        world.configs.insert(name.to_owned(), Arc::new(config));
+    }
     let mut revision = target();
     let name = revision.name_any();
     revision.status = serde_json::from_value(status).unwrap();
@@ -120,6 +124,28 @@ fn what_came_through_before_still_counts_for_those_that_had_it() {
     assert_eq!((y.rollout.came_through, told(&y)), (Some(5000), vec!["y2"]), "half of them have it for long");
 }
 
+/// Nodes that are ill for long say nothing of what they have had for longer, and a new name is no news of it.
+#[test]
+fn who_is_renamed_or_joined_keeps_what_came_through() {
+    let nodes = [("x1", Some(9000)), ("y1", Some(4000)), ("y2", Some(4000))];
+    let before =
+        |key: &str| json!({"verdict": "Good", "since": time::text(5000), "throughFor": {key: time::text(5000)}});
+    // `former` is gone, `y` and one that is gone were one pool, and `x` is there and somebody else.
+    for (key, through) in [("former", true), ("former,y", true), ("x", false), ("x,y", false)] {
+        let mut world = world(&nodes, before(key));
+        fails(&mut world, "y1");
+        let [_, y] = all(&world);
+        assert_eq!((y.rollout.came_through.is_some(), bad(&world)), (through, !through), "{key}: {:?}", y.plan);
+    }
+    let mut world = world(&nodes, before("former"));
+    let pools = [pool("x", &["x1"]), pool("y", &["y1", "y2"])];
+    let object = Arc::clone(&world.revisions[&target().name_any()]);
+    let found = inherited(&world, &object, pools.iter());
+    assert_eq!(found.into_keys().collect::<Vec<_>>(), ["x", "y"], "written down before the former name is forgotten");
+    world.configs.clear();
+    assert!(inherited(&world, &target(), pools.iter()).is_empty(), "nothing is said of it");
+}
+
 /// Nobody writes that any more.
 #[test]
 fn what_is_good_and_does_not_say_for_whom_is_so_for_all() {
@@ -160,7 +186,7 @@ fn whom_it_came_through_for_is_kept_while_there_is_somebody() {
     let through = json!({"gone": "t", "gone,y": "t", "newer": "t", "z": "t"});
     for (verdict, message) in [(Value::Null, json!("m")), (json!("Good"), json!("m")), (json!("Bad"), Value::Null)] {
         revision.status = serde_json::from_value(json!({"verdict": verdict, "throughFor": through})).unwrap();
-        let status = came_through(&world, &revision, ("y", 9950), "m");
+        let status = came_through(&world, &revision, ("y", 9950), BTreeMap::new(), "m");
         assert_eq!(status["throughFor"], json!({"gone": null, "z": null, "y": time::text(9950)}));
         let good = if verdict == "Bad" { Value::Null } else { json!("Good") };
         assert_eq!((&status["verdict"], &status["message"]), (&good, &message), "bad for others it stays");

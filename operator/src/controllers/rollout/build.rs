@@ -135,7 +135,12 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         retried(&failed.revision).is_none_or(|again| tried >= again)
     });
     let grant = spec.grant.as_ref().map(grant);
-    let leave = grant.as_ref().is_some_and(|grant| grant.expires > now);
+    // What was given up is over, and with it what leave was given for: nothing goes on by it that could be disturbed.
+    let over = matches!(status.phase, Phase::Idle | Phase::Quarantined)
+        && status.failed.as_ref().is_some_and(|failed| {
+            spec.desired_revision.as_ref() == Some(&failed.revision) && failed.desired_since == spec.desired_since
+        });
+    let leave = !over && grant.as_ref().is_some_and(|grant| grant.expires > now);
     // Told before somebody asked to try again, and nothing came of it: as if it had not been told yet.
     let again = |(name, at): &(Revision, u64)| {
         status.current_revision.as_ref() != Some(&name.0) && !leave && retried(&name.0).is_some_and(|again| *at < again)
@@ -338,6 +343,23 @@ mod tests {
         assert!(!node.gave_up() && node.wants(&Revision("r".into())), "it is on its way: {node:?}");
         let (spec, status) = told(6000, 6000);
         assert!(made(&retried, spec, status).gave_up(), "it failed again");
+    }
+
+    /// As with the first revision ever, which leaves nothing to go back to: nobody takes the grant back.
+    #[test]
+    fn a_retry_does_not_wait_for_the_end_of_leave_that_was_used_in_vain() {
+        let grant = serde_json::json!({"revision": "r", "disruption": "Drain", "expiresAt": time::text(20_000)});
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(4000), "grant": grant});
+        let retried = [revision("r", serde_json::json!({"retriedAt": time::text(5000)}))];
+        let told = |phase: &str, tried: u64| {
+            let failed = serde_json::json!({"revision": "r", "reason": "", "message": "", "at": time::text(4500),
+                "desiredSince": time::text(tried)});
+            let status = serde_json::json!({"nodeUID": "1", "phase": phase, "failed": failed});
+            made(&retried, spec.clone(), status).desired.is_some()
+        };
+        assert!(!told("Idle", 4000), "it can be told anew");
+        assert!(told("RollingBack", 4000), "it still goes back");
+        assert!(told("Idle", 3000), "it may be about to use its leave");
     }
 
     /// The phases are those of the agent's test `policies_that_are_edited_while_a_node_waits_for_leave_are_waited_for_too`.

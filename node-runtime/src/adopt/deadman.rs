@@ -1,8 +1,9 @@
 //! The dead-man timer: a process of its own, in a session and a control group of its own, that watches an operation and walks it back where
-//! whoever does it has died, or is beyond its deadline. With systemd it is a transient unit, which systemd starts again should it die too.
+//! whoever does it has died, or is beyond its deadline. With systemd it is a transient unit, which systemd starts again should it die too; without,
+//! the daemon's supervisor does that ([`Again`]).
 //!
 //! Owns: its start and its watch. Must not: do anything while the operation goes well.
-use super::record::{self, Lock, directory};
+use super::record::{self, Lock, directory, try_exclusive};
 use super::steps::Node;
 use super::talk::Talk;
 use super::walk::{Interrupt, Walk};
@@ -12,8 +13,10 @@ use crate::{apart, node_files};
 use anyhow::{Context, Result, bail};
 use berth_adopt::journal::State;
 use berth_cgroups::{Cgroups, Driver};
-use std::fs::OpenOptions;
-use std::os::unix::fs::MetadataExt;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,7 +55,7 @@ pub(super) async fn arm(node: &Node<'_>) -> Result<()> {
     let mark = dir.join("deadman");
     let _ = std::fs::remove_file(&mark);
     let program = std::env::current_exe().context("own program")?;
-    let with_systemd = Path::new("/run/systemd/system").is_dir();
+    let with_systemd = with_systemd();
     let unit = unit(&node.plan.id);
     let mut command = if with_systemd {
         let mut command = Command::new("systemd-run");
@@ -71,13 +74,7 @@ pub(super) async fn arm(node: &Node<'_>) -> Result<()> {
     } else {
         Command::new(&program)
     };
-    if !node.layout.is_system() {
-        command.arg("--root").arg(&node.layout.root);
-    }
-    command.args(["adopt", "deadman", "--operation", &node.plan.id]);
-    let log = OpenOptions::new().create(true).append(true).open(dir.join("deadman.log"))?;
-    // In this process's group until it has made a session of its own, which a leader of a group cannot.
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
+    words(&mut command, node.layout, &node.plan.id)?;
     let mut child = command.spawn().context("the dead-man timer cannot be started")?;
     let end = Instant::now() + START_LIMIT;
     while node_files::text(&mark).is_none_or(|text| text.trim() != node.plan.id) {
@@ -95,17 +92,71 @@ pub(super) async fn arm(node: &Node<'_>) -> Result<()> {
     Ok(())
 }
 
+fn with_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// What it is told, and where its words go. In its starter's group until it has made a session of its own, which a leader of a group cannot.
+fn words(command: &mut Command, layout: &Layout, operation: &str) -> Result<()> {
+    if !layout.is_system() {
+        command.arg("--root").arg(&layout.root);
+    }
+    command.args(["adopt", "deadman", "--operation", operation]);
+    let log = OpenOptions::new().create(true).append(true).open(directory(layout).join("deadman.log"))?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
+    Ok(())
+}
+
+/// Has a timer that died be followed by another one where no systemd does that: nobody else could go on with an operation that was left while no
+/// kubelet runs, as agents reach the host by way of the kubelet.
+#[derive(Default)]
+pub(crate) struct Again(Seen);
+
+impl Again {
+    /// Starts one if an operation is not over and none watches it; its process id. Errors: it cannot be started.
+    pub(crate) fn look(&mut self, layout: &Layout) -> Result<Option<u32>> {
+        let mark = directory(layout).join("deadman");
+        let Some(operation) = node_files::text(&mark).filter(|_| !with_systemd()) else { return Ok(None) };
+        let watched = File::open(&mark).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err());
+        if watched || self.0.deadline(layout, operation.trim())?.is_none() {
+            return Ok(None);
+        }
+        let mut command = Command::new(std::env::current_exe().context("own program")?);
+        words(&mut command, layout, operation.trim())?;
+        // Its end is awaited in the background.
+        let child = tokio::process::Command::from(command).spawn().context("the dead-man timer cannot be started")?;
+        Ok(child.id())
+    }
+}
+
+/// Says that it watches, as long as what this gives is open. Errors: it cannot be said. `None`: another one watches.
+fn mark(layout: &Layout, operation: &str) -> io::Result<Option<File>> {
+    let path = directory(layout).join("deadman");
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    if !try_exclusive(&file) {
+        return Ok(None);
+    }
+    file.write_all_at(operation.as_bytes(), 0)?;
+    file.set_len(operation.len() as u64)?;
+    Ok(Some(file))
+}
+
 /// Watches until the operation is over.
 pub(super) async fn run(layout: &Layout, options: &Options) -> Result<()> {
     let mut interrupt = Interrupt::new()?;
     // Fails where it is a leader already, as systemd starts it.
     let _ = rustix::process::setsid();
     let apart = own_group(layout);
-    if let Err(e) = std::fs::write(directory(layout).join("deadman"), &options.operation) {
-        // Whoever waits for that goes back by himself; one that systemd has started again watches all the same.
-        say(&format!("the dead-man timer cannot say that it watches: {e}"));
+    let marked = mark(layout, &options.operation);
+    match &marked {
+        // Whoever waits for that goes back by himself; one that was started again watches all the same.
+        Err(e) => say(&format!("the dead-man timer cannot say that it watches: {e}")),
+        Ok(None) => say("another dead-man timer watches"),
+        Ok(Some(_)) => {}
     }
-    watch(layout, &options.operation, &mut interrupt).await;
+    if !matches!(marked, Ok(None)) {
+        watch(layout, &options.operation, &mut interrupt).await;
+    }
     if let Some((cgroups, apart)) = apart {
         cgroups.rejoin(&apart).await?;
     }

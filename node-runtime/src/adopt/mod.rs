@@ -27,6 +27,7 @@ use berth_adopt::Plan;
 use berth_adopt::journal::{InForce, State};
 use berth_adopt::plan;
 use berth_cgroups::Cgroups;
+pub(crate) use deadman::Again as DeadmanAgain;
 use record::Lock;
 pub(crate) use record::try_exclusive;
 use std::path::PathBuf;

@@ -1,12 +1,13 @@
 //! `berth supervise`: keeps the daemon running on a node without a service manager. Starts it again when it ends, with growing pauses; hands on
-//! SIGTERM; takes over a daemon that an earlier supervisor has left running.
+//! SIGTERM; takes over a daemon that an earlier supervisor has left running. Has a dead-man timer that died be followed by another one.
 //!
 //! Owns: that one process, its log file, a status file. Format: `docs/formats/supervisor.md`. Must not: run in a pod's control group, or start
-//! anything but the daemon.
+//! anything but these two.
 mod child;
 mod log;
 mod status;
 
+use crate::adopt::DeadmanAgain;
 use crate::layout::Layout;
 use crate::{apart, node_files};
 use anyhow::{Context, Result, bail};
@@ -24,8 +25,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A daemon that has run this long was well: pauses begin anew.
 const WELL: Duration = Duration::from_secs(60);
-/// How often the log's length is looked at.
-const LOG_PAUSE: Duration = Duration::from_secs(5);
+/// How often the log's length is looked at, and whether a dead-man timer has died.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 /// How long the daemon may take to end.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
@@ -68,14 +69,14 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
     }
     let apart = leave_pods_groups(layout, &log);
     let mut status = status::Status::new(layout);
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut guard) = (FIRST_PAUSE, Guard { layout, log: &log, deadman: DeadmanAgain::default() });
     loop {
         let begun = Instant::now();
         let daemon = Daemon::running(layout).map_or_else(|| Daemon::start(layout, options, &log), Ok);
         let how = match daemon {
             Ok(mut daemon) => {
                 status.started(daemon.pid());
-                match watched(&mut daemon, &mut signals, &log).await {
+                match watched(&mut daemon, &mut signals, &mut guard).await {
                     Some(how) => format!("the daemon (process {}) has ended: {how}", daemon.pid()),
                     None => break,
                 }
@@ -84,6 +85,7 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
             Err(e) => format!("the daemon cannot be started: {e:#}"),
         };
         log.say(&how);
+        guard.look();
         status.ended(&how);
         if begun.elapsed() >= WELL {
             pause = FIRST_PAUSE;
@@ -103,7 +105,7 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
 }
 
 /// Until the daemon ends, which is told, or is wanted no more.
-async fn watched(daemon: &mut Daemon, signals: &mut Signals, log: &log::Log) -> Option<String> {
+async fn watched(daemon: &mut Daemon, signals: &mut Signals, guard: &mut Guard<'_>) -> Option<String> {
     loop {
         tokio::select! {
             () = signals.end.wanted() => {
@@ -113,7 +115,27 @@ async fn watched(daemon: &mut Daemon, signals: &mut Signals, log: &log::Log) -> 
             // The daemon's program was replaced.
             _ = signals.hangup.recv() => daemon.signal(15),
             how = daemon.ended() => return Some(how),
-            () = tokio::time::sleep(LOG_PAUSE) => log.keep_short(),
+            () = tokio::time::sleep(LOOK_PAUSE) => guard.look(),
+        }
+    }
+}
+
+/// What is looked at while the daemon runs, and between its runs.
+struct Guard<'a> {
+    layout: &'a Layout,
+    log: &'a log::Log,
+    deadman: DeadmanAgain,
+}
+
+impl Guard<'_> {
+    fn look(&mut self) {
+        self.log.keep_short();
+        match self.deadman.look(self.layout) {
+            Ok(None) => {}
+            Ok(Some(pid)) => {
+                self.log.say(&format!("a dead-man timer that died is followed by another one (process {pid})"))
+            }
+            Err(e) => self.log.say(&format!("an operation that nobody watches: {e:#}")),
         }
     }
 }

@@ -80,10 +80,14 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
-/// The key that signs service accounts' tokens, and its public half, as files.
+/// The key that signs service accounts' tokens, and its public half, as files. The same each time: an API server that is started again must know
+/// the tokens that it gave before.
 pub fn service_account_key(dir: &Path) -> Pair {
-    let key = KeyPair::generate().unwrap();
     let pair = Pair { certificate: dir.join("service-accounts.pub"), key: dir.join("service-accounts.key") };
+    if pair.key.exists() {
+        return pair;
+    }
+    let key = KeyPair::generate().unwrap();
     fs::write(&pair.certificate, key.public_key_pem()).unwrap();
     fs::write(&pair.key, key.serialize_pem()).unwrap();
     pair

@@ -25,6 +25,7 @@ const CASES: &[Case<Nodes>] = &[
     }),
     Case::new("killed_when_the_kubelet_is_stopped", |nodes| cases::killed_when_the_kubelet_is_stopped(&nodes.take())),
     Case::new("killed_after_the_switch", |nodes| cases::killed_after_the_switch(&nodes.take())),
+    Case::new("killed_with_its_dead_man", |nodes| cases::killed_with_its_dead_man(&nodes.take())),
     Case::new("killed_when_it_is_proven", |nodes| cases::killed_when_it_is_proven(&nodes.take())),
     Case::new("a_revision_is_needed", |nodes| revision::needed(&nodes.take())),
     Case::new("a_revision_is_walked_back", |nodes| revision::walked_back(&nodes.take())),

@@ -201,7 +201,12 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
     });
     let unused = unused(world, spec);
     let grant = spec.grant.as_ref().map(grant);
-    let leave = grant.as_ref().is_some_and(|grant| grant.expires > now);
+    // What was given up is over, and with it what leave was given for: nothing goes on by it that could be disturbed.
+    let over = matches!(status.phase, Phase::Idle | Phase::Quarantined)
+        && status.failed.as_ref().is_some_and(|failed| {
+            spec.desired_revision.as_ref() == Some(&failed.revision) && failed.desired_since == spec.desired_since
+        });
+    let leave = !over && grant.as_ref().is_some_and(|grant| grant.expires > now);
     // Told before somebody asked to try again, and nothing came of it: as if it had not been told yet.
     let again = |(name, at): &(Revision, u64)| {
         status.current_revision.as_ref() != Some(&name.0) && !leave && retried(&name.0).is_some_and(|again| *at < again)

@@ -104,6 +104,21 @@ pub fn killed_when_it_is_proven(node: &Node) {
     node.is_untouched(&before);
 }
 
+/// The dead-man timer dies first, while no kubelet runs that an agent could reach the host by: the daemon's supervisor has another one go on.
+pub fn killed_with_its_dead_man(node: &Node) {
+    let before = node.files();
+    let words = node.start_words();
+    let (mut child, hold) =
+        node.held_at(&words.iter().map(String::as_str).collect::<Vec<_>>(), "adopt/clear-pods/leave");
+    node.kill("deadman");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::remove_file(hold).unwrap();
+    assert_eq!(node.settled(), "not-adopted");
+    node.is_on(Kind::Containerd);
+    node.is_untouched(&before);
+}
+
 /// The same on the way back: before the commit the node stays on Berth, after it it is given back.
 pub fn killed_on_the_way_back(node: &Node) {
     let before = node.files();

@@ -368,9 +368,7 @@ impl Node {
     /// the operation.
     pub fn power_cut(&self, adopter: &mut Child) {
         for word in ["deadman", "supervise", "serve"] {
-            for process in self.processes(word) {
-                assert!(Command::new("kill").args(["-9", &process]).status().unwrap().success());
-            }
+            self.kill(word);
         }
         adopter.kill().unwrap();
         adopter.wait().unwrap();
@@ -388,6 +386,13 @@ impl Node {
         let mounts = self.root().join("run/pods");
         self.tool("umount", &["-l", mounts.to_str().unwrap()]);
         self.forge_boot();
+    }
+
+    /// SIGKILL to the processes of the node's Berth that were started with this word.
+    pub fn kill(&self, word: &str) {
+        for process in self.processes(word) {
+            assert!(Command::new("kill").args(["-9", &process]).status().unwrap().success());
+        }
     }
 
     /// Processes of the node's Berth that were started with this word.

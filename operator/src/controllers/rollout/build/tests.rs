@@ -80,6 +80,23 @@ fn a_retry_makes_failures_from_before_it_count_for_nothing() {
     assert!(made(&retried, spec, status).gave_up(), "it failed again");
 }
 
+/// As with the first revision ever, which leaves nothing to go back to: nobody takes the grant back.
+#[test]
+fn a_retry_does_not_wait_for_the_end_of_leave_that_was_used_in_vain() {
+    let grant = serde_json::json!({"revision": "r", "disruption": "Drain", "expiresAt": time::text(20_000)});
+    let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(4000), "grant": grant});
+    let retried = [revision("r", serde_json::json!({"retriedAt": time::text(5000)}))];
+    let told = |phase: &str, tried: u64| {
+        let failed = serde_json::json!({"revision": "r", "reason": "", "message": "", "at": time::text(4500),
+            "desiredSince": time::text(tried)});
+        let status = serde_json::json!({"nodeUID": "1", "phase": phase, "failed": failed});
+        made(&retried, spec.clone(), status).desired.is_some()
+    };
+    assert!(!told("Idle", 4000), "it can be told anew");
+    assert!(told("RollingBack", 4000), "it still goes back");
+    assert!(told("Idle", 3000), "it may be about to use its leave");
+}
+
 /// The phases are those of the agent's test `policies_that_are_edited_while_a_node_waits_for_leave_are_waited_for_too`.
 #[test]
 fn policies_that_a_node_waits_for_end_no_time() {

@@ -58,11 +58,11 @@ fn deaf(view: &View<'_>) -> bool {
     view.facts.adoption.kubelet_failed && other
 }
 
-/// To the desired revision. A node in the middle of another one's attempt may need leave only for what that has begun: it is undone first,
-/// under the leave that it was begun under.
+/// To the desired revision. A node in the middle of another one's attempt may need to be drained only for what that has begun, which the operator
+/// cannot know: it is undone first, under the leave that it was begun under.
 fn forward(view: &View<'_>, name: &str) -> Plan {
     let plan = towards(view, name, false);
-    match half_done(view, name).filter(|_| plan.phase == Phase::AwaitingGrant) {
+    match half_done(view, name).filter(|_| plan.asks == Some(Disruption::Drain)) {
         Some(verified) => towards(view, verified, true),
         None => plan,
     }

@@ -427,6 +427,16 @@ fn what_was_half_done_is_undone_before_leave_is_asked_for() {
     node.journal.commit("old", 1001);
     node.checked(Ok(Disruption::Live));
     assert_eq!(node.plan().step, Step::Apply("new".to_owned()));
+    // For less it waits where it is: no daemon is restarted twice for it.
+    node.journal.begin("half", "", Begun::Apply, 1000);
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.configuration = Some("half".to_owned());
+    }
+    node.checked(Ok(Disruption::DaemonRestart));
+    assert_eq!(node.plan().asks, Some(Disruption::DaemonRestart));
+    if let Some(daemon) = &mut node.facts.daemon {
+        daemon.configuration = Some("old".to_owned());
+    }
     // Nothing of it is in force: there is nothing to undo.
     node.journal.begin("half", "", Begun::Apply, 1000);
     node.checked(Ok(Disruption::Drain));

@@ -29,6 +29,7 @@ const CASES: &[Case<Site>] = &[
     Case::alone("a_prometheus_scrapes_all_parts", figures::are_scraped),
     Case::alone("a_broken_configuration_comes_back_within_seconds", steering::comes_back),
     Case::alone("the_kubelet_is_configured", kubelet::is_configured),
+    Case::alone("a_killed_supervisor_is_followed", steering::survives_its_supervisor),
     Case::alone("a_killed_leader_is_followed", steering::survives_its_leader),
     Case::alone("helm_upgrade_to_another_version_of_the_runtime", upgrade::is_upgraded),
     Case::alone("the_node_is_given_back_and_uninstalled", chain::is_uninstalled_only_once_given_back),

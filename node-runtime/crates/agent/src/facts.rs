@@ -14,6 +14,8 @@ pub struct Facts {
     pub kubelet: Option<u32>,
     /// It was started before the daemon that runs.
     pub kubelet_is_older: bool,
+    /// Nobody would start the daemon again: its supervisor, on a node without a service manager, was killed.
+    pub unsupervised: bool,
     /// Whether revisions of a cluster are still applied, or lie on the disk for the daemon's next start.
     pub applied: bool,
     /// What the node can do.

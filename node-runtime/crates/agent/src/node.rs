@@ -86,6 +86,9 @@ pub trait NodeSide: Send + Sync {
     /// Has the cluster's revisions forgotten: by the daemon, or where none runs for the one that starts next.
     fn release(&self) -> impl Future<Output = Result<(), Trouble>> + Send;
 
+    /// Has the daemon supervised again, whether it runs or not, on a node without a service manager.
+    fn supervise(&self) -> impl Future<Output = Result<(), Trouble>> + Send;
+
     /// Has an operation that was left walk back, or finishes it.
     fn recover(&self) -> impl Future<Output = Result<(), Trouble>> + Send;
 }

@@ -231,6 +231,7 @@ fn quick(step: &Step) -> bool {
             | Step::Check(_)
             | Step::HandOver(_)
             | Step::RefusePolicies { .. }
+            | Step::Supervise
             | Step::Commit(_)
             | Step::GiveUp { .. }
     )
@@ -239,7 +240,7 @@ fn quick(step: &Step) -> bool {
 /// The revision that a step is about.
 fn step_revision(step: &Step) -> Option<&str> {
     match step {
-        Step::Rest | Step::Wait | Step::Recover | Step::Release => None,
+        Step::Rest | Step::Wait | Step::Supervise | Step::Recover | Step::Release => None,
         Step::Fetch(revision)
         | Step::Check(revision)
         | Step::HandOver(revision)

@@ -240,6 +240,10 @@ impl NodeSide for Node {
         self.does("release")
     }
 
+    async fn supervise(&self) -> Result<(), Trouble> {
+        self.does("supervise")
+    }
+
     async fn recover(&self) -> Result<(), Trouble> {
         self.does("recover")
     }

@@ -66,10 +66,9 @@ pub fn is_configured(site: &Site) {
     kubectl.run(&["delete", "pod/witness", "--wait"]);
 }
 
-/// The daemon that runs, and how many there were (docs/formats/supervisor.md).
+/// The daemon that runs, and how many there were.
 fn supervised(site: &Site) -> (Value, Value) {
-    let text = std::fs::read(site.root().join("run/supervise.json")).unwrap();
-    let status: Value = serde_json::from_slice(&text).unwrap();
+    let status = site.supervisor();
     assert!(status["daemon"].is_u64() && status["starts"].is_u64(), "{status}");
     (status["daemon"].clone(), status["starts"].clone())
 }

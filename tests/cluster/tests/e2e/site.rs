@@ -91,6 +91,12 @@ impl Site {
         self.base().join("berth")
     }
 
+    /// What the daemon's supervisor says (docs/formats/supervisor.md).
+    pub fn supervisor(&self) -> Value {
+        let text = std::fs::read(self.root().join("run/supervise.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
     pub fn kubectl(&self, namespace: &str) -> Kubectl<'_> {
         Kubectl::new(self.space(), self.plane.admin(), namespace)
     }

@@ -33,6 +33,37 @@ pub fn denies_an_image(site: &Site) {
     kubectl.run(&["delete", "pod/denied", "imagepolicy/no-spare", "--wait"]);
 }
 
+/// A supervisor of the daemon that is killed on a node without a service manager: the agent has another one take the daemon over, and start the
+/// next one.
+pub fn survives_its_supervisor(site: &Site) {
+    chain::is_taken_over(site);
+    let pid =
+        |status: &Value, of: &str| status[of].as_u64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+    let kill = |pid: i32| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    let before = site.supervisor();
+    let (supervisor, daemon) = (pid(&before, "supervisor"), pid(&before, "daemon"));
+    assert!(supervisor > 1 && daemon > 1, "{before}");
+    kill(supervisor);
+    let followed = site.timed("a killed supervisor is followed", || {
+        site.wait("another one has the daemon", || {
+            let now = site.supervisor();
+            let is = pid(&now, "supervisor") != supervisor && pid(&now, "daemon") == daemon;
+            if is { Ok(now) } else { Err(now.to_string()) }
+        })
+    });
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid(&followed, "supervisor"))).unwrap();
+    assert!(!groups.contains("kubepods"), "it would end with the agent's pod: {groups}");
+    kill(daemon);
+    site.wait("it starts the next daemon", || {
+        let now = site.supervisor();
+        let is = now["supervisor"] == followed["supervisor"] && ![0, daemon].contains(&pid(&now, "daemon"));
+        if is { Ok(()) } else { Err(now.to_string()) }
+    });
+    site.wait_object("runtimenode", NODE_NAME, "is well and at rest", |node| {
+        node["status"]["phase"] == "Idle" && node["status"]["healthy"] == true
+    });
+}
+
 fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     object["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind).unwrap_or(&Value::Null)
 }

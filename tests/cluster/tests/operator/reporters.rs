@@ -345,6 +345,10 @@ impl NodeSide for Node<'_> {
         Ok(())
     }
 
+    async fn supervise(&self) -> Result<(), Trouble> {
+        Err(Trouble::Refused("no supervisor is ever killed here".to_owned()))
+    }
+
     async fn recover(&self) -> Result<(), Trouble> {
         Err(Trouble::Refused("nothing is ever left here".to_owned()))
     }

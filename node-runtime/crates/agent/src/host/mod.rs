@@ -85,6 +85,7 @@ impl NodeSide for Host {
             daemon,
             kubelet,
             kubelet_is_older: matches!((started(kubelet), started(former)), (Some(own), Some(its)) if own < its),
+            unsupervised: restart::is_unsupervised(&self.sock.path),
             applied,
             capabilities: capabilities(info.as_ref()),
             versions: restart::staged(self),
@@ -148,6 +149,10 @@ impl NodeSide for Host {
             Some(_) => self.sock.release().await,
             None => release::remove(&self.state),
         }
+    }
+
+    async fn supervise(&self) -> Result<(), Trouble> {
+        restart::supervise(self).await
     }
 
     async fn recover(&self) -> Result<(), Trouble> {

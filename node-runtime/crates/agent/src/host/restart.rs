@@ -12,6 +12,7 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -92,6 +93,12 @@ impl Supervisor {
         serde_json::from_str(&text).ok()
     }
 
+    /// Whether it is still that process.
+    fn lives(&self) -> bool {
+        let words = fs::read(format!("/proc/{}/cmdline", self.supervisor)).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word == b"supervise")
+    }
+
     /// Has it start the daemon now.
     fn wake(&self) -> Result<(), Trouble> {
         pidfd_send_signal(process(self.supervisor)?, Signal::HUP).map_err(|e| later(self.supervisor, e))
@@ -107,6 +114,35 @@ fn process(pid: u32) -> Result<OwnedFd, Trouble> {
         return Err(Trouble::Later(format!("{pid} is no process id")));
     };
     pidfd_open(number, PidfdFlags::empty()).map_err(|e| later(pid, e))
+}
+
+/// Whether the daemon's supervisor was killed: one that ends by itself takes its file along, and a boot does.
+pub(super) fn is_unsupervised(socket: &Path) -> bool {
+    Supervisor::read(socket).is_some_and(|known| !known.lives())
+}
+
+/// Starts a supervisor in the place of one that was killed, which takes the daemon over if it runs, and leaves the agent's control group by itself.
+pub(super) async fn supervise(host: &Host) -> Result<(), Trouble> {
+    let (program, root) = host.berth("current");
+    let program = program.display().to_string();
+    let words = root.into_iter().chain(["supervise".to_owned(), "--program".to_owned(), program.clone()]);
+    let all: Vec<String> = [program.clone()].into_iter().chain(words).collect();
+    let mut command = entered(host, &all).map_err(Trouble::Later)?;
+    // Its words are in the daemon's log, also when nobody reads these any more.
+    let mut child =
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|e| Trouble::Later(e.to_string()))?;
+    tokio::spawn(async move { child.wait().await });
+    let began = Instant::now();
+    while is_unsupervised(&host.sock.path) {
+        if began.elapsed() > FAILED_LIMIT {
+            return Err(Trouble::Later(format!(
+                "no supervisor of the daemon runs {} s after its start",
+                FAILED_LIMIT.as_secs()
+            )));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Versions that the node can be switched to; none where there is no kubelet.
@@ -191,6 +227,26 @@ mod tests {
         assert_eq!((found.supervisor, found.ends, found.last_end.as_str()), (7, 3, "exit status: 1"));
         fs::write(dir.path().join("supervise.json"), r#"{"supervisor": 7, "ends": 0, "lastEnd": null}"#).unwrap();
         assert_eq!(Supervisor::read(&socket).unwrap().last_end, "");
+    }
+
+    #[test]
+    fn a_supervisor_that_was_killed_is_missed_and_one_that_ended_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, file) = (dir.path().join("node.sock"), dir.path().join("supervise.json"));
+        assert!(!is_unsupervised(&socket), "there is none");
+        let known = |pid: u32| fs::write(&file, format!(r#"{{"supervisor": {pid}, "ends": 0}}"#)).unwrap();
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        known(other.id());
+        assert!(is_unsupervised(&socket), "its number is another process's");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        let mut own = std::process::Command::new("sh");
+        let mut own = own.args(["-c", "read line", "supervise"]).stdin(Stdio::piped()).spawn().unwrap();
+        known(own.id());
+        let found = is_unsupervised(&socket);
+        own.kill().unwrap();
+        own.wait().unwrap();
+        assert!(!found && is_unsupervised(&socket), "it lived, and was killed");
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
             let why = view.facts.adoption.message.clone().unwrap_or_default();
             return Plan::new(Step::Recover, Phase::RollingBack).saying(why);
         }
+        // Whatever else there is to do needs a daemon that somebody starts again.
+        AdoptPhase::Adopted if view.facts.unsupervised => {
+            return Plan::new(Step::Supervise, Phase::Verifying).saying("the daemon's supervisor was killed");
+        }
         _ if view.wish.hold => {
             return Plan::new(Step::Rest, Phase::Idle)
                 .saying("held: it keeps what it has until spec.hold is taken back");

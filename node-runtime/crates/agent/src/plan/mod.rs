@@ -114,6 +114,8 @@ pub enum Step {
         /// Name and end of the grant, in Unix seconds; none on the way back, and where one that it was begun under has ended.
         grant: Option<(String, u64)>,
     },
+    /// Having the daemon supervised again.
+    Supervise,
     /// Having an operation that was left walk back.
     Recover,
     /// Having the cluster's revisions forgotten, on a node that was given back.

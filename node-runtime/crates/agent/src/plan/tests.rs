@@ -482,6 +482,21 @@ fn a_kubelet_of_the_other_driver_is_not_started_anew_among_pods() {
 }
 
 #[test]
+fn a_daemon_that_nobody_would_start_again_is_supervised_first() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("new"));
+    node.facts.unsupervised = true;
+    assert_eq!(node.plan().step, Step::Supervise);
+    node.wish.hold = true;
+    assert_eq!(node.plan().step, Step::Supervise, "it changes nothing of what the node has");
+    node.facts.daemon = None;
+    assert_eq!(node.plan().step, Step::Supervise);
+    node.facts.adoption.phase = AdoptPhase::Underway;
+    assert_eq!(node.plan().step, Step::Wait, "whoever is at it sees to that");
+    (node.facts.adoption.phase, node.wish.hold) = (AdoptPhase::NotAdopted, false);
+    assert_ne!(node.plan().step, Step::Supervise, "there is nothing to supervise");
+}
+
+#[test]
 fn policies_wait_for_nobody_and_hold_up_nothing() {
     let mut node = Node::new(AdoptPhase::Adopted, Some("new"));
     node.wish.hold = true;

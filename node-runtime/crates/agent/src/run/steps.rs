@@ -63,6 +63,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 let done = self.node.configure_kubelet(&wanted, *restart, permit).await;
                 self.operated(object, step, former, done, now)
             }
+            Step::Supervise => self.node.supervise().await.map_err(said),
             Step::Recover => self.node.recover().await.map_err(said),
             Step::Release => self.node.release().await.map_err(said),
             Step::Commit(name) => {
@@ -321,6 +322,7 @@ fn word(step: &Step) -> &'static str {
         Step::Adopt { .. } => "Adopt",
         Step::GiveBack { .. } => "GiveBack",
         Step::ConfigureKubelet { .. } => "ConfigureKubelet",
+        Step::Supervise => "Supervise",
         Step::Recover => "Recover",
         Step::Release => "Release",
         Step::Commit(_) => "Commit",

@@ -135,6 +135,11 @@ impl NodeSide for Side {
         self.does("release")
     }
 
+    async fn supervise(&self) -> Result<(), Trouble> {
+        self.with(|world| world.facts.unsupervised = false);
+        self.does("supervise")
+    }
+
     async fn recover(&self) -> Result<(), Trouble> {
         self.does("recover")
     }

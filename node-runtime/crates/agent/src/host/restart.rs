@@ -243,6 +243,11 @@ mod tests {
         let mut own = std::process::Command::new("sh");
         let mut own = own.args(["-c", "read line", "supervise"]).stdin(Stdio::piped()).spawn().unwrap();
         known(own.id());
+        // Its words are there a moment after it.
+        let end = Instant::now() + Duration::from_secs(20);
+        while is_unsupervised(&socket) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let found = is_unsupervised(&socket);
         own.kill().unwrap();
         own.wait().unwrap();

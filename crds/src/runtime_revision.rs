@@ -102,7 +102,8 @@ pub struct RuntimeRevisionStatus {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, Vec<String>>,
     /// For whose nodes it came through, and when: the names of the RuntimeConfigs that are about the nodes, sorted, with commas between them, to the
-    /// time. For others it has not come through, and for these it is not bad, whatever the verdict is.
+    /// time. For others it has not come through, and for these it is not bad, whatever the verdict is. What is said of names that are gone
+    /// counts for the nodes of those that are there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub through_for: BTreeMap<String, String>,
     /// `Good` or `Bad`, with the reason.

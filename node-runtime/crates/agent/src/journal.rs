@@ -3,7 +3,7 @@
 //! It is written before each step that changes the node. Where the node stands is looked at, never remembered; the journal says what was
 //! tried, how often and with which outcome, so that whoever goes on neither begins again for ever nor forgets what failed.
 //! Must not: do I/O; `store.rs` keeps it.
-use crate::facts::{AdoptPhase, Facts};
+use crate::facts::{AdoptPhase, Daemon, Facts};
 use berth_crds::Disruption;
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +218,12 @@ impl Journal {
         *crashes = Crashes { count: crashes.count, pid: daemon.pid, boot_id: facts.boot_id.clone(), expected: false };
     }
 
+    /// Whether the kubelet that was seen last goes by another cgroup driver than this daemon's. One that does not say has no other.
+    pub fn other_driver(&self, daemon: &Daemon) -> bool {
+        let known = self.kubelet.as_ref().filter(|_| !daemon.cgroup_driver.is_empty());
+        known.is_some_and(|kubelet| kubelet.cgroup_driver != daemon.cgroup_driver)
+    }
+
     fn observe_kubelet(&mut self, facts: &Facts) {
         if facts.adoption.phase.foreign() {
             self.kubelet = None;
@@ -286,7 +292,6 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Daemon;
 
     fn seen(pid: u32, boot: &str) -> Facts {
         Facts { boot_id: boot.to_owned(), daemon: Some(Daemon { pid, ..Daemon::default() }), ..Facts::default() }
@@ -340,6 +345,17 @@ mod tests {
         assert_eq!(sees(&facts).as_deref(), Some("systemd"), "another boot");
         facts.adoption.phase = AdoptPhase::Returned;
         assert_eq!(sees(&facts), None);
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_say_its_driver_has_no_other() {
+        let kubelet = Kubelet { pid: 5, cgroup_driver: "systemd".to_owned(), ..Kubelet::default() };
+        let journal = Journal { kubelet: Some(kubelet), ..Journal::default() };
+        let other =
+            |driver: &str| journal.other_driver(&Daemon { cgroup_driver: driver.to_owned(), ..Daemon::default() });
+        assert!(other("cgroupfs") && !other("systemd") && !other(""));
+        let daemon = Daemon { cgroup_driver: "cgroupfs".to_owned(), ..Daemon::default() };
+        assert!(!Journal::default().other_driver(&daemon), "nothing is known of the kubelet");
     }
 
     #[test]

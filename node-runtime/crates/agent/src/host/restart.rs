@@ -1,4 +1,5 @@
-//! The daemon's restart, perhaps as another version: `current` is pointed at it, and who keeps the daemon running starts it again.
+//! The daemon's restart, perhaps as another version: `current` is pointed at it, and who keeps the daemon running starts it again; and who keeps
+//! it running, where that one was killed.
 //!
 //! Containers do not notice (`berth-monitor` supervises them). Must not: end anything but the daemon that answers on node.sock.
 use super::Host;

@@ -57,8 +57,7 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
 /// Whether a kubelet does not come up that was started anew for another cgroup driver: it is put back on one that answers it no better, until
 /// the daemon has the driver of before again. So that does not wait for it.
 fn deaf(view: &View<'_>) -> bool {
-    let (known, daemon) = (view.journal.kubelet.as_ref(), view.facts.daemon.as_ref());
-    let other = matches!((known, daemon), (Some(k), Some(d)) if k.cgroup_driver != d.cgroup_driver);
+    let other = view.facts.daemon.as_ref().is_some_and(|daemon| view.journal.other_driver(daemon));
     view.facts.adoption.kubelet_failed && other
 }
 

@@ -79,8 +79,8 @@ impl Way<'_> {
 
     /// Whether the kubelet that runs goes by another cgroup driver than the daemon's.
     fn other_driver(&self, daemon: &Daemon) -> bool {
-        let known = self.view.journal.kubelet.as_ref().filter(|k| Some(k.pid) == self.view.facts.kubelet);
-        known.is_some_and(|k| k.cgroup_driver != daemon.cgroup_driver) && !daemon.cgroup_driver.is_empty()
+        let seen = self.view.journal.kubelet.as_ref().is_some_and(|k| Some(k.pid) == self.view.facts.kubelet);
+        seen && self.view.journal.other_driver(daemon)
     }
 
     /// Before the configuration that names them, and again for each daemon that starts: it has them in memory only.

@@ -3,6 +3,7 @@
 //! the daemon's supervisor does that ([`Again`]).
 //!
 //! Owns: its start and its watch. Must not: do anything while the operation goes well.
+use super::interrupted::Why;
 use super::record::{self, Lock, directory, try_exclusive};
 use super::steps::Node;
 use super::talk::Talk;
@@ -250,7 +251,8 @@ impl Seen {
 async fn take_over(layout: &Layout, lock: Lock, reason: &str) -> Result<Watched> {
     say(reason);
     let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
-    if let Err(e) = walk.recover(reason).await {
+    let left = walk.state().map(|state| state.plan);
+    if let Err(e) = walk.recover(Why::left(reason, left.as_ref())).await {
         say(&format!("{e:#}"));
         return Ok(Watched::Failed);
     }

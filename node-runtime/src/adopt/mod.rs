@@ -7,6 +7,7 @@ mod connected;
 mod deadman;
 mod gather;
 mod hold;
+mod interrupted;
 mod node_lock;
 mod record;
 mod report;
@@ -28,6 +29,7 @@ use berth_adopt::journal::{InForce, State};
 use berth_adopt::plan;
 use berth_cgroups::Cgroups;
 pub(crate) use deadman::Again as DeadmanAgain;
+use interrupted::Why;
 use record::Lock;
 pub(crate) use record::try_exclusive;
 use std::path::PathBuf;
@@ -242,7 +244,7 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
 /// told and stops no start.
 pub(crate) async fn at_start(layout: &Layout) -> Result<bool> {
     let Some(mut walk) = left_by_another_boot(layout)? else { return Ok(true) };
-    walk.recover(REBOOTED).await?;
+    walk.recover(Why::interrupted(REBOOTED)).await?;
     walk.flush()?;
     Ok(is_wanted(walk.records()))
 }
@@ -403,7 +405,8 @@ async fn abandon(layout: &Layout, format: Format) -> Result<u8> {
     if let Some(holder) = Lock::holder(layout) {
         let process = berth_sys::pidfd::open(holder.pid)?;
         if process_start(holder.pid) == Some(holder.started) {
-            berth_sys::pidfd::signal(std::os::fd::AsFd::as_fd(&process), 15)?;
+            // As a person at its terminal would: SIGTERM comes from whoever shuts the node down, and says nothing of the operation.
+            berth_sys::pidfd::signal(std::os::fd::AsFd::as_fd(&process), 2)?;
             Talk { quiet: false }.say(&format!("process {} is asked to walk back", holder.pid));
         }
     }
@@ -416,7 +419,7 @@ async fn abandon(layout: &Layout, format: Format) -> Result<u8> {
         }
     };
     let mut walk = Walk::new(layout, lock, Talk { quiet: false })?;
-    let ended = walk.recover("it was abandoned").await.map(|_| Outcome::Done);
+    let ended = walk.recover(Why::failed("it was abandoned")).await.map(|_| Outcome::Done);
     let late = walk.state().is_some_and(|state| state.ended == Some(true));
     match conclude(layout, walk, ended, format)? {
         0 if late => bail!("operation {} was finished before it could be abandoned", state.plan.id),
@@ -433,7 +436,11 @@ async fn recover(layout: &Layout, options: &Recover) -> Result<u8> {
     } else {
         Walk::new(layout, lock(layout)?, Talk { quiet: false })?
     };
-    let why = if options.at_start { REBOOTED } else { "its process has died" };
+    let left = walk.state().map(|state| state.plan);
+    let why = match options.at_start {
+        true => Why::interrupted(REBOOTED),
+        false => Why::left("its process has died", left.as_ref()),
+    };
     let ended = walk.recover(why).await.map(|_| Outcome::Done);
     let plan: Option<Plan> = walk.state().map(|state| state.plan);
     let unwanted = options.at_start && ended.is_ok() && !is_wanted(walk.records());

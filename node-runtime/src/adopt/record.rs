@@ -237,7 +237,7 @@ impl Writer {
 }
 
 fn encoded(mut event: Event) -> Result<(Record, String)> {
-    if let Event::Back { reason } | Event::Stuck { reason, .. } = &mut event {
+    if let Event::Back { reason, .. } | Event::Stuck { reason, .. } = &mut event {
         reason.truncate(reason.floor_char_boundary(MAX_REASON));
     }
     let record = Record { at: now_millis(), event };
@@ -276,7 +276,7 @@ mod tests {
         let layout = Layout::new(Some(dir.path())).unwrap();
         let lock = Lock::take(&layout).unwrap().unwrap();
         let mut writer = Writer::open(&layout, &lock).unwrap();
-        let reason = |text: &str| Event::Back { reason: text.into() };
+        let reason = |text: &str| Event::Back { reason: text.into(), interrupted: false };
         writer.append(reason("one")).unwrap();
         // As a full disk does: nothing can be written behind what is there.
         let path = directory(&layout).join("journal");
@@ -288,7 +288,7 @@ mod tests {
         writer.note(reason(&"x".repeat(MAX_REASON * 2))).unwrap();
         let read = read(&layout).unwrap().records;
         assert_eq!(read, writer.records);
-        assert!(matches!(&read[3].event, Event::Back { reason } if reason.len() == MAX_REASON));
+        assert!(matches!(&read[3].event, Event::Back { reason, .. } if reason.len() == MAX_REASON));
         writer.reserve(100).unwrap();
         assert_eq!(std::fs::metadata(&writer.spare).unwrap().len(), SPARE + 100);
         writer.release();
@@ -305,13 +305,13 @@ mod tests {
         let own = std::process::id();
         assert_eq!(Lock::holder(&layout), Some(Holder { pid: own, started: process_start(own).unwrap() }));
         let mut writer = Writer::open(&layout, &lock).unwrap();
-        writer.append(Event::Back { reason: "one".into() }).unwrap();
+        writer.append(Event::Back { reason: "one".into(), interrupted: false }).unwrap();
         drop(writer);
         let path = directory(&layout).join("journal");
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"12345678 {\"at\"").unwrap();
         let mut writer = Writer::open(&layout, &lock).unwrap();
         assert_eq!(writer.records.len(), 1);
-        writer.append(Event::Back { reason: "two".into() }).unwrap();
+        writer.append(Event::Back { reason: "two".into(), interrupted: false }).unwrap();
         assert_eq!(read(&layout).unwrap().records.len(), 2);
         drop(lock);
         assert!(Lock::holder(&layout).is_none());

@@ -42,6 +42,9 @@ struct Status {
     profile: Option<&'static str>,
     step: Option<String>,
     reason: Option<String>,
+    /// The walk back is or was for no fault of what the operation was for: trying it again may bring something else.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    interrupted: bool,
     stuck: Option<String>,
     from: Option<String>,
     to: Option<String>,
@@ -82,6 +85,7 @@ pub(super) fn status(state: Option<&State>, in_force: &InForce, holder: Option<H
         profile: plan.map(|plan| plan.profile.name()),
         step: state.filter(|s| s.ended.is_none()).and_then(|s| s.entered.last()).map(ToString::to_string),
         reason: state.and_then(|state| state.back.clone()),
+        interrupted: state.is_some_and(|state| state.interrupted),
         stuck: state.and_then(|state| state.stuck.as_ref()).map(|(step, why)| format!("{step}: {why}")),
         from: plan.map(|plan| format!("{} {}", plan.from.name, plan.from.endpoint())),
         to: plan.map(|plan| format!("{} {}", plan.to.name, plan.to.endpoint())),

@@ -2,17 +2,18 @@
 //!
 //! Owns: order, records, deadlines, and what happens when somebody wants it ended. Must not: know what a step does.
 use super::hold::hold;
+use super::interrupted::{Interrupted, Served, Why};
 use super::node_lock::NodeLock;
 use super::now_seconds;
 use super::record::{Lock, Writer};
 use super::steps::{self, Node};
 use super::talk::Talk;
 use crate::layout::Layout;
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow};
 use berth_adopt::Plan;
 use berth_adopt::journal::{Event, State, Way};
 use berth_adopt::plan::Permission;
-use berth_adopt::step::Step;
+use berth_adopt::step::{Direction, Step};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -20,6 +21,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const UNDO_LIMIT: Duration = Duration::from_secs(480);
 /// How long a step may take once the kubelet is proven to be on the other runtime.
 const TIDY_LIMIT: Duration = Duration::from_secs(120);
+/// How often a step is done again whose runtime was killed meanwhile and has come back: one that dies ever again has a reason of its own.
+const AGAIN: u32 = 2;
 
 /// How an operation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +50,11 @@ impl Interrupt {
         })
     }
 
-    /// Waits until it is wanted; why, in words.
-    pub(super) async fn wanted(&mut self) -> &'static str {
+    /// Waits until it is wanted; why. A node that is shut down sends SIGTERM, a person SIGINT: only that one means the operation.
+    pub(super) async fn wanted(&mut self) -> Error {
         tokio::select! {
-            _ = self.terminate.recv() => "it was asked to end (SIGTERM)",
-            _ = self.interrupt.recv() => "it was asked to end (SIGINT)",
+            _ = self.terminate.recv() => Error::new(Interrupted("it was asked to end (SIGTERM)".to_owned())),
+            _ = self.interrupt.recv() => anyhow!("it was asked to end (SIGINT)"),
         }
     }
 }
@@ -102,11 +105,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes on with an operation that somebody else began. `None` if there is nothing to do.
-    pub(super) async fn recover(&mut self, reason: &str) -> Result<Option<Outcome>> {
+    pub(super) async fn recover(&mut self, why: Why<'_>) -> Result<Option<Outcome>> {
         match self.state().map(|state| state.way()) {
             None | Some(Way::Nowhere) => Ok(None),
             Some(Way::Forward) => self.forward(None).await.map(Some),
-            Some(Way::Back) => self.back(reason).await.map(Some),
+            Some(Way::Back) => self.back(why).await.map(Some),
         }
     }
 
@@ -134,7 +137,10 @@ impl<'a> Walk<'a> {
                 Err(e) if proven => {
                     return Err(e.context(format!("{step}; `berth adopt recover` tries it again")));
                 }
-                Err(e) => return self.back(&format!("{step}: {e:#}")).await,
+                Err(e) => {
+                    let interrupted = e.is::<Interrupted>();
+                    return self.back(Why { reason: &format!("{step}: {e:#}"), interrupted }).await;
+                }
             }
         }
         self.tell(Event::End { done: true });
@@ -146,10 +152,30 @@ impl<'a> Walk<'a> {
         allowed(plan, step)?;
         self.writer.append(Event::Enter { step })?;
         hold(plan.direction, step, "enter").await;
-        let done = self.one(plan, step, interrupt).await;
+        let done = self.steadily(plan, step, interrupt).await;
         hold(plan.direction, step, "leave").await;
         done?;
         self.writer.append(Event::Done { step })
+    }
+
+    /// A runtime that is killed in the middle of a step comes back by itself, and says nothing of what the operation is for.
+    async fn steadily(&self, plan: &Plan, step: Step, mut interrupt: Option<&mut Interrupt>) -> Result<()> {
+        let mut left = if asks_a_runtime(plan, step) { AGAIN } else { 0 };
+        loop {
+            let served = Served::now(plan).await;
+            let Err(e) = self.one(plan, step, interrupt.as_deref_mut()).await else { return Ok(()) };
+            // Once the operation is proven, its steps end a runtime themselves.
+            if interrupt.is_none() || e.is::<Interrupted>() || !served.came_back().await {
+                return Err(e);
+            }
+            let why = format!("a runtime ended in the middle of it: {e:#}");
+            match left {
+                0 if asks_a_runtime(plan, step) => return Err(e),
+                0 => return Err(Error::new(Interrupted(why))),
+                _ => self.talk.say(&format!("{step} is done again: {why}")),
+            }
+            left -= 1;
+        }
     }
 
     async fn one(&self, plan: &Plan, step: Step, interrupt: Option<&mut Interrupt>) -> Result<()> {
@@ -162,7 +188,7 @@ impl<'a> Walk<'a> {
         let ended = match interrupt {
             Some(interrupt) => tokio::select! {
                 ended = work => ended,
-                why = interrupt.wanted() => bail!("{why}"),
+                why = interrupt.wanted() => return Err(why),
             },
             None => work.await,
         };
@@ -170,10 +196,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Undoes everything that was begun. A record that cannot be written stops no undo: each may be repeated.
-    async fn back(&mut self, reason: &str) -> Result<Outcome> {
-        self.talk.say(&format!("walking back: {reason}"));
+    async fn back(&mut self, why: Why<'_>) -> Result<Outcome> {
+        self.talk.say(&format!("walking back: {}", why.reason));
         steps::make_room(self.layout);
-        self.tell(Event::Back { reason: reason.to_owned() });
+        self.tell(Event::Back { reason: why.reason.to_owned(), interrupted: why.interrupted });
         let state = self.current()?;
         for step in state.entered.iter().rev().copied() {
             let begun = Instant::now();
@@ -208,12 +234,19 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Steps that are nothing but questions to a runtime, and may simply be done again. A kubelet that was started with other settings ends when it
+/// finds no runtime, so that its proof has to begin anew with it.
+fn asks_a_runtime(plan: &Plan, step: Step) -> bool {
+    let lives = plan.direction != Direction::Configure;
+    matches!(step, Step::Images | Step::Canary | Step::ClearPods) || (step == Step::Verify && lives)
+}
+
 /// The permission must still count when the kubelet ends, and when the first pod does.
 fn allowed(plan: &Plan, step: Step) -> Result<()> {
     let touches = matches!(step, Step::StopKubelet | Step::ClearPods);
     match &plan.permission {
         Permission::Grant(grant) if touches && grant.expires <= now_seconds() => {
-            bail!("grant {} has expired", grant.id)
+            Err(Error::new(Interrupted(format!("grant {} has expired", grant.id))))
         }
         _ => Ok(()),
     }

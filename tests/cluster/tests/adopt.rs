@@ -38,6 +38,7 @@ const CASES: &[Case<Nodes>] = &[
     Case::new("killed_on_the_way_back", |nodes| cases::killed_on_the_way_back(&nodes.take())),
     Case::new("there_and_back_by_the_file", |nodes| cases::there_and_back_by_the_file(&nodes.take())),
     Case::new("a_dead_daemon_walks_back", |nodes| cases::a_dead_daemon_walks_back(&nodes.take())),
+    Case::new("a_killed_daemon_is_waited_for", |nodes| cases::a_killed_daemon_is_waited_for(&nodes.take())),
     Case::new("supervised", |nodes| cases::supervised(&nodes.take())),
     Case::new("abandoned", |nodes| cases::abandoned(&nodes.take())),
     Case::new("cut_off_in_the_stop_command", |nodes| cases::cut_off_in_the_stop_command(&nodes.take())),

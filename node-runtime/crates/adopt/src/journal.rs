@@ -49,6 +49,9 @@ pub enum Event {
     Back {
         /// Why.
         reason: String,
+        /// It was ended from outside: its process was killed, the node was booted, its leave ended. That says nothing of what it was for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        interrupted: bool,
     },
     /// A step was undone.
     Undone {
@@ -158,6 +161,8 @@ pub struct State {
     pub done: Vec<Step>,
     /// Why it walks back.
     pub back: Option<String>,
+    /// That was nothing that it has done itself ([`Event::Back`]).
+    pub interrupted: bool,
     /// The undo that failed last, and why.
     pub stuck: Option<(Step, String)>,
     /// How it is over: whether its steps are done, or undone.
@@ -187,6 +192,7 @@ impl State {
             entered: Vec::new(),
             done: Vec::new(),
             back: None,
+            interrupted: false,
             stuck: None,
             ended: None,
             at: records[begin].at,
@@ -201,9 +207,11 @@ impl State {
             Event::Begin { .. } => {}
             Event::Enter { step } => self.entered.push(*step),
             Event::Done { step } => self.done.push(*step),
-            Event::Back { reason } => {
-                self.back.get_or_insert_with(|| reason.clone());
+            // The first one says why; who goes on with a walk back has another reason to.
+            Event::Back { reason, interrupted } if self.back.is_none() => {
+                (self.back, self.interrupted) = (Some(reason.clone()), *interrupted);
             }
+            Event::Back { .. } => {}
             Event::Undone { step } => {
                 self.entered.retain(|s| s != step);
                 self.stuck = None;

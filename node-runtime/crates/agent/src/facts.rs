@@ -37,6 +37,8 @@ pub struct Adoption {
     pub operation: Option<String>,
     /// Why that one walks or walked back, or is stuck, or why nothing is known.
     pub message: Option<String>,
+    /// That is nothing of what the operation was for: whoever did it was killed, the node was booted, the leave ended.
+    pub interrupted: bool,
     /// Files of others that the product has changed and somebody else has changed again.
     pub drift: Vec<Drift>,
     /// What the product sets of the kubelet's configuration; `None`: nothing is known.

@@ -74,6 +74,7 @@ fn killed_at(node: &Node, steps: &[&str]) {
     for step in steps {
         node.killed_at(&words, &format!("adopt/{step}/leave"));
         assert_eq!(node.settled(), "not-adopted", "killed in {step}");
+        assert_eq!(node.status()["interrupted"], true, "killed in {step}, which says nothing of the adoption");
         node.is_on(Kind::Containerd);
         node.is_untouched(&before);
     }
@@ -146,6 +147,27 @@ pub fn a_dead_daemon_walks_back(node: &Node) {
     let status = node.status();
     assert_eq!(status["phase"], "not-adopted", "{status}");
     assert!(status["reason"].as_str().unwrap().contains("verify"), "{status}");
+    assert!(status["interrupted"].is_null(), "it did not come back: {status}");
+    node.is_on(Kind::Containerd);
+    node.is_untouched(&before);
+}
+
+/// The same, but for a daemon that comes back: what was asked of it is asked again.
+pub fn a_killed_daemon_is_waited_for(node: &Node) {
+    let before = node.files();
+    let words = node.start_words();
+    let (mut child, hold) = node.held_at(&words.iter().map(String::as_str).collect::<Vec<_>>(), "adopt/canary/enter");
+    let daemon = node.supervised()["daemon"].to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &daemon]).status().unwrap().success());
+    // It takes the connection, and does not answer.
+    signal("-STOP");
+    fs::remove_file(hold).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    signal("-KILL");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(node.status()["phase"], "adopted");
+    node.is_on(Kind::Berth);
+    node.give_back();
     node.is_on(Kind::Containerd);
     node.is_untouched(&before);
 }
@@ -165,9 +187,10 @@ pub fn abandoned(node: &Node) {
     fs::remove_file(hold).unwrap();
     let output = abandon.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    assert!(told(&output).contains("it was asked to end (SIGTERM)"), "{}", told(&output));
+    assert!(told(&output).contains("it was asked to end (SIGINT)"), "{}", told(&output));
     assert_eq!(child.wait().unwrap().code(), Some(3));
     assert_eq!(node.settled(), "not-adopted");
+    assert!(node.status()["interrupted"].is_null(), "that is what a person wanted");
     node.is_on(Kind::Containerd);
     node.is_untouched(&before);
     let nothing = node.adopt(&["abandon"]).output().unwrap();
@@ -192,6 +215,7 @@ pub fn cut_off_in_the_stop_command(node: &Node) {
         let code = child.wait().unwrap().code();
         assert_eq!(code, (signal == "-TERM").then_some(3));
         assert_eq!(node.settled(), "not-adopted", "{signal}");
+        assert_eq!(node.status()["interrupted"], true, "{signal}");
         fs::remove_file(&begun).unwrap();
         std::thread::sleep(Duration::from_secs(5));
         node.is_on(Kind::Containerd);
@@ -289,9 +313,7 @@ pub fn another_version(node: &Node) {
     let opt = node.base().join("opt");
     let first = fs::read_link(opt.join("current")).unwrap();
     assert!(node.tool("cp", &["-a", opt.join(&first).to_str().unwrap(), opt.join("next").to_str().unwrap()]));
-    let status = || -> serde_json::Value {
-        serde_json::from_slice(&fs::read(node.root().join("run/supervise.json")).unwrap()).unwrap()
-    };
+    let status = || node.supervised();
     let (container, process) = node.shell();
     let mut session = node.session(&container);
     let mut heard = BufReader::new(session.stdout.take().unwrap());
@@ -365,9 +387,7 @@ pub fn changed_by_others_since(node: &Node) {
 pub fn supervised(node: &Node) {
     let before = node.files();
     node.take_over();
-    let status = || -> serde_json::Value {
-        serde_json::from_slice(&fs::read(node.root().join("run/supervise.json")).unwrap()).unwrap()
-    };
+    let status = || node.supervised();
     let kill = |pid: &serde_json::Value| {
         let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
         assert!(killed.success());

@@ -277,6 +277,11 @@ impl Node {
         self.done(&["status", "-o", "json"])
     }
 
+    /// What the daemon's supervisor says of itself and the daemon.
+    pub fn supervised(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.root().join("run/supervise.json")).unwrap()).unwrap()
+    }
+
     /// Starts `berth adopt WORDS`, waits until it is at the place `DIRECTION/STEP/EDGE`, and kills it there.
     pub fn killed_at(&self, words: &[&str], place: &str) {
         let (mut child, hold) = self.held_at(words, place);

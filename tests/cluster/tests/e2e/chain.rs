@@ -2,7 +2,7 @@
 use crate::site::{NAMESPACE, Site};
 use berth_cluster_tests::kubelet::NODE_NAME;
 use berth_cluster_tests::runtime::Kind;
-use berth_cluster_tests::{cluster, http, images, programs};
+use berth_cluster_tests::{cluster, http, images, processes, programs};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -161,12 +161,29 @@ pub fn is_uninstalled_only_once_given_back(site: &Site) {
     is_given_back(site);
 }
 
+/// Whoever gives the node back dies once in the middle of it, while no kubelet runs: that is nobody's fault, and it is begun again.
+fn kill_the_returning(site: &Site) {
+    let journal = site.root().join("lib/adopt/journal");
+    site.wait("the kubelet is stopped for the way back", || {
+        let text = std::fs::read_to_string(&journal).map_err(|e| e.to_string())?;
+        let last = text.rsplit_once("\"event\":\"begin\"").unwrap_or_default().1;
+        let stopped = last.contains("\"event\":\"enter\",\"step\":\"clear-pods\"");
+        if stopped && last.contains("\"direction\":\"return\"") { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    let mut all = processes::of(site.space()).into_iter();
+    let returning =
+        all.find(|p| p.words.iter().any(|w| w == "adopt") && p.words.iter().any(|w| w == "return")).unwrap();
+    let pid = nix::unistd::Pid::from_raw(returning.pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
 /// `state: Absent` gives the node back to containerd; then the release goes, and nothing of it stays.
 pub fn is_given_back(site: &Site) {
     is_taken_over(site);
     let kubectl = site.kubectl("default");
     site.timed("giving the node back", || {
         kubectl.apply(&config(site, &json!({"state": "Absent"})));
+        kill_the_returning(site);
         site.wait_object("runtimenode", NODE_NAME, "is given back", |node| {
             node["status"]["state"] == "Absent" && node["status"]["phase"] == "Idle"
         });

@@ -85,12 +85,13 @@ fn the_way_is_back_until_it_is_verified_and_forward_from_then_on() {
 fn a_walk_back_goes_on_where_it_was_cut_short() {
     let mut records = vec![begin(Direction::Adopt)];
     records.extend([Step::Arm, Step::Stage, Step::Daemon].map(|step| record(Event::Enter { step })));
-    records.push(record(Event::Back { reason: "first".into() }));
+    records.push(record(Event::Back { reason: "first".into(), interrupted: true }));
     records.push(record(Event::Undone { step: Step::Daemon }));
     records.push(record(Event::Stuck { step: Step::Stage, reason: "busy".into() }));
-    records.push(record(Event::Back { reason: "second".into() }));
+    records.push(record(Event::Back { reason: "second".into(), interrupted: false }));
     let state = State::last(&records).unwrap();
     assert_eq!((state.way(), state.entered.as_slice()), (Way::Back, &[Step::Arm, Step::Stage][..]));
+    assert!(state.interrupted, "as the first one says");
     assert_eq!((state.back.as_deref(), state.stuck), (Some("first"), Some((Step::Stage, "busy".to_owned()))));
 }
 
@@ -98,7 +99,7 @@ fn a_walk_back_goes_on_where_it_was_cut_short() {
 fn what_was_given_back_is_in_force_no_more() {
     let mut records = whole();
     records.push(begin(Direction::Return));
-    records.push(record(Event::Back { reason: "failed".into() }));
+    records.push(record(Event::Back { reason: "failed".into(), interrupted: false }));
     records.push(record(Event::End { done: false }));
     assert!(InForce::of(&records).adoption.is_some(), "a return that walked back changes nothing");
     records.push(begin(Direction::Return));
@@ -120,7 +121,8 @@ fn settings_are_in_force_beside_the_adoption_and_go_with_it() {
     let mut records = whole();
     let adopted = InForce::of(&records).adoption.unwrap();
     records.extend([settings(r#"{"maxPods": 70}"#), commit(), record(Event::End { done: true })]);
-    records.extend([settings(r#"{"maxPods": 80}"#), record(Event::Back { reason: "failed".into() })]);
+    records
+        .extend([settings(r#"{"maxPods": 80}"#), record(Event::Back { reason: "failed".into(), interrupted: false })]);
     records.push(record(Event::End { done: false }));
     let force = InForce::of(&records);
     assert_eq!(force.adoption.as_ref(), Some(&adopted), "the node stays taken over");

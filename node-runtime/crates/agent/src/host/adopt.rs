@@ -41,6 +41,8 @@ struct Status {
     #[serde(default)]
     reason: Option<String>,
     #[serde(default)]
+    interrupted: bool,
+    #[serde(default)]
     stuck: Option<String>,
     #[serde(default)]
     holder: Option<u32>,
@@ -156,6 +158,7 @@ fn adoption(status: Status) -> Adoption {
         message: status.stuck.or(status.reason),
         drift: drift.collect(),
         kubelet: status.kubelet,
+        interrupted: status.interrupted,
         kubelet_failed: status.failed.as_deref() == Some("kubelet"),
     }
 }

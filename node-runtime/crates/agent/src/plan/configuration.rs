@@ -4,7 +4,7 @@ mod settle;
 
 use super::grant::leave;
 use super::target::{Target, order, target};
-use super::{AGAIN, Answer, Circumstances, Content, POLICIES_AGAIN, Plan, Step, View, Wanted};
+use super::{AGAIN, Answer, Circumstances, Content, MAX_OPERATIONS, POLICIES_AGAIN, Plan, Step, View, Wanted};
 use crate::facts::AdoptPhase;
 use crate::journal::Attempt;
 use berth_crds::{Disruption, Phase};
@@ -236,7 +236,12 @@ impl Way<'_> {
     /// An operation of this attempt is over, and the node is where it was.
     fn walked_back(&self) -> bool {
         let begun = self.attempt.is_some_and(|a| a.adopted) && self.operated();
-        begun && self.view.facts.adoption.message.is_some()
+        begun && self.view.facts.adoption.message.is_some() && !self.once_more()
+    }
+
+    /// The last operation of this attempt was ended from outside, and there were few of them: the revision is not to blame yet.
+    fn once_more(&self) -> bool {
+        self.view.facts.adoption.interrupted && self.attempt.is_some_and(|a| a.tries < MAX_OPERATIONS)
     }
 
     /// Begins an operation. One that did not come to its first step is begun again while the leave lasts, but not at once: who was in its way
@@ -244,7 +249,9 @@ impl Way<'_> {
     fn operate(&self, step: Step) -> Plan {
         let plan = Plan::new(step, self.phase(Phase::Applying));
         let Some(attempt) = self.attempt.filter(|a| a.adopted) else { return plan };
-        let why = self.view.known.trouble.as_deref().unwrap_or("it has not begun yet, and is tried again");
+        let said = self.view.known.trouble.as_deref().unwrap_or("it has not begun yet, and is tried again");
+        let ended = self.view.facts.adoption.message.as_deref().filter(|_| self.operated());
+        let why = ended.map_or_else(|| said.to_owned(), |why| format!("it is tried again: {why}"));
         let soon = (attempt.acted..attempt.acted.saturating_add(AGAIN)).contains(&self.view.now);
         if soon { Plan { step: Step::Wait, ..plan }.saying(why) } else { plan.saying(why) }
     }

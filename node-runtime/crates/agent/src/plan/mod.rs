@@ -34,6 +34,8 @@ pub const AGAIN: u64 = 10;
 pub const POLICIES_AGAIN: u64 = 300;
 /// Most steps of one attempt.
 pub const MAX_TRIES: u32 = 8;
+/// Most operations of one attempt that take the node over, or give it back: one that was ended from outside is begun again.
+pub const MAX_OPERATIONS: u32 = 3;
 /// Most restarts of the daemon of one attempt.
 pub const MAX_RESTARTS: u32 = 3;
 /// So many crashes of the daemon in one attempt, and it is given up.

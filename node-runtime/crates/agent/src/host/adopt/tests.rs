@@ -24,6 +24,9 @@ fn where_a_node_is() {
     let back = of(r#"{"phase": "not-adopted", "operation": "adopt-1", "reason": "the test sandbox did not start"}"#);
     assert_eq!(back.operation.as_deref(), Some("adopt-1"));
     assert_eq!(back.message.as_deref(), Some("the test sandbox did not start"));
+    assert!(!back.interrupted, "an older version does not say");
+    let left = of(r#"{"phase": "not-adopted", "operation": "adopt-1", "reason": "it has died", "interrupted": true}"#);
+    assert!(left.interrupted);
 }
 
 #[test]

@@ -73,7 +73,9 @@ impl Way<'_> {
     /// Why the kubelet did not come up for this attempt.
     fn kubelet_failed(&self) -> Option<&str> {
         let adoption = &self.view.facts.adoption;
-        let failed = adoption.kubelet_failed && self.attempt.is_some_and(|a| a.kubelet) && self.operated();
+        let ended = adoption.kubelet_failed && self.attempt.is_some_and(|a| a.kubelet) && self.operated();
+        // One that was ended from outside is begun again, as often as an attempt may have steps.
+        let failed = ended && !adoption.interrupted;
         failed.then(|| adoption.message.as_deref().unwrap_or("the kubelet did not come up with its settings"))
     }
 

@@ -130,6 +130,13 @@ struct TheKubelet {
     /// The kubelet's process, to be sure
     #[arg(long, value_name = "PID")]
     kubelet_pid: Option<u32>,
+    #[command(flatten)]
+    commands: KubeletCommands,
+}
+
+/// How the kubelet is stopped and started without systemd.
+#[derive(Debug, clap::Args)]
+struct KubeletCommands {
     /// Command that stops the kubelet, without systemd: a program and words, no shell
     #[arg(long, value_name = "COMMAND")]
     kubelet_stop: Option<String>,
@@ -186,6 +193,8 @@ struct Start {
 struct Give {
     #[command(flatten)]
     permit: Permit,
+    #[command(flatten)]
+    kubelet: KubeletCommands,
     /// Where Berth's daemon cannot be made to run: end its pods by their processes, with SIGKILL
     #[arg(long)]
     without_daemon: bool,

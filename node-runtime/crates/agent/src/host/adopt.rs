@@ -360,10 +360,16 @@ pub(super) async fn start(
     begin(host, &words, Some(objects(revision, wanted, policies)), given).await
 }
 
-pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Trouble> {
+/// The words of `return`. The adoption knows whether the kubelet goes by commands.
+fn return_words(host: &Host, permit: Permit<'_>) -> Vec<String> {
     let mut all = words(&["adopt", "return", "-o", "json", "--grant", permit.grant]);
     all.extend(["--grant-expires".to_owned(), time::text(permit.expires)]);
-    begin(host, &all, None, Given::grant(permit.grant)).await
+    all.extend(kubelet_words(None, host.commands.as_ref()));
+    all
+}
+
+pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Trouble> {
+    begin(host, &return_words(host, permit), None, Given::grant(permit.grant)).await
 }
 
 /// Starts it, and waits until it goes on by itself or is over.

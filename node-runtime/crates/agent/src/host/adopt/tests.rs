@@ -161,6 +161,9 @@ fn commands_are_for_kubelets_that_are_started_by_commands() {
         let wanted = Wanted { profile: Some(profile), ..Wanted::default() };
         assert_eq!(configure_words(&host, &wanted, false).iter().any(|w| w == "--kubelet-stop"), given);
     }
+    let returns = return_words(&host, permit);
+    assert!(returns.windows(2).any(|w| w == ["--kubelet-stop", "ctl stop"]), "as they are now: {returns:?}");
+    assert!(!return_words(&Host { commands: None, ..host }, permit).iter().any(|w| w.starts_with("--kubelet")));
 }
 
 #[test]

@@ -8,9 +8,9 @@ use berth_adopt::plan::Profile;
 use std::time::{Duration, Instant};
 
 /// How long its commands may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 /// How long it may take to be gone, or there.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// How long one with other settings may take to be there: the node has none meanwhile, and it is known to start.
 const CONFIGURED_LIMIT: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);

@@ -116,8 +116,8 @@ pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> 
             Ok(())
         }
         Step::StartKubelet => {
-            if node.at_start {
-                // It does not run yet, and its pods of before are gone.
+            if node.at_start && !kubelet::runs() {
+                // As it should be: it waits for this, and its pods of before are gone.
                 return Ok(());
             }
             kubelet::stop(node).await?;
@@ -150,7 +150,9 @@ async fn remove_canaries(node: &Node<'_>) -> Result<()> {
 async fn clear_other_side(node: &Node<'_>) -> Result<()> {
     let socket = &node.plan.to.socket;
     let mut peer = Peer::connect(socket).await;
-    if peer.is_err() && node.plan.direction == Direction::Adopt && daemon::start(node).await.is_ok() {
+    // A daemon that waits for this has no pods of this boot.
+    let may_start = node.plan.direction == Direction::Adopt && !node.at_start;
+    if peer.is_err() && may_start && daemon::start(node).await.is_ok() {
         peer = Peer::connect(socket).await;
     }
     peer?.clear(0).await

@@ -77,6 +77,8 @@ pub struct Wanted {
     pub version: String,
     /// Whether the node is to be given back.
     pub absent: bool,
+    /// Whether the node may be one of the control plane; the node is told beside its revision.
+    pub control_plane: bool,
     /// How the kubelet is run.
     pub profile: Option<AdoptProfile>,
     /// Credentials that the daemon is to be handed.
@@ -104,6 +106,7 @@ impl Content {
             Ok(config) => Self::Configuration(Wanted {
                 version: runtime.version.clone(),
                 absent: config.state == Some(State::Absent),
+                control_plane: false,
                 profile: config.adopt.profile,
                 credentials: config.credentials.from_secret,
                 kubelet: config.kubelet.config,

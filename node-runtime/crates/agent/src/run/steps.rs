@@ -40,7 +40,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 self.conclude(object, step, done, now)
             }
             Step::Adopt { revision, grant, expires } => {
-                let wanted = self.wanted(revision)?;
+                let wanted = self.wanted(object, revision)?;
                 let former = self.begin(object, step, Begun::Adopt, now)?;
                 let policies = self.policies(object);
                 let done = self.node.adopt(revision, &wanted, policies, self.permit(grant, *expires)).await;
@@ -57,7 +57,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 self.operated(object, step, former, done, now)
             }
             Step::ConfigureKubelet { revision, restart, grant } => {
-                let wanted = self.wanted(revision)?;
+                let wanted = self.wanted(object, revision)?;
                 let former = self.begin(object, step, Begun::Kubelet, now)?;
                 let permit = grant.as_ref().map(|(grant, expires)| self.permit(grant, *expires));
                 let done = self.node.configure_kubelet(&wanted, *restart, permit).await;
@@ -111,10 +111,13 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         }
     }
 
-    /// What a configuration asks for. Errors: it was not fetched.
-    fn wanted(&self, name: &str) -> Result<Wanted, String> {
+    /// What a configuration asks for on this node. Errors: it was not fetched.
+    pub(super) fn wanted(&self, object: &RuntimeNode, name: &str) -> Result<Wanted, String> {
         match self.known.contents.get(name) {
-            Some(Content::Configuration(wanted)) => Ok(wanted.clone()),
+            // Operators that do not say it tell no other nodes of the control plane than those that are asked for.
+            Some(Content::Configuration(wanted)) => {
+                Ok(Wanted { control_plane: object.spec.control_plane.unwrap_or(true), ..wanted.clone() })
+            }
             _ => Err(format!("{name} is not known as a configuration")),
         }
     }
@@ -129,7 +132,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     }
 
     async fn check(&mut self, object: &RuntimeNode, facts: &Facts, name: &str, now: u64) -> Result<(), String> {
-        let wanted = self.wanted(name)?;
+        let wanted = self.wanted(object, name)?;
         let foreign = facts.adoption.phase.foreign();
         let policies = self.policies(object).filter(|_| foreign);
         let answer = match self.node.check(name, &wanted, foreign, policies).await {

@@ -213,6 +213,19 @@ fn object(revision: &str) -> RuntimeNode {
 }
 
 #[tokio::test]
+async fn a_node_of_the_control_plane_is_taken_where_the_operator_says_so() {
+    let case = Case::new();
+    let name = case.revision(50);
+    let mut agent = case.agent();
+    agent.fetch(&name).await.unwrap();
+    let mut object = object(&name);
+    for (told, may) in [(Some(true), true), (Some(false), false), (None, true)] {
+        object.spec.control_plane = told;
+        assert_eq!(agent.wanted(&object, &name).unwrap().control_plane, may, "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_revision_is_applied_once_and_a_status_is_written_on_change_alone() {
     let case = Case::new();
     let name = case.revision(50);

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 const UNIT: &str = "berth.service";
 const UNITS: &str = "/etc/systemd/system";
+/// Where links lie of what its `[Install]` names.
+const WANTS: &str = "multi-user.target.wants";
 const UNIT_FILE: &str = "/etc/systemd/system/berth.service";
 /// The unit as it is for a host install.
 const UNIT_TEXT: &str = include_str!("../../../../manifests/systemd/berth.service");
@@ -41,6 +43,7 @@ pub(super) async fn start(node: &Node<'_>) -> Result<()> {
             systemctl(node.layout, &["daemon-reload"]).await?;
         }
         systemctl(node.layout, &["enable", "--now", UNIT]).await?;
+        sync_links(Path::new(UNITS))?;
     } else {
         spawn(node)?;
     }
@@ -54,6 +57,16 @@ pub(super) async fn start(node: &Node<'_>) -> Result<()> {
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
+}
+
+/// What `systemctl enable` and `disable` have made of the unit's links survives a power cut after this: they sync nothing themselves.
+fn sync_links(units: &Path) -> Result<()> {
+    for directory in [units.join(WANTS), units.to_owned()] {
+        if directory.exists() {
+            sync_directory(&directory)?;
+        }
+    }
+    Ok(())
 }
 
 /// The unit's text for this node: it comes before the unit that the kubelet is in, whatever its name is.
@@ -101,6 +114,7 @@ pub(super) async fn stop(node: &Node<'_>) -> Result<()> {
         (true, true, false) => systemctl(node.layout, &["stop", UNIT]).await?,
         (true, true, true) | (false, ..) => {}
     }
+    sync_links(Path::new(UNITS))?;
     if install.unit_before {
         return Ok(());
     }
@@ -127,6 +141,18 @@ mod tests {
         let unit = UNIT_TEXT.split("[Service]").next().unwrap_or_default();
         assert!(unit.lines().any(|line| line == "StartLimitIntervalSec=0"), "systemd.unit(5): a setting of [Unit]");
         assert!(UNIT_TEXT.lines().any(|line| line == "Restart=always"));
+    }
+
+    #[test]
+    fn links_are_where_the_unit_says_and_need_not_be_there() {
+        let install = UNIT_TEXT.split("[Install]").nth(1).unwrap_or_default();
+        let wants = install.lines().find_map(|line| line.strip_prefix("WantedBy="));
+        assert_eq!(wants.map(|target| format!("{target}.wants")).as_deref(), Some(WANTS));
+        let dir = tempfile::tempdir().unwrap();
+        sync_links(&dir.path().join("none")).unwrap();
+        sync_links(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join(WANTS)).unwrap();
+        sync_links(dir.path()).unwrap();
     }
 
     #[test]

@@ -106,6 +106,20 @@ fn kubeadm_nodes_have_flags_and_configuration_changed() {
     );
 }
 
+/// The kubelet takes both for the same.
+#[test]
+fn a_flag_with_low_lines_is_changed_like_one_with_hyphens() {
+    let mut facts = example_facts();
+    let other = |text: &str| text.replace("container-runtime-endpoint", "container_runtime_endpoint");
+    let line = other(&facts.kubelet.configuration.arguments.join(" "));
+    facts.kubelet.configuration = configuration(&line, &[("/var/lib/kubelet/config.yaml", "cgroupDriver: systemd\n")]);
+    assert_eq!(facts.kubelet.configuration.origin(ENDPOINT), crate::kubelet::Origin::Flag);
+    facts.carriers[0].text = other(&facts.carriers[0].text);
+    let plan = adopt(&facts).unwrap();
+    let text = &plan.files[0].after.as_ref().unwrap().text;
+    assert_eq!(text, "KUBELET_KUBEADM_ARGS=\"--container_runtime_endpoint=unix:///run/berth/berth.sock\"\n");
+}
+
 #[test]
 fn newer_kubeadm_nodes_have_the_instance_configuration_changed_too() {
     let endpoint = "containerRuntimeEndpoint: \"unix:///run/containerd/containerd.sock\"\n";

@@ -31,7 +31,8 @@ pub(crate) use deadman::Again as DeadmanAgain;
 use record::Lock;
 pub(crate) use record::try_exclusive;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use talk::Talk;
 use walk::{Interrupt, Outcome, Walk};
 
@@ -43,6 +44,12 @@ const STUCK: u8 = 4;
 const REBOOTED: &str = "the node was started again in the middle of it";
 /// How long `abandon` waits for the walk back.
 const ABANDON_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long it waits at its end for the dead-man timer to see that, which looks five times a second.
+const GO_BACK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where this process was before it left a pod's control groups.
+static FORMER: Mutex<apart::Left> = Mutex::new(None);
 
 /// What to do.
 #[derive(Debug, clap::Args)]
@@ -235,7 +242,7 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("async runtime")?;
     runtime.block_on(async {
-        match options.action {
+        let done = match options.action {
             Action::Start(options) => start(layout, &options).await,
             Action::Return(options) => give_back(layout, &options).await,
             Action::Kubelet(options) => configure::run(layout, &options).await,
@@ -243,7 +250,9 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
             Action::Abandon(options) => abandon(layout, options.output).await,
             Action::Recover(options) => recover(layout, &options).await,
             Action::Deadman(options) => deadman::run(layout, &options).await.map(|()| 0),
-        }
+        };
+        go_back(layout).await;
+        done
     })
 }
 
@@ -359,13 +368,33 @@ async fn unless_interrupted<T>(interrupt: &mut Interrupt, work: impl Future<Outp
 fn leave_pods_groups(layout: &Layout) {
     let text = node_files::text("/proc/self/cgroup").unwrap_or_default();
     if text.contains("kubepods") {
-        let own = |cgroups: &Cgroups| cgroups.move_apart(&format!("{}-adopt", layout.name()), "adopter").map(Some);
+        let base = format!("{}-adopt", layout.name());
+        let there = |cgroups: &Cgroups| cgroups.move_apart(&base, "adopter");
+        // Whoever worked before may just take the group away.
+        let own = |cgroups: &Cgroups| there(cgroups).or_else(|_| there(cgroups)).map(Some);
         let complain = |e| {
             Talk { quiet: false }
                 .say(&format!("this process stays in a pod's control group, and may end with it: {e}"));
         };
-        apart::leave(own, complain);
+        let left = apart::leave(own, complain);
+        *FORMER.lock().unwrap_or_else(PoisonError::into_inner) = left;
     }
+}
+
+/// At the end this process goes back to where it was started, and nothing of it stays on the node. The dead-man timer of an operation was
+/// started in this group and goes back to it: where it still watches, the group stays.
+async fn go_back(layout: &Layout) {
+    let left = FORMER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((cgroups, apart)) = left else { return };
+    let end = Instant::now() + GO_BACK_LIMIT;
+    while deadman::watches(layout) {
+        if Instant::now() > end {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The pod may be gone, or something that was started here goes on here: a kubelet whose command gives it no group.
+    let _ = cgroups.rejoin(&apart).await;
 }
 
 fn unfinished(walk: &Walk<'_>) -> Result<()> {
@@ -416,11 +445,11 @@ async fn abandon(layout: &Layout, format: Format) -> Result<u8> {
             Talk { quiet: false }.say(&format!("process {} is asked to walk back", holder.pid));
         }
     }
-    let end = std::time::Instant::now() + ABANDON_LIMIT;
+    let end = Instant::now() + ABANDON_LIMIT;
     let lock = loop {
         match try_lock(layout)? {
             Some(lock) => break lock,
-            None if std::time::Instant::now() > end => bail!("operation {} does not end", state.plan.id),
+            None if Instant::now() > end => bail!("operation {} does not end", state.plan.id),
             None => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     };

@@ -160,6 +160,25 @@ fn an_adoption_that_walked_back_is_given_up_with_its_reason() {
     assert!(message.contains("test sandbox"));
 }
 
+/// A daemon that is busy for some seconds, or a disk that is full for some minutes, is not a revision that cannot be had.
+#[test]
+fn a_step_that_did_not_come_off_is_not_tried_again_at_every_look() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.checked(Ok(Disruption::Live));
+    for _ in 0..MAX_TRIES {
+        assert_eq!(node.plan().step, Step::Apply("new".to_owned()));
+        node.journal.begin("new", "", Begun::Apply, node.now);
+        node.known.trouble = None;
+        assert_eq!(node.plan().step, Step::Apply("new".to_owned()), "nothing was in its way");
+        node.known.trouble = Some("no space left on device".to_owned());
+        let plan = node.plan();
+        assert_eq!((plan.step, plan.message.as_deref()), (Step::Wait, Some("no space left on device")));
+        node.now += AGAIN;
+    }
+    node.journal.begin("new", "", Begun::Apply, node.now);
+    assert!(matches!(node.plan().step, Step::GiveUp { reason: "TooManyAttempts", .. }));
+}
+
 #[test]
 fn an_operation_that_did_not_begin_is_begun_again_whatever_the_one_before_has_said() {
     let mut node = Node::new(AdoptPhase::NotAdopted, None);

@@ -230,7 +230,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         self.kept()
     }
 
-    /// The journal as it was before the step.
+    /// The journal as it was before the step. Errors: it cannot be written, and nothing has begun.
     fn begin(&mut self, object: &RuntimeNode, step: &Step, begun: Begun, now: u64) -> Result<Journal, String> {
         tracing::info!(?step, "begins");
         let former = self.journal.clone();
@@ -238,7 +238,12 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         let leave = object.spec.grant.as_ref().filter(|grant| grant.revision == revision);
         self.journal.begin(revision, &Self::order(object), begun, now);
         self.journal.emptied(leave.is_some_and(|grant| grant.disruption == Disruption::Drain));
-        self.kept().map(|()| former)
+        if let Err(why) = self.kept() {
+            // It has not begun: it is no try, and nothing that goes on without leave.
+            self.journal = former;
+            return Err(why);
+        }
+        Ok(former)
     }
 
     /// What became of an operation of `berth adopt`. One whose leave was over was not begun: the next leave begins it as if it had not been

@@ -16,6 +16,8 @@ pub struct Known {
     pub postponed: BTreeSet<String>,
     /// Revisions whose credentials are not what they should be, and why. Emptied when it is time to try again.
     pub lacking: BTreeMap<String, String>,
+    /// For how many seconds each look at the node has found it unwell.
+    pub unwell: u64,
     /// Why the last step that changes the node did not come off.
     pub trouble: Option<String>,
 }

@@ -22,7 +22,7 @@ use crate::facts::Facts;
 use crate::journal::Journal;
 use berth_crds::{Disruption, Phase, RuntimeNodeSpec};
 
-/// How long a node may be unwell after a step before the revision is given up, in seconds.
+/// How long a node may be unwell after a step before the revision is given up, in seconds; of an operation, after its end.
 pub const PATIENCE: u64 = 120;
 /// The same where a daemon that answers says something that does not pass by itself, in seconds. What it has said of the configuration
 /// before it is heard out.

@@ -226,7 +226,11 @@ fn a_node_that_is_not_well_goes_back_and_then_rests() {
     }
     assert_eq!((node.plan().step, node.plan().phase), (Step::Wait, Phase::Verifying));
     node.now += PATIENCE + 1;
+    assert_eq!(node.plan().step, Step::Wait, "it is so since this look: what took long was the step");
+    node.known.unwell = PATIENCE + 1;
     assert!(matches!(node.plan().step, Step::GiveUp { reason: "NotWell", .. }));
+    node.journal.begin("new", "", Begun::Apply, node.now);
+    assert_eq!(node.plan().step, Step::Wait, "it was so before");
     let failure = |name: &str| Failure { revision: name.to_owned(), ..Failure::default() };
     node.journal.give_up(failure("new"), false);
     assert_eq!(node.plan().step, Step::Check("old".to_owned()), "back, without leave");
@@ -243,9 +247,9 @@ fn what_does_not_pass_by_itself_goes_back_within_seconds() {
         daemon.troubles = vec!["spec.metrics.address: is in use".to_owned()];
         daemon.lasting = true;
     }
-    node.now += LASTING;
+    (node.now, node.known.unwell) = (node.now + LASTING, LASTING);
     assert_eq!(node.plan().step, Step::Wait, "it may be said of the configuration before");
-    node.now += 1;
+    (node.now, node.known.unwell) = (node.now + 1, LASTING + 1);
     assert!(matches!(node.plan().step, Step::GiveUp { reason: "NotWell", .. }));
 }
 

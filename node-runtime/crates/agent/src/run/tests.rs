@@ -8,7 +8,7 @@ use crate::credential::Credential;
 use crate::facts::{AdoptPhase, Adoption, Daemon};
 use crate::journal::Begun;
 use crate::node::{Permit, Policies, Trouble};
-use crate::plan::{MAX_TRIES, Wanted};
+use crate::plan::{MAX_TRIES, PATIENCE, Wanted};
 use berth_crds::{Disruption, Grant, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -420,6 +420,26 @@ async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_
     assert_eq!((last.phase, last.failed), (Phase::AwaitingPolicies, None));
     assert!(last.message.unwrap_or_default().contains("a//c") && agent.journal.failed.is_none());
     assert_eq!(case.done(), [format!("check with {set}")]);
+}
+
+/// A node that was just taken over, or rebooted in the middle of an attempt, has long begun and is late with one answer.
+#[tokio::test(start_paused = true)]
+async fn patience_with_a_node_begins_when_it_is_unwell() {
+    let case = Case::new();
+    let name = case.revision(50);
+    case.side.with(|world| world.facts.daemon = None);
+    let mut agent = case.agent();
+    agent.fetch(&name).await.unwrap();
+    agent.journal.begin(&name, "", Begun::Adopt, agent.clock.now() - 10 * PATIENCE);
+    let long = Duration::from_secs(PATIENCE + 1);
+    for phase in [AdoptPhase::Underway, AdoptPhase::Adopted] {
+        case.side.with(|world| world.facts.adoption.phase = phase);
+        agent.pass(object(&name)).await;
+        assert!(agent.journal.failed.is_none(), "{phase:?}");
+        tokio::time::advance(long).await;
+    }
+    agent.pass(object(&name)).await;
+    assert_eq!(agent.journal.failed.as_ref().map(|failure| failure.reason.as_str()), Some("NotWell"));
 }
 
 #[tokio::test]

@@ -180,10 +180,11 @@ impl Way<'_> {
         self.unwell("the daemon does not answer", PATIENCE)
     }
 
-    /// Not well: during an attempt for so many seconds only; else it is told, and not for an agent to mend.
+    /// Not well: during an attempt for so many seconds only, of both the step and the trouble; else it is told, and not for an agent to mend.
     fn unwell(&self, why: &str, patience: u64) -> Plan {
+        let long = self.view.known.unwell > patience;
         match self.attempt {
-            Some(attempt) if self.view.now > attempt.acted.saturating_add(patience) => {
+            Some(attempt) if long && self.view.now > attempt.acted.saturating_add(patience) => {
                 give_up(self.revision, "NotWell", why)
             }
             Some(_) => Plan::new(Step::Wait, self.phase(Phase::Verifying)).saying(why),

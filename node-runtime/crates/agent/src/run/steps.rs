@@ -97,7 +97,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         match self.cluster.revision(name).await {
             Ok(spec) => {
                 self.asking.remove(name);
-                if let Err(e) = self.store.keep_revision(name, &spec) {
+                if let Err(e) = self.store.keep_revision(name, &spec, &self.needed()) {
                     tracing::warn!(error = %e, revision = name, "a revision could not be kept");
                 }
                 self.known.contents.insert(name.to_owned(), Content::of(name, &spec));
@@ -109,6 +109,16 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 Err(e)
             }
         }
+    }
+
+    /// Revisions that the node has, is told to have, or could go back to.
+    pub(super) fn needed(&self) -> Vec<String> {
+        let journal = &self.journal;
+        let known = [journal.current.as_ref().map(|held| &held.revision), journal.previous.as_ref()];
+        let told = self.seen.as_ref().map(|object| &object.spec);
+        let told = told.map(|spec| [&spec.desired_revision, &spec.fallback_revision, &spec.policy_revision]);
+        let told = told.into_iter().flatten().filter_map(Option::as_ref);
+        known.into_iter().flatten().chain(told).cloned().collect()
     }
 
     /// What a configuration asks for on this node. Errors: it was not fetched.

@@ -422,6 +422,19 @@ async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_
     assert_eq!(case.done(), [format!("check with {set}")]);
 }
 
+#[tokio::test]
+async fn what_the_node_may_go_back_to_is_needed() {
+    let case = Case::new();
+    let mut agent = case.agent();
+    agent.journal.commit("config-a", 1);
+    agent.journal.commit("config-b", 2);
+    let mut object = object("config-c");
+    object.spec.fallback_revision = Some("config-d".to_owned());
+    object.spec.policy_revision = Some("policy-e".to_owned());
+    agent.see(&object);
+    assert_eq!(agent.needed(), ["config-b", "config-a", "config-c", "config-d", "policy-e"]);
+}
+
 /// A node that was just taken over, or rebooted in the middle of an attempt, has long begun and is late with one answer.
 #[tokio::test(start_paused = true)]
 async fn patience_with_a_node_begins_when_it_is_unwell() {

@@ -57,6 +57,10 @@ pub struct RuntimeNodeSpec {
     /// Leave to interrupt the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Grant>,
+    /// Whether `rollout.controlPlane` asks for nodes of the control plane. Where it does not, a node that runs a part of it is not taken over,
+    /// whatever its labels say. Unset: an older operator has told the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_plane: Option<bool>,
     /// Leave this node alone: an administrator sets it. Policies reach it all the same.
     #[serde(default)]
     pub hold: bool,

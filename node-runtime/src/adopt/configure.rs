@@ -164,7 +164,7 @@ async fn look(layout: &Layout, options: &Options, in_force: InForce, settings: S
         now,
         deadline: now.saturating_add(options.deadline.as_secs()),
         permission: options.permission(),
-        commands: gather::commands(&options.kubelet)?,
+        commands: gather::commands(&options.kubelet.commands)?,
         on_berth: gather::socket(&configuration.endpoint()).is_ok_and(|endpoint| endpoint == socket),
         runtime,
         adopted: in_force.adoption,

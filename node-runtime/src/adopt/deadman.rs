@@ -118,8 +118,7 @@ impl Again {
     pub(crate) fn look(&mut self, layout: &Layout) -> Result<Option<u32>> {
         let mark = directory(layout).join("deadman");
         let Some(operation) = node_files::text(&mark).filter(|_| !with_systemd()) else { return Ok(None) };
-        let watched = File::open(&mark).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err());
-        if watched || self.0.deadline(layout, operation.trim())?.is_none() {
+        if watches(layout) || self.0.deadline(layout, operation.trim())?.is_none() {
             return Ok(None);
         }
         let mut command = Command::new(std::env::current_exe().context("own program")?);
@@ -128,6 +127,12 @@ impl Again {
         let child = tokio::process::Command::from(command).spawn().context("the dead-man timer cannot be started")?;
         Ok(child.id())
     }
+}
+
+/// Whether one watches, or has not ended yet.
+pub(super) fn watches(layout: &Layout) -> bool {
+    let mark = File::open(directory(layout).join("deadman"));
+    mark.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// Says that it watches, as long as what this gives is open. Errors: it cannot be said. `None`: another one watches.
@@ -263,4 +268,21 @@ async fn take_over(layout: &Layout, lock: Lock, reason: &str) -> Result<Watched>
         pause = (pause * 2).min(LAST_AGAIN);
     }
     Ok(Watched::Over)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_known_whether_one_watches() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(Some(dir.path())).unwrap();
+        assert!(!watches(&layout), "there never was one");
+        std::fs::create_dir_all(directory(&layout)).unwrap();
+        let marked = mark(&layout, "op").unwrap().unwrap();
+        assert!(watches(&layout));
+        drop(marked);
+        assert!(!watches(&layout));
+    }
 }

@@ -3,7 +3,7 @@
 //! Owns: reading. Must not: judge or change.
 use super::runtime::Peer;
 use super::steps::{found, hashed, same_programs};
-use super::{Give, Permit, Start, TheKubelet, boot_id, now_seconds, operation_id, revision, systemd};
+use super::{Give, KubeletCommands, Permit, Start, boot_id, now_seconds, operation_id, revision, systemd};
 use crate::kubelets::{self, View};
 use crate::layout::Layout;
 use crate::node_files;
@@ -66,7 +66,7 @@ pub(super) async fn node(
         now,
         deadline: now.saturating_add(options.deadline.as_secs()),
         profile: options.profile.map(Into::into),
-        commands: commands(&options.kubelet)?,
+        commands: commands(&options.kubelet.commands)?,
         carriers,
         instance_config: instance.map(|carrier| (carrier.path, carrier.text)),
         old,
@@ -133,7 +133,7 @@ fn attributes(path: PathBuf) -> Option<(PathBuf, (u32, u32, u32))> {
 }
 
 /// The kubelet's commands, if they were given.
-pub(super) fn commands(kubelet: &TheKubelet) -> Result<Option<Commands>> {
+pub(super) fn commands(kubelet: &KubeletCommands) -> Result<Option<Commands>> {
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     match (&kubelet.kubelet_stop, &kubelet.kubelet_start) {
         (None, None) => Ok(None),
@@ -255,7 +255,9 @@ pub(super) async fn way_back(adopted: &Plan, options: &Give) -> Result<ReturnFac
             ));
         }
     };
-    let kubelet = kubelets::of_this_node().first().map(|pid| kubelets::configuration(*pid)).unwrap_or_default();
+    let kubelet = kubelets::of_this_node().first().map(|pid| kubelets::configuration(*pid));
+    // One that ends meanwhile has no command line any more.
+    let kubelet = kubelet.filter(|told| told.arguments.iter().any(|word| !word.is_empty()));
     let now = now_seconds();
     Ok(ReturnFacts {
         id: operation_id("return"),
@@ -264,7 +266,8 @@ pub(super) async fn way_back(adopted: &Plan, options: &Give) -> Result<ReturnFac
         deadline: now.saturating_add(options.deadline.as_secs()),
         permission: permission(&options.permit),
         without_daemon,
-        in_cluster: berth_adopt::kubelet::flag(&kubelet.arguments, "kubeconfig").is_some(),
+        kubelet,
+        commands: commands(&options.kubelet)?,
         changed: adopted.files.iter().filter_map(changed).collect(),
         pods,
         others,

@@ -33,7 +33,8 @@ use interrupted::Why;
 use record::Lock;
 pub(crate) use record::try_exclusive;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use talk::Talk;
 use walk::{Interrupt, Outcome, Walk};
 
@@ -45,6 +46,12 @@ const STUCK: u8 = 4;
 const REBOOTED: &str = "the node was started again in the middle of it";
 /// How long `abandon` waits for the walk back.
 const ABANDON_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long it waits at its end for the dead-man timer to see that, which looks five times a second.
+const GO_BACK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where this process was before it left a pod's control groups.
+static FORMER: Mutex<apart::Left> = Mutex::new(None);
 
 /// What to do.
 #[derive(Debug, clap::Args)]
@@ -132,6 +139,13 @@ struct TheKubelet {
     /// The kubelet's process, to be sure
     #[arg(long, value_name = "PID")]
     kubelet_pid: Option<u32>,
+    #[command(flatten)]
+    commands: KubeletCommands,
+}
+
+/// How the kubelet is stopped and started without systemd.
+#[derive(Debug, clap::Args)]
+struct KubeletCommands {
     /// Command that stops the kubelet, without systemd: a program and words, no shell
     #[arg(long, value_name = "COMMAND")]
     kubelet_stop: Option<String>,
@@ -188,6 +202,8 @@ struct Start {
 struct Give {
     #[command(flatten)]
     permit: Permit,
+    #[command(flatten)]
+    kubelet: KubeletCommands,
     /// Where Berth's daemon cannot be made to run: end its pods by their processes, with SIGKILL
     #[arg(long)]
     without_daemon: bool,
@@ -228,7 +244,7 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("async runtime")?;
     runtime.block_on(async {
-        match options.action {
+        let done = match options.action {
             Action::Start(options) => start(layout, &options).await,
             Action::Return(options) => give_back(layout, &options).await,
             Action::Kubelet(options) => configure::run(layout, &options).await,
@@ -236,7 +252,9 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
             Action::Abandon(options) => abandon(layout, options.output).await,
             Action::Recover(options) => recover(layout, &options).await,
             Action::Deadman(options) => deadman::run(layout, &options).await.map(|()| 0),
-        }
+        };
+        go_back(layout).await;
+        done
     })
 }
 
@@ -352,13 +370,33 @@ async fn unless_interrupted<T>(interrupt: &mut Interrupt, work: impl Future<Outp
 fn leave_pods_groups(layout: &Layout) {
     let text = node_files::text("/proc/self/cgroup").unwrap_or_default();
     if text.contains("kubepods") {
-        let own = |cgroups: &Cgroups| cgroups.move_apart(&format!("{}-adopt", layout.name()), "adopter").map(Some);
+        let base = format!("{}-adopt", layout.name());
+        let there = |cgroups: &Cgroups| cgroups.move_apart(&base, "adopter");
+        // Whoever worked before may just take the group away.
+        let own = |cgroups: &Cgroups| there(cgroups).or_else(|_| there(cgroups)).map(Some);
         let complain = |e| {
             Talk { quiet: false }
                 .say(&format!("this process stays in a pod's control group, and may end with it: {e}"));
         };
-        apart::leave(own, complain);
+        let left = apart::leave(own, complain);
+        *FORMER.lock().unwrap_or_else(PoisonError::into_inner) = left;
     }
+}
+
+/// At the end this process goes back to where it was started, and nothing of it stays on the node. The dead-man timer of an operation was
+/// started in this group and goes back to it: where it still watches, the group stays.
+async fn go_back(layout: &Layout) {
+    let left = FORMER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((cgroups, apart)) = left else { return };
+    let end = Instant::now() + GO_BACK_LIMIT;
+    while deadman::watches(layout) {
+        if Instant::now() > end {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The pod may be gone, or something that was started here goes on here: a kubelet whose command gives it no group.
+    let _ = cgroups.rejoin(&apart).await;
 }
 
 fn unfinished(walk: &Walk<'_>) -> Result<()> {
@@ -410,11 +448,11 @@ async fn abandon(layout: &Layout, format: Format) -> Result<u8> {
             Talk { quiet: false }.say(&format!("process {} is asked to walk back", holder.pid));
         }
     }
-    let end = std::time::Instant::now() + ABANDON_LIMIT;
+    let end = Instant::now() + ABANDON_LIMIT;
     let lock = loop {
         match try_lock(layout)? {
             Some(lock) => break lock,
-            None if std::time::Instant::now() > end => bail!("operation {} does not end", state.plan.id),
+            None if Instant::now() > end => bail!("operation {} does not end", state.plan.id),
             None => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     };

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long the undo of one step may take.
-const UNDO_LIMIT: Duration = Duration::from_secs(480);
+pub(super) const UNDO_LIMIT: Duration = Duration::from_secs(480);
 /// How long a step may take once the kubelet is proven to be on the other runtime.
 const TIDY_LIMIT: Duration = Duration::from_secs(120);
 /// How often a step is done again whose runtime was killed meanwhile and has come back: one that dies ever again has a reason of its own.

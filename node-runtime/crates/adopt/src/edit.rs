@@ -226,17 +226,30 @@ pub fn configuration_back(text: &str, former: &Former) -> Result<String, String>
     checked(lines.join("\n") + "\n", &meant)
 }
 
+/// The line around the first `--container-runtime-endpoint` in it: before, the flag as it is written, behind. The kubelet takes `_` in a name
+/// for `-`.
+fn around_flag(line: &str) -> Option<(&str, &str, &str)> {
+    let name = format!("--{ENDPOINT_FLAG}");
+    // As long as the line, so that places in it are places in the line.
+    let at = line.replace('_', "-").find(&name)?;
+    let (before, from) = line.split_at_checked(at)?;
+    let (flag, behind) = from.split_at_checked(name.len())?;
+    Some((before, flag, behind))
+}
+
 /// The values of each `--container-runtime-endpoint` in a text, lines of comments left out.
 pub fn flag_values(text: &str) -> Vec<String> {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with(['#', ';']));
-    let name = format!("--{ENDPOINT_FLAG}");
-    let values = lines.flat_map(|line| line.split(&name).skip(1).map(str::to_owned).collect::<Vec<_>>());
-    let values = values.filter_map(|rest| {
-        let value = rest.strip_prefix('=').or_else(|| rest.starts_with([' ', '\t']).then(|| rest.trim_start()))?;
-        let stop = value.find(|c: char| c.is_whitespace() || ['"', '\'', '\\'].contains(&c)).unwrap_or(value.len());
-        Some(value[..stop].to_owned())
-    });
-    values.collect()
+    let mut values = Vec::new();
+    for mut rest in text.lines().filter(|line| !line.trim_start().starts_with(['#', ';'])) {
+        while let Some((.., behind)) = around_flag(rest) {
+            rest = behind;
+            let spaced = || behind.starts_with([' ', '\t']).then(|| behind.trim_start());
+            let Some(value) = behind.strip_prefix('=').or_else(spaced) else { continue };
+            let stop = value.find(|c: char| c.is_whitespace() || ['"', '\'', '\\'].contains(&c));
+            values.push(value[..stop.unwrap_or(value.len())].to_owned());
+        }
+    }
+    values
 }
 
 /// The text with each `--container-runtime-endpoint` in it naming another one. Lines of comments stay. `None` where there is none.
@@ -255,13 +268,10 @@ pub fn endpoint_flag(text: &str, endpoint: &str) -> Option<String> {
 }
 
 fn flag_in_line(line: &str, endpoint: &str) -> (String, bool) {
-    let name = format!("--{ENDPOINT_FLAG}");
     let (mut done, mut rest, mut changed) = (String::new(), line, false);
-    while let Some(at) = rest.find(&name) {
-        let (before, from) = rest.split_at(at);
-        let after = &from[name.len()..];
+    while let Some((before, flag, after)) = around_flag(rest) {
         done.push_str(before);
-        done.push_str(&name);
+        done.push_str(flag);
         let separators = after.len() - after.trim_start_matches([' ', '\t']).len();
         let (separator, value) = match after.strip_prefix('=') {
             Some(value) => ("=", value),
@@ -418,6 +428,10 @@ mod tests {
     fn flags_are_read_where_they_are_changed() {
         let text = "# --container-runtime-endpoint=x\nA=\"--container-runtime-endpoint=unix:///a --v 2\"\n--container-runtime-endpoint  unix:///b\n--container-runtime-endpoint-x=1";
         assert_eq!(flag_values(text), ["unix:///a", "unix:///b"]);
+        let other = "A_B=\"--container_runtime_endpoint=unix:///a --container-runtime_endpoint unix:///b é\"\n";
+        assert_eq!(flag_values(other), ["unix:///a", "unix:///b"]);
+        let expected = "A_B=\"--container_runtime_endpoint=u --container-runtime_endpoint u é\"\n";
+        assert_eq!(endpoint_flag(other, "u").as_deref(), Some(expected));
     }
 
     proptest! {

@@ -26,6 +26,14 @@ pub struct Facts {
     pub staging: Option<(&'static str, String)>,
 }
 
+impl Facts {
+    /// Whether something is wrong with the node, which is ours and in no operation.
+    pub fn unwell(&self) -> bool {
+        let silent_or_troubled = self.daemon.as_ref().is_none_or(|daemon| !daemon.troubles.is_empty());
+        self.adoption.phase == AdoptPhase::Adopted && (silent_or_troubled || self.kubelet.is_none())
+    }
+}
+
 /// What `berth adopt status` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Adoption {

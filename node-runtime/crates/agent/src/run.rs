@@ -21,6 +21,7 @@ use berth_model::Result;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Most steps of one pass; what needs more goes on in the next one.
 const MAX_STEPS: usize = 32;
@@ -44,6 +45,8 @@ pub struct Agent<N, C> {
     reporting: Backoff,
     /// What could not be had of the API server, by name.
     asking: BTreeMap<String, Backoff>,
+    /// Since when each look has found the node unwell, by a clock that nobody sets.
+    unwell: Option<Instant>,
     /// The object that lies on the disk.
     seen: Option<RuntimeNode>,
     clock: Clock,
@@ -55,7 +58,8 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     pub fn new(node: N, cluster: C, store: Store, clock: Clock, metrics: Metrics) -> Self {
         let journal = store.journal();
         let (known, reported, reporting, asking) = (Known::default(), None, Backoff::default(), BTreeMap::new());
-        Self { node, cluster, store, journal, known, reported, reporting, asking, seen: None, clock, metrics }
+        let (unwell, seen) = (None, None);
+        Self { node, cluster, store, journal, known, reported, reporting, asking, unwell, seen, clock, metrics }
     }
 
     /// Works until it is told to stop. A step that goes on then is finished first.
@@ -123,6 +127,8 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         for _ in 0..MAX_STEPS {
             self.metrics.beats(false);
             let facts = self.node.look().await;
+            self.unwell = facts.unwell().then(|| self.unwell.unwrap_or_else(Instant::now));
+            self.known.unwell = self.unwell.map_or(0, |since| since.elapsed().as_secs());
             let former = self.journal.clone();
             self.journal.observe(&facts);
             if self.journal != former && !self.keep() {

@@ -89,15 +89,17 @@ impl Store {
         kept.filter(|spec| spec.check(name).is_ok())
     }
 
-    /// Keeps a revision; the oldest ones go.
-    pub fn keep_revision(&self, name: &str, spec: &RuntimeRevisionSpec) -> Result<()> {
+    /// Keeps a revision; of the others the oldest go, but for those that the node may need while the API server is away.
+    pub fn keep_revision(&self, name: &str, spec: &RuntimeRevisionSpec, needed: &[String]) -> Result<()> {
         let Some(path) = self.revision_path(name) else { return Ok(()) };
         write(&path, spec)?;
         let age = |path: &PathBuf| fs::metadata(path).and_then(|m| m.modified()).ok();
         let entries = fs::read_dir(self.directory.join("revisions")).context(|| self.directory.display())?;
         let mut all: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         all.sort_by_key(age);
-        for path in all.iter().take(all.len().saturating_sub(MAX_REVISIONS)) {
+        let needed: Vec<PathBuf> = needed.iter().filter_map(|name| self.revision_path(name)).collect();
+        let may_go = all.iter().filter(|other| **other != path && !needed.contains(other));
+        for path in may_go.take(all.len().saturating_sub(MAX_REVISIONS)) {
             let _ = fs::remove_file(path);
         }
         Ok(())
@@ -173,14 +175,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let spec = RuntimeRevisionSpec::of_policies([]);
-        store.keep_revision(&spec.name(), &spec).unwrap();
+        store.keep_revision(&spec.name(), &spec, &[]).unwrap();
         assert_eq!(store.revision(&spec.name()), Some(spec.clone()));
-        store.keep_revision("config-0", &spec).unwrap();
+        store.keep_revision("config-0", &spec, &[]).unwrap();
         assert_eq!(store.revision("config-0"), None, "its content is another");
         assert_eq!(store.revision("../journal"), None);
         for i in 1..=MAX_REVISIONS {
-            store.keep_revision(&format!("config-{i}"), &spec).unwrap();
+            store.keep_revision(&format!("config-{i}"), &spec, &[spec.name()]).unwrap();
         }
         assert_eq!(fs::read_dir(dir.path().join("revisions")).unwrap().count(), MAX_REVISIONS);
+        assert_eq!(store.revision(&spec.name()), Some(spec), "the oldest, which is needed");
+        assert!(dir.path().join(format!("revisions/config-{MAX_REVISIONS}.json")).exists());
     }
 }

@@ -21,6 +21,13 @@ use super::{deadman, now_seconds, wreck};
 use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
 use berth_adopt::{Direction, Plan, Step};
+use std::time::Duration;
+
+/// How long test sandboxes may take to be gone in an undo.
+const CANARY_LIMIT: Duration = Duration::from_secs(120);
+/// The same of the pods on the other runtime: two rounds of containers with their shortest grace (`MIN_GRACE` in `runtime.rs`), and as much again.
+/// With the end of a kubelet before it, it is shorter than the undo of a step may take (`UNDO_LIMIT` in `walk.rs`).
+const CLEAR_LIMIT: Duration = Duration::from_secs(240);
 
 /// What steps work on.
 pub(super) struct Node<'a> {
@@ -97,12 +104,9 @@ pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> 
             revision::take_back(node).await
         }
         Step::Canary | Step::Verify => {
-            // What does not answer has no sandbox that would be in the way.
-            if let Ok(mut peer) = Peer::connect(&plan.to.socket).await {
-                peer.remove_canaries()
-                    .await
-                    .unwrap_or_else(|e| node.talk.say(&format!("a test sandbox may stay: {e:#}")));
-            }
+            within(CANARY_LIMIT, remove_canaries(node))
+                .await
+                .unwrap_or_else(|e| node.talk.say(&format!("a test sandbox may stay: {e:#}")));
             Ok(())
         }
         Step::StopKubelet => kubelet::back(node, done).await,
@@ -112,34 +116,46 @@ pub(super) async fn undo(node: &Node<'_>, step: Step, done: bool) -> Result<()> 
             Ok(())
         }
         Step::StartKubelet => {
-            if node.at_start {
-                // It does not run yet, and its pods of before are gone.
+            if node.at_start && !kubelet::runs() {
+                // As it should be: it waits for this, and its pods of before are gone.
                 return Ok(());
             }
             kubelet::stop(node).await?;
             if plan.direction != Direction::Configure {
-                clear_other_side(node).await;
+                within(CLEAR_LIMIT, clear_other_side(node))
+                    .await
+                    .unwrap_or_else(|e| node.talk.say(&format!("pods may be left on {}: {e:#}", plan.to.name)));
             }
             Ok(())
         }
     }
 }
 
-/// Pods that the kubelet has made on the runtime that it is taken from again. The node's own runtime comes first: what cannot be removed is
-/// told, and stops nothing.
-async fn clear_other_side(node: &Node<'_>) {
+/// What a runtime does not end is not waited for until the undo's own limit: the node's own runtime comes first, and what is left on the other
+/// one is told, and stops nothing.
+async fn within(limit: Duration, work: impl Future<Output = Result<()>>) -> Result<()> {
+    let ended = tokio::time::timeout(limit, work).await;
+    ended.unwrap_or_else(|_| bail!("it is not done within {} s", limit.as_secs()))
+}
+
+/// What does not answer has no sandbox that would be in the way.
+async fn remove_canaries(node: &Node<'_>) -> Result<()> {
+    match Peer::connect(&node.plan.to.socket).await {
+        Ok(mut peer) => peer.remove_canaries().await,
+        Err(_) => Ok(()),
+    }
+}
+
+/// Pods that the kubelet has made on the runtime that it is taken from again.
+async fn clear_other_side(node: &Node<'_>) -> Result<()> {
     let socket = &node.plan.to.socket;
     let mut peer = Peer::connect(socket).await;
-    if peer.is_err() && node.plan.direction == Direction::Adopt && daemon::start(node).await.is_ok() {
+    // A daemon that waits for this has no pods of this boot.
+    let may_start = node.plan.direction == Direction::Adopt && !node.at_start;
+    if peer.is_err() && may_start && daemon::start(node).await.is_ok() {
         peer = Peer::connect(socket).await;
     }
-    let cleared = match peer {
-        Ok(mut peer) => peer.clear(0).await,
-        Err(e) => Err(e),
-    };
-    if let Err(e) = cleared {
-        node.talk.say(&format!("pods may be left on {}: {e:#}", node.plan.to.name));
-    }
+    peer?.clear(0).await
 }
 
 /// Before anything of the kubelet's is touched: Berth must be what the plan took it for, and run a sandbox.
@@ -157,4 +173,20 @@ async fn canary(node: &Node<'_>) -> Result<()> {
     }
     berth.ready().await.context("Berth is not ready; `berth doctor` may know more")?;
     berth.canary(&node.plan.id, to).await.context("Berth cannot run a sandbox")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_hangs_on_the_other_side_is_told_like_what_fails() {
+        let hangs = within(Duration::from_millis(5), std::future::pending()).await.unwrap_err();
+        assert!(hangs.to_string().contains("not done within"), "{hangs}");
+        let fails = within(CLEAR_LIMIT, async { bail!("no answer") }).await.unwrap_err();
+        assert_eq!(fails.to_string(), "no answer");
+        within(CANARY_LIMIT, async { Ok(()) }).await.unwrap();
+        let whole = kubelet::COMMAND_LIMIT + kubelet::LIMIT + CLEAR_LIMIT;
+        assert!(whole < crate::adopt::walk::UNDO_LIMIT, "with the kubelet's end before it");
+    }
 }

@@ -5,7 +5,7 @@
 use super::super::Context;
 use super::super::runtime_node::agents::{Agent, agent};
 use super::Running;
-use super::build::{CORDONED, came_through, inherited, is_through_for, unused};
+use super::build::{CORDONED, asks_for_control_plane, came_through, inherited, is_through_for, unused};
 use super::changes::to_crd;
 use super::drain::Drains;
 use crate::cluster::World;
@@ -109,7 +109,9 @@ impl Step<'_> {
     async fn grant(&self, node: &str, grant: &Grant) -> Result<(), String> {
         let expires = time::text(grant.expires);
         let grant = json!({"revision": grant.revision.0, "disruption": to_crd(grant.disruption), "expiresAt": expires});
-        self.spec(self.object(node)?, json!({ "grant": grant })).await
+        let of_it = self.all.iter().find(|running| running.pool.nodes.contains(node));
+        let control_plane = of_it.is_some_and(|running| asks_for_control_plane(&running.rollout));
+        self.spec(self.object(node)?, json!({"grant": grant, "controlPlane": control_plane})).await
     }
 
     async fn evict(&self, node: &str) -> Result<(), String> {
@@ -186,7 +188,7 @@ impl Step<'_> {
         let status = self.world.revisions.get(&revision.0).and_then(|r| r.status.as_ref());
         let since = status.and_then(|s| time::of(s.retried_at.as_ref())).map_or(self.now, |again| again.max(self.now));
         let mut fields = json!({"desiredRevision": revision.0, "desiredSince": time::text(since), "fallbackRevision": fallback,
-            "grant": null, "postponedUntil": null, "postponedBecause": null});
+            "controlPlane": asks_for_control_plane(&running.rollout), "grant": null, "postponedUntil": null, "postponedBecause": null});
         // Leave that it did not use stays known where it goes back for that.
         let counts = unused(self.world, &node.spec).is_some_and(|unused| unused.revision == revision.0);
         if *revision == running.rollout.target && !counts {

@@ -350,5 +350,10 @@ fn strategy(rollout: &crds::Rollout) -> Strategy {
     }
 }
 
+/// Whether a rollout asks for nodes of the control plane. Its nodes are told: what they run may be a part of it without their labels saying so.
+pub(super) fn asks_for_control_plane(rollout: &Rollout) -> bool {
+    rollout.strategy.control_plane == ControlPlane::Last
+}
+
 #[cfg(test)]
 mod tests;

@@ -202,6 +202,10 @@ pub fn is_given_back(site: &Site) {
     let files = std::fs::read_dir(site.base().join("kubelet.d")).unwrap().count();
     assert_eq!(files, 0, "the kubelet's files are as they were");
     assert!(!site.base().join("opt/current").exists());
+    site.wait("no adopter's control group is left", || {
+        let left = site.groups_of_adopters();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
     site.wait("no process of Berth's runs", || {
         let left = site.memory();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }

@@ -6,7 +6,7 @@ use berth_cluster_tests::kubectl::Kubectl;
 use berth_cluster_tests::runtime::{self, Kind, Runtime};
 use berth_cluster_tests::service::Service;
 use berth_cluster_tests::space::NodeSpace;
-use berth_cluster_tests::{Diagnose, cluster, images, kubelet, processes, programs, script_kubelet, wait_for};
+use berth_cluster_tests::{Diagnose, cgroups, cluster, images, kubelet, processes, programs, script_kubelet, wait_for};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -67,9 +67,19 @@ impl Site {
         site
     }
 
+    /// How the names of control groups begin that Berth makes for this root.
+    fn group(&self) -> String {
+        format!("berth-{:08x}", fnv1a(self.root().as_os_str().as_encoded_bytes()))
+    }
+
+    /// Control groups of whoever took the node over or gave it back.
+    pub fn groups_of_adopters(&self) -> Vec<PathBuf> {
+        cgroups::directories(&format!("{}-adopt", self.group()))
+    }
+
     /// Control groups at the top that Berth makes for this root, and its logs.
     fn owns(&self) {
-        let name = format!("berth-{:08x}", fnv1a(self.root().as_os_str().as_encoded_bytes()));
+        let name = self.group();
         for group in [name.clone(), format!("{name}-adopt"), format!("{name}-runtime")] {
             self.space.0.owns_group(&group);
         }

@@ -64,31 +64,37 @@ fn by_rule(field: &str) -> String {
     name
 }
 
-/// Whether a flag is given, whatever it says. A name of one letter stands behind one hyphen too, with or without its value: `-v4`. The kubelet
-/// takes `_` in a name for `-` (component-base/cli/flag/flags.go, `WordSepNormalizeFunc`).
+/// Whether a flag that is given is the one of that name: the kubelet takes `_` in a name for `-` (component-base/cli/flag/flags.go,
+/// `WordSepNormalizeFunc`).
+fn is_named(given: &str, name: &str) -> bool {
+    given == name || given.replace('_', "-") == name
+}
+
+/// Whether a flag is given, whatever it says. A name of one letter stands behind one hyphen too, with or without its value: `-v4`.
 pub(super) fn is_given(arguments: &[String], name: &str) -> bool {
     let mut words = arguments.iter().skip(1).take_while(|word| *word != "--");
     words.any(|word| match word.strip_prefix("--") {
-        Some(long) => long.split('=').next().unwrap_or_default().replace('_', "-") == name,
+        Some(long) => is_named(long.split('=').next().unwrap_or_default(), name),
         None => name.len() == 1 && word.strip_prefix('-').is_some_and(|short| short.starts_with(name)),
     })
 }
 
 /// The value of a flag; the last one that is given counts.
 pub fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
-    all(arguments, name).last().copied()
+    values(arguments, name).last().copied()
 }
 
 /// Switches of features: `--feature-gates A=true,B=false`, each time it is given added to the ones before.
 pub fn gates(arguments: &[String]) -> Vec<(String, bool)> {
-    let lists = all(arguments, "feature-gates");
+    let lists = values(arguments, "feature-gates");
     let pairs = lists.iter().flat_map(|list| list.split(',')).filter_map(|pair| pair.split_once('='));
     pairs
         .filter_map(|(name, on)| Some((name.trim().to_owned(), on.trim().to_ascii_lowercase().parse().ok()?)))
         .collect()
 }
 
-fn all<'a>(arguments: &'a [String], name: &str) -> Vec<&'a str> {
+/// The values of a flag, in order.
+pub fn values<'a>(arguments: &'a [String], name: &str) -> Vec<&'a str> {
     let mut found = Vec::new();
     let mut words = arguments.iter().map(String::as_str).skip(1);
     while let Some(word) = words.next() {
@@ -97,9 +103,9 @@ fn all<'a>(arguments: &'a [String], name: &str) -> Vec<&'a str> {
         }
         let Some(rest) = word.strip_prefix("--") else { continue };
         match rest.split_once('=') {
-            Some((given, value)) if given == name => found.push(value),
-            None if rest == name && SWITCHES.contains(&name) => found.push("true"),
-            None if rest == name => found.extend(words.next()),
+            Some((given, value)) if is_named(given, name) => found.push(value),
+            None if is_named(rest, name) && SWITCHES.contains(&name) => found.push("true"),
+            None if is_named(rest, name) => found.extend(words.next()),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@
 //! Owns: parsing and merging. Must not: find processes; files are read by whoever asks, with a limit. Fuzz target: `kubelet_config`.
 mod flags;
 
-pub use flags::{flag, gates};
+pub use flags::{flag, gates, values};
 
 use serde_json::{Map, Value};
 use std::io;

@@ -36,6 +36,9 @@ fn flags_are_read_in_both_forms_and_the_last_one_counts() {
     assert_eq!(flag(&line, "resolv-conf"), Some(""));
     assert_eq!(flag(&line, "fail-swap-on"), Some("true"));
     assert_eq!((flag(&line, "max"), flag(&words("kubelet --config"), "config")), (None, None));
+    let line = words("kubelet --container_runtime_endpoint=unix:///a --max_pods 9 --fail_swap_on");
+    assert_eq!(flag(&line, ENDPOINT_FLAG), Some("unix:///a"), "as the kubelet takes it");
+    assert_eq!((flag(&line, "max-pods"), flag(&line, "fail-swap-on")), (Some("9"), Some("true")));
     let line = words("kubelet --feature-gates=A=true,B=False --feature-gates B=true,broken,C=maybe");
     let expected = [("A", true), ("B", false), ("B", true)].map(|(name, on)| (name.to_owned(), on));
     assert_eq!(gates(&line), expected);

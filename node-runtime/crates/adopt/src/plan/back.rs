@@ -2,9 +2,9 @@
 //!
 //! Owns: that. A file that is as the adoption left it comes back byte for byte; one that somebody else has written since keeps what that one
 //! wrote, but for the runtime. Must not: read or write any.
-use super::{FileChange, FileState, Permission, Plan, PodName, Refusal, checks};
+use super::{Commands, FileChange, FileState, Permission, Plan, PodName, Profile, Refusal, checks};
 use crate::edit::{self, Former};
-use crate::kubelet::ENDPOINT;
+use crate::kubelet::{Configuration, ENDPOINT, flag};
 use crate::step::Direction;
 use crate::yaml;
 use std::path::PathBuf;
@@ -24,14 +24,34 @@ pub struct ReturnFacts {
     pub without_daemon: bool,
     /// Who allows it.
     pub permission: Permission,
-    /// Whether the kubelet belongs to a cluster.
-    pub in_cluster: bool,
+    /// What the running kubelet was told; `None`: none runs.
+    pub kubelet: Option<Configuration>,
+    /// Commands that were given.
+    pub commands: Option<Commands>,
     /// Files that are not as the adoption left them.
     pub changed: Vec<Found>,
     /// Static pods that run.
     pub pods: Vec<PodName>,
     /// Pods on Berth that are no kubelet's: they would be left without a daemon.
     pub others: Vec<PodName>,
+}
+
+impl ReturnFacts {
+    fn in_cluster(&self) -> bool {
+        self.kubelet.as_ref().is_some_and(|kubelet| flag(&kubelet.arguments, "kubeconfig").is_some())
+    }
+
+    /// Where the kubelet says that it is well: as it is now, which others may have changed since the adoption.
+    fn healthz(&self, adopted: &Plan) -> Option<(String, u16)> {
+        let known = self.kubelet.as_ref().filter(|kubelet| kubelet.problems.is_empty());
+        known.map_or_else(|| adopted.healthz.clone(), Configuration::healthz)
+    }
+
+    /// Those that are given now, on a node whose kubelet has commands.
+    fn commands(&self, adopted: &Plan) -> Commands {
+        let given = self.commands.as_ref().filter(|_| adopted.profile == Profile::Command);
+        given.unwrap_or(&adopted.commands).clone()
+    }
 }
 
 /// A file that somebody else has changed.
@@ -46,7 +66,7 @@ pub struct Found {
 /// The plan for giving the node back, from that of the adoption that is in force. Errors: everything that speaks against it.
 pub fn give_back(adopted: &Plan, facts: &ReturnFacts) -> Result<Plan, Vec<Refusal>> {
     let mut refusals = Vec::new();
-    refusals.extend(checks::permission(&facts.permission, facts.in_cluster || adopted.in_cluster, facts.now));
+    refusals.extend(checks::permission(&facts.permission, facts.in_cluster() || adopted.in_cluster, facts.now));
     if let Some(pod) = facts.others.first().filter(|_| !adopted.install.daemon_before) {
         refusals.push(Refusal::new(
             format!("pod {pod}"),
@@ -58,6 +78,10 @@ pub fn give_back(adopted: &Plan, facts: &ReturnFacts) -> Result<Plan, Vec<Refusa
         ));
     }
     let (mut files, mut notes) = (Vec::new(), Vec::new());
+    if facts.commands.is_some() && adopted.profile != Profile::Command {
+        let profile = adopted.profile.name();
+        notes.push(format!("the commands that are given are not used: the kubelet has the profile {profile}"));
+    }
     for change in adopted.files.iter().rev() {
         let Some(found) = facts.changed.iter().find(|found| found.path == change.path) else {
             files.push(change.reversed());
@@ -90,6 +114,8 @@ pub fn give_back(adopted: &Plan, facts: &ReturnFacts) -> Result<Plan, Vec<Refusa
         permission: facts.permission.clone(),
         from: adopted.to.clone(),
         to: adopted.from.clone(),
+        commands: facts.commands(adopted),
+        healthz: facts.healthz(adopted),
         files,
         images: Vec::new(),
         wished: Vec::new(),

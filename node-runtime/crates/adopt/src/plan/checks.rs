@@ -38,7 +38,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Refusal> {
         refusals.push(Refusal::new(
             format!("static pod {pod}"),
             "is a part of the control plane",
-            "use --control-plane to take such a node over, one after the other",
+            "use --control-plane (in a cluster spec.rollout.controlPlane: Last) to take such a node over, one after the other",
         ));
     }
     refusals

@@ -176,13 +176,8 @@ impl Switch<'_> {
     fn flag_from_elsewhere(&self) -> Option<String> {
         let before = self.facts.carriers.iter().flat_map(|carrier| edit::flag_values(&carrier.text));
         let known: Vec<String> = before.collect();
-        let name = format!("--{ENDPOINT_FLAG}");
-        let arguments = &self.facts.kubelet.configuration.arguments;
-        let values = arguments.iter().enumerate().filter_map(|(i, word)| match word.strip_prefix(&name)? {
-            "" => arguments.get(i + 1).cloned(),
-            rest => rest.strip_prefix('=').map(str::to_owned),
-        });
-        values.into_iter().find(|value| !known.contains(value))
+        let given = kubelet::values(&self.facts.kubelet.configuration.arguments, ENDPOINT_FLAG);
+        given.into_iter().find(|value| !known.iter().any(|one| one == value)).map(str::to_owned)
     }
 
     fn change(&mut self, path: &Path, before: Option<&str>, after: String) {

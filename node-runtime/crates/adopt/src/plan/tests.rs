@@ -106,6 +106,20 @@ fn kubeadm_nodes_have_flags_and_configuration_changed() {
     );
 }
 
+/// The kubelet takes both for the same.
+#[test]
+fn a_flag_with_low_lines_is_changed_like_one_with_hyphens() {
+    let mut facts = example_facts();
+    let other = |text: &str| text.replace("container-runtime-endpoint", "container_runtime_endpoint");
+    let line = other(&facts.kubelet.configuration.arguments.join(" "));
+    facts.kubelet.configuration = configuration(&line, &[("/var/lib/kubelet/config.yaml", "cgroupDriver: systemd\n")]);
+    assert_eq!(facts.kubelet.configuration.origin(ENDPOINT), crate::kubelet::Origin::Flag);
+    facts.carriers[0].text = other(&facts.carriers[0].text);
+    let plan = adopt(&facts).unwrap();
+    let text = &plan.files[0].after.as_ref().unwrap().text;
+    assert_eq!(text, "KUBELET_KUBEADM_ARGS=\"--container_runtime_endpoint=unix:///run/berth/berth.sock\"\n");
+}
+
 #[test]
 fn newer_kubeadm_nodes_have_the_instance_configuration_changed_too() {
     let endpoint = "containerRuntimeEndpoint: \"unix:///run/containerd/containerd.sock\"\n";
@@ -244,7 +258,8 @@ fn return_facts() -> ReturnFacts {
         now: 1000,
         deadline: 1600,
         permission: Permission::Person,
-        in_cluster: false,
+        kubelet: None,
+        commands: None,
         without_daemon: false,
         changed: Vec::new(),
         pods: Vec::new(),
@@ -264,6 +279,26 @@ fn the_way_back_is_the_same_in_reverse() {
     assert!(give_back(&clustered, &facts).unwrap_err()[0].to_string().contains("belongs to a cluster"));
     let stays = ReturnFacts { others: vec![adopted.pods[0].clone()], ..facts.clone() };
     assert!(give_back(&adopted, &stays).unwrap_err()[0].to_string().contains("berth rm --force"));
+}
+
+/// Both may have changed since the adoption, and it is by them that the kubelet is stopped, started and proven to be well.
+#[test]
+fn the_way_back_goes_by_the_kubelet_as_it_is_now() {
+    let adopted = Plan::example(Direction::Adopt);
+    assert_eq!(adopted.healthz, Some(("127.0.0.1".to_owned(), 10248)));
+    let mut moved = Configuration::default();
+    moved.settings.insert("healthzPort".to_owned(), 10300.into());
+    let healthz = |kubelet| give_back(&adopted, &ReturnFacts { kubelet, ..return_facts() }).unwrap().healthz;
+    assert_eq!(healthz(None), adopted.healthz, "none runs");
+    assert_eq!(healthz(Some(moved.clone())), Some(("127.0.0.1".to_owned(), 10300)));
+    moved.problems.push(("/etc/k.yaml".into(), "is no text".to_owned()));
+    assert_eq!(healthz(Some(moved)), adopted.healthz, "it cannot be read");
+    let new = Commands { stop: vec!["/new/stop".into()], start: vec!["/new/start".into()] };
+    let facts = ReturnFacts { commands: Some(new.clone()), ..return_facts() };
+    let back = give_back(&adopted, &facts).unwrap();
+    assert_eq!((back.commands, back.notes.len()), (adopted.commands.clone(), 1), "it has a unit");
+    let by_command = Plan { profile: Profile::Command, ..adopted };
+    assert_eq!(give_back(&by_command, &facts).unwrap().commands, new);
 }
 
 /// Whoever gave it knows it by its field again, whatever the words are: `refused` in node-runtime/crates/agent/src/host/adopt.rs.

@@ -105,7 +105,7 @@ async fn native(host: &Host, version: &str) -> Result<bool, String> {
     if let Some(known) = host.native.of(kubelet) {
         return Ok(known);
     }
-    let words = plan_words(host, None);
+    let words = plan_words(host, &Wanted::default());
     let answer = call(host, version, &words, PLAN_LIMIT).await?;
     let Ok(status) = serde_json::from_str::<Plan>(&answer.out) else { return Err(answer.said()) };
     let native = status.phase.as_deref() == Some("native");
@@ -168,7 +168,8 @@ fn words(words: &[&str]) -> Vec<String> {
 }
 
 /// The words of `start`.
-fn start_words(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -> Vec<String> {
+fn start_words(host: &Host, wanted: &Wanted, permit: Permit<'_>) -> Vec<String> {
+    let profile = wanted.profile;
     let mut all = words(&["adopt", "start", "-o", "json", "--grant", permit.grant]);
     all.extend(["--grant-expires".to_owned(), time::text(permit.expires)]);
     all.extend(["--prefix".to_owned(), host.prefix.display().to_string()]);
@@ -188,8 +189,8 @@ fn start_words(host: &Host, profile: Option<AdoptProfile>, permit: Permit<'_>) -
     for file in commands.iter().flat_map(|commands| &commands.flags_files) {
         all.extend(["--kubelet-flags-file".to_owned(), file.display().to_string()]);
     }
-    // Of these nodes the operator tells only those that `rollout.controlPlane` asks for.
-    all.push("--control-plane".to_owned());
+    // Else the node looks itself whether it is one: labels need not say it.
+    all.extend(wanted.control_plane.then(|| "--control-plane".to_owned()));
     if host.keep_stats {
         all.push("--keep-stats-gate".to_owned());
     }
@@ -256,7 +257,7 @@ pub(super) async fn check(
     wanted: &Wanted,
     policies: Option<Policies<'_>>,
 ) -> Result<Disruption, Trouble> {
-    let words = with_revision(plan_words(host, wanted.profile));
+    let words = with_revision(plan_words(host, wanted));
     let answer = feed(host, &host.version, &words, objects(revision, wanted, policies), PLAN_LIMIT).await;
     let answer = answer.map_err(Trouble::Later)?;
     match refused(&answer, Given { policies, grant: None }) {
@@ -266,9 +267,9 @@ pub(super) async fn check(
     }
 }
 
-fn plan_words(host: &Host, profile: Option<AdoptProfile>) -> Vec<String> {
+fn plan_words(host: &Host, wanted: &Wanted) -> Vec<String> {
     let permit = Permit { grant: "preflight", expires: time::now() + 3600 };
-    let mut words = start_words(host, profile, permit);
+    let mut words = start_words(host, wanted, permit);
     words.push("--dry-run".to_owned());
     words
 }
@@ -358,15 +359,21 @@ pub(super) async fn start(
     policies: Option<Policies<'_>>,
     permit: Permit<'_>,
 ) -> Result<(), Trouble> {
-    let words = with_revision(start_words(host, wanted.profile, permit));
+    let words = with_revision(start_words(host, wanted, permit));
     let given = Given { policies, grant: Some(permit.grant) };
     begin(host, &words, Some(objects(revision, wanted, policies)), given).await
 }
 
-pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Trouble> {
+/// The words of `return`. The adoption knows whether the kubelet goes by commands.
+fn return_words(host: &Host, permit: Permit<'_>) -> Vec<String> {
     let mut all = words(&["adopt", "return", "-o", "json", "--grant", permit.grant]);
     all.extend(["--grant-expires".to_owned(), time::text(permit.expires)]);
-    begin(host, &all, None, Given::grant(permit.grant)).await
+    all.extend(kubelet_words(None, host.commands.as_ref()));
+    all
+}
+
+pub(super) async fn give_back(host: &Host, permit: Permit<'_>) -> Result<(), Trouble> {
+    begin(host, &return_words(host, permit), None, Given::grant(permit.grant)).await
 }
 
 /// Starts it, and waits until it goes on by itself or is over.

@@ -1,4 +1,5 @@
-//! Which process the node's kubelet is. Must not: guess where there are several.
+//! Which process the node's kubelet is: its namespaces are entered, and a program in them is started with all rights. Must not: guess where there
+//! are several, or take one of a pod by its name, which is anybody's.
 use std::path::Path;
 
 /// How it is known.
@@ -39,22 +40,31 @@ fn all(proc: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let named = |pid: &u32| std::fs::read_to_string(proc.join(pid.to_string()).join("comm")).unwrap_or_default();
-    let found: Vec<u32> = pids.filter(|pid| named(pid).trim() == "kubelet").collect();
-    // A name is anybody's: what a pod calls a kubelet is not the node's. Where the node itself is a pod's, they are all in one.
-    let apart: Vec<u32> = found.iter().copied().filter(|pid| !is_in_a_pod(proc, *pid)).collect();
-    if apart.is_empty() { found } else { apart }
+    pids.filter(|pid| named(pid).trim() == "kubelet" && is_outside_of_pods(proc, *pid)).collect()
 }
 
-/// Whether the kubelet has put the process into a pod's control group (`kubepods`, or `kubepods.slice` with systemd).
-fn is_in_a_pod(proc: &Path, pid: u32) -> bool {
+/// Whether no kubelet has put the process into a pod's control group. One whose groups cannot be read is ending.
+fn is_outside_of_pods(proc: &Path, pid: u32) -> bool {
     let groups = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).unwrap_or_default();
-    groups.lines().flat_map(|line| line.split('/')).any(|part| part == "kubepods" || part == "kubepods.slice")
+    !groups.is_empty() && !groups.lines().flat_map(|line| line.split('/')).any(is_of_pods)
+}
+
+/// Whether a control group is one of those that kubelets make for pods: `kubepods` and, with systemd, `kubepods.slice` with all that is below it,
+/// each of whose names has it too, behind the name of `cgroupRoot` where there is one. Names below are known by themselves: whoever has a control
+/// group namespace of its own sees those of others from where they part (cgroup_namespaces(7)).
+fn is_of_pods(group: &str) -> bool {
+    let name = group.strip_suffix(".slice").unwrap_or(group);
+    let uid = |text: &str| text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    name.split('-').any(|word| word == "kubepods")
+        || ["burstable", "besteffort"].contains(&name)
+        || name.strip_prefix("pod").is_some_and(uid)
 }
 
 fn only(found: &[u32]) -> Result<u32, String> {
     match found {
         [one] => Ok(*one),
-        [] => Err("no process named kubelet can be seen: the agent's pod needs hostPID, or the kubelet does not run"
+        [] => Err("no process named kubelet can be seen outside of pods: the agent's pod needs hostPID, or the kubelet does not run; \
+                   --kubelet-pid-file says which one it is on a node that is itself a pod"
             .to_owned()),
         several => Err(format!("processes {several:?} are kubelets: --kubelet-pid-file says which one is this node's")),
     }
@@ -80,6 +90,7 @@ mod tests {
         let process = |pid: &str, name: &str| {
             std::fs::create_dir(dir.path().join(pid)).unwrap();
             std::fs::write(dir.path().join(pid).join("comm"), format!("{name}\n")).unwrap();
+            std::fs::write(dir.path().join(pid).join("cgroup"), "0::/system.slice/kubelet.service\n").unwrap();
         };
         process("1", "systemd");
         process("self", "kubelet");
@@ -91,9 +102,27 @@ mod tests {
         group("76", "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-1.scope\n");
         group("42", "4:cpu:/node/kubelet\n0::/system.slice/kubelet.service\n");
         assert_eq!(only(&all(dir.path())), Ok(42), "one of a pod is none");
-        group("42", "0::/kubepods/burstable/pod2/a\n");
-        assert!(only(&all(dir.path())).is_err(), "a node within a pod");
-        group("42", "0::/system.slice/kubelet.service\n");
+        // The node's own is being started again: what pods call a kubelet is none meanwhile.
+        std::fs::remove_dir_all(dir.path().join("42")).unwrap();
+        let uid = "3f1e0c2a-7d5b-4a57-9d3e-0b6c1f2a9e88";
+        for path in [
+            "/kubepods.slice/kubepods-pod1.slice/cri-1.scope".to_owned(),
+            "/kubepods/burstable/pod2/a".to_owned(),
+            "/node.slice/node-kubepods.slice/node-kubepods-pod1.slice/cri-1.scope".to_owned(),
+            "/../../kubepods-besteffort.slice/kubepods-besteffort-pod1.slice/cri-1.scope".to_owned(),
+            "/../../../burstable/pod2/a".to_owned(),
+            format!("/../../pod{uid}/a"),
+        ] {
+            group("76", &format!("0::{path}\n"));
+            assert!(only(&all(dir.path())).unwrap_err().contains("--kubelet-pid-file"), "{path}");
+        }
+        group("76", "");
+        assert!(only(&all(dir.path())).is_err(), "one that ends");
+        process("42", "kubelet");
+        group("76", "0::/system.slice/docker-1.scope/podman/kubelet\n");
+        assert!(only(&all(dir.path())).is_err(), "two");
+        group("76", "0::/kubepods/burstable/pod2/a\n");
+        assert_eq!(only(&all(dir.path())), Ok(42));
         process("77", "kubelet");
         assert!(only(&all(dir.path())).unwrap_err().contains("--kubelet-pid-file"));
     }

@@ -16,6 +16,8 @@ pub struct Known {
     pub postponed: BTreeSet<String>,
     /// Revisions whose credentials are not what they should be, and why. Emptied when it is time to try again.
     pub lacking: BTreeMap<String, String>,
+    /// For how many seconds each look at the node has found it unwell.
+    pub unwell: u64,
     /// Why the last step that changes the node did not come off.
     pub trouble: Option<String>,
 }
@@ -77,6 +79,8 @@ pub struct Wanted {
     pub version: String,
     /// Whether the node is to be given back.
     pub absent: bool,
+    /// Whether the node may be one of the control plane; the node is told beside its revision.
+    pub control_plane: bool,
     /// How the kubelet is run.
     pub profile: Option<AdoptProfile>,
     /// Credentials that the daemon is to be handed.
@@ -104,6 +108,7 @@ impl Content {
             Ok(config) => Self::Configuration(Wanted {
                 version: runtime.version.clone(),
                 absent: config.state == Some(State::Absent),
+                control_plane: false,
                 profile: config.adopt.profile,
                 credentials: config.credentials.from_secret,
                 kubelet: config.kubelet.config,

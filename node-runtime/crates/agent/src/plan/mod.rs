@@ -22,12 +22,12 @@ use crate::facts::Facts;
 use crate::journal::Journal;
 use berth_crds::{Disruption, Phase, RuntimeNodeSpec};
 
-/// How long a node may be unwell after a step before the revision is given up, in seconds.
+/// How long a node may be unwell after a step before the revision is given up, in seconds; of an operation, after its end.
 pub const PATIENCE: u64 = 120;
 /// The same where a daemon that answers says something that does not pass by itself, in seconds. What it has said of the configuration
 /// before it is heard out.
 pub const LASTING: u64 = 8;
-/// How long it takes until an operation is tried again that could not begin, in seconds.
+/// How long it takes until a step is tried again that did not come off, or an operation that could not begin, in seconds.
 pub const AGAIN: u64 = 10;
 /// How long it takes until a set of policies that was refused is tried again, by the same daemon or on the same node of another runtime, in
 /// seconds.

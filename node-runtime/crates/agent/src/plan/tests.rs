@@ -161,6 +161,25 @@ fn an_adoption_that_walked_back_is_given_up_with_its_reason() {
     assert!(message.contains("test sandbox"));
 }
 
+/// A daemon that is busy for some seconds, or a disk that is full for some minutes, is not a revision that cannot be had.
+#[test]
+fn a_step_that_did_not_come_off_is_not_tried_again_at_every_look() {
+    let mut node = Node::new(AdoptPhase::Adopted, Some("old"));
+    node.checked(Ok(Disruption::Live));
+    for _ in 0..MAX_TRIES {
+        assert_eq!(node.plan().step, Step::Apply("new".to_owned()));
+        node.journal.begin("new", "", Begun::Apply, node.now);
+        node.known.trouble = None;
+        assert_eq!(node.plan().step, Step::Apply("new".to_owned()), "nothing was in its way");
+        node.known.trouble = Some("no space left on device".to_owned());
+        let plan = node.plan();
+        assert_eq!((plan.step, plan.message.as_deref()), (Step::Wait, Some("no space left on device")));
+        node.now += AGAIN;
+    }
+    node.journal.begin("new", "", Begun::Apply, node.now);
+    assert!(matches!(node.plan().step, Step::GiveUp { reason: "TooManyAttempts", .. }));
+}
+
 #[test]
 fn an_operation_that_did_not_begin_is_begun_again_whatever_the_one_before_has_said() {
     let mut node = Node::new(AdoptPhase::NotAdopted, None);
@@ -208,7 +227,11 @@ fn a_node_that_is_not_well_goes_back_and_then_rests() {
     }
     assert_eq!((node.plan().step, node.plan().phase), (Step::Wait, Phase::Verifying));
     node.now += PATIENCE + 1;
+    assert_eq!(node.plan().step, Step::Wait, "it is so since this look: what took long was the step");
+    node.known.unwell = PATIENCE + 1;
     assert!(matches!(node.plan().step, Step::GiveUp { reason: "NotWell", .. }));
+    node.journal.begin("new", "", Begun::Apply, node.now);
+    assert_eq!(node.plan().step, Step::Wait, "it was so before");
     let failure = |name: &str| Failure { revision: name.to_owned(), ..Failure::default() };
     node.journal.give_up(failure("new"), false);
     assert_eq!(node.plan().step, Step::Check("old".to_owned()), "back, without leave");
@@ -225,9 +248,9 @@ fn what_does_not_pass_by_itself_goes_back_within_seconds() {
         daemon.troubles = vec!["spec.metrics.address: is in use".to_owned()];
         daemon.lasting = true;
     }
-    node.now += LASTING;
+    (node.now, node.known.unwell) = (node.now + LASTING, LASTING);
     assert_eq!(node.plan().step, Step::Wait, "it may be said of the configuration before");
-    node.now += 1;
+    (node.now, node.known.unwell) = (node.now + 1, LASTING + 1);
     assert!(matches!(node.plan().step, Step::GiveUp { reason: "NotWell", .. }));
 }
 
@@ -275,7 +298,7 @@ fn a_version_that_does_not_come_up_makes_way_for_the_one_before() {
     assert_eq!(node.plan().step, Step::Restart { revision: "old".to_owned(), version: "0.1.0".to_owned() });
     node.journal.begin("old", "", Begun::Restart, 1000);
     assert_eq!(node.plan().step, Step::Wait, "once");
-    node.now += PATIENCE + 1;
+    (node.now, node.known.unwell) = (node.now + PATIENCE + 1, PATIENCE + 1);
     assert!(matches!(node.plan().step, Step::GiveUp { .. }));
 }
 

@@ -40,7 +40,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 self.conclude(object, step, done, now)
             }
             Step::Adopt { revision, grant, expires } => {
-                let wanted = self.wanted(revision)?;
+                let wanted = self.wanted(object, revision)?;
                 let former = self.begin(object, step, Begun::Adopt, now)?;
                 let policies = self.policies(object);
                 let done = self.node.adopt(revision, &wanted, policies, self.permit(grant, *expires)).await;
@@ -57,7 +57,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 self.operated(object, step, former, done, now)
             }
             Step::ConfigureKubelet { revision, restart, grant } => {
-                let wanted = self.wanted(revision)?;
+                let wanted = self.wanted(object, revision)?;
                 let former = self.begin(object, step, Begun::Kubelet, now)?;
                 let permit = grant.as_ref().map(|(grant, expires)| self.permit(grant, *expires));
                 let done = self.node.configure_kubelet(&wanted, *restart, permit).await;
@@ -97,7 +97,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         match self.cluster.revision(name).await {
             Ok(spec) => {
                 self.asking.remove(name);
-                if let Err(e) = self.store.keep_revision(name, &spec) {
+                if let Err(e) = self.store.keep_revision(name, &spec, &self.needed()) {
                     tracing::warn!(error = %e, revision = name, "a revision could not be kept");
                 }
                 self.known.contents.insert(name.to_owned(), Content::of(name, &spec));
@@ -111,10 +111,23 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         }
     }
 
-    /// What a configuration asks for. Errors: it was not fetched.
-    fn wanted(&self, name: &str) -> Result<Wanted, String> {
+    /// Revisions that the node has, is told to have, or could go back to.
+    pub(super) fn needed(&self) -> Vec<String> {
+        let journal = &self.journal;
+        let known = [journal.current.as_ref().map(|held| &held.revision), journal.previous.as_ref()];
+        let told = self.seen.as_ref().map(|object| &object.spec);
+        let told = told.map(|spec| [&spec.desired_revision, &spec.fallback_revision, &spec.policy_revision]);
+        let told = told.into_iter().flatten().filter_map(Option::as_ref);
+        known.into_iter().flatten().chain(told).cloned().collect()
+    }
+
+    /// What a configuration asks for on this node. Errors: it was not fetched.
+    pub(super) fn wanted(&self, object: &RuntimeNode, name: &str) -> Result<Wanted, String> {
         match self.known.contents.get(name) {
-            Some(Content::Configuration(wanted)) => Ok(wanted.clone()),
+            // Operators that do not say it tell no other nodes of the control plane than those that are asked for.
+            Some(Content::Configuration(wanted)) => {
+                Ok(Wanted { control_plane: object.spec.control_plane.unwrap_or(true), ..wanted.clone() })
+            }
             _ => Err(format!("{name} is not known as a configuration")),
         }
     }
@@ -129,7 +142,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     }
 
     async fn check(&mut self, object: &RuntimeNode, facts: &Facts, name: &str, now: u64) -> Result<(), String> {
-        let wanted = self.wanted(name)?;
+        let wanted = self.wanted(object, name)?;
         let foreign = facts.adoption.phase.foreign();
         let policies = self.policies(object).filter(|_| foreign);
         let answer = match self.node.check(name, &wanted, foreign, policies).await {
@@ -227,7 +240,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         self.kept()
     }
 
-    /// The journal as it was before the step.
+    /// The journal as it was before the step. Errors: it cannot be written, and nothing has begun.
     fn begin(&mut self, object: &RuntimeNode, step: &Step, begun: Begun, now: u64) -> Result<Journal, String> {
         tracing::info!(?step, "begins");
         let former = self.journal.clone();
@@ -235,7 +248,12 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         let leave = object.spec.grant.as_ref().filter(|grant| grant.revision == revision);
         self.journal.begin(revision, &Self::order(object), begun, now);
         self.journal.emptied(leave.is_some_and(|grant| grant.disruption == Disruption::Drain));
-        self.kept().map(|()| former)
+        if let Err(why) = self.kept() {
+            // It has not begun: it is no try, and nothing that goes on without leave.
+            self.journal = former;
+            return Err(why);
+        }
+        Ok(former)
     }
 
     /// What became of an operation of `berth adopt`. One whose leave was over was not begun: the next leave begins it as if it had not been

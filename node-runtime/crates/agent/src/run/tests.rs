@@ -8,7 +8,7 @@ use crate::credential::Credential;
 use crate::facts::{AdoptPhase, Adoption, Daemon};
 use crate::journal::Begun;
 use crate::node::{Permit, Policies, Trouble};
-use crate::plan::Wanted;
+use crate::plan::{MAX_TRIES, PATIENCE, Wanted};
 use berth_crds::{Disruption, Grant, Phase, RuntimeNodeSpec, RuntimeRevisionSpec, SecretCredential};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -213,6 +213,19 @@ fn object(revision: &str) -> RuntimeNode {
 }
 
 #[tokio::test]
+async fn a_node_of_the_control_plane_is_taken_where_the_operator_says_so() {
+    let case = Case::new();
+    let name = case.revision(50);
+    let mut agent = case.agent();
+    agent.fetch(&name).await.unwrap();
+    let mut object = object(&name);
+    for (told, may) in [(Some(true), true), (Some(false), false), (None, true)] {
+        object.spec.control_plane = told;
+        assert_eq!(agent.wanted(&object, &name).unwrap().control_plane, may, "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_revision_is_applied_once_and_a_status_is_written_on_change_alone() {
     let case = Case::new();
     let name = case.revision(50);
@@ -410,12 +423,48 @@ async fn policies_that_do_not_fit_keep_a_node_from_being_taken_over_and_are_not_
 }
 
 #[tokio::test]
+async fn what_the_node_may_go_back_to_is_needed() {
+    let case = Case::new();
+    let mut agent = case.agent();
+    agent.journal.commit("config-a", 1);
+    agent.journal.commit("config-b", 2);
+    let mut object = object("config-c");
+    object.spec.fallback_revision = Some("config-d".to_owned());
+    object.spec.policy_revision = Some("policy-e".to_owned());
+    agent.see(&object);
+    assert_eq!(agent.needed(), ["config-b", "config-a", "config-c", "config-d", "policy-e"]);
+}
+
+/// A node that was just taken over, or rebooted in the middle of an attempt, has long begun and is late with one answer.
+#[tokio::test(start_paused = true)]
+async fn patience_with_a_node_begins_when_it_is_unwell() {
+    let case = Case::new();
+    let name = case.revision(50);
+    case.side.with(|world| world.facts.daemon = None);
+    let mut agent = case.agent();
+    agent.fetch(&name).await.unwrap();
+    agent.journal.begin(&name, "", Begun::Adopt, agent.clock.now() - 10 * PATIENCE);
+    let long = Duration::from_secs(PATIENCE + 1);
+    for phase in [AdoptPhase::Underway, AdoptPhase::Adopted] {
+        case.side.with(|world| world.facts.adoption.phase = phase);
+        agent.pass(object(&name)).await;
+        assert!(agent.journal.failed.is_none(), "{phase:?}");
+        tokio::time::advance(long).await;
+    }
+    agent.pass(object(&name)).await;
+    assert_eq!(agent.journal.failed.as_ref().map(|failure| failure.reason.as_str()), Some("NotWell"));
+}
+
+#[tokio::test]
 async fn nothing_begins_without_a_journal() {
     let case = Case::new();
     let name = case.revision(50);
     let mut agent = case.agent();
     agent.fetch(&name).await.unwrap();
     std::fs::remove_dir_all(case.dir.path()).unwrap();
-    assert_eq!(agent.pass(object(&name)).await, SOON);
-    assert!(case.done().is_empty());
+    for _ in 0..=MAX_TRIES {
+        assert_eq!(agent.pass(object(&name)).await, SOON);
+        assert!(case.done().is_empty());
+        assert!(agent.journal.attempt.is_none() && agent.journal.failed.is_none(), "no try, and no leave for one");
+    }
 }

@@ -19,6 +19,28 @@ fn the_defaults_are_those_of_the_table() {
 }
 
 #[test]
+fn nodes_of_the_control_plane_are_asked_for_by_word_alone() {
+    let asks = |json: serde_json::Value| {
+        let strategy = strategy(&serde_json::from_value(json).unwrap());
+        asks_for_control_plane(&Rollout { strategy, ..rollout() })
+    };
+    assert!(asks(serde_json::json!({"controlPlane": "Last"})));
+    assert!(!asks(serde_json::json!({"controlPlane": "Exclude"})) && !asks(serde_json::json!({})));
+}
+
+fn rollout() -> Rollout {
+    Rollout {
+        target: Revision("r".to_owned()),
+        came_through: None,
+        last_known_good: None,
+        bad: BTreeSet::new(),
+        paused: false,
+        strategy: Strategy::default(),
+        beside: Beside::default(),
+    }
+}
+
+#[test]
 fn what_drains_may_lose_is_nothing_by_default() {
     let drain =
         |json: serde_json::Value| crate::controllers::rollout::drain::MayGo::of(&serde_json::from_value(json).unwrap());

@@ -131,10 +131,13 @@ fn host() -> Host {
 }
 
 #[test]
-fn a_node_that_the_operator_tells_may_be_one_of_the_control_plane() {
+fn a_node_may_be_one_of_the_control_plane_where_that_is_asked_for() {
     let permit = Permit { grant: "new@2000", expires: 2000 };
-    let words = |host: &Host| start_words(host, Some(AdoptProfile::Kubeadm), permit);
-    assert!(words(&host()).contains(&"--control-plane".to_owned()));
+    let wanted = |control_plane| Wanted { control_plane, ..Wanted::default() };
+    let words = |host: &Host| start_words(host, &wanted(false), permit);
+    assert!(!words(&host()).contains(&"--control-plane".to_owned()), "it looks itself");
+    assert!(start_words(&host(), &wanted(true), permit).contains(&"--control-plane".to_owned()));
+    assert!(plan_words(&host(), &wanted(true)).contains(&"--control-plane".to_owned()), "when it is asked first");
     assert!(!words(&host()).contains(&"--keep-stats-gate".to_owned()));
     let kept = Host { keep_stats: true, ..host() };
     assert!(words(&kept).contains(&"--keep-stats-gate".to_owned()));
@@ -157,13 +160,16 @@ fn commands_are_for_kubelets_that_are_started_by_commands() {
     }
     for profile in [AdoptProfile::Kubeadm, AdoptProfile::Command] {
         let given = profile == AdoptProfile::Command;
-        let starts = start_words(&host, Some(profile), permit);
+        let wanted = Wanted { profile: Some(profile), ..Wanted::default() };
+        let starts = start_words(&host, &wanted, permit);
         for word in ["--kubelet-stop", "--kubelet-start", "--kubelet-flags-file"] {
             assert_eq!(starts.iter().any(|w| w == word), given, "{word}");
         }
-        let wanted = Wanted { profile: Some(profile), ..Wanted::default() };
         assert_eq!(configure_words(&host, &wanted, false).iter().any(|w| w == "--kubelet-stop"), given);
     }
+    let returns = return_words(&host, permit);
+    assert!(returns.windows(2).any(|w| w == ["--kubelet-stop", "ctl stop"]), "as they are now: {returns:?}");
+    assert!(!return_words(&Host { commands: None, ..host }, permit).iter().any(|w| w.starts_with("--kubelet")));
 }
 
 #[test]

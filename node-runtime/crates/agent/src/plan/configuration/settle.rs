@@ -1,6 +1,6 @@
 //! On a node that is ours: the daemon's version, the settings, the kubelet, and whether all is well.
 use super::super::grant::{self, leave};
-use super::super::{LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, version};
+use super::super::{AGAIN, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, version};
 use super::{Way, give_up};
 use crate::facts::Daemon;
 use berth_crds::{Disruption, Phase, SecretCredential};
@@ -60,7 +60,7 @@ impl Way<'_> {
             restart,
             grant: leave.map(|leave| (leave.id, leave.expires)),
         };
-        Some(Plan::new(step, self.phase(Phase::Applying)))
+        Some(self.act(step))
     }
 
     /// Whether the pods that are left may be made anew: the operator has emptied the node for it, or the node goes back to what it was verified
@@ -113,7 +113,7 @@ impl Way<'_> {
         if !self.may(disruption) {
             return self.awaiting(disruption);
         }
-        Plan::new(Step::Apply(self.revision.to_owned()), self.phase(Phase::Applying))
+        self.act(Step::Apply(self.revision.to_owned()))
     }
 
     fn restart(&self) -> Plan {
@@ -127,8 +127,17 @@ impl Way<'_> {
             let still = self.view.facts.daemon.as_ref().map(|d| d.pending.join(", ")).unwrap_or_default();
             return give_up(self.revision, "NotRestarted", format!("restarts of the daemon did not help: {still}"));
         }
-        let step = Step::Restart { revision: self.revision.to_owned(), version: self.wanted.version.clone() };
-        Plan::new(step, self.phase(Phase::Applying))
+        self.act(Step::Restart { revision: self.revision.to_owned(), version: self.wanted.version.clone() })
+    }
+
+    /// Begins a step. Where the last one did not come off, not at once: who was in its way may be gone then, and tries are counted.
+    fn act(&self, step: Step) -> Plan {
+        let plan = Plan::new(step, self.phase(Phase::Applying));
+        let lately = |acted: u64| (acted..acted.saturating_add(AGAIN)).contains(&self.view.now);
+        match self.view.known.trouble.as_deref().filter(|_| self.attempt.is_some_and(|a| lately(a.acted))) {
+            Some(why) => Plan { step: Step::Wait, ..plan }.saying(why),
+            None => plan,
+        }
     }
 
     /// A version that is newer than all that are there comes with the next image of the agent, which may be on its way; the operator says how
@@ -173,10 +182,11 @@ impl Way<'_> {
         self.unwell("the daemon does not answer", PATIENCE)
     }
 
-    /// Not well: during an attempt for so many seconds only; else it is told, and not for an agent to mend.
+    /// Not well: during an attempt for so many seconds only, of both the step and the trouble; else it is told, and not for an agent to mend.
     fn unwell(&self, why: &str, patience: u64) -> Plan {
+        let long = self.view.known.unwell > patience;
         match self.attempt {
-            Some(attempt) if self.view.now > attempt.acted.saturating_add(patience) => {
+            Some(attempt) if long && self.view.now > attempt.acted.saturating_add(patience) => {
                 give_up(self.revision, "NotWell", why)
             }
             Some(_) => Plan::new(Step::Wait, self.phase(Phase::Verifying)).saying(why),

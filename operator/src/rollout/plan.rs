@@ -52,7 +52,7 @@ pub enum Action {
     },
     /// A revision is remembered as bad.
     MarkBad(Revision),
-    /// A revision is what everybody goes back to from now on.
+    /// A revision is what everybody goes back to from now on; said again once nodes that joined since have come through.
     Graduate(Revision),
 }
 
@@ -169,9 +169,15 @@ pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
         let told: Vec<_> = actions.iter().filter_map(Action::told).map(str::to_owned).collect();
         let others = nodes.iter().filter(|node| !told.contains(&node.name));
         actions.extend(others.filter_map(|node| onward(rollout, node, now)));
+        let joined = waves::joined(rollout, &judged);
+        if joined.is_some_and(|at| at <= now) {
+            actions.push(Action::Graduate(rollout.target.clone()));
+        }
         forward_stage(rollout, &judged, wave, &mut actions)
     };
-    Plan { actions, stage, look_again: look_again(rollout, nodes, wave, now) }
+    let joined = waves::joined(rollout, &judged).filter(|at| *at > now);
+    let again = look_again(rollout, nodes, wave, now).into_iter().chain(joined).min();
+    Plan { actions, stage, look_again: again }
 }
 
 /// Goes on. What was begun for a former target is not carried on: it was in a budget of another kind, or of none.
@@ -207,13 +213,7 @@ fn go_back(rollout: &Rollout, nodes: &[Node], now: u64, actions: &mut Vec<Action
 fn forward_stage(rollout: &Rollout, judged: &Judged<'_>, wave: Wave, actions: &mut Vec<Action>) -> Stage {
     let total = rollout.strategy.waves.len();
     match wave {
-        Wave::Open { index, .. } if rollout.is_through() => {
-            if judged.count(Fate::Well) + judged.count(Fate::Failed) == judged.members {
-                Stage::Complete
-            } else {
-                Stage::Wave { index: index.saturating_sub(1), total, soak_until: None }
-            }
-        }
+        Wave::Open { .. } if rollout.is_through() => all_or_last(judged, total),
         Wave::Open { index, .. } | Wave::Waiting { index } => Stage::Wave { index, total, soak_until: None },
         Wave::Soaking { index, until } => Stage::Wave { index, total, soak_until: Some(until) },
         Wave::Done => {
@@ -221,9 +221,15 @@ fn forward_stage(rollout: &Rollout, judged: &Judged<'_>, wave: Wave, actions: &m
             if judged.count(Fate::Well) * 2 >= judged.group {
                 actions.push(Action::Graduate(rollout.target.clone()));
             }
-            Stage::Complete
+            all_or_last(judged, total)
         }
     }
+}
+
+/// Where a rollout stands of which no wave is left: those that are put off have their turn yet, and newcomers.
+fn all_or_last(judged: &Judged<'_>, total: usize) -> Stage {
+    let all = judged.count(Fate::Well) + judged.count(Fate::Failed) == judged.members;
+    if all { Stage::Complete } else { Stage::Wave { index: total.saturating_sub(1), total, soak_until: None } }
 }
 
 fn look_again(rollout: &Rollout, nodes: &[Node], wave: Wave, now: u64) -> Option<u64> {

@@ -207,6 +207,10 @@ impl Step<'_> {
         if self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await? == Done::Stale {
             return Ok(());
         }
+        // Of nodes that joined since, nobody waits to be told.
+        if running.rollout.last_known_good.as_ref() == Some(revision) {
+            return Ok(());
+        }
         let note = format!("{revision}: {message}");
         for config in self.configs([running]) {
             self.context.events.normal(config, "RolloutComplete", note.clone()).await;

@@ -19,6 +19,9 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
     if forward && node.agent == AgentState::CannotStart && node.grant_on().is_none() {
         return Some(recall(node, now, Why::AgentDown));
     }
+    if forward && node.lacks_version() {
+        return Some(recall(node, now, Why::NotStaged));
+    }
     if !node.way_on().needs_grant() {
         return None;
     }

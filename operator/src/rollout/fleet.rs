@@ -125,6 +125,8 @@ pub struct Node {
     /// Its agent does not take the node over before it has the image policies that it is to enforce. That says nothing of the revision: it ends
     /// no time, and no leave is given for what nobody would begin.
     pub lacks_policies: bool,
+    /// Revisions of a version of the runtime that is newer than all that its agent has put on the node: before that one is there, nothing begins.
+    pub unstaged: BTreeSet<Revision>,
     /// Whether there is an agent that could answer.
     pub agent: AgentState,
     /// Its grant.
@@ -170,13 +172,15 @@ impl Node {
         self.desired.as_ref().map_or(Disruption::None, |(desired, _)| self.way(desired))
     }
 
-    /// Whether it could be told of a revision now: nobody asked to leave it alone, it and its agent are there, and it has not tried before.
+    /// Whether it could be told of a revision now: nobody asked to leave it alone, it, its agent and that version of the runtime are there, and it
+    /// has not tried before.
     pub fn within_reach(&self, revision: &Revision) -> bool {
         !self.hold
             && self.unready_since.is_none()
             && self.agent == AgentState::Runs
             && self.cordon != Cordon::Foreign
             && self.failed.as_ref() != Some(revision)
+            && !self.unstaged.contains(revision)
     }
 
     /// The grant for what it is told to have, over or not.
@@ -196,13 +200,19 @@ impl Node {
         self.asks && !self.begun && self.unready_since.is_none() && self.agent != AgentState::Crashes
     }
 
-    /// When its time is over to get what it is told to have. `None`: its agent waits for policies, or for leave, and before that perhaps for
-    /// pods to go, which has a limit of its own.
+    /// Whether what it is told to have waits for a version of the runtime, and nothing was begun for it.
+    pub(super) fn lacks_version(&self) -> bool {
+        let lacks = self.desired.as_ref().is_some_and(|(desired, _)| self.unstaged.contains(desired));
+        lacks && !self.begun && self.grant_on().is_none()
+    }
+
+    /// When its time is over to get what it is told to have. `None`: its agent waits for policies, for a version of the runtime, or for leave, and
+    /// before that perhaps for pods to go, which has a limit of its own.
     pub(super) fn deadline(&self, timeout: u64) -> Option<u64> {
         let (_, told) = self.desired.as_ref()?;
         let ends = told.saturating_add(timeout);
         match self.grant_on() {
-            _ if self.lacks_policies => None,
+            _ if self.lacks_policies || self.lacks_version() => None,
             _ if !self.way_on().needs_grant() => Some(ends),
             Some(_) if self.only_asks() => None,
             Some(grant) if self.begun => Some(grant.expires),

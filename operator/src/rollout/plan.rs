@@ -76,6 +76,8 @@ pub enum Why {
     Stopped,
     /// Its agent does not run, which says nothing of the revision.
     AgentDown,
+    /// Its agent has not put the version of the runtime there, which says nothing of the revision.
+    NotStaged,
 }
 
 impl Action {

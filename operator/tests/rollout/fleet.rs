@@ -49,6 +49,7 @@ pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
         asks: false,
         begun: false,
         lacks_policies: false,
+        unstaged: BTreeSet::new(),
         agent: AgentState::Runs,
         grant: None,
         unused: 0,
@@ -262,6 +263,7 @@ impl Fleet {
                 assert!(!bad.contains(revision), "{name} is told of a revision that is known to be bad");
                 assert!(!node.hold && node.cordon != Cordon::Foreign || *revision != target, "{name} is left alone");
                 assert!(node.agent == AgentState::Runs || *revision != target, "{name} has nobody to tell");
+                assert!(!node.unstaged.contains(revision) || *revision != target, "{name} has no such version");
                 node.desired = Some((revision.clone(), now));
                 (node.grant, node.begun, node.postponed_until) = (None, false, 0);
                 if *revision == target {

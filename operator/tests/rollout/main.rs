@@ -8,4 +8,5 @@ mod fleet;
 mod later;
 mod policies;
 mod properties;
+mod staged;
 mod unused;

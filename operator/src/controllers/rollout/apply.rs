@@ -141,6 +141,10 @@ impl Step<'_> {
             ),
             Why::Held => ("Held", "somebody asked to leave it alone, or works on it".to_owned()),
             Why::AgentDown => ("AgentNotRunning", self.agent_of(name)),
+            Why::NotStaged => (
+                "NotStaged",
+                "its agent has not put that version of the runtime there yet; it is told again once it has".to_owned(),
+            ),
             Why::Stopped => ("Stopped", "the rollout does not go on; it keeps what it has".to_owned()),
         };
         let later = until > self.now;

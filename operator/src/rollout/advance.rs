@@ -22,14 +22,20 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
     if forward && node.lacks_version() {
         return Some(recall(node, now, Why::NotStaged));
     }
+    if forward && node.held_back(now) {
+        return Some(recall(node, now, Why::Held));
+    }
     if !node.way_on().needs_grant() {
         return None;
     }
     if let Some(grant) = node.grant_on() {
         return if grant.expires <= now { leave_is_over(rollout, node, now) } else { None };
     }
-    if node.hold || (forward && node.cordon == Cordon::Foreign) {
-        return forward.then(|| recall(node, now, Why::Held));
+    if node.hold {
+        return None;
+    }
+    if forward && node.cordon == Cordon::Foreign {
+        return Some(recall(node, now, Why::Held));
     }
     // Nothing is done to a node whose agent has not looked whether it could have the revision at all.
     if !node.asks && !node.lacks_policies {

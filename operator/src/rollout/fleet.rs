@@ -194,10 +194,24 @@ impl Node {
         self.grant_on().is_some_and(|grant| grant.expires > now)
     }
 
-    /// Whether its agent still asks for leave, whatever was given, and has begun nothing. Where the node is not Ready, or the agent ends
-    /// again and again, what was last said may be of before it began.
+    /// Whether its agent says that nothing was begun for what it is told. Where the node is not Ready, or the agent ends again and again, what was
+    /// last said may be of before it began.
+    fn says_unbegun(&self) -> bool {
+        !self.begun && self.unready_since.is_none() && self.agent != AgentState::Crashes
+    }
+
+    /// Whether its agent still asks for leave, whatever was given, and has begun nothing.
     pub(super) fn only_asks(&self) -> bool {
-        self.asks && !self.begun && self.unready_since.is_none() && self.agent != AgentState::Crashes
+        self.asks && self.says_unbegun()
+    }
+
+    /// Whether nothing begins for what it is told because somebody asked to leave it alone. Under leave that may not be said yet.
+    pub(super) fn held_back(&self, now: u64) -> bool {
+        let nothing = match self.grant_on() {
+            Some(grant) => self.says_unbegun() && now >= grant.expires.saturating_add(UNSAID),
+            None => self.says_unbegun() || self.way_on().needs_grant(),
+        };
+        self.hold && !self.begun && nothing
     }
 
     /// Whether what it is told to have waits for a version of the runtime, and nothing was begun for it.
@@ -223,7 +237,8 @@ impl Node {
 
     /// Whether its time was over before it had what it is told to have: nothing is begun any more, and nobody waits for it.
     pub fn lapsed(&self, timeout: u64, now: u64) -> bool {
-        !self.settled() && !self.gave_up() && self.deadline(timeout).is_some_and(|end| now >= end)
+        let over = self.deadline(timeout).is_some_and(|end| now >= end);
+        over && !self.settled() && !self.gave_up() && !self.held_back(now)
     }
 
     /// Whether it is on its way to what it is told to have.

@@ -260,7 +260,7 @@ fn an_agent_that_works_under_a_grant_is_left_to_it() {
     for paused in [true, false] {
         let mut fleet = fleet(3, Disruption::Drain);
         fleet.agents = fleet.nodes.iter().map(|n| (n.name.clone(), Agent::Good(200))).collect();
-        while fleet.nodes.iter().all(|n| n.grant.is_none()) {
+        while fleet.nodes.iter().all(|n| n.grant.is_none() || !n.begun) {
             fleet.tick();
         }
         let granted = fleet.nodes.iter().find(|n| n.grant.is_some()).unwrap().name.clone();

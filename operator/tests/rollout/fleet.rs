@@ -193,6 +193,13 @@ impl Fleet {
         if agent == Agent::Absent {
             return;
         }
+        // Whoever asks to leave it alone stops nothing half-way.
+        if node.hold && !node.begun {
+            self.began.remove(&node.name);
+            self.dirty |= node.asks || node.lacks_policies;
+            (node.asks, node.lacks_policies) = (false, false);
+            return;
+        }
         let granted = node.granted(self.now);
         let (doing, since) = self.began.entry(node.name.clone()).or_insert((desired.clone(), self.now)).clone();
         if doing != desired || (node.way_on().needs_grant() && !granted) {

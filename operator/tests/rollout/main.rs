@@ -5,6 +5,7 @@ mod again;
 mod back;
 mod examples;
 mod fleet;
+mod held;
 mod later;
 mod policies;
 mod properties;

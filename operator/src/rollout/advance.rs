@@ -37,13 +37,16 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
     if forward && node.cordon == Cordon::Foreign {
         return Some(recall(node, now, Why::Held));
     }
+    // Whatever it asked for, nobody could use leave there now, and nothing has begun.
+    if forward && node.unready_since.is_some() {
+        return Some(postpone(rollout, node, now, Why::NotReady));
+    }
     // Nothing is done to a node whose agent has not looked whether it could have the revision at all.
     if !node.asks && !node.lacks_policies {
         return None;
     }
     // What it asked for nobody would use; a node is not drained for that. Later, because the revision may be what it dies of.
-    let gone = node.agent != AgentState::Runs || (node.lacks_policies && node.unready_since.is_some());
-    if forward && gone {
+    if forward && node.agent != AgentState::Runs {
         return Some(postpone(rollout, node, now, Why::AgentDown));
     }
     if node.lacks_policies {

@@ -231,6 +231,8 @@ impl Node {
             Some(_) if self.only_asks() => None,
             Some(grant) if self.begun => Some(grant.expires),
             Some(grant) => Some(grant.expires.saturating_add(UNSAID)),
+            // It died, and nothing had begun.
+            None if self.unready_since.is_some() => None,
             None => (!self.asks).then_some(ends),
         }
     }

@@ -74,6 +74,8 @@ pub enum Why {
     Held,
     /// The rollout does not go on.
     Stopped,
+    /// It is not Ready, and has had no leave: nothing has begun that could have made it so.
+    NotReady,
     /// Its agent does not run, which says nothing of the revision.
     AgentDown,
     /// Its agent has not put the version of the runtime there, which says nothing of the revision.

@@ -5,6 +5,7 @@ mod again;
 mod back;
 mod examples;
 mod fleet;
+mod gone;
 mod held;
 mod later;
 mod policies;

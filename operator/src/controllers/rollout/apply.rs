@@ -140,6 +140,7 @@ impl Step<'_> {
                 format!("its agent began nothing under its leave to be interrupted, {times} of {UNUSED_LEAVES} times"),
             ),
             Why::Held => ("Held", "somebody asked to leave it alone, or works on it".to_owned()),
+            Why::NotReady => ("NodeNotReady", "it is not Ready, and nothing was begun there".to_owned()),
             Why::AgentDown => ("AgentNotRunning", self.agent_of(name)),
             Why::NotStaged => (
                 "NotStaged",

@@ -103,7 +103,8 @@ fn policies_that_a_node_waits_for_end_no_time() {
     let spec =
         serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(1000)});
     let in_phase = |phase: &str| {
-        let node = made(&[], spec.clone(), serde_json::json!({"nodeUID": "1", "phase": phase}));
+        let ready = serde_json::json!({"type": "Ready", "status": "True"});
+        let node = seen(&[], ready, spec.clone(), serde_json::json!({"nodeUID": "1", "phase": phase}));
         (node.asks, node.lapsed(600, 10_000), node.under_way(600, 10_000))
     };
     assert_eq!(in_phase("AwaitingGrant"), (true, false, true));

@@ -133,6 +133,15 @@ pub enum Stage {
     Complete,
 }
 
+/// Nodes that are due, and that `max_unavailable` has no room for: others are away, by no doing of this rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Short {
+    /// How many could be told now.
+    pub due: usize,
+    /// Names of the nodes that are away: not Ready, or cordoned by somebody else. At least one.
+    pub away: Vec<String>,
+}
+
 /// What may be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -140,6 +149,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Where the rollout stands.
     pub stage: Stage,
+    /// What the budget lacks.
+    pub short: Option<Short>,
     /// When to plan again though nothing has changed, in Unix seconds.
     pub look_again: Option<u64>,
 }
@@ -155,6 +166,7 @@ pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
         && rollout.strategy.on_failure != OnFailure::Continue;
     let known_bad = rollout.bad.contains(&rollout.target);
     let wave = waves::stand(rollout, &judged, now);
+    let mut short = None;
     let stage = if known_bad || (breach && rollout.strategy.on_failure == OnFailure::Rollback) {
         if !known_bad {
             actions.push(Action::MarkBad(rollout.target.clone()));
@@ -169,7 +181,7 @@ pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
         actions.extend(nodes.iter().filter_map(|node| stopped(rollout, node, now)));
         Stage::Paused
     } else {
-        start::forward(rollout, nodes, &judged, wave, now, &mut actions);
+        short = start::forward(rollout, nodes, &judged, wave, now, &mut actions);
         let told: Vec<_> = actions.iter().filter_map(Action::told).map(str::to_owned).collect();
         let others = nodes.iter().filter(|node| !told.contains(&node.name));
         actions.extend(others.filter_map(|node| onward(rollout, node, now)));
@@ -181,7 +193,7 @@ pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
     };
     let joined = waves::joined(rollout, &judged).filter(|at| *at > now);
     let again = look_again(rollout, nodes, wave, now).into_iter().chain(joined).min();
-    Plan { actions, stage, look_again: again }
+    Plan { actions, stage, short, look_again: again }
 }
 
 /// Goes on. What was begun for a former target is not carried on: it was in a budget of another kind, or of none.

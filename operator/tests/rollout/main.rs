@@ -3,6 +3,7 @@
 
 mod again;
 mod back;
+mod budget;
 mod examples;
 mod fleet;
 mod gone;

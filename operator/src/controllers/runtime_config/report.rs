@@ -130,7 +130,7 @@ fn of(
     let made = Conditions::after(before, object.metadata.generation, now);
     let left_out = rendered.left_out.get(&name);
     let conflicts = super::conflicts::words(&status.conflicts, &rendered.pools, &name);
-    let keep = [frozen::told(rendered, &name), unstaged(world, &mine)].into_iter().flatten().collect();
+    let keep = [frozen::told(rendered, &name), unstaged(world, &mine), short(&mine)].into_iter().flatten().collect();
     let troubles = Troubles {
         agents: agents_down(world, &mine),
         frozen: frozen::told(rendered, &name).is_some(),
@@ -221,6 +221,23 @@ fn unstaged(world: &World, mine: &[&Running]) -> Option<String> {
         ),
     };
     Some(format!("{count} nodes lack its version of the runtime and wait for it: node {}: {why}", first.name))
+}
+
+/// What the budget lacks for the next nodes: the first node that is away by somebody else's doing, and why. Without times: they change.
+fn short(mine: &[&Running]) -> Option<String> {
+    let running = mine.iter().find(|r| r.plan.short.is_some())?;
+    let short = running.plan.short.as_ref()?;
+    let first = running.nodes.iter().find(|n| short.away.contains(&n.name))?;
+    let why = if first.unready_since.is_some() { "is not Ready" } else { "was cordoned by somebody else" };
+    let others = match short.away.len() - 1 {
+        0 => String::new(),
+        others => format!(", and {others} others are away"),
+    };
+    let remedy = "mend it, have spec.nodeSelector leave it out, or raise spec.rollout.maxUnavailable";
+    Some(format!(
+        "maxUnavailable has no room for the next {} nodes: node {} {why}{others}; {remedy}",
+        short.due, first.name
+    ))
 }
 
 /// What keeps nodes from having it, or from having all of it, in words.
@@ -373,7 +390,9 @@ fn gauges(context: &Context, rollouts: &Rollouts, now: u64) {
         counts.matched += count(running.rollout.group(&running.nodes).count());
         running.rollout.group(&running.nodes).for_each(|node| add(&mut counts, node, running, now));
     }
+    let due = |r: &Running| r.plan.short.as_ref().map_or(0, |short| short.due);
     let states = [
+        ("waiting", count(rollouts.all.iter().map(due).sum())),
         ("selected", counts.matched),
         ("updated", counts.updated),
         ("updating", counts.updating),

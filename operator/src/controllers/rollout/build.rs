@@ -237,7 +237,7 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         control_plane: CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label)),
         created: node.creation_timestamp().and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0),
         unready_since: unready,
-        well_since: well_since(node, &status).min(now),
+        well_since: well_since(node, &status, had, now),
         unhealthy_since: unhealthy,
         cordon: cordon(node),
         pods: Pods::Gone,
@@ -316,11 +316,13 @@ fn unready_since(node: &ClusterNode) -> Option<u64> {
     }
 }
 
-/// When a node, or what its agent says of it, last became well.
-fn well_since(node: &ClusterNode, status: &RuntimeNodeStatus) -> u64 {
+/// When a node, or what its agent says of it, last became well. A time that is yet to come is of a clock that is ahead, and would be a moment ago at
+/// each look until then: nothing is known of it but when the node `had` what it has.
+fn well_since(node: &ClusterNode, status: &RuntimeNodeStatus, had: u64, now: u64) -> u64 {
+    let known = |at: u64| if at > now { had } else { at };
     let ready = ready(node).filter(|c| c.status == "True").map_or(0, |c| at(c.last_transition_time.as_ref()));
     let healthy = status.conditions.iter().find(|c| c.kind == "Healthy" && c.status == "True");
-    ready.max(healthy.and_then(|c| time::seconds(&c.last_transition_time)).unwrap_or(0))
+    known(ready).max(known(healthy.and_then(|c| time::seconds(&c.last_transition_time)).unwrap_or(0)))
 }
 
 fn grant(grant: &crds::Grant) -> Grant {

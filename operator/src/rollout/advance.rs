@@ -143,14 +143,16 @@ pub(super) fn release(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
     release.then(|| Action::Uncordon { node: node.name.clone() })
 }
 
-/// What a node needs that no rollout is about any more, and that this operator had cordoned for one: to keep what it has, and to be
-/// schedulable again.
-pub fn leave(node: &Node, now: u64) -> Option<Action> {
-    if !matches!(node.cordon, Cordon::Ours(_)) || node.granted(now) {
+/// What a node needs that no rollout is about any more: to keep what it has, and to be schedulable again, if this operator had cordoned it. Of a
+/// `frozen` one it is not known what it is to have: it is left as it is, but for that cordon.
+pub fn leave(node: &Node, frozen: bool, now: u64) -> Option<Action> {
+    let ours = matches!(node.cordon, Cordon::Ours(_));
+    if node.granted(now) {
         return None;
     }
     if !node.settled() && !node.gave_up() {
-        return Some(recall(node, now, Why::Stopped));
+        // Nobody would ever give it the leave that it asks for. What has begun without any is finished.
+        return (ours || !(frozen || node.begun)).then(|| recall(node, now, Why::Stopped));
     }
-    node.unready_since.is_none().then(|| Action::Uncordon { node: node.name.clone() })
+    (ours && node.unready_since.is_none()).then(|| Action::Uncordon { node: node.name.clone() })
 }

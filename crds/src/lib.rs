@@ -35,6 +35,7 @@ mod status;
 mod storage;
 #[cfg(feature = "kube")]
 pub mod time;
+mod version;
 
 pub use credential_provider::{CredentialProvider, MAX_PROVIDER_CONFIG, ProviderEnv, parse_provider_config};
 pub use describe::{Description, descriptions};
@@ -83,3 +84,4 @@ pub use status::{
     RuntimeConfigStatus, WaveStatus,
 };
 pub use storage::{Images, Storage, StorageGc, bytes};
+pub use version::compare_versions;

@@ -135,6 +135,9 @@ pub struct RuntimeNodeStatus {
     /// Version of the runtime that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_version: Option<String>,
+    /// The newest version of the runtime that is on the node, whether or not it runs. A revision of a newer one waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_version: Option<String>,
     /// The kernel's boot id.
     #[serde(default, rename = "bootID", skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,

@@ -148,7 +148,8 @@ pub async fn pass(context: &Context, world: &World, now: u64) -> Passed {
         result.and(rollout::close(context, world, &answers, &untold).await)
     });
     let told = told.await;
-    let rolled = timed(context, "rollout", rollout::carry_out(context, world, &rollouts, &untold, now)).await;
+    let carried_out = rollout::carry_out(context, world, &rollouts, &untold, &rendered.frozen, now);
+    let rolled = timed(context, "rollout", carried_out).await;
     let result = [nodes, policies, configs, planned, told, rolled].into_iter().collect();
     Passed { again: rollouts.again, result }
 }

@@ -1,5 +1,5 @@
 //! One node on its way: cordon, evict, grant, and make schedulable again; or not go on for now.
-use super::fleet::{AgentState, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout, UNUSED_LEAVES};
+use super::fleet::{AgentState, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout, UNREADY, UNUSED_LEAVES};
 use super::plan::{Action, Why};
 
 /// How long an agent may take to say that it asks for nothing any more, in seconds.
@@ -19,22 +19,34 @@ pub(super) fn advance(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
     if forward && node.agent == AgentState::CannotStart && node.grant_on().is_none() {
         return Some(recall(node, now, Why::AgentDown));
     }
+    if forward && node.lacks_version() {
+        return Some(recall(node, now, Why::NotStaged));
+    }
+    if forward && node.held_back(now) {
+        return Some(recall(node, now, Why::Held));
+    }
     if !node.way_on().needs_grant() {
         return None;
     }
     if let Some(grant) = node.grant_on() {
         return if grant.expires <= now { leave_is_over(rollout, node, now) } else { None };
     }
-    if node.hold || (forward && node.cordon == Cordon::Foreign) {
-        return forward.then(|| recall(node, now, Why::Held));
+    if node.hold {
+        return None;
+    }
+    if forward && node.cordon == Cordon::Foreign {
+        return Some(recall(node, now, Why::Held));
+    }
+    // Whatever it asked for, nobody could use leave there now, and nothing has begun. One whose kubelet starts anew is not Ready for a moment.
+    if forward && let Some(since) = node.unready_since {
+        return (now >= since.saturating_add(UNREADY)).then(|| postpone(rollout, node, now, Why::NotReady));
     }
     // Nothing is done to a node whose agent has not looked whether it could have the revision at all.
     if !node.asks && !node.lacks_policies {
         return None;
     }
     // What it asked for nobody would use; a node is not drained for that. Later, because the revision may be what it dies of.
-    let gone = node.agent != AgentState::Runs || (node.lacks_policies && node.unready_since.is_some());
-    if forward && gone {
+    if forward && node.agent != AgentState::Runs {
         return Some(postpone(rollout, node, now, Why::AgentDown));
     }
     if node.lacks_policies {
@@ -131,14 +143,16 @@ pub(super) fn release(rollout: &Rollout, node: &Node, now: u64) -> Option<Action
     release.then(|| Action::Uncordon { node: node.name.clone() })
 }
 
-/// What a node needs that no rollout is about any more, and that this operator had cordoned for one: to keep what it has, and to be
-/// schedulable again.
-pub fn leave(node: &Node, now: u64) -> Option<Action> {
-    if !matches!(node.cordon, Cordon::Ours(_)) || node.granted(now) {
+/// What a node needs that no rollout is about any more: to keep what it has, and to be schedulable again, if this operator had cordoned it. Of a
+/// `frozen` one it is not known what it is to have: it is left as it is, but for that cordon.
+pub fn leave(node: &Node, frozen: bool, now: u64) -> Option<Action> {
+    let ours = matches!(node.cordon, Cordon::Ours(_));
+    if node.granted(now) {
         return None;
     }
     if !node.settled() && !node.gave_up() {
-        return Some(recall(node, now, Why::Stopped));
+        // Nobody would ever give it the leave that it asks for. What has begun without any is finished.
+        return (ours || !(frozen || node.begun)).then(|| recall(node, now, Why::Stopped));
     }
-    node.unready_since.is_none().then(|| Action::Uncordon { node: node.name.clone() })
+    (ours && node.unready_since.is_none()).then(|| Action::Uncordon { node: node.name.clone() })
 }

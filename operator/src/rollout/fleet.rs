@@ -73,6 +73,8 @@ pub enum Pods {
 /// How long after its leave an agent may take to say that nothing was begun under it, in seconds: `berth adopt` looks at the whole node before
 /// its first step, and that may be when the leave ends.
 const UNSAID: u64 = 30;
+/// How long a node that has had no leave may be not Ready before it is put off, in seconds: a kubelet that starts anew takes less.
+pub(super) const UNREADY: u64 = 60;
 
 /// How often in one order a node may let its leave end before its agent has begun anything; then the node has failed.
 pub const UNUSED_LEAVES: u32 = 3;
@@ -125,6 +127,8 @@ pub struct Node {
     /// Its agent does not take the node over before it has the image policies that it is to enforce. That says nothing of the revision: it ends
     /// no time, and no leave is given for what nobody would begin.
     pub lacks_policies: bool,
+    /// Revisions of a version of the runtime that is newer than all that its agent has put on the node: before that one is there, nothing begins.
+    pub unstaged: BTreeSet<Revision>,
     /// Whether there is an agent that could answer.
     pub agent: AgentState,
     /// Its grant.
@@ -170,13 +174,15 @@ impl Node {
         self.desired.as_ref().map_or(Disruption::None, |(desired, _)| self.way(desired))
     }
 
-    /// Whether it could be told of a revision now: nobody asked to leave it alone, it and its agent are there, and it has not tried before.
+    /// Whether it could be told of a revision now: nobody asked to leave it alone, it, its agent and that version of the runtime are there, and it
+    /// has not tried before.
     pub fn within_reach(&self, revision: &Revision) -> bool {
         !self.hold
             && self.unready_since.is_none()
             && self.agent == AgentState::Runs
             && self.cordon != Cordon::Foreign
             && self.failed.as_ref() != Some(revision)
+            && !self.unstaged.contains(revision)
     }
 
     /// The grant for what it is told to have, over or not.
@@ -190,30 +196,53 @@ impl Node {
         self.grant_on().is_some_and(|grant| grant.expires > now)
     }
 
-    /// Whether its agent still asks for leave, whatever was given, and has begun nothing. Where the node is not Ready, or the agent ends
-    /// again and again, what was last said may be of before it began.
-    pub(super) fn only_asks(&self) -> bool {
-        self.asks && !self.begun && self.unready_since.is_none() && self.agent != AgentState::Crashes
+    /// Whether its agent says that nothing was begun for what it is told. Where the node is not Ready, or the agent ends again and again, what was
+    /// last said may be of before it began.
+    fn says_unbegun(&self) -> bool {
+        !self.begun && self.unready_since.is_none() && self.agent != AgentState::Crashes
     }
 
-    /// When its time is over to get what it is told to have. `None`: its agent waits for policies, or for leave, and before that perhaps for
-    /// pods to go, which has a limit of its own.
+    /// Whether its agent still asks for leave, whatever was given, and has begun nothing.
+    pub(super) fn only_asks(&self) -> bool {
+        self.asks && self.says_unbegun()
+    }
+
+    /// Whether nothing begins for what it is told because somebody asked to leave it alone. Under leave that may not be said yet.
+    pub(super) fn held_back(&self, now: u64) -> bool {
+        let nothing = match self.grant_on() {
+            Some(grant) => self.says_unbegun() && now >= grant.expires.saturating_add(UNSAID),
+            None => self.says_unbegun() || self.way_on().needs_grant(),
+        };
+        self.hold && !self.begun && nothing
+    }
+
+    /// Whether what it is told to have waits for a version of the runtime, and nothing was begun for it.
+    pub(super) fn lacks_version(&self) -> bool {
+        let lacks = self.desired.as_ref().is_some_and(|(desired, _)| self.unstaged.contains(desired));
+        lacks && !self.begun && self.grant_on().is_none()
+    }
+
+    /// When its time is over to get what it is told to have. `None`: its agent waits for policies, for a version of the runtime, or for leave, and
+    /// before that perhaps for pods to go, which has a limit of its own.
     pub(super) fn deadline(&self, timeout: u64) -> Option<u64> {
         let (_, told) = self.desired.as_ref()?;
         let ends = told.saturating_add(timeout);
         match self.grant_on() {
-            _ if self.lacks_policies => None,
+            _ if self.lacks_policies || self.lacks_version() => None,
             _ if !self.way_on().needs_grant() => Some(ends),
             Some(_) if self.only_asks() => None,
             Some(grant) if self.begun => Some(grant.expires),
             Some(grant) => Some(grant.expires.saturating_add(UNSAID)),
+            // It died, and nothing had begun.
+            None if self.unready_since.is_some() => None,
             None => (!self.asks).then_some(ends),
         }
     }
 
     /// Whether its time was over before it had what it is told to have: nothing is begun any more, and nobody waits for it.
     pub fn lapsed(&self, timeout: u64, now: u64) -> bool {
-        !self.settled() && !self.gave_up() && self.deadline(timeout).is_some_and(|end| now >= end)
+        let over = self.deadline(timeout).is_some_and(|end| now >= end);
+        over && !self.settled() && !self.gave_up() && !self.held_back(now)
     }
 
     /// Whether it is on its way to what it is told to have.

@@ -20,6 +20,8 @@ pub(super) struct Judged<'a> {
     pub group: usize,
     /// How many of them were told of the target or could be.
     pub members: usize,
+    /// How many of those were put off: they are told later, and nobody waits for them.
+    pub put_off: usize,
     /// Those that were told, the first one first.
     pub told: Vec<(&'a Node, Fate)>,
 }
@@ -42,7 +44,9 @@ pub(super) fn judge<'a>(rollout: &Rollout, nodes: &'a [Node], now: u64) -> Judge
     // One that had it for long and fell ill since is as one out of reach: no reason to take the target from others.
     let ill = |n: &Node| n.unready_since.is_some() || n.unhealthy_since.is_some();
     let there: Vec<_> = group.iter().copied().filter(|n| !(rollout.proven(n) && ill(n))).collect();
-    let members = there.iter().filter(|n| n.wants(&rollout.target) || n.within_reach(&rollout.target)).count();
+    let could = |n: &&&Node| !n.wants(&rollout.target) && n.within_reach(&rollout.target);
+    let put_off = there.iter().filter(could).filter(|n| n.postponed_until > now).count();
+    let members = there.iter().filter(could).count() + there.iter().filter(|n| n.wants(&rollout.target)).count();
     let fate = |node: &'a Node| {
         let fate = match (failed(rollout, node, now), well(rollout, node)) {
             (true, _) => Fate::Failed,
@@ -53,7 +57,7 @@ pub(super) fn judge<'a>(rollout: &Rollout, nodes: &'a [Node], now: u64) -> Judge
     };
     let mut told: Vec<_> = there.into_iter().filter(|n| n.wants(&rollout.target)).map(fate).collect();
     told.sort_by_key(|(node, _)| (node.desired.as_ref().map(|(_, since)| *since), &node.name));
-    Judged { group: group.len(), members, told }
+    Judged { group: group.len(), members, put_off, told }
 }
 
 fn well(rollout: &Rollout, node: &Node) -> bool {

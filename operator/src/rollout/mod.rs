@@ -19,5 +19,5 @@ pub use advance::leave;
 pub use back::{Back, back};
 pub use budget::share;
 pub use fleet::{AgentState, Beside, Cordon, Disruption, Grant, Node, Pods, Revision, Rollout, UNUSED_LEAVES};
-pub use plan::{Action, Plan, Stage, Why, plan};
+pub use plan::{Action, Plan, Short, Stage, Why, plan};
 pub use strategy::{ControlPlane, OnFailure, Share, Strategy};

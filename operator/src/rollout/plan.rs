@@ -1,7 +1,7 @@
 //! The plan: what may be done now, where the rollout stands, and when to look again though nothing changes.
 use super::advance;
 use super::back;
-use super::fleet::{Cordon, Grant, Node, Revision, Rollout};
+use super::fleet::{Cordon, Grant, Node, Revision, Rollout, UNREADY};
 use super::judge::{self, Fate, Judged};
 use super::start;
 use super::strategy::OnFailure;
@@ -52,7 +52,7 @@ pub enum Action {
     },
     /// A revision is remembered as bad.
     MarkBad(Revision),
-    /// A revision is what everybody goes back to from now on.
+    /// A revision is what everybody goes back to from now on; said again once nodes that joined since have come through.
     Graduate(Revision),
 }
 
@@ -74,8 +74,12 @@ pub enum Why {
     Held,
     /// The rollout does not go on.
     Stopped,
+    /// It is not Ready, and has had no leave: nothing has begun that could have made it so.
+    NotReady,
     /// Its agent does not run, which says nothing of the revision.
     AgentDown,
+    /// Its agent has not put the version of the runtime there, which says nothing of the revision.
+    NotStaged,
 }
 
 impl Action {
@@ -129,6 +133,15 @@ pub enum Stage {
     Complete,
 }
 
+/// Nodes that are due, and that `max_unavailable` has no room for: others are away, by no doing of this rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Short {
+    /// How many could be told now.
+    pub due: usize,
+    /// Names of the nodes that are away: not Ready, or cordoned by somebody else. At least one.
+    pub away: Vec<String>,
+}
+
 /// What may be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -136,6 +149,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Where the rollout stands.
     pub stage: Stage,
+    /// What the budget lacks.
+    pub short: Option<Short>,
     /// When to plan again though nothing has changed, in Unix seconds.
     pub look_again: Option<u64>,
 }
@@ -151,6 +166,7 @@ pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
         && rollout.strategy.on_failure != OnFailure::Continue;
     let known_bad = rollout.bad.contains(&rollout.target);
     let wave = waves::stand(rollout, &judged, now);
+    let mut short = None;
     let stage = if known_bad || (breach && rollout.strategy.on_failure == OnFailure::Rollback) {
         if !known_bad {
             actions.push(Action::MarkBad(rollout.target.clone()));
@@ -165,13 +181,19 @@ pub fn plan(rollout: &Rollout, nodes: &[Node], now: u64) -> Plan {
         actions.extend(nodes.iter().filter_map(|node| stopped(rollout, node, now)));
         Stage::Paused
     } else {
-        start::forward(rollout, nodes, &judged, wave, now, &mut actions);
+        short = start::forward(rollout, nodes, &judged, wave, now, &mut actions);
         let told: Vec<_> = actions.iter().filter_map(Action::told).map(str::to_owned).collect();
         let others = nodes.iter().filter(|node| !told.contains(&node.name));
         actions.extend(others.filter_map(|node| onward(rollout, node, now)));
+        let joined = waves::joined(rollout, &judged);
+        if joined.is_some_and(|at| at <= now) {
+            actions.push(Action::Graduate(rollout.target.clone()));
+        }
         forward_stage(rollout, &judged, wave, &mut actions)
     };
-    Plan { actions, stage, look_again: look_again(rollout, nodes, wave, now) }
+    let joined = waves::joined(rollout, &judged).filter(|at| *at > now);
+    let again = look_again(rollout, nodes, wave, now).into_iter().chain(joined).min();
+    Plan { actions, stage, short, look_again: again }
 }
 
 /// Goes on. What was begun for a former target is not carried on: it was in a budget of another kind, or of none.
@@ -207,13 +229,7 @@ fn go_back(rollout: &Rollout, nodes: &[Node], now: u64, actions: &mut Vec<Action
 fn forward_stage(rollout: &Rollout, judged: &Judged<'_>, wave: Wave, actions: &mut Vec<Action>) -> Stage {
     let total = rollout.strategy.waves.len();
     match wave {
-        Wave::Open { index, .. } if rollout.is_through() => {
-            if judged.count(Fate::Well) + judged.count(Fate::Failed) == judged.members {
-                Stage::Complete
-            } else {
-                Stage::Wave { index: index.saturating_sub(1), total, soak_until: None }
-            }
-        }
+        Wave::Open { .. } if rollout.is_through() => all_or_last(judged, total),
         Wave::Open { index, .. } | Wave::Waiting { index } => Stage::Wave { index, total, soak_until: None },
         Wave::Soaking { index, until } => Stage::Wave { index, total, soak_until: Some(until) },
         Wave::Done => {
@@ -221,9 +237,15 @@ fn forward_stage(rollout: &Rollout, judged: &Judged<'_>, wave: Wave, actions: &m
             if judged.count(Fate::Well) * 2 >= judged.group {
                 actions.push(Action::Graduate(rollout.target.clone()));
             }
-            Stage::Complete
+            all_or_last(judged, total)
         }
     }
+}
+
+/// Where a rollout stands of which no wave is left: those that are put off have their turn yet, and newcomers.
+fn all_or_last(judged: &Judged<'_>, total: usize) -> Stage {
+    let all = judged.count(Fate::Well) + judged.count(Fate::Failed) == judged.members;
+    if all { Stage::Complete } else { Stage::Wave { index: total.saturating_sub(1), total, soak_until: None } }
 }
 
 fn look_again(rollout: &Rollout, nodes: &[Node], wave: Wave, now: u64) -> Option<u64> {
@@ -238,11 +260,12 @@ fn look_again(rollout: &Rollout, nodes: &[Node], wave: Wave, now: u64) -> Option
             _ => None,
         };
         let ill = node.unready_since.map(|since| since.saturating_add(strategy.node_timeout));
+        let put_off = node.unready_since.filter(|_| !node.settled()).map(|since| since.saturating_add(UNREADY));
         let unwell = node.unhealthy_since.map(|since| since.saturating_add(strategy.node_timeout));
         let leave = node.grant_on().map(|grant| grant.expires);
         let deadline = if node.settled() { None } else { node.deadline(strategy.node_timeout).or(leave) };
         let back = back::waited_until(rollout, node).filter(|_| returns(rollout, node));
-        [drain, ill, unwell, deadline, back, Some(node.postponed_until)]
+        [drain, ill, put_off, unwell, deadline, back, Some(node.postponed_until)]
     });
     times.chain([soak]).flatten().filter(|time| *time > now).min()
 }

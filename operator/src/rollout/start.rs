@@ -1,14 +1,14 @@
 //! Which nodes are told of a revision next.
 use super::budget::Budget;
-use super::fleet::{Node, Revision, Rollout};
+use super::fleet::{Cordon, Node, Revision, Rollout};
 use super::judge::{Fate, Judged};
-use super::plan::Action;
+use super::plan::{Action, Short};
 use super::waves::{self, Wave};
 
 /// Up to this part of the group (one in so many), nodes at work are of one zone.
 const ONE_ZONE_UP_TO: usize = 4;
 
-/// Tells the next nodes of the open wave of the target.
+/// Tells the next nodes of the open wave of the target. Returns what the budget lacks for more of them.
 pub(super) fn forward(
     rollout: &Rollout,
     nodes: &[Node],
@@ -16,15 +16,28 @@ pub(super) fn forward(
     wave: Wave,
     now: u64,
     actions: &mut Vec<Action>,
-) {
+) -> Option<Short> {
     let group = waves::group(rollout, nodes);
     let mut budget = Budget::left(rollout, &group, now);
+    let mut short = None;
     if let Wave::Open { size, .. } = wave {
         let room = size.saturating_sub(judged.told.len());
         let due = due(rollout, &group, judged, size, now);
-        actions.extend(take(&due, &rollout.target, room, &mut budget, judged));
+        let (told, no_room) = take(&due, &rollout.target, room, &mut budget, judged);
+        let due = room.min(due.len()) - told.len();
+        let away = || away(rollout, &group, now);
+        short = no_room.then(|| Short { due, away: away() }).filter(|short| !short.away.is_empty());
+        actions.extend(told);
     }
     newcomers(rollout, &group, &mut budget, now, actions);
+    short
+}
+
+/// The nodes that take of the budget of interruptions by no doing of this rollout.
+fn away(rollout: &Rollout, group: &[&Node], now: u64) -> Vec<String> {
+    let timeout = rollout.strategy.node_timeout;
+    let gone = |n: &&&Node| n.unready_since.is_some() || n.cordon == Cordon::Foreign;
+    group.iter().filter(gone).filter(|n| !n.interrupted(timeout, now)).map(|n| n.name.clone()).collect()
 }
 
 /// The nodes that may be told now, in their order.
@@ -44,20 +57,27 @@ fn due<'a>(rollout: &Rollout, group: &[&'a Node], judged: &Judged<'_>, size: usi
     due
 }
 
-fn take(due: &[&Node], target: &Revision, room: usize, budget: &mut Budget, judged: &Judged<'_>) -> Vec<Action> {
+/// Those that may be told, and whether an interruption of the next one found no room.
+fn take(
+    due: &[&Node],
+    target: &Revision,
+    room: usize,
+    budget: &mut Budget,
+    judged: &Judged<'_>,
+) -> (Vec<Action>, bool) {
     let mut control_plane_at_work = judged.of(Fate::Underway).any(|n| n.control_plane);
     let mut actions = Vec::new();
     for node in due {
-        if actions.len() == room
-            || (node.control_plane && control_plane_at_work)
-            || !budget.take(node, node.way(target))
-        {
+        if actions.len() == room || (node.control_plane && control_plane_at_work) {
             break;
+        }
+        if !budget.take(node, node.way(target)) {
+            return (actions, node.way(target).needs_grant());
         }
         control_plane_at_work |= node.control_plane;
         actions.push(Action::Tell { node: node.name.clone(), revision: target.clone() });
     }
-    actions
+    (actions, false)
 }
 
 /// A node that has never been told anything, while a rollout is under way, gets what others have yet: it is no canary.

@@ -46,7 +46,8 @@ pub(super) fn stand(rollout: &Rollout, judged: &Judged<'_>, now: u64) -> Wave {
     }
     let (mut passed, mut before) = (0, 0);
     for (index, share) in rollout.strategy.waves.iter().chain([&Share::Percent(100)]).enumerate() {
-        let size = share.at_least(judged.members);
+        // One that is put off again and again would keep the last wave open for ever, and all of them judged.
+        let size = share.at_least(judged.members).min(judged.members - judged.put_off);
         if size <= before {
             continue;
         }
@@ -61,6 +62,14 @@ pub(super) fn stand(rollout: &Rollout, judged: &Judged<'_>, now: u64) -> Wave {
         (passed, before) = (index, size);
     }
     gate(rollout, judged, passed, judged.told.len(), now).unwrap_or(Wave::Done)
+}
+
+/// When the first of the nodes that came after the target was through has been well for the time to soak: from then on it has come through there
+/// as well, or the old ones would be too few some day, and the target be judged anew by what happens to any.
+pub(super) fn joined(rollout: &Rollout, judged: &Judged<'_>) -> Option<u64> {
+    let new = judged.of(Fate::Well).filter(|node| rollout.is_through() && !rollout.proven(node));
+    let since = new.filter_map(|node| node.current.as_ref().map(|(_, had)| node.well_since.max(*had)));
+    since.min().map(|since| since.saturating_add(rollout.strategy.soak_wave))
 }
 
 /// What keeps closed the wave after wave `index`, which ends with the `size`th node that was told: all up to it must have the

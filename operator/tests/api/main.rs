@@ -7,4 +7,5 @@ mod passes;
 mod server;
 mod shared;
 mod uninstall;
+mod waiting;
 mod writes;

@@ -98,7 +98,7 @@ fn what_comes_through_again_is_through() {
         f.nodes.push(new);
     });
     fleet.run_until(20, |s| *s == Stage::Complete);
-    assert_eq!((fleet.have("new"), fleet.rollout.came_through), (6, again), "and nothing is written again");
+    assert_eq!((fleet.have("new"), fleet.rollout.came_through), (6, again), "it has not been well for long");
 }
 
 /// Ready for eight minutes, away for two, for hours: it never was well for the ten minutes that a canary soaks.

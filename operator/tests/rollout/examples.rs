@@ -247,12 +247,19 @@ fn a_node_that_no_rollout_is_about_any_more_is_left_schedulable() {
     let drained = in_mid_drain(&mut fleet);
     let now = fleet.now;
     let mut node = fleet.node(&drained).clone();
-    let first = leave(&node, now).unwrap();
+    let first = leave(&node, false, now).unwrap();
     assert!(matches!(&first, Action::Postpone { back_to: Some(old), .. } if *old == revision("old")), "{first:?}");
-    node.desired = node.current.clone();
-    assert_eq!(leave(&node, now), Some(Action::Uncordon { node: drained }));
+    assert_eq!(leave(&node, true, now), Some(first.clone()), "frozen or not");
+    // Told, and not yet cordoned: it would ask for leave for ever.
+    node.cordon = Cordon::None;
+    assert_eq!(leave(&node, false, now), Some(first));
+    assert_eq!(leave(&node, true, now), None, "it is not known what it is to have");
+    node.begun = true;
+    assert_eq!(leave(&node, false, now), None, "what has begun is finished");
+    (node.cordon, node.desired) = (Cordon::Ours(now), node.current.clone());
+    assert_eq!(leave(&node, false, now), Some(Action::Uncordon { node: drained }));
     node.cordon = Cordon::Foreign;
-    assert_eq!(leave(&node, now), None, "that of somebody else is theirs");
+    assert_eq!(leave(&node, false, now), None, "that of somebody else is theirs");
 }
 
 #[test]
@@ -260,7 +267,7 @@ fn an_agent_that_works_under_a_grant_is_left_to_it() {
     for paused in [true, false] {
         let mut fleet = fleet(3, Disruption::Drain);
         fleet.agents = fleet.nodes.iter().map(|n| (n.name.clone(), Agent::Good(200))).collect();
-        while fleet.nodes.iter().all(|n| n.grant.is_none()) {
+        while fleet.nodes.iter().all(|n| n.grant.is_none() || !n.begun) {
             fleet.tick();
         }
         let granted = fleet.nodes.iter().find(|n| n.grant.is_some()).unwrap().name.clone();

@@ -49,6 +49,7 @@ pub fn node(number: usize, zones: usize, disruption: Disruption) -> Node {
         asks: false,
         begun: false,
         lacks_policies: false,
+        unstaged: BTreeSet::new(),
         agent: AgentState::Runs,
         grant: None,
         unused: 0,
@@ -192,6 +193,13 @@ impl Fleet {
         if agent == Agent::Absent {
             return;
         }
+        // Whoever asks to leave it alone stops nothing half-way.
+        if node.hold && !node.begun {
+            self.began.remove(&node.name);
+            self.dirty |= node.asks || node.lacks_policies;
+            (node.asks, node.lacks_policies) = (false, false);
+            return;
+        }
         let granted = node.granted(self.now);
         let (doing, since) = self.began.entry(node.name.clone()).or_insert((desired.clone(), self.now)).clone();
         if doing != desired || (node.way_on().needs_grant() && !granted) {
@@ -262,6 +270,7 @@ impl Fleet {
                 assert!(!bad.contains(revision), "{name} is told of a revision that is known to be bad");
                 assert!(!node.hold && node.cordon != Cordon::Foreign || *revision != target, "{name} is left alone");
                 assert!(node.agent == AgentState::Runs || *revision != target, "{name} has nobody to tell");
+                assert!(!node.unstaged.contains(revision) || *revision != target, "{name} has no such version");
                 node.desired = Some((revision.clone(), now));
                 (node.grant, node.begun, node.postponed_until) = (None, false, 0);
                 if *revision == target {

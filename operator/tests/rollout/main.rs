@@ -3,8 +3,13 @@
 
 mod again;
 mod back;
+mod budget;
 mod examples;
 mod fleet;
+mod gone;
+mod held;
+mod later;
 mod policies;
 mod properties;
+mod staged;
 mod unused;

@@ -77,7 +77,9 @@ proptest! {
         if fleet.stage == Stage::RolledBack {
             prop_assert_eq!(fleet.have("old"), count, "all are back");
         } else {
-            let failed = fleet.nodes.iter().filter(|n| !n.has(&fleet.rollout.target) || n.unready_since.is_some()).count();
+            // One that was put off may have had its turn once all others were through: like a newcomer it has nobody to protect.
+            let judged = fleet.nodes.iter().filter(|n| !fleet.stuck_until.contains_key(&n.name));
+            let failed = judged.filter(|n| !n.has(&fleet.rollout.target) || n.unready_since.is_some()).count();
             prop_assert!(failed <= fleet.rollout.strategy.failures.at_most(count), "{} failed", failed);
         }
         // What is there is schedulable: in the next plans, which release what the last one made free.

@@ -223,6 +223,7 @@ fn whole(status: &RuntimeNodeStatus) -> serde_json::Value {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     let optional = [
         "runtimeVersion",
+        "newestVersion",
         "bootID",
         "message",
         "asks",

@@ -6,7 +6,7 @@ use crate::plan::{Plan, Step, order};
 use crate::time;
 use berth_crds::{
     Asks, Capabilities, Condition, Drift, Enforcement, FailedRevision, NodeState, Phase, PrefetchStatus, RuntimeNode,
-    RuntimeNodeStatus,
+    RuntimeNodeStatus, compare_versions,
 };
 
 /// Most entries of a list, but for decisions; an object on whose node few policies decide stays below 4 KiB.
@@ -29,6 +29,7 @@ pub fn status(object: &RuntimeNode, journal: &Journal, facts: &Facts, plan: &Pla
         node_uid: object.spec.node_uid.clone(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         runtime_version: daemon.map(|d| d.version.clone()),
+        newest_version: facts.versions.iter().max_by(|a, b| compare_versions(a, b)).cloned(),
         boot_id: Some(facts.boot_id.clone()),
         state: state(facts, &former),
         phase: plan.phase,
@@ -216,6 +217,17 @@ mod tests {
         assert_eq!(first.current_since.as_deref(), Some("1970-01-01T00:00:50Z"));
         object.status = Some(first.clone());
         assert_eq!(status(&object, &journal, &facts(), &idle(), 200), first, "time alone changes nothing");
+    }
+
+    /// It is told no revision of a newer one: operator/src/controllers/rollout/build.rs.
+    #[test]
+    fn the_newest_version_that_is_there_is_told() {
+        let of = |versions: &[&str]| {
+            let facts = Facts { versions: versions.iter().map(|&v| v.to_owned()).collect(), ..facts() };
+            status(&object(), &Journal::default(), &facts, &idle(), 100).newest_version
+        };
+        assert_eq!(of(&["0.10.0", "0.9.0", "0.10.0-rc.1"]).as_deref(), Some("0.10.0"));
+        assert_eq!(of(&[]), None);
     }
 
     /// The operator takes none for nothing begun under the leave of this order.

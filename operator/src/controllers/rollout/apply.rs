@@ -142,7 +142,12 @@ impl Step<'_> {
                 format!("its agent began nothing under its leave to be interrupted, {times} of {UNUSED_LEAVES} times"),
             ),
             Why::Held => ("Held", "somebody asked to leave it alone, or works on it".to_owned()),
+            Why::NotReady => ("NodeNotReady", "it is not Ready, and nothing was begun there".to_owned()),
             Why::AgentDown => ("AgentNotRunning", self.agent_of(name)),
+            Why::NotStaged => (
+                "NotStaged",
+                "its agent has not put that version of the runtime there yet; it is told again once it has".to_owned(),
+            ),
             Why::Stopped => ("Stopped", "the rollout does not go on; it keeps what it has".to_owned()),
         };
         let later = until > self.now;
@@ -207,6 +212,10 @@ impl Step<'_> {
         let inherited = inherited(self.world, object, pools);
         let status = came_through(self.world, object, (&running.pool.key(), since), inherited, &message);
         if self.context.writes.patch_status::<RuntimeRevision>(object.as_ref(), status).await? == Done::Stale {
+            return Ok(());
+        }
+        // Of nodes that joined since, nobody waits to be told.
+        if running.rollout.last_known_good.as_ref() == Some(revision) {
             return Ok(());
         }
         let note = format!("{revision}: {message}");

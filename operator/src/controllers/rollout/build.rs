@@ -38,8 +38,11 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
         let mut made = one(world, node, runtime_node, now);
         made.pods = drains.get(&made.name).map_or(Pods::Gone, |drain| drain.pods());
         let desired = made.desired.as_ref().map(|(desired, _)| desired.0.clone());
-        let ends = goals.iter().cloned().chain(desired);
-        made.ways = ends.map(|to| (Revision(to.clone()), changes::way(world, runtime_node, pool, &to))).collect();
+        let ends: BTreeSet<String> = goals.iter().cloned().chain(desired).collect();
+        let unstaged = ends.iter().filter(|to| unstaged(world, runtime_node, pool, to));
+        made.unstaged = unstaged.cloned().map(Revision).collect();
+        made.ways =
+            ends.into_iter().map(|to| (Revision(to.clone()), changes::way(world, runtime_node, pool, &to))).collect();
         made
     });
     let nodes: Vec<_> = nodes.collect();
@@ -47,6 +50,17 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     let (strategy, beside) = (strategy(&pool.rollout), frozen(world, pool, now));
     let rollout = Rollout { target, came_through, last_known_good, bad, paused, strategy, beside };
     (rollout.standing(&nodes), nodes)
+}
+
+/// Whether a revision's version of the runtime is newer than all that the node's agent has put there: its image is older (a DaemonSet that is updated
+/// later, an image that cannot be pulled), or there was no room for the programs. An agent that does not say what is there is taken at its word.
+fn unstaged(world: &World, node: &RuntimeNode, pool: &Pool, to: &str) -> bool {
+    let status = said(node);
+    let runtime = changes::runtime(world, pool, to).filter(|runtime| runtime.config["state"] != "Absent");
+    let Some(wanted) = runtime.map(|runtime| &runtime.version) else { return false };
+    let refused = || status.conditions.iter().any(|c| c.kind == "Staged" && c.status == "False");
+    let newer = |newest: &String| crds::compare_versions(wanted, newest).is_gt();
+    status.runtime_version.as_ref() != Some(wanted) && status.newest_version.as_ref().map_or_else(refused, newer)
 }
 
 /// The nodes that are left as they are: whatever they are in the middle of goes on, and takes of the budget.
@@ -183,7 +197,7 @@ pub fn said(runtime_node: &RuntimeNode) -> RuntimeNodeStatus {
     runtime_node.status.as_ref().filter(of_it).cloned().unwrap_or_default()
 }
 
-/// A node, without the ways that it may go and its pods.
+/// A node, without the ways that it may go, the versions that it lacks, and its pods.
 pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode, now: u64) -> Node {
     let (name, spec, status) = (node.name_any(), &runtime_node.spec, said(runtime_node));
     let since = |text: Option<&String>| time::of(text).unwrap_or(0);
@@ -223,7 +237,7 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         control_plane: CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label)),
         created: node.creation_timestamp().and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0),
         unready_since: unready,
-        well_since: well_since(node, &status).min(now),
+        well_since: well_since(node, &status, had, now),
         unhealthy_since: unhealthy,
         cordon: cordon(node),
         pods: Pods::Gone,
@@ -240,6 +254,7 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         hold: spec.hold,
         postponed_until: since(spec.postponed_until.as_ref()),
         ways: BTreeMap::new(),
+        unstaged: BTreeSet::new(),
         name,
     }
 }
@@ -301,11 +316,13 @@ fn unready_since(node: &ClusterNode) -> Option<u64> {
     }
 }
 
-/// When a node, or what its agent says of it, last became well.
-fn well_since(node: &ClusterNode, status: &RuntimeNodeStatus) -> u64 {
+/// When a node, or what its agent says of it, last became well. A time that is yet to come is of a clock that is ahead, and would be a moment ago at
+/// each look until then: nothing is known of it but when the node `had` what it has.
+fn well_since(node: &ClusterNode, status: &RuntimeNodeStatus, had: u64, now: u64) -> u64 {
+    let known = |at: u64| if at > now { had } else { at };
     let ready = ready(node).filter(|c| c.status == "True").map_or(0, |c| at(c.last_transition_time.as_ref()));
     let healthy = status.conditions.iter().find(|c| c.kind == "Healthy" && c.status == "True");
-    ready.max(healthy.and_then(|c| time::seconds(&c.last_transition_time)).unwrap_or(0))
+    known(ready).max(known(healthy.and_then(|c| time::seconds(&c.last_transition_time)).unwrap_or(0)))
 }
 
 fn grant(grant: &crds::Grant) -> Grant {

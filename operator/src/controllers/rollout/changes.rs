@@ -14,16 +14,20 @@ use std::collections::BTreeSet;
 /// What it takes for a node to have that revision, or to go back to what it has: by the node itself once it has looked, before that by the table of
 /// fields.
 pub(super) fn way(world: &World, node: &RuntimeNode, pool: &Pool, to: &str) -> Disruption {
-    let runtime = if pool.target() == to {
-        pool.target.spec.runtime.as_ref()
-    } else {
-        world.revisions.get(to).and_then(|r| r.spec.runtime.as_ref())
-    };
+    let runtime = runtime(world, pool, to);
     let table = by_table(world, node, runtime);
     // Before it runs as another version it cannot say what the rest takes.
     let versions = (&said(node).runtime_version, runtime.map(|r| &r.version));
     let knows_all = matches!(versions, (Some(has), Some(to)) if has == to);
     said_by(node, to, table, knows_all)
+}
+
+/// What is in a revision, which may be the pool's target, of which there is no object yet.
+pub(super) fn runtime<'a>(world: &'a World, pool: &'a Pool, name: &str) -> Option<&'a RevisionRuntime> {
+    if pool.target() == name {
+        return pool.target.spec.runtime.as_ref();
+    }
+    world.revisions.get(name).and_then(|r| r.spec.runtime.as_ref())
 }
 
 fn said_by(node: &RuntimeNode, to: &str, table: Disruption, knows_all: bool) -> Disruption {

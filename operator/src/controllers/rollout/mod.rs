@@ -58,12 +58,13 @@ pub async fn prepare(context: &Context, world: &World, pools: &[Pool], now: u64)
 }
 
 /// Carries the plans out. No node is told the target of a RuntimeConfig of which it could not be said what that does to nodes (`untold`, by
-/// name). Errors: the first one; everything else had its turn.
+/// name). Nodes that are `frozen` (by name) are told nothing. Errors: the first one; everything else had its turn.
 pub async fn carry_out(
     context: &Context,
     world: &World,
     rollouts: &Rollouts,
     untold: &BTreeSet<String>,
+    frozen: &BTreeSet<String>,
     now: u64,
 ) -> Result<(), String> {
     let step = Step { context, world, drains: &rollouts.drains, all: &rollouts.all, now };
@@ -76,7 +77,7 @@ pub async fn carry_out(
         let may_tell = running.pool.configs.is_disjoint(untold) && (!broke.contains(target) || through());
         result = result.and(step.carry_out(running, may_tell).await);
     }
-    result = result.and(leave_others(&step, &rollouts.all).await);
+    result = result.and(leave_others(&step, &rollouts.all, frozen).await);
     result = result.and(step.unmark().await);
     result.and(apply::counts(context, world).await)
 }
@@ -107,13 +108,14 @@ fn planned(world: &World, pools: &[Pool], drains: &drain::Drains, now: u64) -> V
     all
 }
 
-/// Nodes that nothing selects any more, or that are frozen, are left as they were found: none of them cordoned by us.
-async fn leave_others(step: &Step<'_>, all: &[Running]) -> Result<(), String> {
+/// Nodes that nothing selects any more are left as they were found: none of them on its way, and none cordoned by us. Of frozen ones the
+/// latter holds alone.
+async fn leave_others(step: &Step<'_>, all: &[Running], frozen: &BTreeSet<String>) -> Result<(), String> {
     let in_pools: BTreeSet<_> = all.iter().flat_map(|running| &running.pool.nodes).collect();
     let mut result = Ok(());
     for (node, runtime_node) in step.world.pairs().filter(|(node, _)| !in_pools.contains(&node.name_any())) {
         let seen = build::one(step.world, node, runtime_node, step.now);
-        if let Some(action) = leave(&seen, step.now) {
+        if let Some(action) = leave(&seen, frozen.contains(&seen.name), step.now) {
             result = result.and(step.on_node(&action).await);
         }
     }

@@ -74,6 +74,25 @@ fn each_goes_in_its_own_waves() {
     assert_eq!((told(&x), told(&y)), (vec!["x1"], vec!["y1"]));
 }
 
+/// Of the version before, which its agent has put there, or of none for want of room.
+#[test]
+fn a_node_without_the_version_is_told_nothing_of_it() {
+    let first = |status: Value| {
+        let mut world = world(&[("x1", None), ("y1", None), ("y2", None)], json!({}));
+        let node = Arc::make_mut(world.runtime_nodes.get_mut("y1").unwrap());
+        node.status = serde_json::from_value(status).unwrap();
+        let [_, y] = all(&world);
+        told(&y).first().map(|&name| name.to_owned()).unwrap()
+    };
+    let staged = |status: &str| json!([{"type": "Staged", "status": status, "reason": "", "message": "", "lastTransitionTime": ""}]);
+    assert_eq!(first(json!({"newestVersion": "0.9.0"})), "y2");
+    assert_eq!(first(json!({"newestVersion": "1"})), "y1");
+    assert_eq!(first(json!({"newestVersion": "1.0.1"})), "y1", "its agent says whether it can go back");
+    assert_eq!(first(json!({"newestVersion": "0.9.0", "runtimeVersion": "1"})), "y1", "somebody else has put it there");
+    assert_eq!(first(json!({ "conditions": staged("False") })), "y2");
+    assert_eq!(first(json!({ "conditions": staged("True") })), "y1", "it does not say what is there");
+}
+
 #[test]
 fn what_is_known_to_be_bad_is_handed_out_under_no_name() {
     let [x, y] = all(&world(&[("x1", None), ("y1", None), ("y2", None)], json!({"verdict": "Bad"})));

@@ -1,6 +1,6 @@
 //! Status of each RuntimeConfig: its nodes counted, where its rollout stands, what is wrong. Counts and a few samples, never lists of nodes.
 use super::super::Context;
-use super::super::rollout::{Rollouts, Running, change_between, to_crd};
+use super::super::rollout::{Rollouts, Running, change_between, said, to_crd};
 use super::super::runtime_node::agents::{Agent, agent};
 use super::super::status::{Conditions, count, holds, not_understood};
 use super::build::Rendered;
@@ -130,7 +130,13 @@ fn of(
     let made = Conditions::after(before, object.metadata.generation, now);
     let left_out = rendered.left_out.get(&name);
     let conflicts = super::conflicts::words(&status.conflicts, &rendered.pools, &name);
-    let troubles = Troubles { agents: agents_down(world, &mine), frozen: frozen::told(rendered, &name), conflicts };
+    let keep = [frozen::told(rendered, &name), unstaged(world, &mine), short(&mine)].into_iter().flatten().collect();
+    let troubles = Troubles {
+        agents: agents_down(world, &mine),
+        frozen: frozen::told(rendered, &name).is_some(),
+        keep,
+        conflicts,
+    };
     let way_back: Back = mine.iter().map(|r| back(&r.rollout, &r.nodes, &r.plan, now)).sum();
     status.conditions = conditions(made, (judgement, left_out), &status, &mine, (&way_back, troubles));
     status
@@ -199,12 +205,49 @@ fn agents_down(world: &World, mine: &[&Running]) -> Option<String> {
     Some(format!("{count} nodes get nothing new; node {name}: {message}"))
 }
 
+/// The nodes that have not got the target's version of the runtime yet: how many, and the first one with what its agent says.
+fn unstaged(world: &World, mine: &[&Running]) -> Option<String> {
+    let nodes = mine.iter().flat_map(|r| r.rollout.group(&r.nodes).map(|node| (node, &r.rollout.target)));
+    let mut nodes = nodes.filter(|(node, target)| node.unstaged.contains(target)).map(|(node, _)| node);
+    let first = nodes.next()?;
+    let count = 1 + nodes.count();
+    let status = world.runtime_nodes.get(&first.name).map(|object| said(object)).unwrap_or_default();
+    let problem = status.conditions.iter().find(|c| c.kind == "Staged" && c.status == "False");
+    let why = match (problem, status.newest_version) {
+        (Some(problem), _) => format!("{}: {}", problem.reason, problem.message),
+        (None, newest) => format!(
+            "its agent's image is older and brought {}, see the DaemonSet berth-agent",
+            newest.as_deref().unwrap_or("none")
+        ),
+    };
+    Some(format!("{count} nodes lack its version of the runtime and wait for it: node {}: {why}", first.name))
+}
+
+/// What the budget lacks for the next nodes: the first node that is away by somebody else's doing, and why. Without times: they change.
+fn short(mine: &[&Running]) -> Option<String> {
+    let running = mine.iter().find(|r| r.plan.short.is_some())?;
+    let short = running.plan.short.as_ref()?;
+    let first = running.nodes.iter().find(|n| short.away.contains(&n.name))?;
+    let why = if first.unready_since.is_some() { "is not Ready" } else { "was cordoned by somebody else" };
+    let others = match short.away.len() - 1 {
+        0 => String::new(),
+        others => format!(", and {others} others are away"),
+    };
+    let remedy = "mend it, have spec.nodeSelector leave it out, or raise spec.rollout.maxUnavailable";
+    Some(format!(
+        "maxUnavailable has no room for the next {} nodes: node {} {why}{others}; {remedy}",
+        short.due, first.name
+    ))
+}
+
 /// What keeps nodes from having it, or from having all of it, in words.
 struct Troubles {
     /// Agents that do not run.
     agents: Option<String>,
-    /// Other objects.
-    frozen: Option<String>,
+    /// Other objects freeze some of them.
+    frozen: bool,
+    /// Whatever else does, each as a clause.
+    keep: Vec<String>,
     /// Equals that set fields differently.
     conflicts: Option<String>,
 }
@@ -233,7 +276,7 @@ fn conditions(
     (judgement, left_out): (&Judgement, Option<&(&'static str, String)>),
     status: &RuntimeConfigStatus,
     mine: &[&Running],
-    (way_back, Troubles { agents, frozen, conflicts }): (&Back, Troubles),
+    (way_back, Troubles { agents, frozen, keep: kept, conflicts }): (&Back, Troubles),
 ) -> Vec<Condition> {
     let accepted = match (judgement, left_out) {
         // Others of its nodes may well be told what it says.
@@ -258,7 +301,7 @@ fn conditions(
     let (forward, going_back) = (is(|s| matches!(s, Stage::Wave { .. })), way_back.going() > 0);
     let done = mine.iter().all(|r| matches!(r.plan.stage, Stage::Complete | Stage::NoNodes));
     let counted = format!("{} of {} nodes have it and are well", status.nodes.ready, status.nodes.matched);
-    let counted = frozen.iter().fold(counted, |counted, frozen| format!("{counted}; {frozen}"));
+    let counted = kept.iter().fold(counted, |counted, why| format!("{counted}; {why}"));
     let (ready, reason, message) = match () {
         () if left_out.is_some() => (false, "NotAccepted", "some of its nodes keep what they have".to_owned()),
         () if !accepted => (false, "NotAccepted", "its nodes keep what they have".to_owned()),
@@ -271,7 +314,7 @@ fn conditions(
         () if halted => (false, "Halted", failure(status)),
         () if paused && !done => (false, "Paused", counted),
         () if done && status.nodes.ready == status.nodes.matched => (true, "Complete", counted),
-        () if done && frozen.is_some() => (false, "NodesFrozen", counted),
+        () if done && frozen => (false, "NodesFrozen", counted),
         () if done && agents.is_some() => (false, "AgentsNotRunning", counted),
         () if done => (false, "NodesMissing", counted),
         () => (false, "RollingOut", counted),
@@ -347,7 +390,9 @@ fn gauges(context: &Context, rollouts: &Rollouts, now: u64) {
         counts.matched += count(running.rollout.group(&running.nodes).count());
         running.rollout.group(&running.nodes).for_each(|node| add(&mut counts, node, running, now));
     }
+    let due = |r: &Running| r.plan.short.as_ref().map_or(0, |short| short.due);
     let states = [
+        ("waiting", count(rollouts.all.iter().map(due).sum())),
         ("selected", counts.matched),
         ("updated", counts.updated),
         ("updating", counts.updating),

@@ -33,7 +33,7 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
         AdoptPhase::Adopted if view.facts.unsupervised => {
             return Plan::new(Step::Supervise, Phase::Verifying).saying("the daemon's supervisor was killed");
         }
-        _ if view.wish.hold => {
+        _ if view.wish.hold && !begun(view, desired) => {
             return Plan::new(Step::Rest, Phase::Idle)
                 .saying("held: it keeps what it has until spec.hold is taken back");
         }
@@ -52,6 +52,23 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
             "neither {desired} nor {name} came through; running containers go on, nothing is tried any more"
         )),
     }
+}
+
+/// Whether something has begun for what the node is told, which is finished or undone: nobody who asks to leave a node alone means a half of it.
+fn begun(view: &View<'_>, desired: &str) -> bool {
+    let tried = view.journal.attempt.as_ref().is_some_and(|a| a.order == order(view.wish));
+    tried || half_done(view, desired).is_some() || goes_back(view, desired)
+}
+
+/// Whether the node is not back yet from what was given up.
+fn goes_back(view: &View<'_>, desired: &str) -> bool {
+    let journal = view.journal;
+    let failed = journal.failed.as_ref().filter(|_| journal.gave_up(desired, &order(view.wish)));
+    let Some(failed) = failed.filter(|_| !view.facts.adoption.phase.foreign()) else { return false };
+    // Without anything to go back to the node is given back.
+    let Some(held) = &journal.current else { return true };
+    let has = view.facts.daemon.as_ref().and_then(|daemon| daemon.configuration.as_ref());
+    held.since <= failed.at && has != Some(&held.revision)
 }
 
 /// Whether a kubelet does not come up that was started anew for another cgroup driver: it is put back on one that answers it no better, until

@@ -11,12 +11,10 @@ mod policies;
 mod target;
 #[cfg(test)]
 mod tests;
-mod version;
 
 pub(crate) use asked::asked;
 pub use known::{Answer, Circumstances, Content, Known, Wanted};
 pub use target::order;
-pub(crate) use version::compare;
 
 use crate::facts::Facts;
 use crate::journal::Journal;

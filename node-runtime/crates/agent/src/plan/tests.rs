@@ -1,5 +1,6 @@
 //! Ways of a node, step by step.
 mod driver;
+mod held;
 mod interrupted;
 mod place;
 

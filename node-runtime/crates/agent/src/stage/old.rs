@@ -4,7 +4,7 @@
 //! runs a program: monitors and streaming outlive the daemon that started them. Must not: remove what no agent has staged.
 use super::manifest::Manifest;
 use super::{Problem, Staging, copy, is_version};
-use crate::plan::compare;
+use berth_crds::compare_versions as compare;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;

@@ -125,7 +125,8 @@ fn policies_that_a_node_waits_for_end_no_time() {
     let spec =
         serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(1000)});
     let in_phase = |phase: &str| {
-        let node = made(&[], spec.clone(), serde_json::json!({"nodeUID": "1", "phase": phase}));
+        let ready = serde_json::json!({"type": "Ready", "status": "True"});
+        let node = seen(&[], ready, spec.clone(), serde_json::json!({"nodeUID": "1", "phase": phase}));
         (node.asks, node.lapsed(600, 10_000), node.under_way(600, 10_000))
     };
     assert_eq!(in_phase("AwaitingGrant"), (true, false, true));
@@ -173,7 +174,9 @@ fn well_is_what_is_ready_and_healthy_without_a_break() {
             "healthy": true, "conditions": [said("Healthy", healthy)]});
         seen(&[], said("Ready", ready), spec.clone(), status).well_since
     };
-    assert_eq!((since(5000, 100), since(100, 6000), since(90_000, 100)), (5000, 6000, 10_000));
+    assert_eq!((since(5000, 100), since(100, 6000)), (5000, 6000));
+    // A clock that is ahead would hold up the soak until all others are there.
+    assert_eq!((since(90_000, 100), since(90_000, 6000), since(100, 90_000)), (4100, 6000, 4100));
 }
 
 /// A clock that is behind by hours would have it ill for longer than it had the revision.

@@ -1,9 +1,9 @@
 //! On a node that is ours: the daemon's version, the settings, the kubelet, and whether all is well.
 use super::super::grant::{self, leave};
-use super::super::{AGAIN, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step, version};
+use super::super::{AGAIN, LASTING, MAX_CRASHES, MAX_RESTARTS, MAX_TRIES, PATIENCE, Plan, Step};
 use super::{Way, give_up};
 use crate::facts::Daemon;
-use berth_crds::{Disruption, Phase, SecretCredential};
+use berth_crds::{Disruption, Phase, SecretCredential, compare_versions};
 use std::cmp::Ordering;
 
 impl Way<'_> {
@@ -20,7 +20,7 @@ impl Way<'_> {
             return give_up(self.revision, "NotStarted", format!("the daemon does not start with it: {why}"));
         }
         // A newer daemon knows all that an older one knows: it comes before what it is for, and goes after it.
-        let newer = version::compare(&self.wanted.version, &daemon.version);
+        let newer = compare_versions(&self.wanted.version, &daemon.version);
         if newer == Ordering::Greater {
             return self.restart();
         }
@@ -148,7 +148,7 @@ impl Way<'_> {
         if versions.is_empty() || versions.contains(wanted) {
             return None;
         }
-        if versions.iter().all(|v| version::compare(wanted, v) == Ordering::Greater) {
+        if versions.iter().all(|v| compare_versions(wanted, v) == Ordering::Greater) {
             let why = format!(
                 "version {wanted} is not on this node yet (there are: {known}): the DaemonSet's image brings it"
             );

@@ -1,8 +1,8 @@
-//! Which of two versions is the newer one.
+//! Which of two versions of the runtime is the newer one. Must not: refuse any text; what is no number is compared as text.
 use std::cmp::Ordering;
 
 /// Numbers count as numbers, part by part; a pre-release (`1.0.0-rc.1`) is older than what it precedes (semver.org, 11).
-pub(crate) fn compare(a: &str, b: &str) -> Ordering {
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
     let split = |text: &str| match text.split_once('-') {
         Some((core, pre)) => (core.to_owned(), Some(pre.to_owned())),
         None => (text.to_owned(), None),

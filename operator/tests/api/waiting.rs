@@ -1,0 +1,53 @@
+//! What keeps nodes from a revision is in the condition `Ready` of their RuntimeConfig.
+use crate::passes::{run, server, told, versioned, world};
+use berth_crds::{RuntimeConfigObject, RuntimeNode};
+use berth_operator::cluster::World;
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// One RuntimeConfig for both nodes.
+fn fleet() -> World {
+    let mut world = world();
+    world.configs.clear();
+    let config = RuntimeConfigObject::new("fleet", serde_json::from_value(json!({"nodeSelector": {}})).unwrap());
+    world.configs.insert("fleet".to_owned(), Arc::new(versioned(config)));
+    world
+}
+
+/// Of the condition; and whether node `b` was told something.
+async fn ready(world: &World) -> (Value, bool) {
+    let server = server(|_, _| false);
+    run(&server, world).await.unwrap();
+    let status = server.asked("/runtimeconfigs/fleet/status").pop().unwrap().body["status"].clone();
+    let ready = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap().clone();
+    (ready, told(&server, "b"))
+}
+
+#[tokio::test]
+async fn a_node_that_has_the_whole_budget_is_named() {
+    let change: [fn(&mut Node); 2] = [
+        |node| node.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "False".to_owned(),
+        |node| node.spec = serde_json::from_value(json!({"unschedulable": true})).unwrap(),
+    ];
+    for (change, why) in change.into_iter().zip(["is not Ready", "was cordoned by somebody else"]) {
+        let mut world = fleet();
+        change(Arc::make_mut(world.nodes.get_mut("a").unwrap()));
+        let (ready, told) = ready(&world).await;
+        let message = ready["message"].as_str().unwrap();
+        assert!(!told && ready["reason"] == "RollingOut", "{ready}");
+        assert!(message.contains(&format!("no room for the next 1 nodes: node a {why}; ")), "{ready}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_the_version_is_named() {
+    let mut world = fleet();
+    let node: &mut RuntimeNode = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
+    node.status = serde_json::from_value(json!({"newestVersion": "0.9.0"})).unwrap();
+    let (ready, told) = ready(&world).await;
+    assert!(told, "the other one has its turn");
+    let message = ready["message"].as_str().unwrap();
+    assert!(message.contains("1 nodes lack its version of the runtime") && message.contains("node a: "), "{ready}");
+    assert!(message.contains("0.9.0"), "{ready}");
+}

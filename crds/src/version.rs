@@ -44,9 +44,9 @@ mod tests {
         for (older, newer) in
             [("0.1.0", "0.2.0"), ("0.9.0", "0.10.0"), ("1.0.0-rc.2", "1.0.0"), ("1.0.0-rc.2", "1.0.0-rc.10")]
         {
-            assert_eq!(compare(older, newer), Ordering::Less, "{older} {newer}");
-            assert_eq!(compare(newer, older), Ordering::Greater);
+            assert_eq!(compare_versions(older, newer), Ordering::Less, "{older} {newer}");
+            assert_eq!(compare_versions(newer, older), Ordering::Greater);
         }
-        assert_eq!(compare("0.1.0", "0.1.0"), Ordering::Equal);
+        assert_eq!(compare_versions("0.1.0", "0.1.0"), Ordering::Equal);
     }
 }

@@ -169,7 +169,7 @@ pub struct References {
     /// The user must write a digest.
     #[serde(default)]
     pub require_digest: bool,
-    /// Tags that may not be used without a digest. At most 64, of at most 128 bytes.
+    /// Tags that may not be used without a digest, whole and without patterns. At most 64, of at most 128 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forbid_tags: Vec<String>,
 }

@@ -8,7 +8,7 @@ use crate::rollout;
 use crate::runtime_config::{Cni, IpFamily, Limits, Metrics, Network, Runtime, RuntimeConfig, Streaming, seconds};
 use crate::sockets::check_sockets;
 use crate::storage::{check_images, check_storage};
-use berth_model::{Error, Result};
+use berth_model::{Error, Result, ResultExt, Tag};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -28,6 +28,8 @@ const MAX_PATTERN: usize = 512;
 const MAX_TAG: usize = 128;
 /// Longest value of a label. Source: apimachinery, util/validation.
 const MAX_LABEL_VALUE: usize = 63;
+/// What `pids.max` takes at most on 64 bits: PID_MAX_LIMIT (`include/linux/threads.h`, `kernel/cgroup/pids.c`). With more, no container would start.
+const MAX_PIDS: u64 = 4 << 20;
 
 pub(crate) fn runtime_config(document: &RuntimeConfig) -> Result<()> {
     let spec = &document.spec;
@@ -61,10 +63,16 @@ fn runtime(runtime: &Runtime) -> Result<()> {
         let problem = format!("{version:?} is not a version such as 0.1.0 or 0.2.0-rc.1");
         return Err(Error::invalid("spec.runtime.version", problem));
     }
-    if runtime.pids_limit.is_some_and(|p| p < 20) {
-        return Err(Error::invalid("spec.runtime.pidsLimit", "must be at least 20, or no container can run a shell"));
+    match runtime.pids_limit {
+        Some(limit) if limit < 20 => {
+            Err(Error::invalid("spec.runtime.pidsLimit", "must be at least 20, or no container can run a shell"))
+        }
+        Some(limit) if limit > MAX_PIDS => {
+            let problem = format!("must be at most {MAX_PIDS}, the kernel's own limit; without it there is no limit");
+            Err(Error::invalid("spec.runtime.pidsLimit", problem))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Three numbers and perhaps more, with what may stand in a directory's name only: versions are directories on the host.
@@ -241,6 +249,10 @@ pub(crate) fn image_policy_limits(document: &ImagePolicy) -> Result<()> {
         if let Some((i, text)) = list.iter().enumerate().find(|(_, text)| text.len() > longest) {
             return Err(too_long(format!("{field}[{i}]{member}"), text, longest));
         }
+    }
+    for (i, tag) in spec.references.forbid_tags.iter().enumerate() {
+        // One that no image can have would forbid nothing.
+        Tag::parse(tag).context(|| format!("spec.references.forbidTags[{i}]: {tag:?}"))?;
     }
     spec.matches.namespace_selector.as_ref().map_or(Ok(()), namespaces_limits)
 }

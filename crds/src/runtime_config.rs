@@ -128,7 +128,7 @@ pub struct Runtime {
     /// How much the daemon logs; default `Info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
-    /// Most processes of a container, at least 20; unset is no limit.
+    /// Most processes of a container, 20 to 4194304; unset is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids_limit: Option<u64>,
     /// Who makes cgroups; unset is systemd where it is pid 1 of a cgroup v2 node, else the daemon itself.

@@ -7,6 +7,7 @@ use berth_operator::observe::{self, Health, Metrics};
 use berth_operator::uninstall::{self, Refusal};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text => log.init(),
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
     }
     // Of all that is linked, only this provider is meant; rustls would not guess.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {

@@ -118,6 +118,11 @@ const RUNTIME: &[Rule] = &[
         "must be a version such as 0.1.0 or 0.2.0-rc.1",
     ),
     rule("spec.runtime.pidsLimit", "self >= 20", "must be at least 20, or no container can run a shell"),
+    rule(
+        "spec.runtime.pidsLimit",
+        "self <= 4194304",
+        "must be at most 4194304, the kernel's own limit; without it there is no limit",
+    ),
     rule("spec.runtime.limits.maxManifestBytes", "self >= 1024 && self <= 67108864", "must be 1024 to 67108864"),
     rule("spec.runtime.limits.maxIndexEntries", "self >= 1 && self <= 1000", "must be 1 to 1000"),
     rule("spec.runtime.limits.maxLayers", "self >= 1 && self <= 256", "must be 1 to 256"),

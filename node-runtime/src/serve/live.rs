@@ -4,6 +4,7 @@
 //! for a profile: containers that name it are refused until it can be loaded.
 use super::http::Http;
 use super::logging;
+use super::streaming::Streaming;
 use super::wire;
 use crate::layout::Layout;
 use berth_engine::{Engine, Metrics};
@@ -29,6 +30,8 @@ pub struct Followers {
     pub bridge: Option<Bridge>,
     /// The CNI client.
     pub cni: Cni,
+    /// The streaming process.
+    pub streaming: Arc<Streaming>,
     /// The metrics server, and the address that counts without a document; none when an option names the address.
     pub metrics: Option<(Http, String)>,
     /// Paths.
@@ -132,6 +135,7 @@ impl Followers {
             let address = new.metrics_address.clone().unwrap_or_else(|| fallback.clone());
             told(standing, "spec.metrics.address", http.rebind(&address).await);
         }
+        self.streaming.follow(&old.streaming, &new.streaming).await;
     }
 }
 

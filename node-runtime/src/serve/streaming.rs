@@ -1,4 +1,4 @@
-//! The streaming process of this daemon: started on first use, asked for nothing, answered.
+//! The streaming process of this daemon: started on first use or when its settings change, asked for nothing, answered.
 //!
 //! Owns: its start, and the daemon's half of `berth_streaming::protocol`. Must not: touch a session's bytes. The process outlives the
 //! daemon; one that ends by itself is started again at the next use.
@@ -80,6 +80,15 @@ impl Streaming {
                 process.kill();
                 process.ended().await;
             }
+        }
+    }
+
+    /// Has a process with the settings that count now, where they are others than before: whoever changes them is told whether there can be
+    /// one, and what was wrong with the former ones is over.
+    pub async fn follow(&self, before: &Settings, now: &Settings) {
+        if !alike(before, now) {
+            // Told already, in what is said of the settings.
+            let _ = self.base().await;
         }
     }
 

@@ -164,9 +164,9 @@ impl Daemon {
             None => Some((http, default_metrics(layout).to_owned())),
         };
         let (images, bridge, cni) = (self.images.clone(), self.bridge.clone(), self.cni.clone());
-        let engine = self.engine.clone();
+        let (engine, streaming) = (self.engine.clone(), self.streaming.clone());
         tokio::spawn(engine.clone().follow_prefetch());
-        let followers = Followers { log, engine, images, bridge, cni, metrics, layout: layout.clone() };
+        let followers = Followers { log, engine, images, bridge, cni, streaming, metrics, layout: layout.clone() };
         live::follow(self.engine.standing().clone(), followers, self.engine.metrics())
             .context("figures of the settings")
     }

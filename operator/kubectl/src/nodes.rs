@@ -76,11 +76,14 @@ fn listed(node: &Listed<RuntimeNode>) -> Row {
 }
 
 fn row(name: String, node: &RuntimeNode) -> Row {
-    let (spec, status) = (&node.spec, node.status.clone().unwrap_or_default());
+    let (spec, told) = (&node.spec, node.status.is_some());
+    let status = node.status.clone().unwrap_or_default();
+    // No agent has said anything of it yet.
+    let said = |word: String| if told { word } else { UNKNOWN.to_owned() };
     Row {
         name,
-        state: format!("{:?}", status.state),
-        phase: format!("{:?}", status.phase),
+        state: said(format!("{:?}", status.state)),
+        phase: said(format!("{:?}", status.phase)),
         healthy: status.healthy,
         message: why(node),
         current_revision: status.current_revision,
@@ -95,7 +98,9 @@ fn row(name: String, node: &RuntimeNode) -> Row {
 /// What there is to say of a node, the weightiest first.
 fn why(node: &RuntimeNode) -> String {
     let (spec, status) = (&node.spec, node.status.clone().unwrap_or_default());
+    // One that it has after all failed before that.
     let failed = status.failed.filter(|f| Some(&f.revision) == spec.desired_revision.as_ref());
+    let failed = failed.filter(|f| Some(&f.revision) != status.current_revision.as_ref());
     if spec.hold {
         return "held: spec.hold is set".to_owned();
     }
@@ -127,6 +132,9 @@ mod tests {
         let failed = serde_json::json!({"failed": {"revision": "r", "reason": "Refused", "message": "no", "at": ""}, "message": "idle"});
         assert_eq!(of(serde_json::json!({"nodeName": "n", "desiredRevision": "r"}), failed.clone()), "Refused: no");
         assert_eq!(of(serde_json::json!({"nodeName": "n", "desiredRevision": "s"}), failed.clone()), "idle");
+        let mut again = failed.clone();
+        again["currentRevision"] = "r".into();
+        assert_eq!(of(serde_json::json!({"nodeName": "n", "desiredRevision": "r"}), again), "idle", "it came through");
         let held = serde_json::json!({"nodeName": "n", "desiredRevision": "r", "hold": true});
         assert_eq!(of(held, failed.clone()), "held: spec.hold is set");
         let agent = serde_json::json!({"pod": "p", "container": "agent", "reason": "ErrImagePull", "message": "pod p: no", "since": "T"});
@@ -137,6 +145,15 @@ mod tests {
         let failed = serde_json::json!({"nodeName": "n", "postponedBecause": "3 of 3 times"});
         assert_eq!(of(failed, serde_json::json!({"message": "asks"})), "3 of 3 times", "it gets no other turn");
     }
+
+    #[test]
+    fn of_a_node_whose_agent_has_said_nothing_nothing_is_known() {
+        let object = serde_json::json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": "n"},
+            "spec": {"nodeName": "n"}});
+        let shown = cells(&listed(&Listed::of(serde_json::from_value(object).unwrap())));
+        assert_eq!(shown[..4], ["n", "Unknown", "Unknown", "False"].map(str::to_owned));
+    }
+
     #[test]
     fn a_node_that_is_not_understood_has_a_row_that_says_so() {
         let of = |state: &str| {

@@ -36,8 +36,8 @@ pub enum Command {
         /// Wait for its end
         #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
         watch: bool,
-        /// How long to wait at most, in seconds; 0 is for ever
-        #[arg(long, default_value_t = 0)]
+        /// How long to wait at most, in seconds, or as in 90s, 5m and 1h; 0 is for ever
+        #[arg(long, default_value = "0", value_parser = seconds)]
         timeout: u64,
     },
     /// Begins nothing new; going back and ImagePolicies are never paused
@@ -83,6 +83,20 @@ impl Told {
         let told = told.map_err(|e| anyhow!("RuntimeConfig {}: {}", config.name_any(), not_understood(&e)))?;
         Ok(told.unwrap_or_default())
     }
+}
+
+/// Seconds of a number alone or with a unit, as kubectl takes them.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        _ => None,
+    };
+    let number = digits.parse::<u64>().ok();
+    let whole = number.zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    whole.ok_or_else(|| "must be seconds, or like 90s, 5m or 1h".to_owned())
 }
 
 /// Does it.
@@ -266,6 +280,16 @@ mod tests {
         object["apiVersion"] = json!("berth.dev/v1alpha1");
         object["kind"] = json!("RuntimeConfig");
         serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_timeout_is_seconds_or_has_a_unit() {
+        for (text, is) in [("0", 0), ("90", 90), ("30s", 30), ("5m", 300), ("1h", 3600)] {
+            assert_eq!(seconds(text), Ok(is));
+        }
+        for bad in ["", "s", "-1", "1.5m", "1h30m", "5 m", "1d", "99999999999999999999", "9999999999999999999h"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
     }
 
     /// The words of a newer version elsewhere are nothing to whoever waits for it, pauses it or takes it back.

@@ -94,7 +94,7 @@ fn config(listed: &Listed<RuntimeConfigObject>) -> Config {
         name,
         ready,
         reason: reason.to_owned(),
-        message: message.to_owned(),
+        message: with_troubles(&status.conditions, message),
         wave: wave(status.wave.as_ref()),
         updated: status.summary.clone(),
         ready_nodes: status.nodes.ready,
@@ -104,6 +104,14 @@ fn config(listed: &Listed<RuntimeConfigObject>) -> Config {
         last_known_good: status.last_known_good.clone(),
         not_understood: None,
     }
+}
+
+/// What is said of a rollout, behind what is wrong with the RuntimeConfig itself: it may be through without all that was asked for.
+fn with_troubles(conditions: &[Condition], message: &str) -> String {
+    let wrong = |kind: &str, wrong: &str| conditions.iter().find(|c| c.kind == kind && c.status == wrong);
+    let troubles = [wrong("Accepted", "False"), wrong("Conflicted", "True")];
+    let troubles = troubles.into_iter().flatten().map(|c| format!("{}: {}", c.reason, c.message));
+    troubles.chain((!message.is_empty()).then(|| message.to_owned())).collect::<Vec<_>>().join("; ")
 }
 
 fn policy(listed: &Listed<ImagePolicyObject>) -> Policy {
@@ -175,6 +183,23 @@ mod tests {
 
     fn object(kind: &str, name: &str, spec: &Value) -> Value {
         json!({"apiVersion": "berth.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+    }
+
+    #[test]
+    fn what_was_not_taken_is_told_before_how_far_the_rest_is() {
+        let told = |accepted: &str, conflicted: &str| {
+            let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": ""});
+            let mut whole = object("RuntimeConfig", "c", &json!({}));
+            whole["status"] = json!({"conditions": [
+                condition("Accepted", accepted, "Invalid", "spec.images: no tag"),
+                condition("Conflicted", conflicted, "EqualPriority", "spec.runtime.pidsLimit with d"),
+                condition("Ready", "True", "Complete", "1 of 1 nodes"),
+            ]});
+            config(&Listed::of(serde_json::from_value(whole).unwrap())).message
+        };
+        assert_eq!(told("True", "False"), "1 of 1 nodes");
+        assert_eq!(told("True", "True"), "EqualPriority: spec.runtime.pidsLimit with d; 1 of 1 nodes");
+        assert_eq!(told("False", "False"), "Invalid: spec.images: no tag; 1 of 1 nodes");
     }
 
     #[test]

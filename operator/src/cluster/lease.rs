@@ -28,7 +28,7 @@ impl Leadership {
         until?.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero())
     }
 
-    fn set(&self, until: Option<Instant>) {
+    pub(crate) fn set(&self, until: Option<Instant>) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 }

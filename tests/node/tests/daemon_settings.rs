@@ -152,6 +152,23 @@ async fn sessions_follow_the_streaming_address_and_certificate() {
     node.finish().await;
 }
 
+/// Nobody streams anything here: whoever changes the settings is told, and what was wrong is over with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streaming_settings_are_proven_when_they_change() {
+    let node = Node::new().await;
+    let missing = node.base().join("none.pem").display().to_string();
+    spec(&node, &format!("  runtime: {{streaming: {{tlsCertFile: {missing}, tlsKeyFile: {missing}}}}}\n"));
+    problem(&node, "spec.runtime.streaming").await;
+    spec(&node, "  runtime: {streaming: {tokenTTL: 30s}}\n");
+    no_problem(&node).await;
+    // An address that the machine does not have (RFC 5737).
+    spec(&node, "  runtime: {streaming: {bind: 192.0.2.1}}\n");
+    problem(&node, "spec.runtime.streaming").await;
+    spec(&node, "  runtime: {streaming: {bind: 127.0.0.2}}\n");
+    no_problem(&node).await;
+    node.finish().await;
+}
+
 const NO_MKDIR: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]}"#;
 
 fn profiles(text: &str, runtime: &str) -> String {

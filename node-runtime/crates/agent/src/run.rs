@@ -32,6 +32,17 @@ const SOON: Duration = Duration::from_secs(2);
 /// How often it looks when nothing changes: for drift, crashes, and what was away.
 const SELDOM: Duration = Duration::from_secs(15);
 
+/// How long the API server's object may be older than what was written last. What it says otherwise then, somebody else wrote.
+const ECHOES: Duration = Duration::from_secs(60);
+
+/// What was written last.
+struct Reported {
+    /// UID of its object.
+    uid: Option<String>,
+    status: RuntimeNodeStatus,
+    at: Instant,
+}
+
 /// An agent of one node.
 pub struct Agent<N, C> {
     node: N,
@@ -39,8 +50,8 @@ pub struct Agent<N, C> {
     store: Store,
     journal: Journal,
     known: Known,
-    /// The status that the API server has, with the UID of its object.
-    reported: Option<(Option<String>, RuntimeNodeStatus)>,
+    /// The status that the API server has.
+    reported: Option<Reported>,
     /// Of a report that failed.
     reporting: Backoff,
     /// What could not be had of the API server, by name.
@@ -189,13 +200,15 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     /// Only what changed is written.
     async fn report(&mut self, object: &RuntimeNode, facts: &Facts, plan: &Plan, now: u64) {
         let mut known = object.clone();
-        // The API server's object may be older than what was written last.
-        if let Some((_, reported)) = self.reported.as_ref().filter(|(uid, _)| *uid == object.metadata.uid) {
-            known.status = Some(reported.clone());
+        let mut overwritten = false;
+        if let Some(reported) = self.reported.as_ref().filter(|reported| reported.uid == object.metadata.uid) {
+            let other = object.status.as_ref() != Some(&reported.status);
+            overwritten = other && reported.at.elapsed() >= ECHOES;
+            known.status = Some(reported.status.clone());
         }
         let status = report::status(&known, &self.journal, facts, plan, now);
         self.metrics.standing(&status);
-        if known.status.as_ref() == Some(&status) {
+        if known.status.as_ref() == Some(&status) && !overwritten {
             return;
         }
         if self.reporting.rest().is_some() {
@@ -206,7 +219,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         self.metrics.reported(done.is_ok());
         match done {
             Ok(()) => {
-                self.reported = Some((object.metadata.uid.clone(), status));
+                self.reported = Some(Reported { uid: object.metadata.uid.clone(), status, at: Instant::now() });
                 self.reporting = Backoff::default();
             }
             Err(e) => {

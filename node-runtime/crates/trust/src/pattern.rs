@@ -48,6 +48,9 @@ fn bounded(text: &str) -> Result<()> {
     if text.is_empty() || text.len() > MAX_PATTERN {
         return Err(Error::invalid("pattern", format!("must be 1 to {MAX_PATTERN} bytes long")));
     }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return Err(Error::invalid("pattern", format!("{text:?} begins with {scheme}://; write {rest} alone")));
+    }
     Ok(())
 }
 
@@ -190,5 +193,7 @@ mod tests {
             assert!(Scope::parse(bad).is_err(), "{bad:?}");
         }
         assert!(Scope::parse("example.com/app:v1").is_err());
+        let told = Scope::parse("https://example.com/team").unwrap_err().to_string();
+        assert!(told.contains("write example.com/team alone"), "{told}");
     }
 }

@@ -4,7 +4,7 @@ use crate::layout::Layout;
 use crate::node_files::text;
 use crate::serve::wire;
 use berth_proto::node::InfoResponse;
-use berth_settings::RuntimeConfigSpec;
+use berth_settings::{Revisions, RuntimeConfigSpec};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,8 @@ pub(super) fn servers(file: &Path) -> Option<Vec<String>> {
 fn cni(layout: &Layout, info: &InfoResponse) -> Option<Cni> {
     let etc =
         if info.documents_directory.is_empty() { layout.etc.as_path() } else { Path::new(&info.documents_directory) };
-    let documents = berth_settings::load(etc, &wire::accepted(layout)).ok();
+    // On a node of a cluster its revision counts, in the place of documents.
+    let documents = berth_settings::next_start(etc, &wire::accepted(layout), Revisions::default()).ok();
     let by_documents = documents.as_ref().is_some_and(|s| s.network.mode == berth_settings::NetworkMode::Cni);
     let wanted =
         if info.network_mode.is_empty() { by_documents } else { info.network_mode.eq_ignore_ascii_case("cni") };
@@ -90,6 +91,7 @@ fn plugins(file: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use berth_settings::Revision;
     use serde_json::json;
 
     #[test]
@@ -119,6 +121,25 @@ mod tests {
         spec.network.cni.bin_dirs = Some(vec!["/b".into()]);
         assert_eq!(config_dir(&layout, &spec), Path::new("/c"));
         assert_eq!(bin_dirs(&spec), [PathBuf::from("/b")]);
+    }
+
+    #[test]
+    fn on_a_node_of_a_cluster_the_directories_are_those_of_its_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(Some(dir.path())).unwrap();
+        let configs = dir.path().join("net.d");
+        for dir in [&layout.lib, &configs] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        std::fs::write(configs.join("10-a.conflist"), "{}").unwrap();
+        let told = InfoResponse { network_mode: "Cni".to_owned(), ..Default::default() };
+        assert!(cni(&layout, &told).unwrap().configs.is_empty());
+        let config = json!({"network": {"mode": "CNI", "cni": {"confDir": configs}}});
+        let content = json!({"runtime": {"version": "0.1.0", "config": config}});
+        let mut revision = Revision { name: String::new(), content: serde_json::from_value(content).unwrap() };
+        revision.name = revision.content.name();
+        berth_settings::hand_over(&wire::accepted(&layout), Revisions::of(revision)).unwrap();
+        assert_eq!(cni(&layout, &told).unwrap().configs, [configs.join("10-a.conflist")]);
     }
 
     #[test]

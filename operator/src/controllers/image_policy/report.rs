@@ -84,7 +84,9 @@ fn of(
     let enforce = |n: &&&RuntimeNode| {
         n.status.as_ref().is_some_and(|s| s.policy_revision.is_some() && s.policy_revision == revision)
     };
-    let enforced = count(nodes.iter().filter(enforce).count());
+    // Of one that is refused, what was in force before, if anything was.
+    let nothing = refusal.is_some() && set.as_ref().is_ok_and(|set| !holds_policy(set, &name));
+    let enforced = if nothing { 0 } else { count(nodes.iter().filter(enforce).count()) };
     let decisions = || {
         let all = nodes.iter().filter_map(|n| n.status.as_ref()).flat_map(|s| &s.enforcement.decisions);
         all.filter(|decision| decision.policy == name)
@@ -98,12 +100,9 @@ fn of(
     match (refusal, set) {
         (Some(refusal), _) => {
             conditions.set("Accepted", false, refusal.reason, refusal.message.clone());
-            conditions.set(
-                "Ready",
-                false,
-                refusal.reason,
-                "it was refused; what was in force of it before stays in force",
-            );
+            let kept = if nothing { "nothing of it is" } else { "what was in force of it before stays" };
+            let message = format!("it was refused, and {kept} in force: {}", refusal.message);
+            conditions.set("Ready", false, refusal.reason, message);
         }
         (None, Err(problem)) => {
             conditions.set("Accepted", true, "Valid", "");
@@ -158,9 +157,14 @@ fn of(
     }
 }
 
+fn holds_policy(set: &RuntimeRevision, name: &str) -> bool {
+    set.spec.policies.iter().flatten().any(|policy| policy.name == name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use berth_crds::RuntimeRevisionSpec;
     use std::sync::Arc;
 
     /// A cluster with one node whose agent says this.
@@ -175,6 +179,24 @@ mod tests {
         };
         world.runtime_nodes.insert("n".to_owned(), Arc::new(runtime_node));
         world
+    }
+
+    #[test]
+    fn one_that_is_refused_says_why_and_is_in_force_only_where_it_was_before() {
+        let spec: berth_crds::ImagePolicySpec = serde_json::from_value(json!({"mode": "Enforce"})).unwrap();
+        let refusal = Refusal { reason: "Invalid", message: "spec.registries.deny: no host".to_owned() };
+        let status = |former: &[&str]| {
+            let content = RuntimeRevisionSpec::of_policies(former.iter().map(|name| (*name, &spec)));
+            let set = Ok(RuntimeRevision::new("policy-1", content));
+            let world = world(json!({"nodeUID": "1", "state": "Managed", "policyRevision": "policy-1"}));
+            let view = View { world: &world, set: &set, conflicts: &BTreeMap::new() };
+            let status = of(&ImagePolicyObject::new("p", spec.clone()), Some(&refusal), view, 100);
+            let ready = status.conditions.iter().find(|c| c.kind == "Ready").unwrap();
+            (status.summary.clone(), ready.message.clone())
+        };
+        let told = |kept: &str| format!("it was refused, and {kept} in force: spec.registries.deny: no host");
+        assert_eq!(status(&["other"]), ("0/1".to_owned(), told("nothing of it is")));
+        assert_eq!(status(&["other", "p"]), ("1/1".to_owned(), told("what was in force of it before stays")));
     }
 
     #[test]

@@ -134,10 +134,17 @@ fn container(pod: &Pod, status: &ContainerStatus) -> Option<Trouble> {
     now.or(again).and_then(|said| made(Kind::Crash, "CrashLoopBackOff", &said))
 }
 
-/// How a container ended, unless it ended well.
+/// The kubelet's word for a container that its runtime does not know, with 137 in the place of an exit code (ContainerReasonStatusUnknown in
+/// pkg/kubelet/container/runtime.go): on a node that was just taken over or given back, and no crash.
+const NOT_KNOWN: &str = "ContainerStatusUnknown";
+
+/// How a container ended, unless it ended well, or nobody knows how.
 fn crash(state: Option<&ContainerState>) -> Option<String> {
     let ended = state?.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
     let reason = ended.reason.as_deref().unwrap_or("Error");
+    if reason == NOT_KNOWN {
+        return None;
+    }
     let said = ended.message.as_deref().map(|text| format!(": {}", text.trim())).unwrap_or_default();
     Some(format!("ended with {} ({reason}){said}", ended.exit_code))
 }
@@ -258,6 +265,10 @@ mod tests {
         let again =
             json!({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}});
         assert_eq!(agent(&pod("True", "Running", &again)), Agent::Runs);
+        // Its node was just taken over: its former container is the former runtime's.
+        let over = json!({"state": {"running": {}},
+            "lastState": {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}});
+        assert_eq!(agent(&pod("False", "Running", &over)), Agent::Begins);
     }
 
     #[test]

@@ -244,6 +244,29 @@ async fn a_revision_is_applied_once_and_a_status_is_written_on_change_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_status_that_somebody_else_wrote_is_written_again() {
+    let case = Case::new();
+    let name = case.revision(50);
+    let mut agent = case.agent();
+    let mut object = object(&name);
+    agent.pass(object.clone()).await;
+    let said = || case.side.with(|world| (world.statuses.len(), world.statuses.last().cloned().unwrap()));
+    let (count, mine) = said();
+    object.status = Some(RuntimeNodeStatus { current_revision: Some("other".to_owned()), ..mine.clone() });
+    agent.pass(object.clone()).await;
+    assert_eq!(said().0, count, "it may be what was there before");
+    tokio::time::advance(ECHOES).await;
+    agent.pass(object.clone()).await;
+    assert_eq!(said(), (count + 1, mine.clone()));
+    agent.pass(object.clone()).await;
+    assert_eq!(said().0, count + 1, "and that takes its time as well");
+    object.status = Some(mine);
+    tokio::time::advance(ECHOES).await;
+    agent.pass(object).await;
+    assert_eq!(said().0, count + 1, "nobody has changed it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_api_server_that_is_away_keeps_nobody_from_going_on() {
     let case = Case::new();
     let name = case.revision(50);

@@ -27,7 +27,7 @@ cargo xtask COMMAND
                   --keep leaves it running, --image REF runs your image, --help says more;
                   --cluster takes a node of a real cluster over from containerd and gives it back
   test [TIER…]    install what the tests need and run the tiers, by default all: static unit node guest
-                  cluster (the last three need root); `full` (the cluster's way under Helm 3) by name only
+                  cluster (the last three need root); `full` (the cluster's way under Helm 3, and with kills) by name only
   guest TEST…     the tests of some programs of tests/node in the guest, such as guest_guide (needs root)
   package [KIND…] a deb and an rpm of the node half, in target/package; --help says more
   images          the images of operator and agent as OCI layouts, in target/images; --help says more

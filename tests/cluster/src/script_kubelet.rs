@@ -36,6 +36,32 @@ pub fn prepare(space: &NodeSpace, endpoint: &str, options: &Options) {
     space.watch_log("kubelet", space.base().join("logs/kubelet.log"));
 }
 
+/// Has both scripts do as a service manager does, whoever calls them: one after the other, no second kubelet beside one that runs, and
+/// [`revive`] none where it was stopped.
+pub fn keep(space: &NodeSpace) {
+    let pid = directory(space).join("kubelet").display().to_string();
+    let running = format!("grep -qs kubelet /proc/$(cat {pid})/cmdline && exit 0\n");
+    let start = format!("[ \"$1\" = again ] && [ -e {pid}.stopped ] && exit 0\nrm -f {pid}.stopped\n{running}");
+    let stop = format!("touch {pid}.stopped\n");
+    for (word, first) in [("start", start), ("stop", stop)] {
+        let (path, bare) = (script(space, word), script(space, &format!("bare-{word}")));
+        fs::rename(&path, &bare).unwrap();
+        // What it starts must not keep the lock.
+        let text = format!("#!/bin/sh\nexec 9> {pid}.lock\nflock 9\n{first}{} 9>&-\n", bare.display());
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// Starts one again that was killed, if nobody has stopped it; after [`keep`].
+///
+/// # Panics
+/// Where the script fails.
+pub fn revive(space: &NodeSpace) {
+    let status = space.command("tools", script(space, "start")).arg("again").status().unwrap();
+    assert!(status.success(), "start: {status}");
+}
+
 /// Directory of the file `kubelet`, with its process id.
 pub fn directory(space: &NodeSpace) -> PathBuf {
     space.base().join("pid")

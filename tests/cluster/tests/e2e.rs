@@ -4,6 +4,8 @@
 
 #[path = "e2e/chain.rs"]
 mod chain;
+#[path = "e2e/chaos.rs"]
+mod chaos;
 #[path = "e2e/figures.rs"]
 mod figures;
 #[path = "e2e/kubelet.rs"]
@@ -16,6 +18,8 @@ mod steering;
 mod tour;
 #[path = "e2e/upgrade.rs"]
 mod upgrade;
+#[path = "e2e/wish.rs"]
+mod wish;
 
 use berth_cluster_tests::suite::{self, Case};
 use site::Site;
@@ -35,11 +39,16 @@ const CASES: &[Case<Site>] = &[
     Case::alone("the_node_is_given_back_and_uninstalled", chain::is_uninstalled_only_once_given_back),
 ];
 
+/// With that word alone: slow, and on a cluster of its own from `helm install` to the end.
+const KILLED: &[Case<Site>] = &[Case::alone("kills_at_random_moments_heal", chaos::heals_by_itself)];
+
 fn main() {
     berth_cluster_tests::dispatch();
     let mut words = std::env::args().skip(1);
-    if words.next().as_deref() == Some(tour::WORD) {
-        return tour::run(words.any(|word| word == "--keep"));
+    match words.next().as_deref() {
+        Some(tour::WORD) => return tour::run(words.any(|word| word == "--keep")),
+        Some(chaos::WORD) => suite::chain(KILLED, Site::start_to_kill, Site::finish),
+        _ => {}
     }
     suite::chain(CASES, Site::start, Site::finish);
 }

@@ -20,7 +20,7 @@ const MAKES: [(&str, &[&str], Make); 11] = [
     ("kubernetes", &["guest", "cluster", "full"], tools::kubernetes),
     ("peers", &["guest", "cluster", "full"], tools::peers),
     ("etcd", &["cluster", "full"], tools::etcd),
-    ("helm", &["cluster"], tools::helm),
+    ("helm", &["cluster", "full"], tools::helm),
     ("userland", &["cluster", "full"], tools::userland),
 ];
 

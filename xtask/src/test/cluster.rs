@@ -18,12 +18,16 @@ const REGISTRY: &str = "berth-test-registry";
 /// The cluster half.
 const OPERATOR: &str = "berth-operator";
 const AGENT: &str = "berth-agent";
+/// The way of a node from its first runtime to Berth and back.
+const WAY: &str = ": e2e";
 /// Programs whose every case needs those before it.
-const CHAINS: [&str; 1] = [": e2e"];
+const CHAINS: [&str; 1] = [WAY];
+/// Has that program kill the product's processes at random moments, and nothing else.
+const KILLS: &str = "--chaos";
 /// Programs that measure, and so run when nothing else does.
 const ALONE: [&str; 1] = [": compare"];
 /// The others run side by side: the longest first.
-const LONGEST: [&str; 4] = [": adopt", ": e2e", ": operator", ": standalone"];
+const LONGEST: [&str; 4] = [": adopt", WAY, ": operator", ": standalone"];
 /// helm.
 const HELM: &str = "BERTH_HELM";
 /// Where the OCI layouts of operator and agent lie.
@@ -34,17 +38,22 @@ pub fn tier(tier: &mut Tier) {
     run_all(tier, list, &environment);
 }
 
-/// Under Helm 3, what a cluster's user does: installing, upgrading, uninstalling.
-pub fn with_helm3(tier: &mut Tier) {
+/// What is slow: what a cluster's user does (installing, upgrading, uninstalling) under Helm 3, and kills at random moments.
+pub fn full(tier: &mut Tier) {
     let helm3 = tier.prepare("helm 3", tools::helm3);
-    let (Some(helm3), Some((mut list, mut environment))) = (helm3, prepared(tier)) else { return };
-    environment.retain(|(name, _)| *name != HELM);
-    environment.push((HELM, helm3));
-    list.retain(|binary| binary.name.ends_with(": e2e"));
+    let Some((mut list, environment)) = prepared(tier) else { return };
+    list.retain(|binary| binary.name.ends_with(WAY));
     if list.is_empty() {
-        tier.check("e2e under Helm 3", || Err("no test program e2e".to_owned()));
+        tier.check("the way of a node", || Err(format!("no test program{WAY}")));
     }
-    run_all(tier, list, &environment);
+    if let Some(helm3) = helm3 {
+        let mut environment: Environment = environment.iter().filter(|(name, _)| *name != HELM).cloned().collect();
+        environment.push((HELM, helm3));
+        run_all(tier, list.clone(), &environment);
+    }
+    // No second try: what does not heal once is what it looks for.
+    let kills = list.into_iter().map(|binary| job(binary, &[KILLS], Again::Never, &environment)).collect();
+    tier.in_company(kills, &[], &[]);
 }
 
 /// The test programs and what they find where; `None` where something is missing, which is counted.
@@ -73,16 +82,22 @@ fn prepared(tier: &mut Tier) -> Option<(Vec<TestBinary>, Environment)> {
 /// Side by side, but for those that measure.
 fn run_all(tier: &mut Tier, list: Vec<TestBinary>, environment: &Environment) {
     let jobs = list.into_iter().map(|binary| {
-        let name = binary.name.clone();
-        let again = if CHAINS.iter().any(|end| name.ends_with(end)) { Again::Whole } else { Again::Alone };
-        let command = move |choice: Choice<'_>| {
-            let mut command = binaries::limited(&binary, &[], &binaries::chosen(choice));
-            command.envs(environment.iter().map(|(name, path)| (name, path)));
-            Ok(command)
-        };
-        Job { name, tests: Tests::Told, again, command: Box::new(command) }
+        let chain = CHAINS.iter().any(|end| binary.name.ends_with(end));
+        job(binary, &[], if chain { Again::Whole } else { Again::Alone }, environment)
     });
     tier.in_company(jobs.collect(), &LONGEST, &ALONE);
+}
+
+/// One of the programs, told these words first.
+fn job<'a>(binary: TestBinary, words: &'static [&str], again: Again, environment: &'a Environment) -> Job<'a> {
+    let name = [&[binary.name.as_str()], words].concat().join(" ");
+    let command = move |choice: Choice<'_>| {
+        let words: Vec<_> = words.iter().copied().chain(binaries::chosen(choice)).collect();
+        let mut command = binaries::limited(&binary, &[], &words);
+        command.envs(environment.iter().map(|(name, path)| (name, path)));
+        Ok(command)
+    };
+    Job { name, tests: Tests::Told, again, command: Box::new(command) }
 }
 
 /// Runs the one case that compares costs, on the programs in `dir`.
@@ -131,4 +146,22 @@ fn built() -> Result<(Vec<TestBinary>, (&'static str, PathBuf))> {
     let dir = programs::build()?;
     programs::from_everything(&[REGISTRY, OPERATOR, AGENT, programs::PLUGIN], &dir)?;
     Ok((binaries::of_package(PACKAGE, &[])?, ("BERTH_BIN_DIR", dir)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_told_its_words_before_its_tests() {
+        let binary = TestBinary { name: "tests/cluster: e2e".into(), path: "/t/e2e-1".into(), dir: "/t".into() };
+        let environment = vec![(HELM, PathBuf::from("/helm"))];
+        let kills = job(binary, &[KILLS], Again::Never, &environment);
+        assert_eq!((kills.name.as_str(), kills.again), ("tests/cluster: e2e --chaos", Again::Never));
+        let one = ["a_case".to_owned()];
+        let command = (kills.command)(Choice::Named(&one)).unwrap();
+        let words: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
+        assert!(words.ends_with(&["/t/e2e-1", "--chaos", "--exact", "a_case"]), "{words:?}");
+        assert!(command.get_envs().any(|(name, path)| name == HELM && path == Some("/helm".as_ref())));
+    }
 }

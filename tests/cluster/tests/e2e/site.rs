@@ -9,7 +9,7 @@ use berth_cluster_tests::space::NodeSpace;
 use berth_cluster_tests::{Diagnose, cgroups, cluster, images, kubelet, processes, programs, script_kubelet, wait_for};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The release's namespace.
@@ -24,7 +24,7 @@ pub struct Site {
     space: Logged,
     registry: Service,
     containerd: Runtime,
-    plane: ControlPlane,
+    plane: Mutex<ControlPlane>,
     /// The release is installed.
     pub installed: OnceLock<()>,
     /// The node is taken over.
@@ -42,6 +42,15 @@ impl Diagnose for Logged {
 impl Site {
     /// Starts it, and waits until the node is ready on containerd.
     pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// The same for cases that kill: a kubelet waits for minutes otherwise before it starts anew what ended again and again.
+    pub fn start_to_kill() -> Self {
+        Self::start_with(|config| config["crashLoopBackOff"] = json!({"maxContainerRestartPeriod": "3s"}))
+    }
+
+    fn start_with(change: impl FnOnce(&mut Value)) -> Self {
         let space = Logged(NodeSpace::new());
         let built = programs::path_from_env("BERTH_CLUSTER_IMAGES");
         let next = crate::upgrade::layouts();
@@ -50,10 +59,13 @@ impl Site {
         let registry = images::start_with(&space.0, &space, &layouts);
         let containerd = Runtime::start(&space.0, &space, Kind::Containerd);
         let mut plane = ControlPlane::start(&space.0, &space);
-        script_kubelet::prepare(&space.0, &containerd.endpoint(), &plane.kubelet_options());
+        let mut options = plane.kubelet_options();
+        change(&mut options.config);
+        script_kubelet::prepare(&space.0, &containerd.endpoint(), &options);
         script_kubelet::run(&space.0, "start");
         plane.start_proxy(&space.0);
-        let site = Self { space, registry, containerd, plane, installed: OnceLock::new(), managed: OnceLock::new() };
+        let (plane, installed, managed) = (Mutex::new(plane), OnceLock::new(), OnceLock::new());
+        let site = Self { space, registry, containerd, plane, installed, managed };
         site.owns();
         // Nothing but a RuntimeConfig of the cluster says what the node's network is.
         std::fs::create_dir_all(site.root().join("etc")).unwrap();
@@ -92,6 +104,15 @@ impl Site {
         &self.space.0
     }
 
+    /// The ends of all logs, without a question to the API server.
+    pub fn logs(&self) -> &impl Diagnose {
+        &self.space
+    }
+
+    pub fn plane(&self) -> MutexGuard<'_, ControlPlane> {
+        self.plane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn base(&self) -> &Path {
         self.space.0.base()
     }
@@ -108,11 +129,11 @@ impl Site {
     }
 
     pub fn kubectl(&self, namespace: &str) -> Kubectl<'_> {
-        Kubectl::new(self.space(), self.plane.admin(), namespace)
+        Kubectl::new(self.space(), self.plane().admin(), namespace)
     }
 
     pub fn try_helm(&self, args: &[&str]) -> Result<String, String> {
-        helm(self.space(), &self.plane.admin(), NAMESPACE, args)
+        helm(self.space(), &self.plane().admin(), NAMESPACE, args)
     }
 
     pub fn helm(&self, args: &[&str]) -> String {
@@ -126,7 +147,19 @@ impl Site {
 
     /// Waits until `condition` holds of the object, and gives it.
     pub fn wait_object(&self, kind: &str, name: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
-        let kubectl = self.kubectl(NAMESPACE);
+        self.wait_object_in(NAMESPACE, kind, name, what, condition)
+    }
+
+    /// The same in that namespace.
+    pub fn wait_object_in(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+        what: &str,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let kubectl = self.kubectl(namespace);
         self.wait(&format!("{kind} {name}: {what}"), || {
             let object = kubectl.get(kind, name)?;
             if condition(&object) { Ok(object) } else { Err(object["status"].to_string()) }
@@ -165,18 +198,20 @@ impl Site {
         })
     }
 
+    /// Whether there are pods, and all of them are ready on this runtime. Error: they are not.
+    pub fn pods_are_on(&self, kind: Kind) -> Result<(), String> {
+        let list = self.kubectl("default").get("pods", "-A")?;
+        let pods = list["items"].as_array().cloned().unwrap_or_default();
+        let on = |pod: &Value| {
+            let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
+            id.starts_with(&format!("{kind}://")) && cluster::has_condition(pod, "Ready")
+        };
+        if !pods.is_empty() && pods.iter().all(on) { Ok(()) } else { Err(list.to_string()) }
+    }
+
     /// Asserts that all pods of the node run on this runtime, and the other one has none.
     pub fn is_on(&self, kind: Kind) {
-        let kubectl = self.kubectl("default");
-        self.wait(&format!("all pods are ready on {kind}"), || {
-            let list = kubectl.get("pods", "-A")?;
-            let pods = list["items"].as_array().cloned().unwrap_or_default();
-            let on = |pod: &Value| {
-                let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
-                id.starts_with(&format!("{kind}://")) && cluster::has_condition(pod, "Ready")
-            };
-            if !pods.is_empty() && pods.iter().all(on) { Ok(()) } else { Err(list.to_string()) }
-        });
+        self.wait(&format!("all pods are ready on {kind}"), || self.pods_are_on(kind));
         if kind == Kind::Berth {
             let left = runtime::crictl(self.space(), &self.containerd.endpoint(), &["pods", "-q"]).unwrap();
             assert_eq!(left.trim(), "", "containerd has pods of the kubelet's");
@@ -198,7 +233,7 @@ impl Site {
     /// Ends everything, and counts what is left over.
     pub fn finish(self) {
         script_kubelet::run(self.space(), "stop");
-        self.plane.finish();
+        self.plane.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
         self.containerd.finish(&self.space.0);
         self.registry.kill();
         self.space.0.finish();

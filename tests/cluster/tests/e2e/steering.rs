@@ -64,7 +64,8 @@ pub fn survives_its_supervisor(site: &Site) {
     });
 }
 
-fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+/// A condition of an object; null without one.
+pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     object["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind).unwrap_or(&Value::Null)
 }
 
@@ -116,15 +117,15 @@ pub fn goes_back(site: &Site, what: &str, spec: &Value, (reason, why): (&str, &s
     site.wait_object("runtimerevision", bad, "is remembered as bad", |revision| revision["status"]["verdict"] == "Bad");
 }
 
-/// The operator's process.
-fn operator(site: &Site, pod: &str) -> Process {
+/// The operator's process in that pod, if it runs.
+pub fn operator(site: &Site, pod: &str) -> Option<Process> {
     let name = format!("BERTH_POD_NAME={pod}");
     let of_pod = |process: &Process| {
         let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
         environment.split(|b| *b == 0).any(|variable| variable == name.as_bytes())
     };
     let mut found = processes::of(site.space()).into_iter().filter(|p| p.words[0] == "berth-operator");
-    found.find(of_pod).unwrap_or_else(|| panic!("no process of {pod}"))
+    found.find(of_pod)
 }
 
 fn leader(site: &Site) -> String {
@@ -147,7 +148,7 @@ pub fn survives_its_leader(site: &Site) {
     let holder = leader(site);
     let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or_default();
     let former = restarts(&kubectl.get("pod", &holder).unwrap());
-    operator(site, &holder).signal(Signal::SIGKILL);
+    operator(site, &holder).unwrap_or_else(|| panic!("no process of {holder}")).signal(Signal::SIGKILL);
     let object = kubectl.get("runtimeconfig", CONFIG).unwrap();
     assert_ne!(condition(&object, "Ready")["status"], "True", "it was killed in the middle: {object}");
     site.timed("a rollout whose leader was killed is over", || chain::complete(site));

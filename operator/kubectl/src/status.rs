@@ -110,8 +110,12 @@ fn config(listed: &Listed<RuntimeConfigObject>) -> Config {
 fn with_troubles(conditions: &[Condition], message: &str) -> String {
     let wrong = |kind: &str, wrong: &str| conditions.iter().find(|c| c.kind == kind && c.status == wrong);
     let troubles = [wrong("Accepted", "False"), wrong("Conflicted", "True")];
-    let troubles = troubles.into_iter().flatten().map(|c| format!("{}: {}", c.reason, c.message));
-    troubles.chain((!message.is_empty()).then(|| message.to_owned())).collect::<Vec<_>>().join("; ")
+    let mut all: Vec<_> = troubles.into_iter().flatten().map(|c| format!("{}: {}", c.reason, c.message)).collect();
+    // What is not accepted says itself that nodes keep what they have.
+    if !message.is_empty() && !all.iter().any(|trouble| trouble.ends_with(message)) {
+        all.push(message.to_owned());
+    }
+    all.join("; ")
 }
 
 fn policy(listed: &Listed<ImagePolicyObject>) -> Policy {
@@ -200,6 +204,10 @@ mod tests {
         assert_eq!(told("True", "False"), "1 of 1 nodes");
         assert_eq!(told("True", "True"), "EqualPriority: spec.runtime.pidsLimit with d; 1 of 1 nodes");
         assert_eq!(told("False", "False"), "Invalid: spec.images: no tag; 1 of 1 nodes");
+        let [kind, status, reason] = ["Accepted", "False", "Invalid"].map(str::to_owned);
+        let message = "no tag; its nodes keep it".to_owned();
+        let not = Condition { kind, status, reason, message, ..Default::default() };
+        assert_eq!(with_troubles(&[not], "its nodes keep it"), "Invalid: no tag; its nodes keep it");
     }
 
     #[test]

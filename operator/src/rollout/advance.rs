@@ -103,15 +103,19 @@ fn finish(rollout: &Rollout, node: &Node, desired: &Revision, told: u64, now: u6
     needs.then(|| grant(rollout, node, desired, Disruption::KubeletRestart, now))
 }
 
+/// How long a node is put off at most that was away, in seconds: it is told again only once it is back, and what ended it may have been anything.
+const BACK_SOON: u64 = 120;
+
 /// Puts a node off that says nothing about the revision: forward it keeps what it has until its next turn; on its way back it stays
 /// told, because what it has may be bad.
 fn postpone(rollout: &Rollout, node: &Node, now: u64, why: Why) -> Action {
     let forward = node.wants(&rollout.target);
     let stays = if forward { &node.current } else { &node.desired };
+    let longest = if matches!(why, Why::AgentDown | Why::NotReady) { BACK_SOON } else { u64::MAX };
     Action::Postpone {
         node: node.name.clone(),
         back_to: stays.as_ref().map(|(revision, _)| revision.clone()),
-        until: now.saturating_add(rollout.strategy.drain_backoff),
+        until: now.saturating_add(rollout.strategy.drain_backoff.min(longest)),
         why,
     }
 }

@@ -51,3 +51,39 @@ async fn a_node_without_the_version_is_named() {
     assert!(message.contains("1 nodes lack its version of the runtime") && message.contains("node a: "), "{ready}");
     assert!(message.contains("0.9.0"), "{ready}");
 }
+
+#[tokio::test]
+async fn a_node_that_nobody_tells_is_named() {
+    let change: [fn(&mut World); 2] = [
+        |world| Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap()).spec.hold = true,
+        |world| {
+            // Both: no other one is due that the budget would lack room for.
+            for name in ["a", "b"] {
+                let node = Arc::make_mut(world.nodes.get_mut(name).unwrap());
+                node.spec = serde_json::from_value(json!({"unschedulable": true})).unwrap();
+            }
+        },
+    ];
+    for (change, why) in change
+        .into_iter()
+        .zip(["1 nodes are not told now: node a is held", "2 nodes are not told now: node a was cordoned"])
+    {
+        let mut world = fleet();
+        change(&mut world);
+        let (ready, _) = ready(&world).await;
+        assert!(ready["message"].as_str().unwrap().contains(why), "{ready}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_done_is_named() {
+    let mut world = fleet();
+    let server = server(|_, _| false);
+    run(&server, &world).await.unwrap();
+    let made = server.asked("/runtimeconfigs/fleet/status").pop().unwrap().body["status"]["targetRevision"].clone();
+    let node: &mut RuntimeNode = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
+    let status = json!({"phase": "Verifying", "message": "Secret x/y not found", "currentRevision": made, "nodeUID": node.spec.node_uid});
+    node.status = serde_json::from_value(status).unwrap();
+    let (ready, _) = ready(&world).await;
+    assert!(ready["message"].as_str().unwrap().contains("node a is not done with it: Secret x/y not found"), "{ready}");
+}

@@ -1,6 +1,6 @@
 //! Nodes that die before anything has begun on them.
 use crate::fleet::{Agent, Fleet, node, revision, strategy};
-use berth_operator::rollout::{Cordon, Disruption, Pods, Stage};
+use berth_operator::rollout::{AgentState, Cordon, Disruption, Pods, Stage};
 
 /// Power is lost at that moment: neither kubelet nor agent says anything any more, and pods that were told to go are not waited for.
 fn dies(fleet: &mut Fleet, name: &str) {
@@ -87,4 +87,24 @@ fn one_that_dies_of_what_needs_no_leave_has_failed() {
     dies(&mut fleet, &canary);
     fleet.run_until(500, |s| *s == Stage::RolledBack);
     assert!(fleet.rollout.bad.contains(&revision("new")));
+}
+
+/// Whatever ended its agent, it runs again, and nothing had begun.
+#[test]
+fn a_node_whose_agent_is_back_has_its_turn_soon() {
+    let mut fleet = Fleet::new(vec![node(0, 3, Disruption::Drain)], strategy());
+    fleet.stuck_until = fleet.nodes.iter().map(|n| (n.name.clone(), fleet.now + 60)).collect();
+    while fleet.nodes.iter().all(|n| n.cordon == Cordon::None) {
+        fleet.tick();
+    }
+    let (name, now) = (fleet.nodes[0].name.clone(), fleet.now);
+    fleet.touch(|f| f.node(&name).agent = AgentState::Crashes);
+    while fleet.node(&name).postponed_until <= now {
+        fleet.tick();
+    }
+    let until = fleet.node(&name).postponed_until;
+    assert!(until <= fleet.now + 120 && until < now + fleet.rollout.strategy.drain_backoff, "{now} {until}");
+    fleet.touch(|f| f.node(&name).agent = AgentState::Runs);
+    fleet.run_until(600, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("new"), 1, "{}", fleet.log.join("\n"));
 }

@@ -28,6 +28,13 @@ impl Drain {
         if self.blocks.is_empty() { Pods::Evictable } else { Pods::Blocking }
     }
 
+    /// The pods that were not evicted because somebody said no, such as a disruption budget, in words; `None` without any.
+    pub(super) fn refused(&self, refusal: impl Fn(&Pod) -> Option<String>) -> Option<String> {
+        let told = self.evict.iter().filter_map(|pod| Some(format!("{} ({})", named(pod), refusal(pod)?)));
+        let told: Vec<_> = told.take(3).collect();
+        (!told.is_empty()).then(|| told.join(", "))
+    }
+
     /// The pods that are still there, in words, each with why it was not evicted where somebody said so.
     pub(super) fn rest(&self, refusal: impl Fn(&Pod) -> Option<String>) -> String {
         let told = |pod: &Pod| match refusal(pod) {
@@ -179,6 +186,9 @@ mod tests {
         let rest = of(vec![bare.clone()], none, false).unwrap().rest(|_| Some("budget b says no".to_owned()));
         assert_eq!(rest, "pod x/a (budget b says no)");
         let drain = of(vec![bare, with_data], none, true).unwrap();
+        assert_eq!(drain.refused(|_| None), None);
+        let of_one = drain.refused(|pod| pod.owner_references().is_empty().then(|| "budget b says no".to_owned()));
+        assert_eq!(of_one.as_deref(), Some("pod x/a (budget b says no)"));
         assert_eq!((drain.pods(), drain.blocks.len()), (Pods::Blocking, 2));
     }
 }

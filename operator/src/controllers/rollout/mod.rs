@@ -18,7 +18,7 @@ use crate::cluster::World;
 use crate::rollout::{Action, Beside, Node, Plan, Revision, Rollout, leave, plan, share};
 use apply::Step;
 use kube::ResourceExt;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How soon a node that is being drained is looked at again: its pods are not watched.
@@ -44,6 +44,8 @@ pub struct Rollouts {
     pub all: Vec<Running>,
     /// When to look again though nothing has changed.
     pub again: Option<Duration>,
+    /// By node, why pods are still there that were told to go, where somebody said so.
+    pub refused: BTreeMap<String, String>,
     drains: drain::Drains,
 }
 
@@ -54,7 +56,9 @@ pub async fn prepare(context: &Context, world: &World, pools: &[Pool], now: u64)
     let times = all.iter().filter_map(|running| running.plan.look_again);
     let again = times.min().map(|at| Duration::from_secs(at.saturating_sub(now)));
     let again = if drains.is_empty() { again } else { Some(again.unwrap_or(DRAINING).min(DRAINING)) };
-    Rollouts { all, again, drains }
+    let why = |drain: &drain::Drain| drain.refused(|pod| context.writes.refusal(pod));
+    let refused = drains.iter().filter_map(|(node, drain)| Some((node.clone(), why(drain)?))).collect();
+    Rollouts { all, again, refused, drains }
 }
 
 /// Carries the plans out. No node is told the target of a RuntimeConfig of which it could not be said what that does to nodes (`untold`, by

@@ -7,6 +7,7 @@ mod report;
 mod sources;
 mod together;
 mod validate;
+mod waits;
 
 pub use build::{Pool, Rendered};
 pub use frozen::Cause;

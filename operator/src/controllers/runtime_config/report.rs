@@ -1,11 +1,12 @@
 //! Status of each RuntimeConfig: its nodes counted, where its rollout stands, what is wrong. Counts and a few samples, never lists of nodes.
 use super::super::Context;
-use super::super::rollout::{Rollouts, Running, change_between, said, to_crd};
+use super::super::rollout::{Rollouts, Running, change_between, to_crd};
 use super::super::runtime_node::agents::{Agent, agent};
 use super::super::status::{Conditions, count, holds, not_understood};
 use super::build::Rendered;
 use super::frozen;
 use super::validate::Judgement;
+use super::waits;
 use crate::cluster::World;
 use crate::cluster::writes::Done;
 use crate::rollout::{AgentState, Back, Node, Revision, Stage, back};
@@ -130,7 +131,7 @@ fn of(
     let made = Conditions::after(before, object.metadata.generation, now);
     let left_out = rendered.left_out.get(&name);
     let conflicts = super::conflicts::words(&status.conflicts, &rendered.pools, &name);
-    let keep = [frozen::told(rendered, &name), unstaged(world, &mine), short(&mine)].into_iter().flatten().collect();
+    let keep = frozen::told(rendered, &name).into_iter().chain(waits::words(world, rollouts, &mine)).collect();
     let troubles = Troubles {
         agents: agents_down(world, &mine),
         frozen: frozen::told(rendered, &name).is_some(),
@@ -203,41 +204,6 @@ fn agents_down(world: &World, mine: &[&Running]) -> Option<String> {
     }
     let (name, message) = first?;
     Some(format!("{count} nodes get nothing new; node {name}: {message}"))
-}
-
-/// The nodes that have not got the target's version of the runtime yet: how many, and the first one with what its agent says.
-fn unstaged(world: &World, mine: &[&Running]) -> Option<String> {
-    let nodes = mine.iter().flat_map(|r| r.rollout.group(&r.nodes).map(|node| (node, &r.rollout.target)));
-    let mut nodes = nodes.filter(|(node, target)| node.unstaged.contains(target)).map(|(node, _)| node);
-    let first = nodes.next()?;
-    let count = 1 + nodes.count();
-    let status = world.runtime_nodes.get(&first.name).map(|object| said(object)).unwrap_or_default();
-    let problem = status.conditions.iter().find(|c| c.kind == "Staged" && c.status == "False");
-    let why = match (problem, status.newest_version) {
-        (Some(problem), _) => format!("{}: {}", problem.reason, problem.message),
-        (None, newest) => format!(
-            "its agent's image is older and brought {}, see the DaemonSet berth-agent",
-            newest.as_deref().unwrap_or("none")
-        ),
-    };
-    Some(format!("{count} nodes lack its version of the runtime and wait for it: node {}: {why}", first.name))
-}
-
-/// What the budget lacks for the next nodes: the first node that is away by somebody else's doing, and why. Without times: they change.
-fn short(mine: &[&Running]) -> Option<String> {
-    let running = mine.iter().find(|r| r.plan.short.is_some())?;
-    let short = running.plan.short.as_ref()?;
-    let first = running.nodes.iter().find(|n| short.away.contains(&n.name))?;
-    let why = if first.unready_since.is_some() { "is not Ready" } else { "was cordoned by somebody else" };
-    let others = match short.away.len() - 1 {
-        0 => String::new(),
-        others => format!(", and {others} others are away"),
-    };
-    let remedy = "mend it, have spec.nodeSelector leave it out, or raise spec.rollout.maxUnavailable";
-    Some(format!(
-        "maxUnavailable has no room for the next {} nodes: node {} {why}{others}; {remedy}",
-        short.due, first.name
-    ))
 }
 
 /// What keeps nodes from having it, or from having all of it, in words.

@@ -16,6 +16,14 @@ use std::time::{Duration, Instant};
 /// How often it is looked whether it has ended.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How a daemon ended.
+pub(super) struct Ended {
+    /// In words.
+    pub(super) how: String,
+    /// As one that was asked to: a daemon ends by itself with another code.
+    pub(super) well: bool,
+}
+
 /// One daemon.
 pub(super) struct Daemon {
     pid: u32,
@@ -60,16 +68,16 @@ impl Daemon {
     }
 
     /// Waits for its end, and tells it.
-    pub(super) async fn ended(&mut self) -> String {
+    pub(super) async fn ended(&mut self) -> Ended {
         loop {
             match &mut self.child {
                 Some(child) => {
                     if let Ok(Some(status)) = child.try_wait() {
-                        return status.to_string();
+                        return Ended { how: status.to_string(), well: status.success() };
                     }
                 }
                 None if has_ended(&self.process) => {
-                    return "it was another process's child".to_owned();
+                    return Ended { how: "it was another process's child".to_owned(), well: false };
                 }
                 None => {}
             }
@@ -103,6 +111,16 @@ fn has_ended(process: &OwnedFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_that_was_asked_to_end_has_not_failed() {
+        for (program, well) in [("true", true), ("false", false)] {
+            let child = Command::new(program).spawn().unwrap();
+            let process = berth_sys::pidfd::open(child.id()).unwrap();
+            let ended = Daemon { pid: child.id(), process, child: Some(child) }.ended().await;
+            assert_eq!(ended.well, well, "{}", ended.how);
+        }
+    }
 
     #[test]
     #[allow(clippy::zombie_processes, reason = "it is waited for at the end")]

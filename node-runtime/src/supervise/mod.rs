@@ -11,7 +11,7 @@ use crate::adopt::DeadmanAgain;
 use crate::layout::Layout;
 use crate::{apart, node_files};
 use anyhow::{Context, Result, bail};
-use child::Daemon;
+use child::{Daemon, Ended};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// First pause before the daemon is started again, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A daemon that has run this long was well: pauses begin anew.
+/// A daemon that has run this long was well: pauses begin anew. So they do after one that was asked to end, as for other settings.
 const WELL: Duration = Duration::from_secs(60);
 /// How often the log's length is looked at, and whether a dead-man timer has died.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
@@ -71,13 +71,16 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
     let mut status = status::Status::new(layout);
     let (mut pause, mut guard) = (FIRST_PAUSE, Guard { layout, log: &log, deadman: DeadmanAgain::default() });
     loop {
-        let begun = Instant::now();
+        let (begun, mut well) = (Instant::now(), false);
         let daemon = Daemon::running(layout).map_or_else(|| Daemon::start(layout, options, &log), Ok);
         let how = match daemon {
             Ok(mut daemon) => {
                 status.started(daemon.pid());
                 match watched(&mut daemon, &mut signals, &mut guard).await {
-                    Some(how) => format!("the daemon (process {}) has ended: {how}", daemon.pid()),
+                    Some(ended) => {
+                        well = ended.well;
+                        format!("the daemon (process {}) has ended: {}", daemon.pid(), ended.how)
+                    }
                     None => break,
                 }
             }
@@ -87,7 +90,7 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
         log.say(&how);
         guard.look();
         status.ended(&how);
-        if begun.elapsed() >= WELL {
+        if well || begun.elapsed() >= WELL {
             pause = FIRST_PAUSE;
         }
         tokio::select! {
@@ -105,7 +108,7 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
 }
 
 /// Until the daemon ends, which is told, or is wanted no more.
-async fn watched(daemon: &mut Daemon, signals: &mut Signals, guard: &mut Guard<'_>) -> Option<String> {
+async fn watched(daemon: &mut Daemon, signals: &mut Signals, guard: &mut Guard<'_>) -> Option<Ended> {
     loop {
         tokio::select! {
             () = signals.end.wanted() => {
@@ -114,7 +117,7 @@ async fn watched(daemon: &mut Daemon, signals: &mut Signals, guard: &mut Guard<'
             }
             // The daemon's program was replaced.
             _ = signals.hangup.recv() => daemon.signal(15),
-            how = daemon.ended() => return Some(how),
+            ended = daemon.ended() => return Some(ended),
             () = tokio::time::sleep(LOOK_PAUSE) => guard.look(),
         }
     }

@@ -103,7 +103,7 @@ fn server(layout: &Layout) -> Option<u32> {
 }
 
 /// Whether the process is over, also where nobody has reaped it: a pidfd can be read then (pidfd_open(2)).
-fn has_ended(process: &OwnedFd) -> bool {
+pub(super) fn has_ended(process: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(process, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }

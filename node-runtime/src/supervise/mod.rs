@@ -1,9 +1,10 @@
 //! `berth supervise`: keeps the daemon running on a node without a service manager. Starts it again when it ends, with growing pauses; hands on
 //! SIGTERM; takes over a daemon that an earlier supervisor has left running. Has a dead-man timer that died be followed by another one.
 //!
-//! Owns: that one process, its log file, a status file. Format: `docs/formats/supervisor.md`. Must not: run in a pod's control group, or start
-//! anything but these two.
+//! Owns: that one process, its log file, a status file, and a follower in case that it is killed. Format: `docs/formats/supervisor.md`. Must not:
+//! run in a pod's control group, or start anything but these.
 mod child;
+mod follower;
 mod log;
 mod status;
 
@@ -12,6 +13,7 @@ use crate::layout::Layout;
 use crate::{apart, node_files};
 use anyhow::{Context, Result, bail};
 use child::{Daemon, Ended};
+use follower::Follower;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
@@ -42,6 +44,12 @@ pub struct Options {
     /// Length in bytes at which the log is put aside as FILE.1
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(4096..))]
     log_max: u64,
+    /// Keep a second process that goes on where this one is killed: for nodes whose init does not start it again
+    #[arg(long)]
+    followed: bool,
+    /// Be that process, of the supervisor with this process id
+    #[arg(long, value_name = "PID", hide = true, conflicts_with = "followed")]
+    follow: Option<u32>,
     /// Options of `berth serve`, after `--`
     #[arg(last = true, value_name = "OPTION")]
     serve: Vec<String>,
@@ -52,7 +60,12 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
     // Fails where it leads a group already; then it is apart from whoever started it anyway.
     let _ = rustix::process::setsid();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("async runtime")?;
-    runtime.block_on(keep(layout, options))
+    runtime.block_on(async {
+        match options.follow {
+            Some(supervisor) => follower::follow(layout, options, supervisor).await,
+            None => keep(layout, options).await,
+        }
+    })
 }
 
 async fn keep(layout: &Layout, options: &Options) -> Result<()> {
@@ -69,13 +82,17 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
     }
     let apart = leave_pods_groups(layout, &log);
     let mut status = status::Status::new(layout);
-    let (mut pause, mut guard) = (FIRST_PAUSE, Guard { layout, log: &log, deadman: DeadmanAgain::default() });
+    let mut guard =
+        Guard { layout, log: &log, deadman: DeadmanAgain::default(), follower: Follower::new(layout, options) };
+    let mut pause = FIRST_PAUSE;
     loop {
         let (begun, mut well) = (Instant::now(), false);
         let daemon = Daemon::running(layout).map_or_else(|| Daemon::start(layout, options, &log), Ok);
         let how = match daemon {
             Ok(mut daemon) => {
                 status.started(daemon.pid());
+                // Once the status says who the supervisor is: a follower goes by that.
+                guard.look();
                 match watched(&mut daemon, &mut signals, &mut guard).await {
                     Some(ended) => {
                         well = ended.well;
@@ -101,6 +118,7 @@ async fn keep(layout: &Layout, options: &Options) -> Result<()> {
         }
     }
     status.remove();
+    guard.follower.end();
     if let Some((cgroups, apart)) = apart {
         cgroups.rejoin(&apart).await?;
     }
@@ -128,11 +146,13 @@ struct Guard<'a> {
     layout: &'a Layout,
     log: &'a log::Log,
     deadman: DeadmanAgain,
+    follower: Follower,
 }
 
 impl Guard<'_> {
     fn look(&mut self) {
         self.log.keep_short();
+        self.follower.look(self.log);
         match self.deadman.look(self.layout) {
             Ok(None) => {}
             Ok(Some(pid)) => {

@@ -2,7 +2,8 @@
 use crate::atomic_file;
 use crate::commands::time::{now, rfc3339};
 use crate::layout::Layout;
-use serde::Serialize;
+use crate::node_files;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Its fields.
@@ -15,6 +16,16 @@ struct Fields {
     ends: u64,
     since: String,
     last_end: Option<String>,
+}
+
+/// The supervisor that the file tells of; `None`: there is no file, as after one that ended by itself.
+pub(super) fn supervisor(layout: &Layout) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Who {
+        supervisor: u32,
+    }
+    let text = node_files::text(layout.run.join("supervise.json"))?;
+    serde_json::from_str::<Who>(&text).ok().map(|who| who.supervisor)
 }
 
 /// The file, which is written whole at each change.

@@ -21,7 +21,10 @@ impl Cgroups {
         if self.driver() == Driver::Systemd {
             return Ok(None);
         }
-        let former = self.own_groups()?.into_iter().filter(|(_, group)| is_amid(group, pods)).collect::<Vec<_>>();
+        let own = format!("{base}/{name}");
+        let former =
+            self.own_groups()?.into_iter().filter_map(|(i, group)| former(group, pods, &own).map(|to| (i, to)));
+        let former = former.collect::<Vec<_>>();
         if former.is_empty() {
             return Ok(None);
         }
@@ -88,6 +91,15 @@ fn group_of<'a>(text: &'a str, controllers: &[String]) -> Option<&'a str> {
     })
 }
 
+/// Where a process goes back to that is in this group, if it has to leave it for its `own`. One that is there already was started by another one of
+/// its kind, which is gone, and is the last one there.
+fn former(group: String, pods: &str, own: &str) -> Option<String> {
+    if group == own.trim_matches('/') {
+        return Some(String::new());
+    }
+    is_amid(&group, pods).then_some(group)
+}
+
 /// In a pod's group, or in one below which there are pods' groups.
 fn is_amid(group: &str, pods: &str) -> bool {
     let pods = pods.trim_matches('/');
@@ -107,6 +119,14 @@ mod tests {
         assert_eq!(group_of(text, &own(&["memory"])), Some("b/c"));
         assert_eq!(group_of(text, &own(&["cpuacct"])), Some("a"));
         assert_eq!((group_of(text, &[]), group_of(text, &own(&["pids"]))), (Some("d"), None));
+    }
+
+    #[test]
+    fn who_is_in_its_own_group_already_goes_back_to_the_root() {
+        let to = |group: &str| former(group.to_owned(), "berth-1", "/berth-1-runtime/supervise");
+        assert_eq!(to("berth-1-runtime/supervise").as_deref(), Some(""));
+        assert_eq!(to("kubepods/podx").as_deref(), Some("kubepods/podx"));
+        assert_eq!(to("system.slice/x.service"), None);
     }
 
     #[test]

@@ -92,7 +92,8 @@ fn spawn(node: &Node<'_>) -> Result<()> {
         command.arg("--root").arg(&node.layout.root);
     }
     let null = || File::options().read(true).write(true).open("/dev/null");
-    command.args(["supervise", "--program"]).arg(&program);
+    // Whatever init the node has knows nothing of it.
+    command.args(["supervise", "--followed", "--program"]).arg(&program);
     command.stdin(Stdio::null()).stdout(null()?).stderr(null()?).current_dir("/");
     command.spawn().with_context(|| program.display().to_string()).map(drop)
 }

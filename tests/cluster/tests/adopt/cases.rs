@@ -419,7 +419,22 @@ pub fn supervised(node: &Node) {
     assert_eq!(second["supervisor"], first["supervisor"], "{second}");
     node.is_on(Kind::Berth);
 
+    // Its follower goes on, and has one of its own.
+    let follower =
+        || node.wait("it has a follower", limit, || node.processes("--follow").pop().ok_or("not yet".to_owned()));
+    let first_follower = follower();
     kill(&second["supervisor"]);
+    let next = node.wait("the follower has the old daemon", limit, || {
+        let now = status();
+        if now["supervisor"].to_string() == first_follower { Ok(now) } else { Err(now.to_string()) }
+    });
+    assert_eq!(next["daemon"], second["daemon"], "it runs on: {next}");
+    let second_follower = follower();
+    assert_ne!(second_follower, first_follower);
+    node.kill("--follow");
+    assert_ne!(follower(), second_follower, "it is followed by another one");
+
+    node.kill("supervise");
     node.wait("the daemon answers", limit, || {
         let output = node.berth(&["info"]).output().unwrap();
         if output.status.success() { Ok(()) } else { Err(told(&output)) }

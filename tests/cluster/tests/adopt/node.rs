@@ -401,7 +401,7 @@ impl Node {
     }
 
     /// Processes of the node's Berth that were started with this word.
-    fn processes(&self, word: &str) -> Vec<String> {
+    pub fn processes(&self, word: &str) -> Vec<String> {
         let entries = fs::read_dir("/proc").unwrap().flatten().map(|e| e.path());
         let ours = entries.filter(|path| self.space.0.owns_process(path)).filter(|path| {
             let words = fs::read(path.join("cmdline")).unwrap_or_default();
@@ -508,14 +508,11 @@ impl Node {
         command.spawn().unwrap()
     }
 
-    /// SIGKILL to Berth's daemon and its supervisor.
+    /// SIGKILL to Berth's daemon, its supervisor, and whoever follows that.
     pub fn kill_berth(&self) {
-        let pids =
-            [self.root().join("run/supervise.pid")].map(|file| fs::read_to_string(file).unwrap().trim().to_owned());
-        let status: Value = serde_json::from_slice(&fs::read(self.root().join("run/supervise.json")).unwrap()).unwrap();
-        let daemon = status["daemon"].as_i64().unwrap().to_string();
-        let killed = Command::new("kill").args(["-9", &pids[0], &daemon]).status().unwrap();
-        assert!(killed.success());
+        let daemon = self.supervised()["daemon"].as_i64().unwrap().to_string();
+        let pids = [self.processes("supervise"), vec![daemon]].concat();
+        assert!(Command::new("kill").arg("-9").args(&pids).status().unwrap().success());
     }
 
     pub fn finish(self) {

@@ -33,8 +33,8 @@ pub fn denies_an_image(site: &Site) {
     kubectl.run(&["delete", "pod/denied", "imagepolicy/no-spare", "--wait"]);
 }
 
-/// A supervisor of the daemon that is killed on a node without a service manager: the agent has another one take the daemon over, and start the
-/// next one.
+/// A supervisor of the daemon that is killed on a node without a service manager: its follower goes on, and where that was killed too the agent has
+/// another one take the daemon over, and start the next one.
 pub fn survives_its_supervisor(site: &Site) {
     chain::is_taken_over(site);
     let pid =
@@ -43,14 +43,22 @@ pub fn survives_its_supervisor(site: &Site) {
     let before = site.supervisor();
     let (supervisor, daemon) = (pid(&before, "supervisor"), pid(&before, "daemon"));
     assert!(supervisor > 1 && daemon > 1, "{before}");
-    kill(supervisor);
-    let followed = site.timed("a killed supervisor is followed", || {
+    let another = |than: i32| {
         site.wait("another one has the daemon", || {
             let now = site.supervisor();
-            let is = pid(&now, "supervisor") != supervisor && pid(&now, "daemon") == daemon;
+            let is = pid(&now, "supervisor") != than && pid(&now, "daemon") == daemon;
             if is { Ok(now) } else { Err(now.to_string()) }
         })
-    });
+    };
+    kill(supervisor);
+    let follower = site.timed("a killed supervisor is followed", || another(supervisor));
+    let both = || {
+        let all = processes::of(site.space()).into_iter().filter(|p| p.words[0] == "berth");
+        all.filter(|p| p.words.iter().any(|word| word == "supervise")).map(|p| p.pid).collect::<Vec<_>>()
+    };
+    site.wait("it is followed as well", || if both().len() == 2 { Ok(()) } else { Err(format!("{:?}", both())) });
+    both().into_iter().for_each(kill);
+    let followed = site.timed("and by the agent where both were killed", || another(pid(&follower, "supervisor")));
     let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid(&followed, "supervisor"))).unwrap();
     assert!(!groups.contains("kubepods"), "it would end with the agent's pod: {groups}");
     kill(daemon);

@@ -126,7 +126,8 @@ pub(super) fn is_unsupervised(socket: &Path) -> bool {
 pub(super) async fn supervise(host: &Host) -> Result<(), Trouble> {
     let (program, root) = host.berth("current");
     let program = program.display().to_string();
-    let words = root.into_iter().chain(["supervise".to_owned(), "--program".to_owned(), program.clone()]);
+    let own = ["supervise", "--followed", "--program"].map(str::to_owned);
+    let words = root.into_iter().chain(own).chain([program.clone()]);
     let all: Vec<String> = [program.clone()].into_iter().chain(words).collect();
     let mut command = entered(host, &all).map_err(Trouble::Later)?;
     // Its words are in the daemon's log, also when nobody reads these any more.

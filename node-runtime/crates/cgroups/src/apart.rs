@@ -56,10 +56,12 @@ impl Cgroups {
         Ok(Apart { leaf, former })
     }
 
-    /// Moves this process back, and removes the group. Errors: the former group is gone.
+    /// Moves this process back, or to the root where its former group is gone, as that of a pod that has ended; and removes the group. Errors: it
+    /// cannot be moved; another process is in the group.
     pub async fn rejoin(&self, apart: &Apart) -> Result<()> {
         for (i, group) in &apart.former {
-            enter(self.trees_by_name()[*i].1, group)?;
+            let tree = self.trees_by_name()[*i].1;
+            enter(tree, group).or_else(|_| enter(tree, ""))?;
         }
         self.remove(&apart.leaf).await
     }

@@ -426,7 +426,7 @@ pub fn supervised(node: &Node) {
     kill(&second["supervisor"]);
     let next = node.wait("the follower has the old daemon", limit, || {
         let now = status();
-        if now["supervisor"].to_string() == first_follower { Ok(now) } else { Err(now.to_string()) }
+        if now["supervisor"].as_u64() == first_follower.parse().ok() { Ok(now) } else { Err(now.to_string()) }
     });
     assert_eq!(next["daemon"], second["daemon"], "it runs on: {next}");
     let second_follower = follower();

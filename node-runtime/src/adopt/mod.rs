@@ -395,7 +395,7 @@ async fn go_back(layout: &Layout) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // The pod may be gone, or something that was started here goes on here: a kubelet whose command gives it no group.
+    // Something that was started here may go on here, as a kubelet whose command gives it no group: then the group stays.
     let _ = cgroups.rejoin(&apart).await;
 }
 

@@ -54,9 +54,8 @@ fn unfinished(world: &World, mine: &[&Running]) -> Option<String> {
 
 /// The nodes that have not got the target's version of the runtime yet: how many, and the first one with what its agent says.
 fn unstaged(world: &World, mine: &[&Running]) -> Option<String> {
-    let nodes = mine.iter().flat_map(|r| r.rollout.group(&r.nodes).map(|node| (node, &r.rollout.target)));
-    let mut nodes = nodes.filter(|(node, target)| node.unstaged.contains(target)).map(|(node, _)| node);
-    let first = nodes.next()?;
+    let mut nodes = group(mine).filter(|(node, running)| node.unstaged.contains(&running.rollout.target));
+    let (first, _) = nodes.next()?;
     let count = 1 + nodes.count();
     let status = world.runtime_nodes.get(&first.name).map(|object| said(object)).unwrap_or_default();
     let problem = status.conditions.iter().find(|c| c.kind == "Staged" && c.status == "False");

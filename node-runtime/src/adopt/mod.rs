@@ -9,6 +9,7 @@ mod gather;
 mod hold;
 mod interrupted;
 mod node_lock;
+mod pods_group;
 mod record;
 mod report;
 mod revision;
@@ -22,18 +23,16 @@ mod wreck;
 use crate::commands::output::Format;
 use crate::commands::time;
 use crate::layout::Layout;
-use crate::{apart, node_files};
+use crate::node_files;
 use anyhow::{Context, Result, anyhow, bail};
 use berth_adopt::Plan;
 use berth_adopt::journal::{InForce, State};
 use berth_adopt::plan;
-use berth_cgroups::Cgroups;
 pub(crate) use deadman::Again as DeadmanAgain;
 use interrupted::Why;
 use record::Lock;
 pub(crate) use record::try_exclusive;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use talk::Talk;
 use walk::{Interrupt, Outcome, Walk};
@@ -46,12 +45,6 @@ const STUCK: u8 = 4;
 const REBOOTED: &str = "the node was started again in the middle of it";
 /// How long `abandon` waits for the walk back.
 const ABANDON_LIMIT: Duration = Duration::from_secs(600);
-
-/// How long it waits at its end for the dead-man timer to see that, which looks five times a second.
-const GO_BACK_LIMIT: Duration = Duration::from_secs(2);
-
-/// Where this process was before it left a pod's control groups.
-static FORMER: Mutex<apart::Left> = Mutex::new(None);
 
 /// What to do.
 #[derive(Debug, clap::Args)]
@@ -253,7 +246,7 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
             Action::Recover(options) => recover(layout, &options).await,
             Action::Deadman(options) => deadman::run(layout, &options).await.map(|()| 0),
         };
-        go_back(layout).await;
+        pods_group::go_back(layout).await;
         done
     })
 }
@@ -289,7 +282,7 @@ fn is_wanted(records: &[berth_adopt::journal::Record]) -> bool {
 fn try_lock(layout: &Layout) -> Result<Option<Lock>> {
     let lock = Lock::take(layout)?;
     if lock.is_some() {
-        leave_pods_groups(layout);
+        pods_group::leave(layout);
     }
     Ok(lock)
 }
@@ -364,39 +357,6 @@ async fn unless_interrupted<T>(interrupt: &mut Interrupt, work: impl Future<Outp
         done = work => done,
         why = interrupt.wanted() => bail!("{why}; nothing was changed"),
     }
-}
-
-/// Whoever is started from a pod (in the node's namespaces) must not end when that pod does. Without a pod nothing is moved.
-fn leave_pods_groups(layout: &Layout) {
-    let text = node_files::text("/proc/self/cgroup").unwrap_or_default();
-    if text.contains("kubepods") {
-        let base = format!("{}-adopt", layout.name());
-        let there = |cgroups: &Cgroups| cgroups.move_apart(&base, "adopter");
-        // Whoever worked before may just take the group away.
-        let own = |cgroups: &Cgroups| there(cgroups).or_else(|_| there(cgroups)).map(Some);
-        let complain = |e| {
-            Talk { quiet: false }
-                .say(&format!("this process stays in a pod's control group, and may end with it: {e}"));
-        };
-        let left = apart::leave(own, complain);
-        *FORMER.lock().unwrap_or_else(PoisonError::into_inner) = left;
-    }
-}
-
-/// At the end this process goes back to where it was started, and nothing of it stays on the node. The dead-man timer of an operation was
-/// started in this group and goes back to it: where it still watches, the group stays.
-async fn go_back(layout: &Layout) {
-    let left = FORMER.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some((cgroups, apart)) = left else { return };
-    let end = Instant::now() + GO_BACK_LIMIT;
-    while deadman::watches(layout) {
-        if Instant::now() > end {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    // Something that was started here may go on here, as a kubelet whose command gives it no group: then the group stays.
-    let _ = cgroups.rejoin(&apart).await;
 }
 
 fn unfinished(walk: &Walk<'_>) -> Result<()> {

@@ -1,0 +1,49 @@
+//! The control group of whoever works at an operation and was started in a pod's, by a cluster's agent: an own one until its end.
+//!
+//! Owns: going there and back. Must not: move the dead-man timer, which has its own.
+use super::deadman;
+use super::talk::Talk;
+use crate::layout::Layout;
+use crate::{apart, node_files};
+use berth_cgroups::Cgroups;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long it waits at its end for the dead-man timer to see that, which looks five times a second.
+const GO_BACK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where this process was before it left a pod's control groups.
+static FORMER: Mutex<apart::Left> = Mutex::new(None);
+
+/// Whoever is started from a pod (in the node's namespaces) must not end when that pod does. Without a pod nothing is moved.
+pub(super) fn leave(layout: &Layout) {
+    let text = node_files::text("/proc/self/cgroup").unwrap_or_default();
+    if text.contains("kubepods") {
+        let base = format!("{}-adopt", layout.name());
+        let there = |cgroups: &Cgroups| cgroups.move_apart(&base, "adopter");
+        // Whoever worked before may just take the group away.
+        let own = |cgroups: &Cgroups| there(cgroups).or_else(|_| there(cgroups)).map(Some);
+        let complain = |e| {
+            Talk { quiet: false }
+                .say(&format!("this process stays in a pod's control group, and may end with it: {e}"));
+        };
+        let left = apart::leave(own, complain);
+        *FORMER.lock().unwrap_or_else(PoisonError::into_inner) = left;
+    }
+}
+
+/// At the end this process goes back to where it was started, and nothing of it stays on the node. The dead-man timer of an operation was
+/// started in this group and goes back to it: where it still watches, the group stays.
+pub(super) async fn go_back(layout: &Layout) {
+    let left = FORMER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((cgroups, apart)) = left else { return };
+    let end = Instant::now() + GO_BACK_LIMIT;
+    while deadman::watches(layout) {
+        if Instant::now() > end {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Something that was started here may go on here, as a kubelet whose command gives it no group: then the group stays.
+    let _ = cgroups.rejoin(&apart).await;
+}

@@ -14,6 +14,15 @@ pub struct Process {
     pub words: Vec<String>,
 }
 
+/// What it holds of the machine's memory, in KiB (proc_pid_smaps(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// `Pss`: shared pages by its share. Most of a debug build's are pages of the program's file, and how many depends on what was read around.
+    pub share: u64,
+    /// `Pss_Anon`: what of that is in no file.
+    pub anonymous: u64,
+}
+
 /// All processes of the node, its containers' included, that have a command line.
 pub fn of(space: &NodeSpace) -> Vec<Process> {
     let mut found = Vec::new();
@@ -39,10 +48,13 @@ pub fn running(space: &NodeSpace, words: &[&str]) -> Vec<Process> {
 }
 
 impl Process {
-    /// Its share of memory in KiB (`Pss`, proc_pid_smaps(5)); `None` once it has ended.
-    pub fn pss_kib(&self) -> Option<u64> {
+    /// Its memory; `None` once it has ended.
+    pub fn memory(&self) -> Option<Memory> {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok())
+        let kib = |field: &str| {
+            text.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse().ok())
+        };
+        Some(Memory { share: kib("Pss:")?, anonymous: kib("Pss_Anon:")? })
     }
 
     /// Processor time so far, in the kernel's ticks (`utime` and `stime`, proc_pid_stat(5)); `None` once it has ended.

@@ -69,7 +69,7 @@ pub fn stalled(cluster: &Cluster) {
     clients.iter().for_each(stop);
     let mover = mover(cluster);
     std::thread::sleep(STANDSTILL);
-    let first = mover.pss_kib().unwrap();
+    let first = mover.memory().unwrap().share;
 
     let began = Instant::now();
     for (transport, _) in SAID {
@@ -84,7 +84,7 @@ pub fn stalled(cluster: &Cluster) {
     let others = began.elapsed();
     assert!(others < OTHERS_LIMIT, "others took {others:?}");
     std::thread::sleep(STANDSTILL);
-    let second = mover.pss_kib().unwrap();
+    let second = mover.memory().unwrap().share;
     println!(
         "     {first} KiB, then {second} KiB while four streams stand still; others took {:.1} s",
         others.as_secs_f64()

@@ -105,7 +105,7 @@ fn measure(cluster: &Cluster, pods: usize) -> Costs {
     let idle = (processor(cluster) - ready) / u32::try_from(IDLE.as_secs()).unwrap();
     let mut memory: BTreeMap<String, (usize, u64)> = BTreeMap::new();
     for process in processes::of(cluster.space()) {
-        if let (Some(role), Some(kib)) = (role(&process), process.pss_kib()) {
+        if let (Some(role), Some(kib)) = (role(&process), process.memory().map(|m| m.share)) {
             let entry = memory.entry(role).or_default();
             *entry = (entry.0 + 1, entry.1 + kib);
         }

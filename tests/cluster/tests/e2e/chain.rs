@@ -99,8 +99,9 @@ fn take_over(site: &Site) {
         (&status["state"], &status["phase"], &status["healthy"]),
         (&json!("Managed"), &json!("Idle"), &json!(true))
     );
-    for (program, kib) in site.memory() {
-        println!("  memory of {program}: {:.1} MiB", kib as f64 / 1024.0);
+    for (program, memory) in site.memory() {
+        let [share, anonymous] = [memory.share, memory.anonymous].map(|kib| kib as f64 / 1024.0);
+        println!("  memory of {program}: {share:.1} MiB, {anonymous:.1} MiB of that in no file");
     }
 }
 

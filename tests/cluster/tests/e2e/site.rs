@@ -218,8 +218,8 @@ impl Site {
         }
     }
 
-    /// Memory of Berth's processes on this node, in KiB, by program.
-    pub fn memory(&self) -> Vec<(String, u64)> {
+    /// Memory of Berth's processes on this node, by program.
+    pub fn memory(&self) -> Vec<(String, processes::Memory)> {
         let ours = processes::of(self.space())
             .into_iter()
             .filter(|p| p.words.first().is_some_and(|word| word.starts_with("berth") && word != "berth-test-registry"));
@@ -227,7 +227,7 @@ impl Site {
             Some(at) => format!("{} {}", words[0], words[at]),
             None => words[0].clone(),
         };
-        ours.filter_map(|p| Some((named(&p.words), p.pss_kib()?))).collect()
+        ours.filter_map(|p| Some((named(&p.words), p.memory()?))).collect()
     }
 
     /// Ends everything, and counts what is left over.

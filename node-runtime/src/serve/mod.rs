@@ -43,6 +43,7 @@ pub struct Options {
 
 /// Runs the daemon until SIGTERM or SIGINT. Pods live on.
 pub fn run(layout: &Layout, options: &Options) -> Result<()> {
+    berth_sys::memory::one_arena();
     let log = logging::start(options.log_json);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("cannot start the async runtime")?;

@@ -3,6 +3,7 @@
 
 use crate::daemon::{Node, eventually, images, pod, shell};
 use berth_node_tests::programs;
+use berth_test_registry::{ImageBuilder, Layer};
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 
@@ -176,5 +177,30 @@ async fn pins_and_limits_follow_the_documents() {
     assert!(cri.image(&node.tools()).await.is_some());
     node.remove_document("60-pins.yaml");
     eventually("it is not pinned any more", async || (!cri.image(&node.tools()).await?.pinned).then_some(())).await;
+    node.finish().await;
+}
+
+/// Memory of a process that is in no file, in KiB.
+fn anonymous(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_pulls_is_given_back() {
+    let node = Node::with_tools().await;
+    let bytes: Vec<u8> = (0_u32..1 << 18).map(|at| (at.wrapping_mul(at >> 7) >> 5) as u8).collect();
+    for name in ["one", "two"] {
+        let mut image = ImageBuilder::new(name, "v1");
+        for layer in 0..4 {
+            let file = format!("{name}{layer}");
+            image = image.layer(Layer::new().file(&file, 0o644, bytes.repeat(64)));
+        }
+        node.registry().push_image(&image).unwrap();
+        berth(&node, &["pull", &format!("{}/{name}:v1", node.registry().host())]);
+    }
+    println!("memory in no file: {} KiB", anonymous(node.pid()));
+    eventually("it is given back", async || (anonymous(node.pid()) < 12 << 10).then_some(())).await;
     node.finish().await;
 }

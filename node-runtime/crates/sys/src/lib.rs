@@ -11,6 +11,7 @@ pub mod clone;
 mod clone_args;
 pub mod identity;
 pub mod memfd;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod openat;

@@ -155,6 +155,8 @@ impl Assembly {
                 all.await;
             }
         }
+        // What inflating needed. Nobody waits for that.
+        drop(tokio::task::spawn_blocking(berth_sys::memory::give_back));
         if let Some(e) = crew.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(e);
         }

@@ -34,7 +34,7 @@ pub fn api_server_away(node: &Node) {
     assert_eq!(http::get(node.space(), AGENT, "/livez").unwrap().0, 200);
     assert!(fs::read_to_string(node.applied_file()).unwrap().contains(&good));
     node.plane().start_api_server_again(node.space(), node);
-    node.wait("the proxy answers", || node.get("/readyz").map(drop));
+    node.wait("the proxy answers, and the kind is served", || node.object().map(drop));
     want(node, &next);
     let status = has(node, &next);
     assert_eq!(status["crashCount"], crashes + 1, "somebody ended the daemon: {status}");

@@ -77,7 +77,8 @@ fn network(address: &str, gateway: &str) -> io::Result<()> {
 
 /// Processes first, then namespaces with their mounts and links, then control groups, then the directory.
 fn clear(base: &Path, groups: &[String], outside: File) -> io::Result<()> {
-    for group in groups {
+    // Twice: who is killed last may have started something in a group before.
+    for group in groups.iter().chain(groups) {
         cgroups::kill_all(group)?;
     }
     // The node's mounts go with its mount namespace, which nobody is in after this. Removing directories before would remove

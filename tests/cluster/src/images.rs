@@ -54,7 +54,7 @@ pub fn start_with(space: &NodeSpace, node: &impl Diagnose, more: &[(String, Path
         recipe = recipe.arg("--layout").arg(format!("{name}={}", dir.display()));
     }
     let service = Service::start(space, recipe);
-    wait_for(node, "the registry answers", Duration::from_secs(20), || {
+    wait_for(node, "the registry answers", Duration::from_secs(60), || {
         http::get(space, ADDRESS, "/v2/").map_err(|e| e.to_string())
     });
     service

@@ -7,15 +7,18 @@ use berth_cluster_tests::service::Service;
 use berth_cluster_tests::space::NodeSpace;
 use berth_cluster_tests::suite::{self, Case};
 use berth_cluster_tests::wait::Diagnose;
-use berth_cluster_tests::{images, programs};
+use berth_cluster_tests::{images, programs, wait_for};
 use serde_json::Value;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const CASES: &[Case<Both>] =
     &[Case::alone("berth_to_containerd", berth_to_containerd), Case::alone("containerd_to_berth", containerd_to_berth)];
 
 /// What goes over: plain and compressed layers.
 const IMAGES: [&str; 2] = [images::WEB, images::BUSYBOX];
+/// How long containerd's CRI may take to hear of an image.
+const FOLLOWS: Duration = Duration::from_secs(30);
 
 /// A node with a runtime and a registry.
 struct Node {
@@ -58,6 +61,11 @@ impl Node {
         let mut command = self.space.0.command("tools", programs::peer("ctr"));
         command.args(["--namespace", "k8s.io"]);
         self.run(command, args)
+    }
+
+    /// The image as containerd's CRI shows it: its list follows what `ctr` does by an event.
+    fn image_soon(&self, name: &str) -> Value {
+        wait_for(&self.space, name, FOLLOWS, || self.image(name).ok_or_else(|| "not yet".to_owned()))
     }
 
     /// The image as the runtime's CRI shows it.
@@ -106,7 +114,7 @@ fn berth_to_containerd(both: &Both) {
     // It unpacks what it imports, and so compares each layer with the configuration.
     both.containerd.ctr(&["images", "import", &file]);
     for image in IMAGES {
-        let (ours, theirs) = (both.berth.image(image).unwrap(), both.containerd.image(image).unwrap());
+        let (ours, theirs) = (both.berth.image(image).unwrap(), both.containerd.image_soon(image));
         assert_eq!(ours["id"], theirs["id"], "{image}");
         let digest = ours["repoDigests"][0].as_str().unwrap().split_once('@').unwrap().1.to_owned();
         let listed = both.containerd.ctr(&["images", "ls", &format!("name=={image}")]);
@@ -120,7 +128,7 @@ fn containerd_to_berth(both: &Both) {
     let mut digests = Vec::new();
     for image in IMAGES {
         both.containerd.ctr(&["images", "pull", "--plain-http", image]);
-        digests.push(both.containerd.image(image).unwrap()["id"].clone());
+        digests.push(both.containerd.image_soon(image)["id"].clone());
     }
     both.containerd.ctr(&["images", "export", &file, IMAGES[0], IMAGES[1]]);
     both.berth.berth(&["prune", "-a", "-f"]);

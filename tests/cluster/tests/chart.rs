@@ -15,11 +15,14 @@ use berth_cluster_tests::control_plane::ControlPlane;
 use berth_cluster_tests::kubectl::Kubectl;
 use berth_cluster_tests::space::NodeSpace;
 use berth_cluster_tests::suite::{self, Case};
-use berth_cluster_tests::{Diagnose, helm};
+use berth_cluster_tests::{Diagnose, helm, wait_for};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::Duration;
 
 const NAMESPACE: &str = "berth-system";
+/// How long the API server takes to serve a definition that was made or changed.
+const SERVED: Duration = Duration::from_secs(60);
 /// Each leaves no release behind, and is content with definitions that one before it left.
 const CASES: &[Case<Api>] = &[
     Case::alone("the_file_is_applied_and_deleted", file::is_applied_and_deleted),
@@ -66,6 +69,14 @@ impl Api {
 
     fn helm(&self, namespace: &str, args: &[&str]) -> Result<String, String> {
         helm::helm(&self.space.0, &self.plane.admin(), namespace, args)
+    }
+
+    /// Waits until this kind is served, and known to whoever asks which kinds there are: both follow its definition some moments later.
+    fn serves(&self, plural: &str) {
+        wait_for(&self.space, &format!("{plural} are served"), SERVED, || {
+            let ran = self.kubectl().try_run(&["get", &format!("{plural}.berth.dev")]);
+            if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+        });
     }
 
     /// Makes the namespaces that are not there.

@@ -5,6 +5,7 @@ use crate::daemon::{Node, eventually, signal};
 use berth_node_tests::programs;
 use berth_test_registry::{Fault, ImageBuilder, Layer, When};
 use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -29,10 +30,13 @@ async fn ended(node: &Node, cancelled: f64) {
         (node.figure("berth_pulls_total{result=\"cancelled\"}") == cancelled).then_some(())
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let served = node.registry().bytes_served();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(node.registry().bytes_served(), served, "nothing is fetched any more");
+    // The registry notices at one of its next pieces, of which there are many a second.
+    eventually("nothing is fetched any more", async || {
+        let served = node.registry().bytes_served();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (node.registry().bytes_served() == served).then_some(())
+    })
+    .await;
     assert_eq!(entries(node, "snapshots"), 0);
 }
 
@@ -72,8 +76,9 @@ async fn a_pull_ends_when_nobody_waits_for_it() {
         .spawn()
         .unwrap();
     let pid = i32::try_from(cli.id()).unwrap();
-    // It has joined when its progress is told; nothing else shows it from outside.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // It has joined when it is told how far the layer is: that comes from the pull under way.
+    let mut told = BufReader::new(cli.stderr.take().unwrap()).lines();
+    assert!(told.any(|line| line.unwrap().contains(": downloading")), "it has ended");
     signal(pid, Signal::SIGINT);
     assert!(!cli.wait().unwrap().success());
     let served = node.registry().bytes_served();

@@ -52,9 +52,11 @@ async fn a_terminal_is_left_by_its_keys() {
     cri.launch(&id, &shell(&node, "app", "sleep 1000"), &web).await;
     let tty = on_terminal(&node, &["exec", "-it", "web", "sh", "-c", "test -t 0 && echo a terminal"], b"\n");
     assert!(tty.out.contains("a terminal") && tty.code == 0, "{tty:?}");
-    let script = "trap 'echo hup > /tmp/hup' HUP; echo ready; sleep 3; echo went on > /tmp/left";
+    let script = "trap 'echo hup > /tmp/hup' HUP; echo ready; until test -e /tmp/go; do sleep 0.1; done; \
+        echo went on > /tmp/left";
     let left = on_terminal_after(&node, &["exec", "-it", "web", "sh", "-c", script], "ready", b"\x10\x11");
     assert!(left.out.contains("detached") && left.code == 0, "{left:?}");
+    run(&node, &["exec", "web", "touch", "/tmp/go"]);
     eventually("the command went on", async || {
         (try_run(&node, &["exec", "web", "cat", "/tmp/left"]).out == "went on\n").then_some(())
     })

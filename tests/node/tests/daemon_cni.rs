@@ -246,7 +246,7 @@ async fn what_a_reboot_ended_is_deleted_with_the_configuration_it_was_made_with(
     // Another network by now; the one before is known from the record only.
     let monitor = daemon::steps::monitor_of(&node.node, &id);
     node.node.kill();
-    daemon::signal(monitor, nix::sys::signal::Signal::SIGKILL);
+    daemon::killed(monitor).await;
     let other = json!({ "cniVersion": "1.0.0", "name": "other", "plugins": [{ "type": "no-such-plugin" }] });
     node.configure("10-pods.conflist", &other.to_string());
     daemon::steps::reboot(&node.node);

@@ -224,7 +224,8 @@ async fn so_many_pods_are_attached_at_a_time() {
             shown().contains(&format!("Value:       {limit}\n")).then_some(())
         })
         .await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // It is shown when it is accepted; the network takes it up some moments later.
+        tokio::time::sleep(Duration::from_secs(2)).await;
     };
     limited(2).await;
     assert_eq!(wave(1).await, 2);

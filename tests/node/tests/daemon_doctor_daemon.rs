@@ -3,12 +3,19 @@
 
 use crate::daemon;
 use crate::daemon::doctor::{command, doctor, report};
-use crate::daemon::{Node, container, eventually, pod, signal};
+use crate::daemon::{Node, container, eventually, host, pod, signal};
 use berth_node_tests::programs;
 use nix::sys::signal::Signal;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
+
+/// Copies one of the programs there. By a process of its own: what this one has open for writing a child of another test may have for a moment, and
+/// nobody may run it then.
+fn copied(program: &str, directory: &Path) {
+    host("cp", &[programs().join(program).to_str().unwrap(), directory.to_str().unwrap()]);
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sound_daemon_has_nothing() {
@@ -130,10 +137,9 @@ async fn a_daemon_without_descriptors_and_one_from_the_future() {
     // A daemon whose program was written tomorrow: by its age the clock is behind.
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     for program in ["berth", "berth-monitor", "berth-init"] {
-        std::fs::copy(programs().join(program), dir.path().join(program)).unwrap();
+        copied(program, dir.path());
     }
-    let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
-    std::fs::File::options().append(true).open(dir.path().join("berth")).unwrap().set_modified(tomorrow).unwrap();
+    host("touch", &["--date=1 day", dir.path().join("berth").to_str().unwrap()]);
     let root = dir.path().join("root");
     let mut daemon = Command::new(dir.path().join("berth"));
     daemon.args(["serve", "--root"]).arg(&root).env_remove("NOTIFY_SOCKET");
@@ -161,7 +167,7 @@ async fn an_older_monitor_and_a_doctor_who_is_not_root() {
     assert!(!doctor(&node, &["daemon"]).ids().contains(&"monitor-old"));
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     for program in ["berth", "berth-monitor", "berth-init"] {
-        std::fs::copy(programs().join(program), dir.path().join(program)).unwrap();
+        copied(program, dir.path());
     }
     // Another build: a program is found by its length.
     let mut newer = std::fs::File::options().append(true).open(dir.path().join("berth-monitor")).unwrap();
@@ -176,9 +182,8 @@ async fn an_older_monitor_and_a_doctor_who_is_not_root() {
 
     let open = tempfile::tempdir_in("/var/tmp").unwrap();
     std::fs::set_permissions(open.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let program = open.path().join("berth");
-    std::fs::copy(programs().join("berth"), &program).unwrap();
-    let mut ask = Command::new(&program);
+    copied("berth", open.path());
+    let mut ask = Command::new(open.path().join("berth"));
     ask.arg("--root").arg(open.path()).args(["doctor", "-o", "json", "daemon"]);
     std::os::unix::process::CommandExt::uid(&mut ask, 65534);
     report(ask).finding("not-root", &["ordinary user"]);

@@ -144,10 +144,10 @@ async fn a_stalled_subscriber_harms_nobody_and_is_told() {
 async fn the_end_of_the_daemon_ends_the_stream_and_waits_for_nobody() {
     let mut node = Node::with_tools().await;
     let mut events = subscribe(&node.cri()).await;
-    let began = std::time::Instant::now();
     let status = node.terminate().await;
     assert!(status.success());
-    assert!(began.elapsed() < Duration::from_secs(4), "the daemon waited for its subscribers: {:?}", began.elapsed());
+    let log = std::fs::read_to_string(node.log()).unwrap();
+    assert!(!log.contains("calls under way are cut off"), "the daemon waited for its subscribers");
     let ended = within(SOON, "the end of the stream", events.message()).await;
     assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
     node.start().await;

@@ -2,7 +2,7 @@
 //! dashboard asks for series and labels that exist.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests fail by panicking")]
 
-use crate::daemon::{Node, cli, container, eventually, images, is_alive, page, pod, signal};
+use crate::daemon::{Node, cli, container, eventually, images, is_alive, killed, page, pod};
 use berth_node_tests::path_from_env;
 use berth_proto::cri::PortMapping;
 use berth_test_registry::{Options, Registry};
@@ -239,7 +239,7 @@ async fn what_lost_its_monitor_too_is_ended_by_its_group() {
     }
     node.kill();
     for (id, monitor, program, _) in &lost {
-        signal(*monitor, nix::sys::signal::Signal::SIGKILL);
+        killed(*monitor).await;
         std::fs::remove_dir_all(node.root().join("lib/pods").join(id)).unwrap();
         assert!(is_alive(*program), "the program ended with its monitor, and this test shows nothing");
     }

@@ -75,7 +75,7 @@ async fn a_killed_monitor_takes_its_containers_with_it() {
     let status = cri.exited(&id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (255, "MonitorLost"));
     gone(pid).await;
-    within(Duration::from_secs(10), "the command's end", command).await.unwrap().unwrap_err();
+    within(Duration::from_secs(60), "the command's end", command).await.unwrap().unwrap_err();
     eventually("the pod is NOTREADY", async || {
         let state = cri.pod_status(&pod_id).await.unwrap().state();
         (state == PodSandboxState::SandboxNotready).then_some(())

@@ -174,11 +174,15 @@ async fn a_flushed_table_is_repaired_while_pods_run() {
     eventually("the host port answers", async || page(&address, "/").await).await;
     let repaired = "berth_events_total{event=\"network_repaired\"}";
     assert_eq!(node.figure(repaired), 0.0);
-    // Only ours: other daemons of this machine have theirs.
-    host("nft", &["delete", "table", "ip", node.name()]);
-    assert!(page(&address, "/").await.is_none(), "the test can fail");
+    // Only ours: other daemons of this machine have theirs. The test can fail: it is seen to be gone, unless it was repaired that moment.
+    let mut flushed = 0u32;
+    while flushed == 0 || page(&address, "/").await.is_some() {
+        assert!(flushed < 10, "the host port answers without it");
+        host("nft", &["delete", "table", "ip", node.name()]);
+        flushed += 1;
+    }
     eventually("the host port answers again", async || page(&address, "/").await).await;
-    eventually("the repair is counted", async || (node.figure(repaired) == 1.0).then_some(())).await;
+    eventually("each repair is counted", async || (node.figure(repaired) == f64::from(flushed)).then_some(())).await;
     assert!(node.log_tail().contains("does not exist"), "{}", node.log_tail());
     node.remove_pods().await;
     node.finish().await;

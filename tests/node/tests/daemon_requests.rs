@@ -261,7 +261,7 @@ async fn a_client_that_goes_away_stops_no_start_midway() {
     node.held().await;
     call.abort();
     // Lists and statuses answer while the start is held.
-    let listed = within(Duration::from_secs(5), "a list", cri.containers()).await;
+    let listed = within(Duration::from_secs(30), "a list", cri.containers()).await;
     assert_eq!(listed.len(), 1);
     node.release();
     eventually("the container executes its program", async || {
@@ -318,7 +318,7 @@ async fn ends_are_told_as_they_were() {
     };
     tokio::time::sleep(Duration::from_millis(200)).await;
     cri.try_stop(&id, 0).await.unwrap();
-    within(Duration::from_secs(10), "the patient stop", patient).await.unwrap().unwrap();
+    within(Duration::from_secs(60), "the patient stop", patient).await.unwrap().unwrap();
     node.finish().await;
 }
 
@@ -349,7 +349,7 @@ async fn exec_has_a_time_limit_an_output_limit_and_waits_for_nobody_else() {
     let tree = "(sleep 4711 & ) ; sleep 4711 & sleep 4711";
     let begun = Instant::now();
     refused(cri.try_exec(&id, &["sh", "-c", tree], 1).await, Code::DeadlineExceeded, &["1 second"]);
-    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert!(begun.elapsed() < Duration::from_secs(60));
     eventually("the command's tree is gone", async || {
         let processes = cri.sh(&id, "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || true").await;
         (!processes.contains("4711")).then_some(())
@@ -359,9 +359,9 @@ async fn exec_has_a_time_limit_an_output_limit_and_waits_for_nobody_else() {
 
     // What is left in the background and holds the pipe is not waited for.
     let begun = Instant::now();
-    let ended = cri.try_exec(&id, &["sh", "-c", "echo done; sleep 30 &"], 20).await.unwrap();
+    let ended = cri.try_exec(&id, &["sh", "-c", "echo done; sleep 90 &"], 80).await.unwrap();
     assert_eq!((ended.exit_code, ended.stdout.as_slice()), (0, &b"done\n"[..]));
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(60));
 
     // 17 MiB are cut so that the answer fits into the 16 MiB that a kubelet receives, and the command ends by itself.
     let ended = cri.try_exec(&id, &["/web", "spew", "17825792", "99"], 60).await.unwrap();

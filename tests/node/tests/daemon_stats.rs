@@ -356,6 +356,6 @@ async fn streamed_lists_are_the_unary_lists() {
 
     // A client that goes away after the first message: the daemon is none the worse.
     drop(runtime.stream_containers(StreamContainersRequest::default()).await.unwrap());
-    daemon::client::within(Duration::from_secs(5), "the next list", cri.pods()).await;
+    daemon::client::within(Duration::from_secs(30), "the next list", cri.pods()).await;
     node.finish().await;
 }

@@ -26,8 +26,9 @@ const PREFIX: &str = "/opt/berth";
 const BROKEN: &str = "99.0.0";
 /// One that is older.
 const OLD: &str = "0.0.1";
-/// The agent gives systemd's second start twenty seconds after the first one has failed, and starts the former version then.
-const BACK_LIMIT: Duration = Duration::from_secs(75);
+/// The agent gives systemd's second start twenty seconds after the first one has failed, and starts the former version then. One that only
+/// waited would take two minutes.
+const BACK_LIMIT: Duration = Duration::from_secs(110);
 /// The cluster's revisions (docs/formats/applied-revisions.md).
 const APPLIED: &str = "/var/lib/berth/applied-revisions.json";
 

@@ -4,7 +4,7 @@
 
 use crate::daemon;
 use crate::daemon::requests::resources;
-use crate::daemon::{Node, container, eventually, host, is_alive, pod, shell, signal};
+use crate::daemon::{Node, container, eventually, host, is_alive, pod, shell};
 use berth_proto::cri::ContainerState;
 use nix::sys::signal::Signal;
 
@@ -157,7 +157,7 @@ async fn a_pod_that_lost_all_goes(driver: &str) {
     let neighbour = Neighbour::new(&node, driver).await;
     node.kill();
     for (id, monitor, pid, _) in &lost {
-        signal(*monitor, Signal::SIGKILL);
+        daemon::killed(*monitor).await;
         std::fs::remove_dir_all(node.root().join("lib/pods").join(id)).unwrap();
         assert!(is_alive(*pid), "the program ended with its monitor, and this test shows nothing");
     }

@@ -4,7 +4,7 @@
 use berth_leaks::{Kind, Leak, Scope, Snapshot, diff, settle};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Planted things; they are taken away however the test ends.
 struct Planted {
@@ -27,7 +27,8 @@ impl Planted {
 
         // A process of ours by name, and one that is known only by its namespaces.
         let program = dir.join("berth-planted");
-        std::fs::copy("/bin/sleep", &program).unwrap();
+        // By a process of its own: what this one has open for writing a child of another test may have for a moment, and nobody may run it then.
+        run("cp", &["/bin/sleep", &path("berth-planted")]);
         planted.children.push(Command::new(&program).args(["600.1"]).spawn().unwrap());
         let hidden = format!("exec -a {word}-hidden sleep 600.2");
         planted.children.push(Command::new("unshare").args(["--ipc", "bash", "-c", &hidden]).spawn().unwrap());
@@ -78,9 +79,6 @@ fn one_leak_of_each_kind_is_told() {
 
     std::fs::create_dir(&dir).unwrap();
     let planted = Planted::all(&word, &dir);
-    // bash becomes sleep in its own time.
-    std::thread::sleep(Duration::from_millis(500));
-    let leaks = diff(&scope, &before, &Snapshot::take(&scope).unwrap());
     let expected: [(Kind, &str, usize); 8] = [
         (Kind::Process, "berth-planted", 1),
         (Kind::Process, "-hidden", 1),
@@ -91,15 +89,22 @@ fn one_leak_of_each_kind_is_told() {
         (Kind::Link, &word, 1),
         (Kind::NftTable, "inet", 1),
     ];
+    // The directory, the program and the two mount points; and one more mount, which pins the network namespace.
+    let all = expected.len() + 4 + 1;
+    // What is hidden gets its namespace, and bash becomes sleep, in their own time.
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut leaks = diff(&scope, &before, &Snapshot::take(&scope).unwrap());
+    while leaks.len() != all && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+        leaks = diff(&scope, &before, &Snapshot::take(&scope).unwrap());
+    }
     let found = |kind: Kind, text: &str| leaks.iter().filter(|l| l.kind == kind && l.what.contains(text)).count();
     for (kind, text, count) in expected {
         assert_eq!(found(kind, text), count, "{kind:?} {text}: {leaks:#?}");
     }
-    // The directory, the program, the two mount points.
     assert_eq!(found(Kind::File, ""), 4, "{leaks:#?}");
-    // One more: the mount that pins the network namespace.
     assert_eq!(found(Kind::Mount, "/netns (nsfs"), 1, "{leaks:#?}");
-    assert_eq!(leaks.len(), expected.len() + 4 + 1, "something that was not planted is told: {leaks:#?}");
+    assert_eq!(leaks.len(), all, "something that was not planted is told: {leaks:#?}");
     for Leak { what, .. } in &leaks {
         assert!(what.contains(&word), "{what} does not say whose it is");
     }
@@ -115,12 +120,17 @@ fn a_zombie_is_a_process() {
     let scope = Scope { roots: Vec::new(), words: vec![word.clone()] };
     let before = Snapshot::take(&scope).unwrap();
     let program = std::env::temp_dir().join(&word);
-    std::fs::copy("/bin/true", &program).unwrap();
+    run("cp", &["/bin/true", &program.display().to_string()]);
     let mut child = Command::new(&program).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    let stat = format!("/proc/{}/stat", child.id());
+    let end = Instant::now() + Duration::from_secs(30);
+    while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+        assert!(Instant::now() < end, "it does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let leaks = diff(&scope, &before, &Snapshot::take(&scope).unwrap());
     child.wait().unwrap();
     std::fs::remove_file(&program).unwrap();
     assert!(leaks.len() == 1 && leaks[0].what.contains("not reaped"), "{leaks:?}");
-    assert_eq!(settle(&scope, &before, Duration::from_secs(5)).unwrap(), []);
+    assert_eq!(settle(&scope, &before, Duration::from_secs(30)).unwrap(), []);
 }

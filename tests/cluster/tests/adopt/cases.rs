@@ -139,7 +139,7 @@ pub fn a_dead_daemon_walks_back(node: &Node) {
     let before = node.files();
     let words = node.start_words();
     let words: Vec<&str> =
-        words.iter().map(|w| if w.starts_with("--deadline") { "--deadline=30s" } else { w.as_str() }).collect();
+        words.iter().map(|w| if w.starts_with("--deadline") { "--deadline=45s" } else { w.as_str() }).collect();
     let (mut child, hold) = node.held_at(&words, "adopt/start-kubelet/enter");
     node.kill_berth();
     fs::remove_file(hold).unwrap();
@@ -331,11 +331,11 @@ pub fn another_version(node: &Node) {
         fs::rename(opt.join(".new"), opt.join("current")).unwrap();
         let supervisor = daemon["supervisor"].to_string();
         assert!(Command::new("kill").args(["-HUP", &supervisor]).status().unwrap().success());
-        let now = node.wait("another daemon runs", Duration::from_secs(30), || {
+        let now = node.wait("another daemon runs", LIMIT, || {
             let now = status();
             if now["daemon"].is_u64() && now["daemon"] != daemon["daemon"] { Ok(now) } else { Err(now.to_string()) }
         });
-        node.wait("it is of that version", Duration::from_secs(30), || {
+        node.wait("it is of that version", LIMIT, || {
             let program = fs::read_link(format!("/proc/{}/exe", now["daemon"])).unwrap();
             if program.starts_with(opt.join(version)) { Ok(()) } else { Err(program.display().to_string()) }
         });
@@ -394,8 +394,7 @@ pub fn supervised(node: &Node) {
     };
     let first = status();
     kill(&first["daemon"]);
-    let limit = Duration::from_secs(30);
-    let second = node.wait("the daemon is started again", limit, || {
+    let second = node.wait("the daemon is started again", LIMIT, || {
         let now = status();
         if now["daemon"].is_u64() && now["daemon"] != first["daemon"] { Ok(now) } else { Err(now.to_string()) }
     });
@@ -406,13 +405,13 @@ pub fn supervised(node: &Node) {
     let (current, aside) = (node.base().join("opt/current"), node.base().join("opt/aside"));
     fs::rename(&current, &aside).unwrap();
     kill(&second["daemon"]);
-    node.wait("the daemon cannot be started", limit, || {
+    node.wait("the daemon cannot be started", LIMIT, || {
         let now = status();
         let how = now["lastEnd"].as_str().unwrap_or_default().to_owned();
         if how.contains("cannot be started") { Ok(()) } else { Err(now.to_string()) }
     });
     fs::rename(&aside, &current).unwrap();
-    let second = node.wait("the daemon is started after all", limit, || {
+    let second = node.wait("the daemon is started after all", LIMIT, || {
         let now = status();
         if now["daemon"].is_u64() { Ok(now) } else { Err(now.to_string()) }
     });
@@ -422,14 +421,14 @@ pub fn supervised(node: &Node) {
     // Its follower goes on, and has one of its own.
     // One that was killed is seen for a moment still, and a successor until its command line is another one.
     let follower = |but: &str| {
-        node.wait("it has a follower", limit, || {
+        node.wait("it has a follower", LIMIT, || {
             let found = node.processes("--follow");
             found.iter().find(|pid| *pid != but).cloned().ok_or(format!("{found:?}"))
         })
     };
     let first_follower = follower("");
     kill(&second["supervisor"]);
-    let next = node.wait("the follower has the old daemon", limit, || {
+    let next = node.wait("the follower has the old daemon", LIMIT, || {
         let now = status();
         if now["supervisor"].as_u64() == first_follower.parse().ok() { Ok(now) } else { Err(now.to_string()) }
     });
@@ -439,12 +438,12 @@ pub fn supervised(node: &Node) {
     follower(&second_follower);
 
     node.kill("supervise");
-    node.wait("the daemon answers", limit, || {
+    node.wait("the daemon answers", LIMIT, || {
         let output = node.berth(&["info"]).output().unwrap();
         if output.status.success() { Ok(()) } else { Err(told(&output)) }
     });
     let mut supervisor = node.berth(&["supervise"]).spawn().unwrap();
-    let third = node.wait("the new supervisor has the old daemon", limit, || {
+    let third = node.wait("the new supervisor has the old daemon", LIMIT, || {
         let now = status();
         if now["supervisor"] == supervisor.id() { Ok(now) } else { Err(now.to_string()) }
     });

@@ -22,29 +22,46 @@ const PODS: [&str; 2] = ["web", "shell"];
 const SETTLED: Duration = Duration::from_secs(120);
 
 /// Two nodes. One has no registry any more when its pods run: what its pods need on Berth comes out of containerd's store.
-pub struct Nodes(Mutex<Vec<Node>>, Condvar);
+pub struct Nodes(Mutex<Vec<Place>>, Condvar);
+
+/// Where one of them is. There is none where a case has failed: what that has left would make the cases behind it fail too.
+struct Place {
+    with_registry: bool,
+    node: Option<Node>,
+}
 
 impl Nodes {
     pub fn start() -> Self {
         let nodes = std::thread::scope(|scope| {
-            [true, false].map(|registry| scope.spawn(move || Node::start(registry))).map(|node| node.join().unwrap())
+            let start = |with_registry| Place { with_registry, node: Some(Node::start(with_registry)) };
+            [true, false].map(|registry| scope.spawn(move || start(registry))).map(|place| place.join().unwrap())
         });
         Self(Mutex::new(nodes.into()), Condvar::new())
     }
 
-    /// A node, as soon as one is free.
+    /// A node, as soon as one is free; a new one where the last one was thrown away.
     pub fn take(&self) -> Taken<'_> {
+        let place = self.free_place();
+        // Given back also if the start fails.
+        let mut taken = Taken { nodes: self, with_registry: place.with_registry, node: place.node };
+        if taken.node.is_none() {
+            taken.node = Some(Node::start(place.with_registry));
+        }
+        taken
+    }
+
+    fn free_place(&self) -> Place {
         let mut free = self.0.lock().unwrap();
         loop {
             match free.pop() {
-                Some(node) => return Taken { nodes: self, node: Some(node) },
+                Some(place) => return place,
                 None => free = self.1.wait(free).unwrap(),
             }
         }
     }
 
     pub fn finish(self) {
-        let nodes = self.0.into_inner().unwrap();
+        let nodes = self.0.into_inner().unwrap().into_iter().filter_map(|place| place.node).collect::<Vec<_>>();
         std::thread::scope(|scope| nodes.into_iter().for_each(|node| drop(scope.spawn(move || node.finish()))));
     }
 }
@@ -52,6 +69,7 @@ impl Nodes {
 /// A node, until it is dropped.
 pub struct Taken<'a> {
     nodes: &'a Nodes,
+    with_registry: bool,
     node: Option<Node>,
 }
 
@@ -65,7 +83,9 @@ impl std::ops::Deref for Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.nodes.0.lock().unwrap().extend(self.node.take());
+        // Of a case that has failed nothing stays: with its namespaces everything of the node ends.
+        let node = self.node.take().filter(|_| !std::thread::panicking());
+        self.nodes.0.lock().unwrap().push(Place { with_registry: self.with_registry, node });
         self.nodes.1.notify_one();
     }
 }
@@ -99,7 +119,10 @@ impl Node {
         ] {
             node.space.0.watch_log(name, base.join(path));
         }
-        node.space.0.owns_group(&format!("berth-{:08x}", fnv1a(node.root().as_os_str().as_encoded_bytes())));
+        let name = node.group_of_berth();
+        for group in [name.clone(), format!("{name}-adopt"), format!("{name}-runtime")] {
+            node.space.0.owns_group(&group);
+        }
         fs::create_dir_all(node.root().join("etc")).unwrap();
         let document = json!({
             "apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeConfig", "metadata": {"name": "node"},
@@ -300,7 +323,7 @@ impl Node {
         let mut command = self.adopt(words);
         command.env("BERTH_HOLD", format!("{place}={}", hold.display())).stdout(log.try_clone().unwrap()).stderr(log);
         let mut child = command.spawn().unwrap();
-        self.wait(&format!("it is at {place}"), LIMIT, || {
+        self.wait(&format!("it is at {place}"), SETTLED, || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!(
                     "it ended with {status} before {place}: {}",
@@ -360,9 +383,14 @@ impl Node {
         table.lines().filter(|line| line.contains(&root)).map(str::to_owned).collect()
     }
 
+    /// How the names of control groups begin that Berth makes for this root.
+    fn group_of_berth(&self) -> String {
+        format!("berth-{:08x}", fnv1a(self.root().as_os_str().as_encoded_bytes()))
+    }
+
     /// Control groups of its processes and pods.
     fn groups_of_berth(&self) -> Vec<String> {
-        let name = format!("berth-{:08x}", fnv1a(self.root().as_os_str().as_encoded_bytes()));
+        let name = self.group_of_berth();
         let trees = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
         let groups = trees.filter_map(|tree| fs::read_dir(tree).ok()).flat_map(Iterator::flatten);
         let names = groups.map(|group| group.path().display().to_string());
@@ -372,7 +400,8 @@ impl Node {
     /// What a power cut does to everything of Berth's and to the kubelet: nobody is left who could do anything. `adopter` is whoever does
     /// the operation.
     pub fn power_cut(&self, adopter: &mut Child) {
-        for word in ["deadman", "supervise", "serve"] {
+        // In this order: supervisors start the others again.
+        for word in ["supervise", "deadman", "serve"] {
             self.kill(word);
         }
         adopter.kill().unwrap();
@@ -393,11 +422,18 @@ impl Node {
         self.forge_boot();
     }
 
-    /// SIGKILL to the processes of the node's Berth that were started with this word.
+    /// SIGKILL to the processes of the node's Berth that were started with this word, and to whoever comes in their place meanwhile, until there
+    /// is none.
     pub fn kill(&self, word: &str) {
-        for process in self.processes(word) {
-            assert!(Command::new("kill").args(["-9", &process]).status().unwrap().success());
-        }
+        self.wait(&format!("there is no {word}"), SETTLED, || {
+            let found = self.processes(word);
+            if found.is_empty() {
+                return Ok(());
+            }
+            // One may have ended by itself since, such as a follower that has nobody to follow any more.
+            let _ = Command::new("kill").arg("-9").args(&found).status().unwrap();
+            Err(format!("{found:?}"))
+        });
     }
 
     /// Processes of the node's Berth that were started with this word.
@@ -469,7 +505,8 @@ impl Node {
         let pod = pods.iter().find(|pod| pod["metadata"]["name"].as_str().unwrap().starts_with("shell")).unwrap();
         let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
         let id = id.strip_prefix("berth://").unwrap().to_owned();
-        let inspected = runtime::crictl(&self.space.0, &self.socket(), &["inspect", &id]).unwrap();
+        // A daemon that has just been started serves some moments later.
+        let inspected = self.wait("Berth knows the container", LIMIT, || self.crictl_on_berth(&["inspect", &id]));
         let inspected: Value = serde_json::from_str(&inspected).unwrap();
         (id, inspected["info"]["pid"].to_string())
     }
@@ -511,8 +548,8 @@ impl Node {
     /// SIGKILL to Berth's daemon, its supervisor, and whoever follows that.
     pub fn kill_berth(&self) {
         let daemon = self.supervised()["daemon"].as_i64().unwrap().to_string();
-        let pids = [self.processes("supervise"), vec![daemon]].concat();
-        assert!(Command::new("kill").arg("-9").args(&pids).status().unwrap().success());
+        self.kill("supervise");
+        assert!(Command::new("kill").args(["-9", &daemon]).status().unwrap().success());
     }
 
     pub fn finish(self) {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// A kubelet that does not take its settings is noticed, and not waited for.
-const COMES_BACK: Duration = Duration::from_secs(45);
+/// A kubelet that does not take its settings is noticed, and not waited for: that alone would take a minute.
+const COMES_BACK: Duration = Duration::from_secs(58);
 
 pub fn of_the_kubelet(node: &Node) {
     let before = node.files();
@@ -42,6 +42,7 @@ pub fn of_the_kubelet(node: &Node) {
     assert_eq!(status["kubelet"], json!({}));
     assert!(node.files() == without, "the file went with the settings");
     set(node, "{maxPods: 90}");
+    node.is_on(Kind::Berth);
     assert_eq!(node.shell(), pod);
     node.wait(
         "the log goes on",

@@ -41,6 +41,7 @@ pub fn handed_over(node: &Node) {
     // The next daemon has none, until it is handed them.
     node.berth(&["rmi", IMAGE]).unwrap();
     let former = node.daemon();
+    assert!(former > 1, "no daemon runs");
     assert!(std::process::Command::new("kill").args(["-9", &former.to_string()]).status().unwrap().success());
     node.wait("another daemon pulls", || {
         if node.daemon() == former { Err("not yet".to_owned()) } else { node.berth(&["pull", IMAGE]).map(drop) }

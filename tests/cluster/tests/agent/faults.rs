@@ -34,7 +34,7 @@ pub fn api_server_away(node: &Node) {
     assert_eq!(http::get(node.space(), AGENT, "/livez").unwrap().0, 200);
     assert!(fs::read_to_string(node.applied_file()).unwrap().contains(&good));
     node.plane().start_api_server_again(node.space(), node);
-    node.wait("the proxy answers", || node.get("/readyz").map(drop));
+    node.wait("the proxy answers, and the kind is served", || node.object().map(drop));
     want(node, &next);
     let status = has(node, &next);
     assert_eq!(status["crashCount"], crashes + 1, "somebody ended the daemon: {status}");
@@ -150,6 +150,8 @@ pub fn clock(node: &Node) {
 }
 
 fn kill(process: i32) {
+    // 0, which is said while there is none, is everybody of this test's to kill(1).
+    assert!(process > 1, "no daemon runs");
     let done = Command::new("kill").args(["-9", &process.to_string()]).status().unwrap();
     assert!(done.success());
 }

@@ -1,13 +1,10 @@
 //! Releases of the chart: installed, upgraded, rolled back, uninstalled. Must not: know who may do what.
-use crate::{Api, NAMESPACE, repository, rights};
+use crate::{Api, NAMESPACE, SERVED, repository, rights};
 use berth_cluster_tests::kubectl::Kubectl;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-/// How long the API server takes to serve a definition that was changed.
-const SERVED: Duration = Duration::from_secs(30);
 /// A field that the definitions of an older release lack: the line that opens it.
 const FIELD: &str = "                  prefetch:";
 /// Where that field is in the definition.
@@ -22,6 +19,7 @@ pub fn life(api: &Api) {
     assert!(told.contains("kubectl get runtimenodes") && !told.contains("WARNING"), "{told}");
     let refused = api.helm("other", &["install", "second", &chart]).unwrap_err();
     assert!(refused.contains("berth.dev") && refused.contains("cannot be imported"), "{refused}");
+    api.serves("runtimenodes");
     rights::only_its_own_node(api, &kubectl);
     rights::config_editors(api, &kubectl);
     kubectl.apply(&config("kept", &json!({})));
@@ -45,7 +43,7 @@ pub fn upgrades_definitions(api: &Api) {
     api.namespaces(&[NAMESPACE]);
     let (older, chart) = (older_chart(&api.space.0.base().join("older-chart")), repository("charts/berth"));
     api.helm(NAMESPACE, &["install", "berth", &older]).unwrap();
-    kubectl.run(&["wait", "--for=condition=Established", "crd/runtimeconfigs.berth.dev", "--timeout=30s"]);
+    api.serves("runtimeconfigs");
     kubectl.apply(&config("older", &json!({"runtime": {"pidsLimit": 4000}})));
     let stored = kubectl.get("runtimeconfig", "older").unwrap();
     lacks(api, &kubectl);

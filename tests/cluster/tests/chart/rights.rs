@@ -121,12 +121,12 @@ pub fn only_its_own_node(api: &Api, kubectl: &Kubectl<'_>) {
         &["delete", "runtimenode", "two"],
         &["patch", "runtimenode", "two", "--type=merge", "--patch", r#"{"metadata":{"labels":{"a":"b"}}}"#],
     ] {
-        let refused = agent.try_run(args);
-        assert!(
-            refused.code != 0 && refused.err.contains("status of a RuntimeNode and nothing else"),
-            "{args:?}: {}",
-            refused.err
-        );
+        // Before the API server has seen the binding, it is that which is missing.
+        berth_cluster_tests::wait_for(&api.space, &format!("{args:?}: the policy refuses it"), SEEN, || {
+            let refused = agent.try_run(args);
+            assert_ne!(refused.code, 0, "{args:?}: {}", refused.text());
+            if refused.err.contains("status of a RuntimeNode and nothing else") { Ok(()) } else { Err(refused.err) }
+        });
     }
     kubectl.run(&["delete", "clusterrolebinding", "wide"]);
 }

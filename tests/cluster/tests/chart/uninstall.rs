@@ -17,7 +17,7 @@ pub fn refuses_to_leave_nodes(api: &Api) {
     let kubectl = api.kubectl();
     api.namespaces(&[NAMESPACE]);
     api.helm(NAMESPACE, &["install", "berth", &repository("charts/berth")]).unwrap();
-    kubectl.run(&["wait", "--for=condition=Established", "crd/runtimenodes.berth.dev", "--timeout=30s"]);
+    api.serves("runtimenodes");
     kubectl.apply(&json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": NODE}, "spec": {"nodeName": NODE}}));
     is_reported(&kubectl, "Managed");
     is_not_of_the_release(&kubectl);

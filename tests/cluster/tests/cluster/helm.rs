@@ -57,8 +57,8 @@ pub fn release(cluster: &Cluster) {
     write_chart(&chart);
     let chart = chart.display().to_string();
     let deployed = |replicas: u32, greeting: &str| {
-        let deployment = namespace.kubectl.json(&["get", "deployment", "greet"]);
-        assert_eq!(deployment["status"]["availableReplicas"], replicas, "{}", deployment["status"]);
+        // Helm waits for the pods of the new template; those of the one before may be about to go.
+        namespace.wait("deployment", "greet", "is so large", |d| d["status"]["availableReplicas"] == replicas);
         let settings = namespace.kubectl.json(&["get", "configmap", "greet"]);
         assert_eq!(settings["data"]["index.html"], greeting);
     };

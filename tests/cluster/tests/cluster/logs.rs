@@ -55,5 +55,9 @@ pub fn previous(cluster: &Cluster) {
     });
     assert_eq!(restarted["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 3);
     assert_eq!(kubectl.run(&["logs", "restarting", "--previous"]), "first run\n");
-    assert_eq!(kubectl.run(&["logs", "restarting"]), "second run\n");
+    // It may run, and not have come that far.
+    cluster.wait("it says so", || {
+        let log = kubectl.run(&["logs", "restarting"]);
+        if log == "second run\n" { Ok(()) } else { Err(log) }
+    });
 }

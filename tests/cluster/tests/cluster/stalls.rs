@@ -20,8 +20,8 @@ const MEMORY_LIMIT_KIB: u64 = 96 << 10;
 const OTHERS_LIMIT: Duration = Duration::from_secs(30);
 const STANDSTILL: Duration = Duration::from_secs(3);
 /// How long the command of a client that is gone may run on: SIGHUP comes at once and SIGKILL five seconds later; the rest is for API server
-/// and kubelet to close one connection after the other.
-const ENDS_LIMIT: Duration = Duration::from_secs(20);
+/// and kubelet to close one connection after the other, on a machine that is busy with other cases.
+const ENDS_LIMIT: Duration = Duration::from_secs(60);
 /// What is said over each transport, so that the commands can be told apart.
 const SAID: [(Transport, &str); 2] = [(Transport::WebSocket, "WEBSOCKET"), (Transport::Spdy, "SPDY")];
 

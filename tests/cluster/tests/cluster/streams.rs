@@ -69,7 +69,9 @@ pub fn terminal(cluster: &Cluster) {
     let namespace = cluster.namespace("terminal");
     sleeper(&namespace);
     each(&namespace, |kubectl, name| {
-        let inner = "test -t 0 && test -t 1 && for i in 1 2 3 4 5 6 7 8 9; do stty size; sleep 0.3; done; exit 5";
+        // The size comes by a stream of its own, some moments later.
+        let inner = "test -t 0 && test -t 1 && for i in $(seq 100); do \
+            size=$(stty size); echo $size; test \"$size\" = '33 77' && break; sleep 0.3; done; exit 5";
         let command = kubectl.command(&["exec", "-it", "main", "--", "sh", "-c", inner]);
         let (out, code) = on_a_terminal(&command);
         assert!(out.contains("33 77"), "{name}: {out}");

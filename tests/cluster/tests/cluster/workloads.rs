@@ -80,7 +80,7 @@ pub fn services(cluster: &Cluster) {
     let address = web["spec"]["clusterIP"].as_str().unwrap();
     // kube-proxy refuses connections until it has heard of the endpoints; from then on each call is answered.
     let client = format!(
-        "for i in 1 2 3 4 5 6 7 8 9 10; do wget -T 2 -qO /dev/null http://{address}:8000/ 2>/dev/null && break; sleep 1; done
+        "for i in $(seq 40); do wget -T 2 -qO /dev/null http://{address}:8000/ 2>/dev/null && break; sleep 1; done
         for i in 1 2 3 4 5 6 7 8; do wget -T 5 -qO- http://{address}:8000/ || exit 1; done"
     );
     let answers = output_of(&namespace, "client", &script(&client));
@@ -94,7 +94,7 @@ pub fn services(cluster: &Cluster) {
     let own = own["spec"]["clusterIP"].as_str().unwrap();
     let script_text = format!(
         "mkdir /www; echo myself > /www/index.html; httpd -p 80 -h /www
-        for i in 1 2 3 4 5 6 7 8 9 10; do wget -T 2 -qO- http://{own}:8000/ 2>/dev/null && exit 0; sleep 1; done; exit 1"
+        for i in $(seq 40); do wget -T 2 -qO- http://{own}:8000/ 2>/dev/null && exit 0; sleep 1; done; exit 1"
     );
     assert_eq!(output_of(&namespace, "self", &script(&script_text)), "myself\n");
 }

@@ -90,19 +90,26 @@ fn take_over(site: &Site) {
         complete(site);
     });
     site.is_on(Kind::Berth);
-    let node = kubectl.get("node", NODE_NAME).unwrap();
-    assert!(node["spec"]["unschedulable"].is_null(), "it is open again: {}", node["spec"]);
-    let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap();
-    assert!(version.starts_with("berth://"), "{version}");
-    let status = kubectl.get("runtimenode", NODE_NAME).unwrap()["status"].clone();
-    assert_eq!(
-        (&status["state"], &status["phase"], &status["healthy"]),
-        (&json!("Managed"), &json!("Idle"), &json!(true))
-    );
+    is_open(site, Kind::Berth);
+    site.wait_object("runtimenode", NODE_NAME, "is well and at rest", |node| {
+        let status = &node["status"];
+        (&status["state"], &status["phase"], &status["healthy"]) == (&json!("Managed"), &json!("Idle"), &json!(true))
+    });
     for (program, memory) in site.memory() {
         let [share, anonymous] = [memory.share, memory.anonymous].map(|kib| kib as f64 / 1024.0);
         println!("  memory of {program}: {share:.1} MiB, {anonymous:.1} MiB of that in no file");
     }
+}
+
+/// Waits until the node is ready and open again, and its kubelet tells that runtime: operator and kubelet say it in their own time.
+fn is_open(site: &Site, on: Kind) {
+    let kubectl = site.kubectl("default");
+    site.wait("the node is open", || {
+        let node = kubectl.get("node", NODE_NAME)?;
+        let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap_or_default();
+        let open = node["spec"]["unschedulable"].is_null() && cluster::has_condition(&node, "Ready");
+        if open && version.starts_with(&format!("{on}://")) { Ok(()) } else { Err(node.to_string()) }
+    });
 }
 
 pub fn web() -> Value {
@@ -189,12 +196,7 @@ pub fn is_given_back(site: &Site) {
             node["status"]["state"] == "Absent" && node["status"]["phase"] == "Idle"
         });
     });
-    site.wait("the node is open", || {
-        let node = kubectl.get("node", NODE_NAME)?;
-        let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap_or_default();
-        let open = node["spec"]["unschedulable"].is_null() && cluster::has_condition(&node, "Ready");
-        if open && version.starts_with("containerd://") { Ok(()) } else { Err(node.to_string()) }
-    });
+    is_open(site, Kind::Containerd);
     site.is_on(Kind::Containerd);
     site.timed("uninstalling", || {
         kubectl.run(&["delete", "imagepolicies,runtimeconfigs", "--all"]);

@@ -112,7 +112,11 @@ fn containers(site: &Site) -> Vec<Value> {
 fn counted(site: &Site) {
     let kubectl = site.kubectl("default");
     let lines = || -> Result<Vec<u64>, String> {
-        let log = kubectl.run(&["logs", "counts"]);
+        let ran = kubectl.try_run(&["logs", "counts"]);
+        if ran.code != 0 {
+            return Err(ran.err);
+        }
+        let log = ran.text();
         log.lines().map(|line| line.parse().map_err(|e| format!("{e}: {line:?} in the log:\n{log}"))).collect()
     };
     let first = site.wait("the kubelet reads the log", lines);

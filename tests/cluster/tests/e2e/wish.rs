@@ -143,13 +143,16 @@ impl Wish {
             all.iter().filter(is).count()
         };
         let daemons = usize::from(self.managed);
+        // A supervisor's by its words, but none: it waits for the end of one. The one that a node's init has started has none.
+        let followers = count("berth", "--follow");
+        expect(followers <= daemons, "one follower of the supervisor", &json!(followers))?;
         for (program, word, wanted) in [
             ("kubelet", "", 1),
             ("berth-agent", "", 1),
             ("berth-operator", "", 2),
             ("berth", "adopt", 0),
             ("berth", "serve", daemons),
-            ("berth", "supervise", daemons),
+            ("berth", "supervise", daemons + followers),
         ] {
             let found = count(program, word);
             expect(found == wanted, &format!("{wanted} of {program} {word}"), &json!(found))?;

@@ -105,7 +105,7 @@ fn cordoned(api: &Api) -> bool {
 
 /// Another machine of the same name is taken over anew: nothing that was said of the former one counts.
 pub fn replaced(api: &Api, reporters: &Reporters) {
-    set(api, &json!({"rollout": {"nodeTimeout": "5s", "drain": {"retryAfter": "3s"}}}));
+    set(api, &json!({"rollout": {"nodeTimeout": "10s", "drain": {"retryAfter": "3s"}}}));
     reporters.hang.lock().unwrap().insert(REPLACED.to_owned());
     let before = runtime_node(api, REPLACED).unwrap();
     let target = before["status"]["currentRevision"].clone();

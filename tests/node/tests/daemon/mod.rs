@@ -79,6 +79,12 @@ pub fn signal(pid: i32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
 
+/// SIGKILL to such a process, and its end: until then it does what it did.
+pub async fn killed(pid: i32) {
+    signal(pid, nix::sys::signal::Signal::SIGKILL);
+    eventually(&format!("process {pid} ends"), async || (!is_alive(pid)).then_some(())).await;
+}
+
 /// The body of a page, or `None` where nobody answers.
 pub async fn page(address: &str, path: &str) -> Option<String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -40,7 +40,7 @@ pub struct Rollout {
     /// What happens to nodes of the control plane; default `Exclude`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
-    /// How long one node may take, 1s to 1440m; default `15m`.
+    /// How long one node may take, 1s to 24h; default `15m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_timeout: Option<String>,
     /// How long a wave must be well before the next one starts.
@@ -55,10 +55,10 @@ pub struct Rollout {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Soak {
-    /// The first wave, 0s to 1440m; default `10m`.
+    /// The first wave, 0s to 24h; default `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<String>,
-    /// Each further wave, 0s to 1440m; default `5m`.
+    /// Each further wave, 0s to 24h; default `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave: Option<String>,
 }
@@ -67,10 +67,10 @@ pub struct Soak {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Drain {
-    /// How long evicting a node's pods may take before the node keeps what it has and gets its turn later, 1s to 1440m; default `30m`.
+    /// How long evicting a node's pods may take before the node keeps what it has and gets its turn later, 1s to 24h; default `30m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
-    /// How long such a node is left alone, 1s to 1440m; default `15m`.
+    /// How long such a node is left alone, 1s to 24h; default `15m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<String>,
     /// Evict pods that no controller makes anew, too: they are gone then. Otherwise such a pod keeps its node from being drained; default `false`.
@@ -225,7 +225,7 @@ pub(crate) fn check(rollout: &Rollout) -> Result<()> {
     for (name, text, least) in durations {
         let Some(text) = text else { continue };
         if !seconds(text).is_some_and(|s| (least..=MAX_SECONDS).contains(&s)) {
-            let problem = format!("must be a duration from {least}s to 1440m, like 90s or 10m");
+            let problem = format!("must be a duration from {least}s to 24h, like 90s, 10m or 1h30m");
             return Err(Error::invalid(format!("spec.rollout.{name}"), problem));
         }
     }

@@ -169,18 +169,21 @@ pub struct Streaming {
     pub tls_key_file: Option<String>,
 }
 
-/// Seconds of a duration like `90s` or `2m`; `None` for anything else.
+/// Seconds of a duration like `90s`, `2m` or `1h30m`: whole numbers of hours, minutes and seconds, each at most once and in that order.
+/// It is what Go's `time.ParseDuration` reads, without fractions, signs and smaller units. `None` for anything else.
 pub fn seconds(text: &str) -> Option<u64> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
+    let mut units = [('h', 3600), ('m', 60), ('s', 1)].into_iter();
+    let (mut rest, mut total) = (text, None);
+    while !rest.is_empty() {
+        let (digits, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let unit = after.chars().next()?;
+        // Those that are passed over are gone.
+        let (_, factor) = units.find(|(name, _)| *name == unit)?;
+        let part = digits.parse::<u64>().ok()?.checked_mul(factor)?;
+        total = Some(total.unwrap_or(0_u64).checked_add(part)?);
+        rest = after.strip_prefix(unit)?;
     }
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        "s" => Some(number),
-        "m" => number.checked_mul(60),
-        _ => None,
-    }
+    total
 }
 
 #[cfg(test)]
@@ -189,11 +192,27 @@ mod tests {
 
     #[test]
     fn durations() {
-        assert_eq!(seconds("60s"), Some(60));
-        assert_eq!(seconds("2m"), Some(120));
-        for bad in ["", "s", "60", "-1s", "1h", "1.5s", "ßs", "9999999999999999999m", "é"] {
+        let good = [("60s", 60), ("2m", 120), ("0s", 0), ("1h", 3600), ("1h30m", 5400), ("1h0m1s", 3601)];
+        for (text, is) in [&good[..], &[("1h30s", 3630), ("90m", 5400), ("1m90s", 150), ("007m", 420)]].concat() {
+            assert_eq!(seconds(text), Some(is), "{text}");
+        }
+        let none = ["", "s", "60", "-1s", "+1s", "1.5h", "1d", "1H", "5ms", "1h m", " 1h", "1h ", "ßs", "é", "1é"];
+        // Out of order, twice, unfinished, too much.
+        let more = [
+            "30m1h",
+            "1s1m",
+            "1h1h",
+            "1h30",
+            "hm",
+            "9999999999999999999m",
+            "5124095576030432h",
+            "18446744073709551615s1s",
+        ];
+        for bad in [&none[..], &more].concat() {
             assert_eq!(seconds(bad), None, "{bad}");
         }
+        assert_eq!(seconds("5124095576030431h"), Some(18_446_744_073_709_551_600));
+        assert_eq!(seconds("5124095576030431h16s"), None);
     }
 }
 

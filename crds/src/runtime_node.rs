@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
         derive = "PartialEq",
         derive = "Default",
         doc = "What one node is to have, and what it has. The operator writes the spec, the node's agent the status.",
+        printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
         printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
         printcolumn(name = "Desired", type_ = "string", json_path = ".spec.desiredRevision"),
         printcolumn(name = "Current", type_ = "string", json_path = ".status.currentRevision"),

@@ -152,7 +152,7 @@ pub(crate) fn check_storage(storage: &Storage) -> Result<()> {
     if let Some(age) = min_age
         && seconds(age).is_none()
     {
-        return Err(Error::invalid(field("gc.minAge"), format!("{age:?} is not a duration like 90s or 2m")));
+        return Err(Error::invalid(field("gc.minAge"), format!("{age:?} is not a duration like 90s, 2m or 1h30m")));
     }
     Ok(())
 }

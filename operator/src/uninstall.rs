@@ -4,25 +4,49 @@
 //! Owns: the question and the answer's words. Must not: change anything.
 use crate::cluster::Clock;
 use crate::cluster::client::{self, PAGE, REQUEST_LIMIT};
-use crate::controllers::rollout::{CORDONED, said};
+use crate::controllers::rollout::{CORDONED, heard, said};
 use crate::time;
 use berth_crds::{NodeState, Phase, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{ApiResource, DynamicObject, ListParams, ObjectList};
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Client, ResourceExt};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Most nodes that are named.
 const MAX_NAMED: usize = 10;
+/// Most Nodes of one answer: a Node may be long, for the names of its images are in it.
+const NODES_PAGE: u32 = 100;
 const TURN: &str = " (has its turn)";
 const TURN_REMEDY: &str = ". Where one has its turn, pause its rollout before that \
     (kubectl berth rollout pause NAME), or wait until it is through";
+/// As after the definitions were deleted and made anew, which brings RuntimeNodes of which nothing is known.
+const SILENT: &str = " (its kubelet is on Berth, and no agent has said anything of it)";
+const SILENT_REMEDY: &str = ". Where no agent has said anything, wait until one has (kubectl berth nodes; minutes, once the \
+    definitions are there), and see to the agent's pod where it does not; of a machine that is gone for good, delete the Node";
 const ODD: &str = " (its RuntimeNode is not understood)";
 const ODD_REMEDY: &str = ". What is not understood a newer version of Berth wrote: go back up to it, or see for yourself \
     that the node is not on Berth";
 
 /// A node that would be left, by name, and what it is at.
 type Left = (String, &'static str);
+
+/// What RuntimeNodes say.
+#[derive(Debug, Default)]
+struct Told {
+    left: Vec<Left>,
+    /// Nodes of which an agent has said what they are at.
+    heard: BTreeSet<String>,
+}
+
+/// What Nodes say, by name.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Their kubelet is on Berth.
+    on_berth: Vec<String>,
+    /// This operator has cordoned them.
+    cordoned: Vec<String>,
+}
 
 /// Why it may not go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,48 +79,44 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Asks the API server; `clock` is of the same client. Without the definition of RuntimeNode there is no node that could be left.
+/// Asks the API server; `clock` is of the same client. Without the definition of RuntimeNode nobody has said anything of any node.
 ///
 /// # Errors
 /// It may not go, or the API server does not say.
 pub async fn ask(client: Client, clock: &Clock) -> Result<(), Refusal> {
-    let left = all(client.clone(), clock).await.map_err(Refusal::Unknown)?;
+    let told = told(client.clone(), clock).await.map_err(Refusal::Unknown)?;
     // Afterwards: a node whose turn has begun meanwhile is seen here.
-    let cordoned = all_cordoned(client).await.map_err(Refusal::Unknown)?;
-    may_go(&left, &cordoned).map_err(Refusal::Nodes)
+    let seen = seen(client).await.map_err(Refusal::Unknown)?;
+    may_go(told, &seen).map_err(Refusal::Nodes)
 }
 
-/// Those that would be left. Each object is read by itself: one that this version cannot parse hides no other.
-async fn all(client: Client, clock: &Clock) -> Result<Vec<Left>, String> {
-    let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<RuntimeNode>(&()));
-    let mut found = Vec::new();
-    let list = async |params: &ListParams| api.list(params).await;
-    each("runtimenodes", list, |object| found.extend(left(object, clock.now()))).await?;
-    Ok(found)
+/// Each object is read by itself: one that this version cannot parse hides no other.
+async fn told(client: Client, clock: &Clock) -> Result<Told, String> {
+    let mut told = Told::default();
+    each(client, &ApiResource::erase::<RuntimeNode>(&()), PAGE, |object| told.hear(object, clock.now())).await?;
+    Ok(told)
 }
 
-/// Nodes that this operator has cordoned: all that is asked of a Node is its metadata, for the rest may be long.
-async fn all_cordoned(client: Client) -> Result<Vec<String>, String> {
-    let api: Api<Node> = Api::all(client);
-    let mut found = Vec::new();
-    let list = async |params: &ListParams| api.list_metadata(params).await;
-    each("nodes", list, |node| found.extend(node.annotations().contains_key(CORDONED).then(|| node.name_any())))
-        .await?;
-    Ok(found)
+async fn seen(client: Client) -> Result<Seen, String> {
+    let mut seen = Seen::default();
+    each(client, &ApiResource::erase::<Node>(&()), NODES_PAGE, |node| seen.see(node)).await?;
+    Ok(seen)
 }
 
 /// Shows each object, page by page. Of a kind that the API server does not know there is none.
-async fn each<K: Clone>(
-    kind: &str,
-    list: impl AsyncFn(&ListParams) -> kube::Result<ObjectList<K>>,
-    mut see: impl FnMut(&K),
+async fn each(
+    client: Client,
+    kind: &ApiResource,
+    page: u32,
+    mut see: impl FnMut(&DynamicObject),
 ) -> Result<(), String> {
-    let mut params = ListParams::default().limit(PAGE);
+    let api: Api<DynamicObject> = Api::all_with(client, kind);
+    let mut params = ListParams::default().limit(page);
     loop {
-        let page = match tokio::time::timeout(REQUEST_LIMIT, list(&params)).await {
+        let page = match tokio::time::timeout(REQUEST_LIMIT, api.list(&params)).await {
             Ok(Ok(page)) => page,
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(()),
-            Ok(Err(e)) => return Err(format!("{kind} cannot be listed: {e}")),
+            Ok(Err(e)) => return Err(format!("{} cannot be listed: {e}", kind.plural)),
             Err(_) => return Err(format!("the API server did not answer within {} s", REQUEST_LIMIT.as_secs())),
         };
         page.items.iter().for_each(&mut see);
@@ -106,13 +126,43 @@ async fn each<K: Clone>(
     }
 }
 
+impl Told {
+    fn hear(&mut self, object: &DynamicObject, now: u64) {
+        let name = object.name_any();
+        let Ok(node) = object.clone().try_parse::<RuntimeNode>() else { return self.left.push((name, ODD)) };
+        self.left.extend(left(&node, now).map(|is| (name.clone(), is)));
+        if heard(&node).is_some() {
+            self.heard.insert(name);
+        }
+    }
+}
+
+impl Seen {
+    fn see(&mut self, node: &DynamicObject) {
+        let name = node.name_any();
+        if node.annotations().contains_key(CORDONED) {
+            self.cordoned.push(name.clone());
+        }
+        // NAME://VERSION, as the runtime calls itself in the CRI's Version (nodestatus.VersionInfo in pkg/kubelet of Kubernetes).
+        let runtime = node.data["status"]["nodeInfo"]["containerRuntimeVersion"].as_str();
+        if runtime.is_some_and(|runtime| runtime.starts_with("berth://")) {
+            self.on_berth.push(name);
+        }
+    }
+}
+
 /// Whether nodes would be left on Berth, or as it has made them. Pure. Errors: why not, in sentences with the remedies.
-fn may_go(left: &[Left], cordoned: &[String]) -> Result<(), String> {
+fn may_go(told: Told, seen: &Seen) -> Result<(), String> {
+    let Told { mut left, heard } = told;
+    // Of one that is heard its agent knows more: a kubelet that is away says what it was on last.
+    let silent = seen.on_berth.iter().filter(|name| !heard.contains(*name));
+    let silent: Vec<_> = silent.filter(|name| !left.iter().any(|(other, _)| other == *name)).cloned().collect();
+    left.extend(silent.into_iter().map(|name| (name, SILENT)));
     // Of one that is on Berth that is to be mended first.
-    let cordoned: Vec<_> = cordoned.iter().filter(|name| !left.iter().any(|(other, _)| other == *name)).collect();
+    let cordoned: Vec<_> = seen.cordoned.iter().filter(|name| !left.iter().any(|(other, _)| other == *name)).collect();
     let mut why = Vec::new();
     if !left.is_empty() {
-        why.push(on_berth(left));
+        why.push(on_berth(&left));
     }
     if !cordoned.is_empty() {
         let named = named(cordoned.into_iter().cloned());
@@ -131,7 +181,7 @@ fn may_go(left: &[Left], cordoned: &[String]) -> Result<(), String> {
 
 fn on_berth(left: &[Left]) -> String {
     let named = named(left.iter().map(|(name, is)| format!("{name}{is}")));
-    let remedies = [(TURN, TURN_REMEDY), (ODD, ODD_REMEDY)].into_iter();
+    let remedies = [(TURN, TURN_REMEDY), (SILENT, SILENT_REMEDY), (ODD, ODD_REMEDY)].into_iter();
     let remedies = remedies.filter(|(is, _)| left.iter().any(|(_, other)| other == is)).map(|(_, remedy)| remedy);
     format!(
         "without it, nobody could change these nodes any more, which run on it or are on their way: {named}. Give them back first: set \
@@ -151,16 +201,14 @@ fn named(names: impl ExactSizeIterator<Item = String>) -> String {
     named
 }
 
-/// The node, if it is on Berth, on its way to or from it, or has its turn; by what its agent says of it, and of what it is told.
-fn left(object: &DynamicObject, now: u64) -> Option<Left> {
-    let name = object.name_any();
-    let Ok(node) = object.clone().try_parse::<RuntimeNode>() else { return Some((name, ODD)) };
-    let status = said(&node);
+/// What the node is at, if it is on Berth, on its way to or from it, or has its turn; by what its agent says of it, and of what it is told.
+fn left(node: &RuntimeNode, now: u64) -> Option<&'static str> {
+    let status = said(node);
     match (status.state, status.phase) {
-        (NodeState::Managed, _) => Some((name, "")),
-        (_, Phase::Applying) => Some((name, " (is being switched)")),
-        (_, Phase::RollingBack) => Some((name, " (is going back)")),
-        _ => has_its_turn(&node.spec, &status, now).then_some((name, TURN)),
+        (NodeState::Managed, _) => Some(""),
+        (_, Phase::Applying) => Some(" (is being switched)"),
+        (_, Phase::RollingBack) => Some(" (is going back)"),
+        _ => has_its_turn(&node.spec, &status, now).then_some(TURN),
     }
 }
 
@@ -218,8 +266,22 @@ mod tests {
     }
 
     fn asked(nodes: &[RuntimeNode]) -> Result<(), String> {
-        let objects = nodes.iter().map(|node| serde_json::from_value(json!(node)).unwrap());
-        may_go(&objects.filter_map(|object| left(&object, NOW)).collect::<Vec<_>>(), &[])
+        may_go(heard(nodes), &Seen::default())
+    }
+
+    fn heard(nodes: &[RuntimeNode]) -> Told {
+        let mut told = Told::default();
+        nodes.iter().for_each(|node| told.hear(&serde_json::from_value(json!(node)).unwrap(), NOW));
+        told
+    }
+
+    fn seen(nodes: &[(&str, &str)]) -> Seen {
+        let mut seen = Seen::default();
+        for (name, runtime) in nodes {
+            let status = json!({"nodeInfo": {"containerRuntimeVersion": runtime}});
+            seen.see(&serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap());
+        }
+        seen
     }
 
     #[test]
@@ -249,17 +311,39 @@ mod tests {
         assert_eq!(asked(&[]), Ok(()));
     }
 
+    /// The definitions were deleted, and are there again: of the RuntimeNodes that the operator made anew, or has yet to make, no agent has said
+    /// anything for a while.
+    #[test]
+    fn a_node_on_berth_of_which_no_agent_says_anything_is_named_with_the_remedy() {
+        let silent = |name: &str| RuntimeNode { status: None, ..node(name, NodeState::Foreign, Phase::Idle) };
+        let mut another = node("another-machine", NodeState::Absent, Phase::Idle);
+        another.spec.node_uid = "2".to_owned();
+        let kubelets = ["silent", "another-machine", "without-object"].map(|name| (name, "berth://0.1.0")).to_vec();
+        let why = may_go(heard(&[silent("silent"), another]), &seen(&kubelets)).unwrap_err();
+        for (name, _) in &kubelets {
+            assert!(why.contains(&format!("{name}{SILENT}")), "{name}: {why}");
+        }
+        assert!(why.contains("wait until one has") && why.contains("delete the Node"), "{why}");
+        // What holds up nobody: another runtime, or an agent that says it was given back while the kubelet has yet to say so.
+        let others = [("silent", "containerd://2.4.0"), ("without-object", ""), ("back", "berth://0.1.0")];
+        let told = heard(&[silent("silent"), node("back", NodeState::Absent, Phase::Idle)]);
+        assert_eq!(may_go(told, &seen(&others)), Ok(()));
+        let managed = heard(&[node("a", NodeState::Managed, Phase::Idle)]);
+        let why = may_go(managed, &seen(&[("a", "berth://0.1.0")])).unwrap_err();
+        assert!(why.contains(": a. Give them back") && !why.contains("no agent"), "{why}");
+    }
+
     #[test]
     fn a_node_that_is_still_cordoned_by_us_is_named_with_the_remedy() {
-        let cordoned: Vec<_> = ["a", "b"].map(str::to_owned).into();
-        let why = may_go(&[], &cordoned).unwrap_err();
+        let cordoned = || Seen { cordoned: ["a", "b"].map(str::to_owned).into(), ..Default::default() };
+        let why = may_go(Told::default(), &cordoned()).unwrap_err();
         assert!(
             why.starts_with("Berth is not uninstalled: without its operator, ") && why.contains(": a, b. "),
             "{why}"
         );
         assert!(why.contains("`kubectl uncordon NODE`") && why.contains("NODE berth.dev/cordoned-since-`"), "{why}");
         assert!(!why.contains("`state: Absent`"), "{why}");
-        let both = may_go(&[("a".to_owned(), "")], &cordoned).unwrap_err();
+        let both = may_go(heard(&[node("a", NodeState::Managed, Phase::Idle)]), &cordoned()).unwrap_err();
         assert!(
             both.contains(": a. Give") && both.contains("Uninstall). Besides, ") && both.contains(": b. It"),
             "{both}"

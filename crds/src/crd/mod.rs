@@ -63,6 +63,35 @@ mod tests {
         }
     }
 
+    /// A column whose field has another name now stays empty, and nobody is told.
+    #[test]
+    fn columns_show_fields_that_there_are() {
+        for definition in definitions() {
+            let version = &definition["spec"]["versions"][0];
+            for column in version["additionalPrinterColumns"].as_array().unwrap() {
+                let path = column["jsonPath"].as_str().unwrap();
+                // A condition is found by its type; of metadata the schema says nothing.
+                let plain = path.split('[').next().unwrap().trim_start_matches('.');
+                let mut at = &version["schema"]["openAPIV3Schema"];
+                for part in plain.split('.').filter(|_| !plain.starts_with("metadata.")) {
+                    at = &at["properties"][part];
+                }
+                assert!(at.is_object(), "{}: {column}", definition["metadata"]["name"]);
+            }
+        }
+    }
+
+    /// Who runs its pods comes first: until no node is `Managed`, a release must not go (docs/cluster.md).
+    #[test]
+    fn a_node_shows_who_runs_its_pods() {
+        let node = definitions().pop().unwrap();
+        let columns = node["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap();
+        let shown = columns.iter().filter(|column| column["priority"].is_null()).map(|column| column["name"].as_str());
+        let shown: Vec<_> = shown.flatten().collect();
+        assert_eq!(shown, ["State", "Phase", "Desired", "Current", "Runtime", "Healthy", "Age"]);
+        assert_eq!(columns[0]["jsonPath"], ".status.state");
+    }
+
     #[test]
     fn what_is_merged_has_no_default_in_the_schema() {
         for field in crate::all_fields() {

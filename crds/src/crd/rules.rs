@@ -58,11 +58,18 @@ macro_rules! address_port {
         r"self.matches('^([0-9.]+|\\[[0-9a-fA-F:.]+\\]):[0-9]{1,5}$') && isIP(self.substring(0, self.lastIndexOf(':')).replace('[', '').replace(']', '')) && int(self.substring(self.lastIndexOf(':') + 1)) <= 65535"
     };
 }
+/// What `seconds` of `../runtime_config.rs` reads.
+macro_rules! any_duration {
+    () => {
+        "self.matches('^[0-9]+(s|m([0-9]+s)?|h([0-9]+m)?([0-9]+s)?)$')"
+    };
+}
 /// A duration within bounds.
 macro_rules! duration {
     ($least:literal, $most:literal) => {
         concat!(
-            "self.matches('^[0-9]+[sm]$') && duration(self) >= duration('",
+            any_duration!(),
+            " && duration(self) >= duration('",
             $least,
             "') && duration(self) <= duration('",
             $most,
@@ -71,10 +78,10 @@ macro_rules! duration {
     };
 }
 const TO_TEN_MINUTES: &str = "must be a duration from 1s to 10m, like 60s or 2m";
-const TO_A_DAY: &str = duration!("1s", "1440m");
-const TO_A_DAY_WORDS: &str = "must be a duration from 1s to 1440m, like 90s or 10m";
-const NONE_TO_A_DAY: &str = duration!("0s", "1440m");
-const NONE_TO_A_DAY_WORDS: &str = "must be a duration from 0s to 1440m, like 90s or 10m";
+const TO_A_DAY: &str = duration!("1s", "24h");
+const TO_A_DAY_WORDS: &str = "must be a duration from 1s to 24h, like 90s, 10m or 1h30m";
+const NONE_TO_A_DAY: &str = duration!("0s", "24h");
+const NONE_TO_A_DAY_WORDS: &str = "must be a duration from 0s to 24h, like 90s, 10m or 1h30m";
 
 /// A relative path without `.` and `..`.
 macro_rules! seccomp_name {
@@ -174,7 +181,7 @@ const STORAGE: &[Rule] = &[
         "!has(self.high) || !has(self.low) || self.low < self.high",
         "must be below gc.high",
     ),
-    rule("spec.runtime.storage.gc.minAge", "self.matches('^[0-9]+[sm]$')", "is not a duration like 90s or 2m"),
+    rule("spec.runtime.storage.gc.minAge", any_duration!(), "is not a duration like 90s, 2m or 1h30m"),
 ];
 
 /// Of `../sockets.rs`. `[!-.0-~]` is what is visible of ASCII but for the slash, so that characters are bytes.

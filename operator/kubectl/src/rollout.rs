@@ -36,7 +36,7 @@ pub enum Command {
         /// Wait for its end
         #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
         watch: bool,
-        /// How long to wait at most, in seconds, or as in 90s, 5m and 1h; 0 is for ever
+        /// How long to wait at most, in seconds, or as in 90s, 5m and 1h30m; 0 is for ever
         #[arg(long, default_value = "0", value_parser = seconds)]
         timeout: u64,
     },
@@ -85,18 +85,11 @@ impl Told {
     }
 }
 
-/// Seconds of a number alone or with a unit, as kubectl takes them.
+/// Seconds of a number alone, as kubectl takes it, or of a duration as RuntimeConfigs have it.
 fn seconds(text: &str) -> Result<u64, String> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let factor = match unit {
-        "" | "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(3600),
-        _ => None,
-    };
-    let number = digits.parse::<u64>().ok();
-    let whole = number.zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
-    whole.ok_or_else(|| "must be seconds, or like 90s, 5m or 1h".to_owned())
+    let alone = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let whole = if alone { text.parse().ok() } else { berth_crds::seconds(text) };
+    whole.ok_or_else(|| "must be seconds, or like 90s, 5m or 1h30m".to_owned())
 }
 
 /// Does it.
@@ -284,10 +277,10 @@ mod tests {
 
     #[test]
     fn a_timeout_is_seconds_or_has_a_unit() {
-        for (text, is) in [("0", 0), ("90", 90), ("30s", 30), ("5m", 300), ("1h", 3600)] {
+        for (text, is) in [("0", 0), ("90", 90), ("30s", 30), ("5m", 300), ("1h", 3600), ("1h30m", 5400)] {
             assert_eq!(seconds(text), Ok(is));
         }
-        for bad in ["", "s", "-1", "1.5m", "1h30m", "5 m", "1d", "99999999999999999999", "9999999999999999999h"] {
+        for bad in ["", "s", "-1", "+1", "1.5m", "30m1h", "5 m", "1d", "99999999999999999999", "9999999999999999999h"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
     }

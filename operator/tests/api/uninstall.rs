@@ -39,13 +39,11 @@ async fn a_node_that_is_still_cordoned_by_us_is_waited_for_on_every_page() {
         let node = |(name, cordoned): (&str, bool)| {
             let annotations =
                 if cordoned { json!({"berth.dev/cordoned-since": "2026-01-01T00:00:00Z"}) } else { json!({}) };
-            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-                "metadata": {"name": name, "annotations": annotations}})
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "annotations": annotations}})
         };
         let metadata = json!({"resourceVersion": "1", "continue": more});
         let items = names.map(node);
-        let kind = "PartialObjectMetadataList";
-        Answer::Json(200, json!({"apiVersion": "meta.k8s.io/v1", "kind": kind, "metadata": metadata, "items": items}))
+        Answer::Json(200, json!({"apiVersion": "v1", "kind": "NodeList", "metadata": metadata, "items": items}))
     };
     let with = |cordoned: bool| {
         Server::start(move |request| match request.line.as_str() {
@@ -71,6 +69,39 @@ async fn a_node_that_is_still_cordoned_by_us_is_waited_for_on_every_page() {
     }
 }
 
+/// The definitions were deleted, and are there again or not: of the nodes nobody has said anything, and their kubelets say what they are on.
+#[tokio::test]
+async fn a_node_on_berth_that_nobody_has_said_anything_of_is_not_left() {
+    let nodes = |runtime: &str| {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"},
+            "status": {"nodeInfo": {"containerRuntimeVersion": runtime}}});
+        Answer::Json(200, json!({"apiVersion": "v1", "kind": "NodeList", "metadata": {}, "items": [node]}))
+    };
+    let objects: [fn() -> Answer; 3] = [
+        || {
+            let node = json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNode", "metadata": {"name": "a"}, "spec": {"nodeName": "a"}});
+            Answer::Json(
+                200,
+                json!({"apiVersion": "berth.dev/v1alpha1", "kind": "RuntimeNodeList", "metadata": {}, "items": [node]}),
+            )
+        },
+        || list(&[], ""),
+        || status(404, "NotFound"),
+    ];
+    for objects in objects {
+        let with = |runtime: &'static str| {
+            Server::start(
+                move |request| if request.line.contains("/runtimenodes") { objects() } else { nodes(runtime) },
+            )
+        };
+        match ask(with("berth://0.1.0").client(), &Clock::default()).await {
+            Err(Refusal::Nodes(why)) => assert!(why.contains(": a (its kubelet is on Berth"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(ask(with("containerd://2.4.0").client(), &Clock::default()).await, Ok(()));
+    }
+}
+
 /// A word of a newer version in one object: the node counts as left, and the others are still seen.
 #[tokio::test]
 async fn a_node_that_is_not_understood_hides_no_other() {
@@ -87,7 +118,7 @@ async fn a_node_that_is_not_understood_hides_no_other() {
 }
 
 #[tokio::test]
-async fn without_the_definition_there_is_no_node_and_without_an_answer_nothing_is_known() {
+async fn without_anything_there_is_no_node_and_without_an_answer_nothing_is_known() {
     let without = Server::start(|_| status(404, "NotFound"));
     assert_eq!(ask(without.client(), &Clock::default()).await, Ok(()));
     let troubles: [fn() -> Answer; 3] =

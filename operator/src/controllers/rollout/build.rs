@@ -192,9 +192,13 @@ fn last_known_good<'a>(
 
 /// What the agent says. What was said on another machine of that name counts for nothing.
 pub fn said(runtime_node: &RuntimeNode) -> RuntimeNodeStatus {
+    heard(runtime_node).cloned().unwrap_or_default()
+}
+
+/// The same, if it has said anything.
+pub fn heard(runtime_node: &RuntimeNode) -> Option<&RuntimeNodeStatus> {
     let uid = &runtime_node.spec.node_uid;
-    let of_it = |s: &&RuntimeNodeStatus| s.node_uid.is_empty() || s.node_uid == *uid;
-    runtime_node.status.as_ref().filter(of_it).cloned().unwrap_or_default()
+    runtime_node.status.as_ref().filter(|status| status.node_uid.is_empty() || status.node_uid == *uid)
 }
 
 /// A node, without the ways that it may go, the versions that it lacks, and its pods.

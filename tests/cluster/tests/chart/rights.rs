@@ -3,7 +3,7 @@
 use crate::Api;
 use berth_cluster_tests::kubectl::Kubectl;
 use berth_cluster_tests::programs;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How long the API server takes to see a new policy or binding.
@@ -22,11 +22,8 @@ pub fn config_editors(api: &Api, kubectl: &Kubectl<'_>) {
     berth_cluster_tests::wait_for(&api.space, "the binding is in force", SEEN, || {
         if may(&["create", "runtimeconfigs.berth.dev"]) { Ok(()) } else { Err("not yet".to_owned()) }
     });
-    for hold in [true, false] {
-        let patch = json!({"spec": {"hold": hold}}).to_string();
-        kubectl.run(&["patch", "runtimenode", "two", "--type", "merge", "--patch", &patch, "--as=editor"]);
-        assert_eq!(kubectl.get("runtimenode", "two").unwrap()["spec"]["hold"], hold);
-    }
+    let editor = api.holder("editor", &kubectl.run(&["create", "token", "editor"]));
+    holds_and_no_more(api, kubectl, &editor);
     for words in [
         &["patch", "runtimenodes.berth.dev", "--subresource=status"][..],
         &["delete", "runtimenodes.berth.dev"],
@@ -36,8 +33,52 @@ pub fn config_editors(api: &Api, kubectl: &Kubectl<'_>) {
     ] {
         assert!(!may(words), "{words:?}");
     }
-    takes_back(api, kubectl, &api.holder("editor", &kubectl.run(&["create", "token", "editor"])));
+    takes_back(api, kubectl, &editor);
     kubectl.run(&["delete", "clusterrolebinding/editors", "serviceaccount/editor"]);
+}
+
+/// An editor's token holds a node. Of all else in the spec of its RuntimeNode it changes nothing, which the operator and an administrator can.
+fn holds_and_no_more(api: &Api, kubectl: &Kubectl<'_>, editor: &Kubectl<'_>) {
+    let patch = |who: &Kubectl<'_>, spec: &Value, more: &[&str]| {
+        let patch = json!({ "spec": spec }).to_string();
+        who.try_run(&[&["patch", "runtimenode", "two", "--type=merge", "--patch", &patch], more].concat())
+    };
+    let refused = |spec: &Value| {
+        let ran = patch(editor, spec, &[]);
+        if ran.code != 0 && ran.err.contains("only hold is for people") { Ok(()) } else { Err(ran.text() + &ran.err) }
+    };
+    // A policy is in force some moments after it was made. What changes nothing is not refused, so each attempt says something else.
+    let mut attempts = 0;
+    berth_cluster_tests::wait_for(&api.space, "the policy is in force", SEEN, || {
+        attempts += 1;
+        refused(&json!({"postponedBecause": attempts.to_string()}))
+    });
+    let told = json!({"desiredRevision": BAD});
+    let operator = "--as=system:serviceaccount:berth-system:berth-operator";
+    for (who, as_whom) in [("the operator", &[operator][..]), ("an administrator", &[])] {
+        let ran = patch(kubectl, &json!({"desiredRevision": REMOVED}), as_whom);
+        assert_eq!(ran.code, 0, "{who}: {}", ran.err);
+        let ran = patch(kubectl, &told, as_whom);
+        assert_eq!(ran.code, 0, "{who}: {}", ran.err);
+    }
+    let grant = json!({"revision": BAD, "disruption": "Drain", "expiresAt": "2099-01-01T00:00:00Z"});
+    // Changed, taken away, added, and beside what is allowed.
+    for spec in [
+        json!({"desiredRevision": REMOVED}),
+        json!({"desiredRevision": null}),
+        json!({ "grant": grant }),
+        json!({"hold": true, "policyRevision": BAD}),
+    ] {
+        refused(&spec).unwrap();
+    }
+    for hold in [true, false] {
+        let ran = patch(editor, &json!({ "hold": hold }), &[]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let spec = &kubectl.get("runtimenode", "two").unwrap()["spec"];
+        assert_eq!((&spec["hold"], &spec["desiredRevision"]), (&json!(hold), &json!(BAD)));
+    }
+    let ran = patch(kubectl, &json!({"desiredRevision": null, "postponedBecause": null}), &[]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
 }
 
 /// A revision that is bad, and one that is not there any more.

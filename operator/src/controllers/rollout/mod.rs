@@ -8,7 +8,7 @@ mod changes;
 mod drain;
 mod requests;
 
-pub use build::{CORDONED, said};
+pub use build::{CORDONED, control_plane_by_its_word, said};
 pub use changes::{change_between, to_crd};
 pub use requests::{Answers, Written, answer, close};
 

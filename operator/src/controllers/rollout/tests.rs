@@ -112,6 +112,38 @@ fn fails(world: &mut World, node: &str) {
     node.status.as_mut().unwrap().failed = serde_json::from_value(failed).unwrap();
 }
 
+/// The canary was told, and runs a part of the control plane without a label that says so.
+#[test]
+fn a_node_of_the_control_plane_that_nobody_asked_for_makes_way_and_stops_nobody() {
+    let with = |asked: Value| {
+        let mut world = world(&[("x1", None), ("y1", None), ("y2", None)], json!({}));
+        let (name, since) = (target().name_any(), time::text(9900));
+        let node = Arc::make_mut(world.runtime_nodes.get_mut("y1").unwrap());
+        let failed = json!({"revision": name, "reason": "ControlPlane", "message": "", "at": time::text(9920), "desiredSince": since});
+        (node.spec.desired_revision, node.spec.desired_since) = (Some(name), Some(since));
+        node.spec.control_plane = Some(false);
+        node.status = serde_json::from_value(json!({"nodeUID": "y1", "healthy": true, "failed": failed})).unwrap();
+        let mut pool = pool("y", &["y1", "y2"]);
+        pool.rollout.control_plane = serde_json::from_value(asked).unwrap();
+        (world, pool)
+    };
+    let told_of = |world: &World, pool: &Pool| {
+        let [y] = planned(world, &[pool.clone()], &Default::default(), NOW).try_into().unwrap();
+        assert!(broke(std::slice::from_ref(&y)).is_empty(), "{:?}", y.plan);
+        (told(&y).join(","), y.rollout.group(&y.nodes).count(), y.plan.stage)
+    };
+    for (asked, group) in [(json!("Exclude"), 1), (json!("Last"), 2)] {
+        let (mut world, pool) = with(asked.clone());
+        let (next, members, _) = told_of(&world, &pool);
+        assert_eq!((next.as_str(), members), ("y2", group), "{asked}");
+        let done = super::tests::world(&[("y2", Some(4000))], json!({}));
+        world.runtime_nodes.extend(done.runtime_nodes);
+        let (next, _, stage) = told_of(&world, &pool);
+        let last = if group == 2 { "y1" } else { "" };
+        assert_eq!((next.as_str(), stage == Stage::Complete), (last, group == 1), "{asked}: {stage:?}");
+    }
+}
+
 fn alone(key: &str, since: u64) -> Value {
     json!({"verdict": "Good", "since": time::text(since), "throughFor": {key: time::text(since)}})
 }

@@ -102,6 +102,28 @@ fn a_retry_makes_failures_from_before_it_count_for_nothing() {
     assert!(made(&retried, spec, status).gave_up(), "it failed again");
 }
 
+/// What its agent says: `a_node_of_the_control_plane_that_nobody_asked_for_says_so_and_is_left_alone`
+/// (node-runtime/crates/agent/src/run/tests/not_asked_for.rs).
+#[test]
+fn a_node_of_the_control_plane_that_nobody_asked_for_is_as_one_that_is_not_told() {
+    let of = |revisions: &[crds::RuntimeRevision], desired: (&str, u64), asked: Option<bool>| {
+        let (revision, since) = desired;
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": revision, "desiredSince": time::text(since),
+            "controlPlane": asked});
+        let failed = serde_json::json!({"revision": "r", "reason": "ControlPlane", "message": "", "at": time::text(4100),
+            "desiredSince": time::text(4000)});
+        let node = made(revisions, spec, serde_json::json!({"nodeUID": "1", "failed": failed}));
+        (node.control_plane, node.failed.is_some(), node.desired.map(|(desired, _)| desired.0))
+    };
+    let told = |name: &str| Some(name.to_owned());
+    assert_eq!(of(&[], ("r", 4000), Some(false)), (true, false, None), "it has failed at nothing");
+    assert_eq!(of(&[], ("r", 5000), Some(true)), (true, false, told("r")), "it was asked for since, and is on its way");
+    assert_eq!(of(&[], ("s", 5000), Some(true)), (true, false, told("s")));
+    assert_eq!(of(&[], ("r", 4000), Some(true)), (false, true, told("r")), "it refuses though it is asked for");
+    let retried = [revision("r", serde_json::json!({"retriedAt": time::text(4500)}))];
+    assert_eq!(of(&retried, ("r", 4000), Some(false)), (false, false, None), "it is to look again");
+}
+
 /// As with the first revision ever, which leaves nothing to go back to: nobody takes the grant back.
 #[test]
 fn a_retry_does_not_wait_for_the_end_of_leave_that_was_used_in_vain() {

@@ -35,8 +35,9 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     let came_through = through_since(world, &target, &pool.key());
     let last_known_good = last_known_good(&target, &good, pairs.iter().map(|(_, r)| *r));
     let goals: Vec<_> = [Some(&target), last_known_good.as_ref()].into_iter().flatten().map(|r| r.0.clone()).collect();
+    let strategy = strategy(&pool.rollout);
     let nodes = pairs.iter().map(|(node, runtime_node)| {
-        let mut made = one(world, node, runtime_node, now);
+        let mut made = one(world, node, runtime_node, now, strategy.node_timeout);
         made.pods = drains.get(&made.name).map_or(Pods::Gone, |drain| drain.pods());
         let desired = made.desired.as_ref().map(|(desired, _)| desired.0.clone());
         let ends: BTreeSet<String> = goals.iter().cloned().chain(desired).collect();
@@ -48,7 +49,7 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     });
     let nodes: Vec<_> = nodes.collect();
     let paused = pool.rollout.paused.unwrap_or(false);
-    let (strategy, beside) = (strategy(&pool.rollout), frozen(world, pool, now));
+    let beside = frozen(world, pool, now);
     let rollout = Rollout { target, came_through, last_known_good, bad, paused, strategy, beside };
     (rollout.standing(&nodes), nodes)
 }
@@ -75,7 +76,7 @@ fn away(world: &World, name: &str, now: u64) -> bool {
     let Some(node) = world.nodes.get(name) else { return true };
     let granted = match (world.runtime_nodes.get(name), world.broken_runtime_nodes.get(name)) {
         (Some(runtime_node), _) => {
-            let node = one(world, node, runtime_node, now);
+            let node = one(world, node, runtime_node, now, 0);
             node.granted(now) && !node.settled()
         }
         (None, Some(broken)) => {
@@ -198,23 +199,28 @@ pub fn said(runtime_node: &RuntimeNode) -> RuntimeNodeStatus {
     runtime_node.status.as_ref().filter(of_it).cloned().unwrap_or_default()
 }
 
-/// A node, without the ways that it may go, the versions that it lacks, and its pods.
-pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode, now: u64) -> Node {
+/// A node, without the ways that it may go, the versions that it lacks, and its pods. `timeout`: how long it may take; what is not judged needs none.
+pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode, now: u64, timeout: u64) -> Node {
     let (name, spec, status) = (node.name_any(), &runtime_node.spec, said(runtime_node));
     let since = |text: Option<&String>| time::of(text).unwrap_or(0);
     let revision = |name: &Option<String>, since: u64| name.clone().map(|name| (Revision(name), since));
     let told = revision(&spec.desired_revision, since(spec.desired_since.as_ref()));
+    let grant = spec.grant.as_ref().map(grant);
     // Its clock is the agent's: what it says is no earlier than it was told, and no later than now.
-    let earliest =
-        if spec.desired_revision == status.current_revision { since(spec.desired_since.as_ref()) } else { 0 };
+    let has_it = spec.desired_revision == status.current_revision;
+    let earliest = if has_it { since(spec.desired_since.as_ref()) } else { 0 };
     let clamped = |at: u64| at.max(earliest).min(now);
-    let current = revision(&status.current_revision, clamped(since(status.current_since.as_ref())));
+    // Now would be another moment at each look, and a soak that begins then would never end. It had it before its time was over, by our clock.
+    let leave_ends =
+        grant.as_ref().filter(|g| spec.desired_revision.as_ref() == Some(&g.revision.0)).map(|g| g.expires);
+    let latest = earliest.saturating_add(timeout).max(leave_ends.unwrap_or(0));
+    let had = |at: u64| if has_it && at > now { at.clamp(earliest, latest) } else { clamped(at) };
+    let current = revision(&status.current_revision, had(since(status.current_since.as_ref())));
     let retried = |name: &str| retried(world, name);
     let failed = failed(world, &status);
     let plane = failed.filter(|failed| refuses_as_control_plane(spec, failed));
     let failed = failed.filter(|_| plane.is_none());
     let unused = unused(world, spec);
-    let grant = spec.grant.as_ref().map(grant);
     // What was given up is over, and with it what leave was given for: nothing goes on by it that could be disturbed.
     let over = matches!(status.phase, Phase::Idle | Phase::Quarantined)
         && status.failed.as_ref().is_some_and(|failed| answers_order(spec, failed));

@@ -166,6 +166,21 @@ fn what_came_through_for_one_ends_no_soak_of_another() {
     assert!(bad(&through), "{:?}", all(&through));
 }
 
+#[test]
+fn a_clock_that_is_ahead_holds_up_no_soak() {
+    let mut world = world(&[("x1", None), ("y1", Some(9800)), ("y2", None)], json!({}));
+    let node = Arc::make_mut(world.runtime_nodes.get_mut("y1").unwrap());
+    node.status.as_mut().unwrap().current_since = Some(time::text(NOW + 86_400));
+    let at = |now: u64| {
+        let [y] = planned(&world, &[pool("y", &["y1", "y2"])], &Default::default(), now).try_into().unwrap();
+        (told(&y).join(","), y.plan.stage)
+    };
+    let soaks = |until| (String::new(), Stage::Wave { index: 0, total: 1, soak_until: Some(until) });
+    // Told at 9800, it may take a quarter of an hour; then ten minutes.
+    assert_eq!((at(NOW), at(11_299)), (soaks(11_300), soaks(11_300)));
+    assert_eq!(at(11_300).0, "y2");
+}
+
 /// It came through for both long ago, for one of them once more since, while the other one had nodes on their way.
 #[test]
 fn what_came_through_before_still_counts_for_those_that_had_it() {

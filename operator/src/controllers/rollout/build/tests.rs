@@ -74,7 +74,7 @@ fn seen(
         status: serde_json::from_value(status).unwrap(),
         ..Default::default()
     };
-    one(&world, &node, &runtime_node, 10_000)
+    one(&world, &node, &runtime_node, 10_000, 900)
 }
 
 #[test]
@@ -181,9 +181,26 @@ fn no_clock_of_a_node_makes_a_soak_shorter() {
     let since = |node: &Node| node.current.as_ref().unwrap().1;
     assert_eq!(since(&at(1000, true)), 4000, "a clock that is behind: not before it was told");
     assert_eq!(since(&at(4100, true)), 4100);
-    assert_eq!(since(&at(90_000, true)), 10_000, "a clock that is ahead: not in the future");
+    assert_eq!(since(&at(90_000, true)), 4900, "a clock that is ahead: its time was over then");
     assert_eq!(at(1000, false).unhealthy_since, Some(4000));
     assert_eq!(at(9000, true).unhealthy_since, None);
+}
+
+/// Neither may it be another moment at each look: that would hold a soak up until all other clocks are there.
+#[test]
+fn a_time_that_is_yet_to_come_is_over_when_the_nodes_time_is() {
+    let since = |told: u64, leave: Option<u64>, says: u64| {
+        let grant =
+            leave.map(|at| serde_json::json!({"revision": "r", "disruption": "Drain", "expiresAt": time::text(at)}));
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(told),
+            "grant": grant});
+        let status = serde_json::json!({"nodeUID": "1", "currentRevision": "r", "currentSince": time::text(says), "healthy": true});
+        made(&[], spec, status).current.unwrap().1
+    };
+    assert_eq!(since(9900, None, 10_005), 10_005, "it is ahead by seconds");
+    assert_eq!(since(9900, None, 90_000), 10_800);
+    assert_eq!(since(4000, Some(9500), 90_000), 9500, "it waited for leave");
+    assert_eq!(since(4000, Some(9500), 9990), 9990, "it came late, and its clock may be right");
 }
 
 #[test]

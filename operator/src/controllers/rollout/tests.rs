@@ -212,6 +212,20 @@ fn who_is_renamed_or_joined_keeps_what_came_through() {
     assert!(inherited(&world, &target(), pools.iter()).is_empty(), "nothing is said of it");
 }
 
+/// It is judged anew there: who of `y` had it when it came through for `x`, and who was told by `y` itself and may be ill of it, nobody can tell.
+/// Those that have had it for long are its canary, and others follow at once.
+#[test]
+fn nodes_that_another_one_takes_over_with_what_they_have_need_no_canary() {
+    let through = alone("x", 5000);
+    let graduates = |r: &Running| r.plan.actions.iter().any(|action| matches!(action, Action::Graduate(_)));
+    let [_, y] = all(&world(&[("x1", Some(4000)), ("y1", Some(4000)), ("y2", Some(4000))], through.clone()));
+    assert_eq!((&y.plan.stage, graduates(&y)), (&Stage::Complete, true));
+    let [_, y] = all(&world(&[("x1", Some(4000)), ("y1", Some(4000)), ("y2", None)], through.clone()));
+    assert_eq!((told(&y), y.rollout.came_through), (vec!["y2"], None));
+    let [_, y] = all(&world(&[("x1", Some(4000)), ("y1", None), ("y2", None)], through));
+    assert_eq!(told(&y), ["y1"], "it came through on none of them: a canary");
+}
+
 /// Nobody writes that any more.
 #[test]
 fn what_is_good_and_does_not_say_for_whom_is_so_for_all() {

@@ -271,6 +271,12 @@ pub struct FailedRevision {
     pub desired_since: Option<String>,
 }
 
+impl FailedRevision {
+    /// The reason of a node that runs a part of the control plane and is not taken over, because nobody asked for such nodes
+    /// ([`RuntimeNodeSpec::control_plane`]): it has looked at nothing of the revision.
+    pub const CONTROL_PLANE: &'static str = "ControlPlane";
+}
+
 /// A file of the product on the host that somebody else changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -98,7 +98,7 @@ pub struct Node {
     pub name: String,
     /// Failure zone; empty if it has none.
     pub zone: String,
-    /// Runs a part of the control plane.
+    /// Runs a part of the control plane: its labels say so, or its agent does.
     pub control_plane: bool,
     /// When it was made.
     pub created: u64,

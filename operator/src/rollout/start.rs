@@ -45,8 +45,8 @@ fn due<'a>(rollout: &Rollout, group: &[&'a Node], judged: &Judged<'_>, size: usi
     let target = &rollout.target;
     let open = |n: &&Node| !n.wants(target) && n.within_reach(target);
     let mut due = waves::order(group.iter().copied().filter(open).collect());
-    // The control plane waits for all others, those that are put off included.
-    if due.iter().any(|n| !n.control_plane) {
+    let tried = half_of_the_others_are_well(group, judged);
+    if due.iter().any(|n| !n.control_plane && !(tried && n.postponed_until > now)) {
         due.retain(|n| !n.control_plane);
     }
     due.retain(|n| n.postponed_until <= now);
@@ -55,6 +55,13 @@ fn due<'a>(rollout: &Rollout, group: &[&'a Node], judged: &Judged<'_>, size: usi
         due.retain(|n| Some(&n.zone) == zone.as_ref());
     }
     due
+}
+
+/// The control plane waits for all others. For one that is put off again and again it would wait for ever, and all of them would be judged as long: it
+/// waits for those no more once half of the others have it and are well. Before that it would be the control plane that tries the target.
+fn half_of_the_others_are_well(group: &[&Node], judged: &Judged<'_>) -> bool {
+    let others = group.iter().filter(|n| !n.control_plane).count();
+    judged.of(Fate::Well).filter(|n| !n.control_plane).count() * 2 >= others
 }
 
 /// Those that may be told, and whether an interruption of the next one found no room.

@@ -75,6 +75,33 @@ async fn a_node_that_nobody_tells_is_named() {
     }
 }
 
+/// One of two, or all: it is told nothing, has failed at nothing, and nobody waits for it.
+#[tokio::test]
+async fn a_node_of_the_control_plane_that_nobody_asked_for_is_named() {
+    for all in [false, true] {
+        let mut world = fleet();
+        if all {
+            world.nodes.remove("b");
+            world.runtime_nodes.remove("b");
+        }
+        let node: &mut RuntimeNode = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
+        let since = "2026-01-01T00:00:00Z";
+        node.spec.desired_revision = Some("config-1".to_owned());
+        (node.spec.desired_since, node.spec.control_plane) = (Some(since.to_owned()), Some(false));
+        let failed = json!({"revision": "config-1", "reason": "ControlPlane", "message": "static pod etcd: is it", "at": since,
+            "desiredSince": since});
+        node.status = serde_json::from_value(json!({"failed": failed, "nodeUID": node.spec.node_uid})).unwrap();
+        let (ready, told) = ready(&world).await;
+        let (reason, of) = if all { ("NoMatchingNodes", "no node") } else { ("RollingOut", "0 of 1 nodes") };
+        let message = ready["message"].as_str().unwrap();
+        assert!(told != all && ready["reason"] == reason && message.contains(of), "{ready}");
+        assert!(
+            message.contains("1 nodes are left out") && message.contains("node a: static pod etcd: is it"),
+            "{ready}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_is_not_done_is_named() {
     let mut world = fleet();

@@ -1,6 +1,6 @@
 //! Long after a revision came through: what happens to nodes then is no news of it.
 use crate::fleet::{Agent, Fleet, node, revision, strategy};
-use berth_operator::rollout::{Disruption, Pods, Stage};
+use berth_operator::rollout::{ControlPlane, Disruption, Pods, Share, Stage};
 
 fn fleet(count: usize, disruption: Disruption) -> Fleet {
     Fleet::new((0..count).map(|n| node(n, 3, disruption)).collect(), strategy())
@@ -43,6 +43,52 @@ fn a_node_that_is_put_off_for_ever_does_not_have_the_others_judged_for_ever() {
     });
     fleet.run_until(1000, |s| *s == Stage::Complete);
     assert_eq!(fleet.have("new"), 10, "it has its turn");
+}
+
+/// Seven workers and a control plane of three; pods without a controller on so many of the workers.
+fn with_control_plane(blocked: usize) -> Fleet {
+    let mut fleet = fleet(10, Disruption::Drain);
+    let strategy = &mut fleet.rollout.strategy;
+    (strategy.control_plane, strategy.max_unavailable) = (ControlPlane::Last, Share::Nodes(1));
+    fleet.nodes[7..].iter_mut().for_each(|n| n.control_plane = true);
+    fleet.nodes[..blocked].iter_mut().for_each(|n| n.pods = Pods::Blocking);
+    fleet
+}
+
+fn control_plane_with(fleet: &Fleet, name: &str) -> usize {
+    fleet.nodes.iter().filter(|n| n.control_plane && n.has(&revision(name))).count()
+}
+
+#[test]
+fn the_control_plane_waits_for_no_worker_that_is_put_off_for_ever() {
+    let mut fleet = with_control_plane(1);
+    while fleet.have("new") < 6 {
+        assert_eq!(control_plane_with(&fleet, "new"), 0, "it comes last");
+        fleet.tick();
+    }
+    wait(&mut fleet, 4 * 3600);
+    assert_eq!((fleet.have("new"), control_plane_with(&fleet, "new")), (9, 3), "{}", fleet.log.join("\n"));
+    assert!(fleet.rollout.came_through.is_some(), "nobody is judged any more: {:?}", fleet.stage);
+    let ill = fleet.now;
+    fleet.touch(|f| f.node("n003").unready_since = Some(ill));
+    wait(&mut fleet, 7200);
+    assert_eq!((fleet.have("new"), fleet.rollout.bad.len()), (9, 0));
+    fleet.touch(|f| {
+        f.node("n003").unready_since = None;
+        f.node("n000").pods = Pods::Evictable;
+    });
+    fleet.run_until(1000, |s| *s == Stage::Complete);
+    assert_eq!(fleet.have("new"), 10, "it has its turn");
+}
+
+#[test]
+fn the_control_plane_tries_nothing_for_workers_that_cannot() {
+    for (blocked, control_plane) in [(7, 0), (4, 0), (3, 3)] {
+        let mut fleet = with_control_plane(blocked);
+        wait(&mut fleet, 6 * 3600);
+        assert_eq!(control_plane_with(&fleet, "new"), control_plane, "{blocked}: {}", fleet.log.join("\n"));
+        assert_eq!(fleet.have("new"), 7 - blocked + control_plane);
+    }
 }
 
 /// An upgrade of the nodes' system: one after the other is replaced by a new one, and one of those cannot have it.

@@ -239,6 +239,13 @@ impl Journal {
         }
     }
 
+    /// The API server's clock says what time it is. What the node has it had by now, whatever its own clock showed before that was known.
+    pub fn not_later(&mut self, now: u64) {
+        if let Some(held) = &mut self.current {
+            held.since = held.since.min(now);
+        }
+    }
+
     /// A step begins.
     pub fn begin(&mut self, revision: &str, order: &str, step: Begun, now: u64) {
         let fresh = Attempt {
@@ -380,6 +387,16 @@ mod tests {
         }
         assert_eq!(journal.current.as_ref().map(|h| h.revision.as_str()), Some("b"));
         assert_eq!(journal.previous.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn what_was_verified_by_a_clock_that_is_ahead_was_there_when_that_is_known() {
+        let mut journal = Journal::default();
+        journal.commit("a", 900);
+        for (now, since) in [(1000, 900), (500, 500), (700, 500)] {
+            journal.not_later(now);
+            assert_eq!(journal.current.as_ref().map(|held| held.since), Some(since), "{now}");
+        }
     }
 
     #[test]

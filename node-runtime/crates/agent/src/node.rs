@@ -11,6 +11,8 @@ use std::future::Future;
 pub enum Trouble {
     /// The node refuses; trying again brings the same.
     Refused(String),
+    /// The node runs a part of the control plane, and nobody asked for such nodes. That says nothing of the revision.
+    NotAskedFor(String),
     /// The node refuses the image policies that go with a revision, and says nothing against that itself.
     Unfit(String),
     /// The leave was over before anything began under it. That says nothing of the revision.

@@ -142,6 +142,9 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
             self.known.unwell = self.unwell.map_or(0, |since| since.elapsed().as_secs());
             let former = self.journal.clone();
             self.journal.observe(&facts);
+            if let Some(now) = self.clock.server() {
+                self.journal.not_later(now);
+            }
             if self.journal != former && !self.keep() {
                 return SOON;
             }

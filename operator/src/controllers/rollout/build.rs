@@ -10,7 +10,8 @@ use crate::rollout::{
 };
 use crate::time;
 use berth_crds::{
-    self as crds, IntOrPercent, Phase, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus, UnusedLeave, Verdict,
+    self as crds, FailedRevision, IntOrPercent, Phase, RuntimeNode, RuntimeNodeSpec, RuntimeNodeStatus, UnusedLeave,
+    Verdict,
 };
 use k8s_openapi::api::core::v1::{Node as ClusterNode, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -34,8 +35,9 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     let came_through = through_since(world, &target, &pool.key());
     let last_known_good = last_known_good(&target, &good, pairs.iter().map(|(_, r)| *r));
     let goals: Vec<_> = [Some(&target), last_known_good.as_ref()].into_iter().flatten().map(|r| r.0.clone()).collect();
+    let strategy = strategy(&pool.rollout);
     let nodes = pairs.iter().map(|(node, runtime_node)| {
-        let mut made = one(world, node, runtime_node, now);
+        let mut made = one(world, node, runtime_node, now, strategy.node_timeout);
         made.pods = drains.get(&made.name).map_or(Pods::Gone, |drain| drain.pods());
         let desired = made.desired.as_ref().map(|(desired, _)| desired.0.clone());
         let ends: BTreeSet<String> = goals.iter().cloned().chain(desired).collect();
@@ -47,7 +49,7 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     });
     let nodes: Vec<_> = nodes.collect();
     let paused = pool.rollout.paused.unwrap_or(false);
-    let (strategy, beside) = (strategy(&pool.rollout), frozen(world, pool, now));
+    let beside = frozen(world, pool, now);
     let rollout = Rollout { target, came_through, last_known_good, bad, paused, strategy, beside };
     (rollout.standing(&nodes), nodes)
 }
@@ -74,7 +76,7 @@ fn away(world: &World, name: &str, now: u64) -> bool {
     let Some(node) = world.nodes.get(name) else { return true };
     let granted = match (world.runtime_nodes.get(name), world.broken_runtime_nodes.get(name)) {
         (Some(runtime_node), _) => {
-            let node = one(world, node, runtime_node, now);
+            let node = one(world, node, runtime_node, now, 0);
             node.granted(now) && !node.settled()
         }
         (None, Some(broken)) => {
@@ -201,34 +203,38 @@ pub fn heard(runtime_node: &RuntimeNode) -> Option<&RuntimeNodeStatus> {
     runtime_node.status.as_ref().filter(|status| status.node_uid.is_empty() || status.node_uid == *uid)
 }
 
-/// A node, without the ways that it may go, the versions that it lacks, and its pods.
-pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode, now: u64) -> Node {
+/// A node, without the ways that it may go, the versions that it lacks, and its pods. `timeout`: how long it may take; what is not judged needs none.
+pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode, now: u64, timeout: u64) -> Node {
     let (name, spec, status) = (node.name_any(), &runtime_node.spec, said(runtime_node));
     let since = |text: Option<&String>| time::of(text).unwrap_or(0);
     let revision = |name: &Option<String>, since: u64| name.clone().map(|name| (Revision(name), since));
     let told = revision(&spec.desired_revision, since(spec.desired_since.as_ref()));
-    // Its clock is the agent's: what it says is no earlier than it was told, and no later than now.
-    let earliest =
-        if spec.desired_revision == status.current_revision { since(spec.desired_since.as_ref()) } else { 0 };
-    let clamped = |at: u64| at.max(earliest).min(now);
-    let current = revision(&status.current_revision, clamped(since(status.current_since.as_ref())));
-    let retried = |name: &str| retried(world, name);
-    let failed = status.failed.as_ref().filter(|failed| {
-        let tried = time::of(failed.desired_since.as_ref()).or_else(|| time::seconds(&failed.at)).unwrap_or(0);
-        retried(&failed.revision).is_none_or(|again| tried >= again)
-    });
-    let unused = unused(world, spec);
     let grant = spec.grant.as_ref().map(grant);
+    // Its clock is the agent's: what it says is no earlier than it was told, and no later than now.
+    let has_it = spec.desired_revision == status.current_revision;
+    let earliest = if has_it { since(spec.desired_since.as_ref()) } else { 0 };
+    let clamped = |at: u64| at.max(earliest).min(now);
+    // Now would be another moment at each look, and a soak that begins then would never end. It had it before its time was over, by our clock.
+    let leave_ends =
+        grant.as_ref().filter(|g| spec.desired_revision.as_ref() == Some(&g.revision.0)).map(|g| g.expires);
+    let latest = earliest.saturating_add(timeout).max(leave_ends.unwrap_or(0));
+    let had = |at: u64| if has_it && at > now { at.clamp(earliest, latest) } else { clamped(at) };
+    let current = revision(&status.current_revision, had(since(status.current_since.as_ref())));
+    let retried = |name: &str| retried(world, name);
+    let failed = failed(world, &status);
+    let plane = failed.filter(|failed| refuses_as_control_plane(spec, failed));
+    let failed = failed.filter(|_| plane.is_none());
+    let unused = unused(world, spec);
     // What was given up is over, and with it what leave was given for: nothing goes on by it that could be disturbed.
     let over = matches!(status.phase, Phase::Idle | Phase::Quarantined)
-        && status.failed.as_ref().is_some_and(|failed| {
-            spec.desired_revision.as_ref() == Some(&failed.revision) && failed.desired_since == spec.desired_since
-        });
+        && status.failed.as_ref().is_some_and(|failed| answers_order(spec, failed));
     let leave = !over && grant.as_ref().is_some_and(|grant| grant.expires > now);
     // Told before somebody asked to try again, and nothing came of it: as if it had not been told yet.
     let again = |(name, at): &(Revision, u64)| {
         status.current_revision.as_ref() != Some(&name.0) && !leave && retried(&name.0).is_some_and(|again| *at < again)
     };
+    // Nor is one told that nobody asked for: it has begun nothing, and is told in its turn where somebody asks.
+    let unasked = plane.is_some_and(|failed| answers_order(spec, failed));
     let unhealthy = current.as_ref().filter(|_| !status.healthy).map(|(_, since)| {
         let said = status.conditions.iter().find(|c| c.kind == "Healthy" && c.status == "False");
         said.and_then(|c| time::seconds(&c.last_transition_time)).map_or(*since, clamped)
@@ -238,14 +244,14 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
     let unready = unready_since(node).map(|since| since.max(had).min(now));
     Node {
         zone: node.labels().get(ZONE).cloned().unwrap_or_default(),
-        control_plane: CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label)),
+        control_plane: has_role_label(node) || plane.is_some(),
         created: node.creation_timestamp().and_then(|t| u64::try_from(t.0.as_second()).ok()).unwrap_or(0),
         unready_since: unready,
         well_since: well_since(node, &status, had, now),
         unhealthy_since: unhealthy,
         cordon: cordon(node),
         pods: Pods::Gone,
-        desired: if told.as_ref().is_some_and(again) { current.clone() } else { told },
+        desired: if unasked || told.as_ref().is_some_and(again) { current.clone() } else { told },
         current,
         failed: failed_on(spec.desired_revision.as_ref(), failed.map(|f| &f.revision), unused),
         crashes: status.crash_count,
@@ -261,6 +267,38 @@ pub(super) fn one(world: &World, node: &ClusterNode, runtime_node: &RuntimeNode,
         unstaged: BTreeSet::new(),
         name,
     }
+}
+
+/// What the agent gave up, as far as that counts: not from before somebody asked to try the revision again.
+fn failed<'a>(world: &World, status: &'a RuntimeNodeStatus) -> Option<&'a FailedRevision> {
+    status.failed.as_ref().filter(|failed| {
+        let tried = time::of(failed.desired_since.as_ref()).or_else(|| time::seconds(&failed.at)).unwrap_or(0);
+        retried(world, &failed.revision).is_none_or(|again| tried >= again)
+    })
+}
+
+/// Whether that is what became of the order that the node has.
+fn answers_order(spec: &RuntimeNodeSpec, failed: &FailedRevision) -> bool {
+    spec.desired_revision.as_ref() == Some(&failed.revision) && failed.desired_since == spec.desired_since
+}
+
+/// Whether a node has failed at nothing: it was not asked for, and runs a part of the control plane. One that refuses so where it is asked for has
+/// failed, or would be told again and again.
+fn refuses_as_control_plane(spec: &RuntimeNodeSpec, failed: &FailedRevision) -> bool {
+    let asked_for = spec.control_plane == Some(true) && answers_order(spec, failed);
+    failed.reason == FailedRevision::CONTROL_PLANE && !asked_for
+}
+
+fn has_role_label(node: &ClusterNode) -> bool {
+    CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label))
+}
+
+/// What a node says that is left out because it runs a part of the control plane. Of one whose labels say so, everybody knows.
+pub fn control_plane_by_its_word(world: &World, node: &str) -> Option<String> {
+    let (node, object) = (world.nodes.get(node)?, world.runtime_nodes.get(node)?);
+    let status = said(object);
+    let failed = failed(world, &status).filter(|failed| refuses_as_control_plane(&object.spec, failed));
+    failed.filter(|_| !has_role_label(node)).map(|failed| failed.message.clone())
 }
 
 /// When somebody last asked to try a revision again.

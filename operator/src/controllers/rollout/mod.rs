@@ -8,7 +8,7 @@ mod changes;
 mod drain;
 mod requests;
 
-pub use build::{CORDONED, heard, said};
+pub use build::{CORDONED, control_plane_by_its_word, heard, said};
 pub use changes::{change_between, to_crd};
 pub use requests::{Answers, Written, answer, close};
 
@@ -118,7 +118,7 @@ async fn leave_others(step: &Step<'_>, all: &[Running], frozen: &BTreeSet<String
     let in_pools: BTreeSet<_> = all.iter().flat_map(|running| &running.pool.nodes).collect();
     let mut result = Ok(());
     for (node, runtime_node) in step.world.pairs().filter(|(node, _)| !in_pools.contains(&node.name_any())) {
-        let seen = build::one(step.world, node, runtime_node, step.now);
+        let seen = build::one(step.world, node, runtime_node, step.now, 0);
         if let Some(action) = leave(&seen, frozen.contains(&seen.name), step.now) {
             result = result.and(step.on_node(&action).await);
         }

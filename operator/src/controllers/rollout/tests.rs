@@ -112,6 +112,38 @@ fn fails(world: &mut World, node: &str) {
     node.status.as_mut().unwrap().failed = serde_json::from_value(failed).unwrap();
 }
 
+/// The canary was told, and runs a part of the control plane without a label that says so.
+#[test]
+fn a_node_of_the_control_plane_that_nobody_asked_for_makes_way_and_stops_nobody() {
+    let with = |asked: Value| {
+        let mut world = world(&[("x1", None), ("y1", None), ("y2", None)], json!({}));
+        let (name, since) = (target().name_any(), time::text(9900));
+        let node = Arc::make_mut(world.runtime_nodes.get_mut("y1").unwrap());
+        let failed = json!({"revision": name, "reason": "ControlPlane", "message": "", "at": time::text(9920), "desiredSince": since});
+        (node.spec.desired_revision, node.spec.desired_since) = (Some(name), Some(since));
+        node.spec.control_plane = Some(false);
+        node.status = serde_json::from_value(json!({"nodeUID": "y1", "healthy": true, "failed": failed})).unwrap();
+        let mut pool = pool("y", &["y1", "y2"]);
+        pool.rollout.control_plane = serde_json::from_value(asked).unwrap();
+        (world, pool)
+    };
+    let told_of = |world: &World, pool: &Pool| {
+        let [y] = planned(world, &[pool.clone()], &Default::default(), NOW).try_into().unwrap();
+        assert!(broke(std::slice::from_ref(&y)).is_empty(), "{:?}", y.plan);
+        (told(&y).join(","), y.rollout.group(&y.nodes).count(), y.plan.stage)
+    };
+    for (asked, group) in [(json!("Exclude"), 1), (json!("Last"), 2)] {
+        let (mut world, pool) = with(asked.clone());
+        let (next, members, _) = told_of(&world, &pool);
+        assert_eq!((next.as_str(), members), ("y2", group), "{asked}");
+        let done = super::tests::world(&[("y2", Some(4000))], json!({}));
+        world.runtime_nodes.extend(done.runtime_nodes);
+        let (next, _, stage) = told_of(&world, &pool);
+        let last = if group == 2 { "y1" } else { "" };
+        assert_eq!((next.as_str(), stage == Stage::Complete), (last, group == 1), "{asked}: {stage:?}");
+    }
+}
+
 fn alone(key: &str, since: u64) -> Value {
     json!({"verdict": "Good", "since": time::text(since), "throughFor": {key: time::text(since)}})
 }
@@ -132,6 +164,21 @@ fn what_came_through_for_one_ends_no_soak_of_another() {
     // A canary that is ill says as much of it as before.
     fails(&mut through, "y1");
     assert!(bad(&through), "{:?}", all(&through));
+}
+
+#[test]
+fn a_clock_that_is_ahead_holds_up_no_soak() {
+    let mut world = world(&[("x1", None), ("y1", Some(9800)), ("y2", None)], json!({}));
+    let node = Arc::make_mut(world.runtime_nodes.get_mut("y1").unwrap());
+    node.status.as_mut().unwrap().current_since = Some(time::text(NOW + 86_400));
+    let at = |now: u64| {
+        let [y] = planned(&world, &[pool("y", &["y1", "y2"])], &Default::default(), now).try_into().unwrap();
+        (told(&y).join(","), y.plan.stage)
+    };
+    let soaks = |until| (String::new(), Stage::Wave { index: 0, total: 1, soak_until: Some(until) });
+    // Told at 9800, it may take a quarter of an hour; then ten minutes.
+    assert_eq!((at(NOW), at(11_299)), (soaks(11_300), soaks(11_300)));
+    assert_eq!(at(11_300).0, "y2");
 }
 
 /// It came through for both long ago, for one of them once more since, while the other one had nodes on their way.
@@ -163,6 +210,20 @@ fn who_is_renamed_or_joined_keeps_what_came_through() {
     assert_eq!(found.into_keys().collect::<Vec<_>>(), ["x", "y"], "written down before the former name is forgotten");
     world.configs.clear();
     assert!(inherited(&world, &target(), pools.iter()).is_empty(), "nothing is said of it");
+}
+
+/// It is judged anew there: who of `y` had it when it came through for `x`, and who was told by `y` itself and may be ill of it, nobody can tell.
+/// Those that have had it for long are its canary, and others follow at once.
+#[test]
+fn nodes_that_another_one_takes_over_with_what_they_have_need_no_canary() {
+    let through = alone("x", 5000);
+    let graduates = |r: &Running| r.plan.actions.iter().any(|action| matches!(action, Action::Graduate(_)));
+    let [_, y] = all(&world(&[("x1", Some(4000)), ("y1", Some(4000)), ("y2", Some(4000))], through.clone()));
+    assert_eq!((&y.plan.stage, graduates(&y)), (&Stage::Complete, true));
+    let [_, y] = all(&world(&[("x1", Some(4000)), ("y1", Some(4000)), ("y2", None)], through.clone()));
+    assert_eq!((told(&y), y.rollout.came_through), (vec!["y2"], None));
+    let [_, y] = all(&world(&[("x1", Some(4000)), ("y1", None), ("y2", None)], through));
+    assert_eq!(told(&y), ["y1"], "it came through on none of them: a canary");
 }
 
 /// Nobody writes that any more.

@@ -266,12 +266,12 @@ fn conditions(
     let paused = is(|s| matches!(s, Stage::Paused));
     let (forward, going_back) = (is(|s| matches!(s, Stage::Wave { .. })), way_back.going() > 0);
     let done = mine.iter().all(|r| matches!(r.plan.stage, Stage::Complete | Stage::NoNodes));
-    let counted = format!("{} of {} nodes have it and are well", status.nodes.ready, status.nodes.matched);
-    let counted = kept.iter().fold(counted, |counted, why| format!("{counted}; {why}"));
+    let with_all = |said: String| kept.iter().fold(said, |said, why| format!("{said}; {why}"));
+    let counted = with_all(format!("{} of {} nodes have it and are well", status.nodes.ready, status.nodes.matched));
     let (ready, reason, message) = match () {
         () if left_out.is_some() => (false, "NotAccepted", "some of its nodes keep what they have".to_owned()),
         () if !accepted => (false, "NotAccepted", "its nodes keep what they have".to_owned()),
-        () if status.nodes.matched == 0 => (true, "NoMatchingNodes", "it selects no node".to_owned()),
+        () if status.nodes.matched == 0 => (true, "NoMatchingNodes", with_all("it selects no node".to_owned())),
         () if going_back => (false, "RollingBack", returning(status, way_back)),
         () if keep > 0 => {
             (false, "NothingToGoBackTo", format!("{keep} nodes keep it; {}", returning(status, way_back)))

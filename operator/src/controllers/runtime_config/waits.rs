@@ -1,8 +1,8 @@
 //! What nodes wait for that are told nothing yet, or do not get on, in words: of each kind the first node, with what helps. Pure. Must not: say times,
 //! which would be another status at each look.
-use super::super::rollout::{Rollouts, Running, said};
+use super::super::rollout::{Rollouts, Running, control_plane_by_its_word, said};
 use crate::cluster::World;
-use crate::rollout::{Cordon, Node};
+use crate::rollout::{ControlPlane, Cordon, Node};
 use berth_crds::Phase;
 
 /// All of it, a clause each.
@@ -10,10 +10,9 @@ pub(super) fn words(world: &World, rollouts: &Rollouts, mine: &[&Running]) -> Ve
     let short = short(mine);
     // What has all of the budget is named by that.
     let alone = if short.is_some() { None } else { left_alone(mine) };
-    [unstaged(world, mine), short, alone, drained(rollouts, mine), unfinished(world, mine)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let all =
+        [unstaged(world, mine), short, alone, drained(rollouts, mine), unfinished(world, mine), left_out(world, mine)];
+    all.into_iter().flatten().collect()
 }
 
 fn group<'a>(mine: &'a [&Running]) -> impl Iterator<Item = (&'a Node, &'a Running)> {
@@ -35,6 +34,15 @@ fn left_alone(mine: &[&Running]) -> Option<String> {
     let mut nodes = group(mine).filter(away);
     let (first, _) = nodes.next()?;
     Some(format!("{} nodes are not told now: node {} {}", 1 + nodes.count(), first.name, why(first)?))
+}
+
+/// The nodes that are in no rollout because they run a part of the control plane, and have no label that says so.
+fn left_out(world: &World, mine: &[&Running]) -> Option<String> {
+    let excluded = mine.iter().filter(|running| running.rollout.strategy.control_plane == ControlPlane::Exclude);
+    let nodes = excluded.flat_map(|running| running.nodes.iter().filter(|node| node.control_plane));
+    let mut said = nodes.filter_map(|node| Some((&node.name, control_plane_by_its_word(world, &node.name)?)));
+    let (first, why) = said.next()?;
+    Some(format!("{} nodes are left out, as nobody asked for them: node {first}: {why}", 1 + said.count()))
 }
 
 /// The first node whose drain does not get on, and what the API server says of its pods.

@@ -1,7 +1,7 @@
 //! What speaks against taking a node over, and how its kubelet is stopped and started.
 //!
 //! Owns: those judgements, each with what was found and what to do. Must not: decide about files.
-use super::{Commands, Facts, KubeletProcess, Permission, Profile, Refusal};
+use super::{Commands, Facts, KubeletProcess, Permission, Profile, Reason, Refusal};
 use crate::kubelet::{self, Configuration, STATS_GATE};
 
 /// Start of the names of the control plane's static pods, as kubeadm and others give them.
@@ -35,11 +35,12 @@ pub(super) fn all(facts: &Facts) -> Vec<Refusal> {
     let mut all = running.chain(facts.manifests.iter().map(|manifest| manifest.name.as_str()));
     let plane = all.find(|pod| CONTROL_PLANE.iter().any(|name| pod.starts_with(name)));
     if let Some(pod) = plane.filter(|_| !facts.control_plane) {
-        refusals.push(Refusal::new(
+        let refusal = Refusal::new(
             format!("static pod {pod}"),
             "is a part of the control plane",
             "use --control-plane (in a cluster spec.rollout.controlPlane: Last) to take such a node over, one after the other",
-        ));
+        );
+        refusals.push(refusal.known_as(Reason::ControlPlane));
     }
     refusals
 }

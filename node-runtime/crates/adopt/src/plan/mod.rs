@@ -204,12 +204,28 @@ pub struct Refusal {
     pub found: String,
     /// What to do.
     pub remedy: String,
+    /// What a program tells it from all others by, if it has to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+}
+
+/// A refusal that programs know. As words these are part of what `-o json` prints (docs/adopt.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Reason {
+    /// The node runs a part of the control plane, and nobody asked for such nodes.
+    ControlPlane,
 }
 
 impl Refusal {
     /// One.
     pub fn new(field: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { field: field.into(), found: found.into(), remedy: remedy.into() }
+        Self { field: field.into(), found: found.into(), remedy: remedy.into(), reason: None }
+    }
+
+    /// The same, for programs to know.
+    #[must_use]
+    pub fn known_as(self, reason: Reason) -> Self {
+        Self { reason: Some(reason), ..self }
     }
 }
 

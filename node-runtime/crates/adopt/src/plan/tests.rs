@@ -203,6 +203,20 @@ fn without_a_service_manager_it_is_said_what_a_reboot_needs() {
     assert!(adopt(&facts).unwrap().notes[0].contains("/opt/berth/current/berth supervise"));
 }
 
+/// The other side of it: `a_node_of_the_control_plane_that_is_not_asked_for_is_no_refusal_of_the_revision`
+/// (node-runtime/crates/agent/src/host/adopt/tests.rs).
+#[test]
+fn a_part_of_the_control_plane_is_told_by_a_word() {
+    let mut facts = example_facts();
+    facts.manifests = vec![etcd()];
+    facts.kubelet.configuration.problems.push(("/x".into(), "no".into()));
+    let reasons = adopt(&facts).unwrap_err().into_iter().map(|r| serde_json::to_value(r).unwrap()["reason"].clone());
+    let reasons: Vec<_> = reasons.collect();
+    assert_eq!(reasons, [serde_json::Value::Null, "ControlPlane".into()]);
+    facts.control_plane = true;
+    assert!(adopt(&facts).unwrap_err().iter().all(|refusal| refusal.reason.is_none()));
+}
+
 #[test]
 fn what_is_not_known_is_refused_with_a_remedy() {
     type Change = fn(&mut Facts);

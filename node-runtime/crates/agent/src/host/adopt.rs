@@ -20,6 +20,8 @@ const STATUS_LIMIT: Duration = Duration::from_secs(10);
 const PLAN_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take until an operation is seen to go on.
 const BEGIN_LIMIT: Duration = Duration::from_secs(120);
+/// The reason of a refusal that speaks against nodes of the control plane (`Reason` in `node-runtime/crates/adopt/src/plan/mod.rs`).
+const CONTROL_PLANE: &str = "ControlPlane";
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How a kubelet is stopped and started that no service manager runs: programs and words, no shell.
@@ -68,6 +70,8 @@ struct Refusal {
     field: String,
     found: String,
     remedy: String,
+    #[serde(default)]
+    reason: Option<String>,
 }
 
 /// Whether a kubelet is on this Berth without ever having been taken over, by its process. Clones are the same.
@@ -291,7 +295,8 @@ impl<'a> Given<'a> {
 
 /// Everything that speaks against it, if that is what was answered. What speaks against the policies alone has their revision as its field, as
 /// `berth adopt` was given it (`unfit` in `node-runtime/src/adopt/revision.rs`); a grant that is over has its name (`permission` in
-/// `node-runtime/crates/adopt/src/plan/checks.rs`), and says nothing of what else is told.
+/// `node-runtime/crates/adopt/src/plan/checks.rs`), and says nothing of what else is told. On a node that nobody asked for, whatever else speaks against
+/// it does not count.
 fn refused(answer: &Ended, given: Given<'_>) -> Option<Trouble> {
     let status: Status = serde_json::from_str(&answer.out).ok().filter(|status: &Status| status.phase == "refused")?;
     let told = |refusals: &[Refusal]| {
@@ -302,6 +307,9 @@ fn refused(answer: &Ended, given: Given<'_>) -> Option<Trouble> {
     let (over, others): (Vec<_>, Vec<_>) = status.refusals.into_iter().partition(|r| Some(&r.field) == grant.as_ref());
     if others.is_empty() && !over.is_empty() {
         return Some(Trouble::Expired(told(&over)));
+    }
+    if others.iter().any(|r| r.reason.as_deref() == Some(CONTROL_PLANE)) {
+        return Some(Trouble::NotAskedFor(told(&others)));
     }
     let set = given.policies.map(|set| format!("--revision {}", set.revision));
     let unfit = !others.is_empty() && others.iter().all(|r| Some(&r.field) == set.as_ref());

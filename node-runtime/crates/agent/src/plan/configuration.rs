@@ -7,7 +7,7 @@ use super::target::{Target, order, target};
 use super::{AGAIN, Answer, Circumstances, Content, MAX_OPERATIONS, POLICIES_AGAIN, Plan, Step, View, Wanted};
 use crate::facts::AdoptPhase;
 use crate::journal::Attempt;
-use berth_crds::{Disruption, Phase};
+use berth_crds::{Disruption, FailedRevision, Phase};
 
 /// One way to one revision.
 struct Way<'a> {
@@ -183,6 +183,7 @@ impl Way<'_> {
         match self.view.known.checks.get(&(self.revision.to_owned(), circumstances)) {
             Some(Answer::Fits(disruption)) => Ok(*disruption),
             Some(Answer::Refused(why)) => Err(give_up(self.revision, "Refused", why)),
+            Some(Answer::NotAskedFor(why)) => Err(give_up(self.revision, FailedRevision::CONTROL_PLANE, why)),
             Some(Answer::Unfit { why, order, at }) if self.stands(order, *at) => {
                 Err(unfit(policies.unwrap_or_default(), why))
             }
@@ -205,7 +206,7 @@ impl Way<'_> {
         let of_it = |(asked, with): &(String, Circumstances)| {
             asked == self.revision && matches!(with, Circumstances::Foreign(_))
         };
-        let good = |answer: &Answer| !matches!(answer, Answer::Refused(_));
+        let good = |answer: &Answer| !matches!(answer, Answer::Refused(_) | Answer::NotAskedFor(_));
         let foreign = self.view.facts.adoption.phase.foreign();
         foreign && self.view.known.checks.iter().any(|(key, answer)| of_it(key) && good(answer))
     }

@@ -29,6 +29,8 @@ pub enum Answer {
     Fits(Disruption),
     /// It cannot; why.
     Refused(String),
+    /// It is not taken over at all: it runs a part of the control plane, and nobody asked for such nodes; why.
+    NotAskedFor(String),
     /// It cannot have the image policies that go with it.
     Unfit {
         /// Why.

@@ -6,7 +6,7 @@ use crate::hold::hold;
 use crate::journal::{Begun, Failure, Journal, Refuser};
 use crate::node::{NodeSide, Permit, Policies, Trouble};
 use crate::plan::{Answer, Circumstances, Content, Step, Wanted};
-use berth_crds::{Disruption, RuntimeNode};
+use berth_crds::{Disruption, FailedRevision, RuntimeNode};
 
 impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
     /// Takes a step. A refusal is an outcome, kept in the journal; an error is something that is tried again.
@@ -148,6 +148,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         let answer = match self.node.check(name, &wanted, foreign, policies).await {
             Ok(disruption) => Answer::Fits(disruption),
             Err(Trouble::Refused(why)) => Answer::Refused(why),
+            Err(Trouble::NotAskedFor(why)) => Answer::NotAskedFor(why),
             Err(Trouble::Unfit(why)) => Self::unfit(object, why, now),
             Err(Trouble::Expired(why) | Trouble::Later(why)) => return Err(why),
         };
@@ -187,7 +188,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         };
         match done {
             Ok(()) => Ok(()),
-            Err(Trouble::Refused(why) | Trouble::Unfit(why)) => {
+            Err(Trouble::Refused(why) | Trouble::NotAskedFor(why) | Trouble::Unfit(why)) => {
                 tracing::error!(revision = name, why, "credentials cannot be handed over");
                 self.known.lacking.insert(name.to_owned(), why);
                 Ok(())
@@ -216,7 +217,9 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
                 (self.journal.refused_policies, self.journal.refused_by) = (None, None);
                 self.kept()
             }
-            Err(Trouble::Refused(why) | Trouble::Unfit(why)) => self.refuse_policies(object, facts, name, &why, now),
+            Err(Trouble::Refused(why) | Trouble::NotAskedFor(why) | Trouble::Unfit(why)) => {
+                self.refuse_policies(object, facts, name, &why, now)
+            }
             Err(Trouble::Expired(why) | Trouble::Later(why)) => {
                 // The configuration does not wait for it.
                 self.known.postponed.insert(name.to_owned());
@@ -287,6 +290,7 @@ impl<N: NodeSide, C: ClusterSide> Agent<N, C> {
         match done {
             Ok(()) => Ok(()),
             Err(Trouble::Refused(why) | Trouble::Unfit(why)) => self.give_up(object, step, "Refused", &why, now),
+            Err(Trouble::NotAskedFor(why)) => self.give_up(object, step, FailedRevision::CONTROL_PLANE, &why, now),
             Err(Trouble::Expired(why) | Trouble::Later(why)) => Err(why),
         }
     }
@@ -350,6 +354,10 @@ fn word(step: &Step) -> &'static str {
 
 fn said(trouble: Trouble) -> String {
     match trouble {
-        Trouble::Refused(why) | Trouble::Unfit(why) | Trouble::Expired(why) | Trouble::Later(why) => why,
+        Trouble::Refused(why)
+        | Trouble::NotAskedFor(why)
+        | Trouble::Unfit(why)
+        | Trouble::Expired(why)
+        | Trouble::Later(why) => why,
     }
 }

@@ -1,5 +1,6 @@
 //! The loop around plans, over a node and an API server that are values in memory: what is written when, and what is not begun.
 mod leave;
+mod not_asked_for;
 mod place;
 
 use super::*;
@@ -25,7 +26,7 @@ struct World {
     /// Why the node cannot say now what it could have.
     busy: Option<&'static str>,
     /// Why the node could have nothing, as it says where it is asked before.
-    cannot: Option<&'static str>,
+    cannot: Option<Trouble>,
     api_away: bool,
     done: Vec<String>,
     statuses: Vec<RuntimeNodeStatus>,
@@ -70,8 +71,7 @@ impl NodeSide for Side {
                 return Err(Trouble::Unfit(why.to_owned()));
             }
         }
-        let cannot = self.with(|world| world.cannot);
-        cannot.map_or(Ok(Disruption::Live), |why| Err(Trouble::Refused(why.to_owned())))
+        self.with(|world| world.cannot.clone()).map_or(Ok(Disruption::Live), Err)
     }
 
     async fn apply(&self, revision: &str, _json: &str) -> Result<(), Trouble> {
@@ -335,7 +335,9 @@ async fn a_node_that_could_not_have_it_is_asked_again_at_another_order() {
     let mut agent = case.agent();
     agent.pass(object(&good)).await;
     case.done();
-    case.side.with(|world| world.cannot = Some("spec.runtime.storage.directory: is not mounted"));
+    case.side.with(|world| {
+        world.cannot = Some(Trouble::Refused("spec.runtime.storage.directory: is not mounted".to_owned()));
+    });
     agent.pass(object(&wanted)).await;
     let failed = case.side.with(|world| world.statuses.last().cloned()).unwrap().failed.unwrap();
     assert_eq!((failed.revision, failed.reason.as_str()), (wanted.clone(), "Refused"));

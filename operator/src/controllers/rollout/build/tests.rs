@@ -74,7 +74,7 @@ fn seen(
         status: serde_json::from_value(status).unwrap(),
         ..Default::default()
     };
-    one(&world, &node, &runtime_node, 10_000)
+    one(&world, &node, &runtime_node, 10_000, 900)
 }
 
 #[test]
@@ -100,6 +100,28 @@ fn a_retry_makes_failures_from_before_it_count_for_nothing() {
     assert!(!node.gave_up() && node.wants(&Revision("r".into())), "it is on its way: {node:?}");
     let (spec, status) = told(6000, 6000);
     assert!(made(&retried, spec, status).gave_up(), "it failed again");
+}
+
+/// What its agent says: `a_node_of_the_control_plane_that_nobody_asked_for_says_so_and_is_left_alone`
+/// (node-runtime/crates/agent/src/run/tests/not_asked_for.rs).
+#[test]
+fn a_node_of_the_control_plane_that_nobody_asked_for_is_as_one_that_is_not_told() {
+    let of = |revisions: &[crds::RuntimeRevision], desired: (&str, u64), asked: Option<bool>| {
+        let (revision, since) = desired;
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": revision, "desiredSince": time::text(since),
+            "controlPlane": asked});
+        let failed = serde_json::json!({"revision": "r", "reason": "ControlPlane", "message": "", "at": time::text(4100),
+            "desiredSince": time::text(4000)});
+        let node = made(revisions, spec, serde_json::json!({"nodeUID": "1", "failed": failed}));
+        (node.control_plane, node.failed.is_some(), node.desired.map(|(desired, _)| desired.0))
+    };
+    let told = |name: &str| Some(name.to_owned());
+    assert_eq!(of(&[], ("r", 4000), Some(false)), (true, false, None), "it has failed at nothing");
+    assert_eq!(of(&[], ("r", 5000), Some(true)), (true, false, told("r")), "it was asked for since, and is on its way");
+    assert_eq!(of(&[], ("s", 5000), Some(true)), (true, false, told("s")));
+    assert_eq!(of(&[], ("r", 4000), Some(true)), (false, true, told("r")), "it refuses though it is asked for");
+    let retried = [revision("r", serde_json::json!({"retriedAt": time::text(4500)}))];
+    assert_eq!(of(&retried, ("r", 4000), Some(false)), (false, false, None), "it is to look again");
 }
 
 /// As with the first revision ever, which leaves nothing to go back to: nobody takes the grant back.
@@ -159,9 +181,26 @@ fn no_clock_of_a_node_makes_a_soak_shorter() {
     let since = |node: &Node| node.current.as_ref().unwrap().1;
     assert_eq!(since(&at(1000, true)), 4000, "a clock that is behind: not before it was told");
     assert_eq!(since(&at(4100, true)), 4100);
-    assert_eq!(since(&at(90_000, true)), 10_000, "a clock that is ahead: not in the future");
+    assert_eq!(since(&at(90_000, true)), 4900, "a clock that is ahead: its time was over then");
     assert_eq!(at(1000, false).unhealthy_since, Some(4000));
     assert_eq!(at(9000, true).unhealthy_since, None);
+}
+
+/// Neither may it be another moment at each look: that would hold a soak up until all other clocks are there.
+#[test]
+fn a_time_that_is_yet_to_come_is_over_when_the_nodes_time_is() {
+    let since = |told: u64, leave: Option<u64>, says: u64| {
+        let grant =
+            leave.map(|at| serde_json::json!({"revision": "r", "disruption": "Drain", "expiresAt": time::text(at)}));
+        let spec = serde_json::json!({"nodeName": "n", "nodeUID": "1", "desiredRevision": "r", "desiredSince": time::text(told),
+            "grant": grant});
+        let status = serde_json::json!({"nodeUID": "1", "currentRevision": "r", "currentSince": time::text(says), "healthy": true});
+        made(&[], spec, status).current.unwrap().1
+    };
+    assert_eq!(since(9900, None, 10_005), 10_005, "it is ahead by seconds");
+    assert_eq!(since(9900, None, 90_000), 10_800);
+    assert_eq!(since(4000, Some(9500), 90_000), 9500, "it waited for leave");
+    assert_eq!(since(4000, Some(9500), 9990), 9990, "it came late, and its clock may be right");
 }
 
 #[test]

@@ -110,6 +110,24 @@ fn a_grant_that_is_over_is_no_refusal_of_the_revision() {
     assert!(matches!(answer(&[], given), Trouble::Refused(_)));
 }
 
+/// The other side of it: `a_part_of_the_control_plane_is_told_by_a_word` (node-runtime/crates/adopt/src/plan/tests.rs).
+#[test]
+fn a_node_of_the_control_plane_that_is_not_asked_for_is_no_refusal_of_the_revision() {
+    let plane = r#"{"field": "static pod etcd", "found": "is it", "remedy": "ask for it", "reason": "ControlPlane"}"#;
+    let other = r#"{"field": "--config", "found": "is a directory", "remedy": "name a file"}"#;
+    let odd = r#"{"field": "--config", "found": "is a directory", "remedy": "name a file", "reason": "Dreaming"}"#;
+    let grant = r#"{"field": "grant new@2000", "found": "has expired 1 s ago", "remedy": "give a new grant"}"#;
+    let answer = |refusals: &[&str]| {
+        let out = format!(r#"{{"phase": "refused", "refusals": [{}]}}"#, refusals.join(","));
+        over(&Ended { code: Some(1), out, err: String::new() }, Given::grant("new@2000")).unwrap_err()
+    };
+    for refusals in [&[plane][..], &[plane, grant]] {
+        assert_eq!(answer(refusals), Trouble::NotAskedFor("static pod etcd: is it; ask for it".to_owned()));
+    }
+    assert!(matches!(answer(&[other, plane]), Trouble::NotAskedFor(why) if why.contains("--config")));
+    assert!(matches!(answer(&[other, odd]), Trouble::Refused(_)));
+}
+
 fn host() -> Host {
     let commands = Commands {
         stop: "ctl stop".to_owned(),

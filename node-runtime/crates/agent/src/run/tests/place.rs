@@ -64,7 +64,7 @@ async fn leave_that_comes_while_nothing_can_be_said_is_not_used_and_nothing_has_
 #[tokio::test]
 async fn a_node_that_was_refused_since_does_not_ask_again() {
     let (case, name, object) = queues().await;
-    case.side.with(|world| world.cannot = Some("--config: is a directory"));
+    case.side.with(|world| world.cannot = Some(Trouble::Refused("--config: is a directory".to_owned())));
     case.agent_at(0).pass(object.clone()).await;
     assert_eq!(case.last().failed.map(|failed| failed.revision), Some(name));
     let told = next(&case, &object).await;

@@ -247,6 +247,7 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
             Action::Deadman(options) => deadman::run(layout, &options).await.map(|()| 0),
         };
         pods_group::go_back(layout).await;
+        pods_group::clear(layout).await;
         done
     })
 }

@@ -283,7 +283,8 @@ impl FailedRevision {
 pub struct Drift {
     /// Its path.
     pub path: String,
-    /// `Changed`, `Missing` or `Replaced`.
+    /// `Changed`, `Missing` or `Replaced`; `Outdated` where the file is as it was left, and the unit of systemd that it overrides starts the
+    /// kubelet otherwise since.
     pub kind: String,
 }
 

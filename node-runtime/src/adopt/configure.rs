@@ -97,7 +97,7 @@ pub(super) async fn run(layout: &Layout, options: &Options) -> Result<u8> {
 fn there_already(layout: &Layout, walk: &Walk<'_>, format: Format) -> Result<u8> {
     let records = walk.records();
     let holder = Lock::holder(layout).filter(|holder| holder.pid != std::process::id());
-    report::status(State::last(records).as_ref(), &InForce::of(records), holder, format).map(|()| 0)
+    report::status(State::last(records).as_ref(), &InForce::of(records), holder, &[], format).map(|()| 0)
 }
 
 /// What is wanted, if all of it may be set.

@@ -8,7 +8,7 @@ use super::record::{self, Lock, directory, try_exclusive};
 use super::steps::Node;
 use super::talk::Talk;
 use super::walk::{Interrupt, Walk};
-use super::{now_seconds, process_start};
+use super::{now_seconds, pods_group, process_start};
 use crate::layout::Layout;
 use crate::{apart, node_files};
 use anyhow::{Context, Result, bail};
@@ -136,7 +136,7 @@ pub(super) fn watches(layout: &Layout) -> bool {
 }
 
 /// Says that it watches, as long as what this gives is open. Errors: it cannot be said. `None`: another one watches.
-fn mark(layout: &Layout, operation: &str) -> io::Result<Option<File>> {
+pub(super) fn mark(layout: &Layout, operation: &str) -> io::Result<Option<File>> {
     let path = directory(layout).join("deadman");
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     if !try_exclusive(&file) {
@@ -174,7 +174,9 @@ fn own_group(layout: &Layout) -> apart::Left {
     if Cgroups::default_driver() == Driver::Systemd {
         return None;
     }
-    let own = |cgroups: &Cgroups| cgroups.move_apart(&format!("{}-adopt", layout.name()), "deadman").map(Some);
+    let there = |cgroups: &Cgroups| cgroups.move_apart(&pods_group::base(layout), "deadman");
+    // Whoever finds it empty may just take the group away.
+    let own = |cgroups: &Cgroups| there(cgroups).or_else(|_| there(cgroups)).map(Some);
     apart::leave(own, |e| say(&format!("the dead-man timer stays in the control group that it was started in: {e}")))
 }
 

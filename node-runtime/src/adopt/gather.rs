@@ -8,6 +8,7 @@ use crate::kubelets::{self, View};
 use crate::layout::Layout;
 use crate::node_files;
 use anyhow::{Context, Result, anyhow, bail};
+use berth_adopt::journal::InForce;
 use berth_adopt::kubelet::{Configuration, Files};
 use berth_adopt::plan::{
     self, CarrierKind, Commands, Facts, FileChange, Found, Grant, Install, KubeletProcess, Permission, ReturnFacts,
@@ -21,6 +22,8 @@ const KUBEADM_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 const KUBEADM_INSTANCE: &str = "/var/lib/kubelet/instance-config.yaml";
 /// kubeadm's drop-in of the kubelet's unit.
 const KUBEADM_DROP_IN: &str = "10-kubeadm.conf";
+/// How long systemd may be asked for what a drop-in overrides: whoever wants to know where the node is waits for that.
+const OVERRIDDEN_LIMIT: Duration = Duration::from_secs(3);
 /// How often, and after which pause, it is looked again where more than one kubelet seems to run.
 const LOOKS: u32 = 5;
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -112,6 +115,22 @@ pub(super) async fn the_kubelet(only: Option<u32>) -> Result<u32> {
         ),
         (None, many) => bail!("{} kubelets run on this node: {many:?}", many.len()),
     }
+}
+
+/// Drop-ins of the adoption whose unit has another command line of its own since. What systemd does not say is not among them.
+pub(super) async fn outdated(in_force: &InForce) -> Vec<PathBuf> {
+    let look = async {
+        let mut found = Vec::new();
+        for (adopted, change) in in_force.adoption.iter().flat_map(|plan| plan.files.iter().map(move |f| (plan, f))) {
+            let Some(unit) = plan::overridden_unit(change) else { continue };
+            let carriers = systemd::carriers(unit).await.unwrap_or_default();
+            if plan::is_outdated(adopted, change, &carriers) {
+                found.push(change.path.clone());
+            }
+        }
+        found
+    };
+    tokio::time::timeout(OVERRIDDEN_LIMIT, look).await.unwrap_or_default()
 }
 
 pub(super) fn unit_of(pid: u32) -> Option<String> {

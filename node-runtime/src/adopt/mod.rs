@@ -241,12 +241,13 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
             Action::Start(options) => start(layout, &options).await,
             Action::Return(options) => give_back(layout, &options).await,
             Action::Kubelet(options) => configure::run(layout, &options).await,
-            Action::Status(options) => show(layout, options.output).map(|()| 0),
+            Action::Status(options) => show(layout, options.output).await.map(|()| 0),
             Action::Abandon(options) => abandon(layout, options.output).await,
             Action::Recover(options) => recover(layout, &options).await,
             Action::Deadman(options) => deadman::run(layout, &options).await.map(|()| 0),
         };
         pods_group::go_back(layout).await;
+        pods_group::clear(layout).await;
         done
     })
 }
@@ -381,7 +382,7 @@ fn conclude(layout: &Layout, walk: Walk<'_>, ended: Result<Outcome>, format: For
         }
     };
     let holder = Lock::holder(layout);
-    let told = report::status(State::last(&records).as_ref(), &InForce::of(&records), holder, format);
+    let told = report::status(State::last(&records).as_ref(), &InForce::of(&records), holder, &[], format);
     if let Err(e) = told {
         // Whoever asked reads the code all the same.
         Talk { quiet: false }.say(&format!("berth: {e:#}"));
@@ -389,9 +390,13 @@ fn conclude(layout: &Layout, walk: Walk<'_>, ended: Result<Outcome>, format: For
     Ok(code)
 }
 
-fn show(layout: &Layout, format: Format) -> Result<()> {
+async fn show(layout: &Layout, format: Format) -> Result<()> {
     let records = record::read(layout)?.records;
-    report::status(State::last(&records).as_ref(), &InForce::of(&records), Lock::holder(layout), format)
+    let (state, in_force) = (State::last(&records), InForce::of(&records));
+    // In the middle of an operation the files are on their way.
+    let settled = state.as_ref().is_some_and(|state| state.ended.is_some());
+    let outdated = if settled { gather::outdated(&in_force).await } else { Vec::new() };
+    report::status(state.as_ref(), &in_force, Lock::holder(layout), &outdated, format)
 }
 
 /// Whoever works at the operation is asked to walk back; where nobody does, that is done here. Code 0 if it was walked back, by whomever.

@@ -11,6 +11,7 @@ use berth_adopt::plan::{FileChange, Plan, Runtime, Settings};
 use berth_adopt::{Direction, Refusal};
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 /// A file of others: what it was, what it became, what it is.
 #[derive(Serialize)]
@@ -21,16 +22,34 @@ struct File {
     before: Option<String>,
     after: Option<String>,
     now: Option<String>,
+    /// It is as it was left, and what it overrides is not: a unit of systemd that starts the kubelet otherwise since.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    outdated: bool,
 }
 
 impl File {
-    fn of(change: &FileChange) -> Self {
+    fn of(change: &FileChange, outdated: &[PathBuf]) -> Self {
+        let after = change.after.as_ref().map(|state| state.sha256.clone());
+        let now = found(&change.path).ok().flatten().map(|state| state.sha256);
         Self {
             path: change.path.display().to_string(),
             before: change.before.as_ref().map(|state| state.sha256.clone()),
-            after: change.after.as_ref().map(|state| state.sha256.clone()),
-            now: found(&change.path).ok().flatten().map(|state| state.sha256),
+            outdated: now == after && outdated.contains(&change.path),
+            after,
+            now,
         }
+    }
+
+    /// What to do about one that is outdated.
+    fn note(&self) -> Option<String> {
+        self.outdated.then(|| {
+            format!(
+                "{}: the unit that it overrides has another command line since, as after an upgrade of the kubelet's package, and the kubelet \
+                 goes on with the former one; `berth adopt return`, then `berth adopt start`, have it started by the new one (in a cluster \
+                 `state: Absent`, then `Managed`)",
+                self.path
+            )
+        })
     }
 }
 
@@ -76,9 +95,17 @@ fn phase(state: Option<&State>, in_force: bool) -> &'static str {
     }
 }
 
-/// `berth adopt status`, and what the other commands end with.
-pub(super) fn status(state: Option<&State>, in_force: &InForce, holder: Option<Holder>, format: Format) -> Result<()> {
+/// `berth adopt status`, and what the other commands end with. `outdated`: drop-ins whose unit has another command line since.
+pub(super) fn status(
+    state: Option<&State>,
+    in_force: &InForce,
+    holder: Option<Holder>,
+    outdated: &[PathBuf],
+    format: Format,
+) -> Result<()> {
     let plan = state.map(|state| &state.plan);
+    let files = files(in_force, plan, outdated);
+    let notes = plan.into_iter().flat_map(|plan| plan.notes.clone()).chain(files.iter().filter_map(File::note));
     let shown = Status {
         phase: phase(state, in_force.adoption.is_some()),
         operation: plan.map(|plan| plan.id.clone()),
@@ -93,8 +120,8 @@ pub(super) fn status(state: Option<&State>, in_force: &InForce, holder: Option<H
         at: state.map(|state| rfc3339(i64::try_from(state.at).unwrap_or(0).saturating_mul(1_000_000))),
         kubelet: in_force.settings.as_ref().and_then(|plan| plan.settings.clone()).unwrap_or_default(),
         failed: state.filter(|state| kubelet_failed(state)).map(|_| "kubelet"),
-        files: files(in_force, plan),
-        notes: plan.map(|plan| plan.notes.clone()).unwrap_or_default(),
+        notes: notes.collect(),
+        files,
     };
     match format {
         Format::Json | Format::Yaml => document(&shown, format),
@@ -103,12 +130,12 @@ pub(super) fn status(state: Option<&State>, in_force: &InForce, holder: Option<H
 }
 
 /// Files as what is in force left them; where nothing is, those of the last operation.
-fn files(in_force: &InForce, last: Option<&Plan>) -> Vec<File> {
+fn files(in_force: &InForce, last: Option<&Plan>, outdated: &[PathBuf]) -> Vec<File> {
     let mut changes = in_force.files();
     if changes.is_empty() {
         changes = last.map(|plan| plan.files.clone()).unwrap_or_default();
     }
-    changes.iter().map(File::of).collect()
+    changes.iter().map(|change| File::of(change, outdated)).collect()
 }
 
 fn kubelet_failed(state: &State) -> bool {
@@ -136,7 +163,9 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "{:<10} {field}: {value}", "kubelet");
     }
     for file in &status.files {
-        let word = if file.now == file.after {
+        let word = if file.outdated {
+            "as the operation left it, which is outdated"
+        } else if file.now == file.after {
             "as the operation left it"
         } else if file.now == file.before {
             "as it was before"
@@ -239,4 +268,25 @@ fn document(value: &impl Serialize, format: Format) -> Result<()> {
         _ => serde_json::to_string_pretty(value)? + "\n",
     };
     output::bytes(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_adopt::plan::FileState;
+
+    #[test]
+    fn what_is_outdated_says_what_to_do_and_what_was_changed_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("99-berth.conf");
+        std::fs::write(&path, "[Service]\n").unwrap();
+        let after = found(&path).unwrap();
+        let change = FileChange { path: path.clone(), before: None, after, directory_before: true };
+        assert!(File::of(&change, &[]).note().is_none());
+        let told = File::of(&change, std::slice::from_ref(&path)).note().unwrap();
+        assert!(told.contains("99-berth.conf") && told.contains("`berth adopt return`"), "{told}");
+        let after = change.after.clone().map(|state| FileState { sha256: "0".to_owned(), ..state });
+        let changed = File::of(&FileChange { after, ..change }, &[path]);
+        assert!(!changed.outdated && changed.now != changed.after);
+    }
 }

@@ -7,6 +7,7 @@ use crate::takeover;
 use crate::takeover::{JOURNAL, Layout, Node, RETURN, START, Seen, UNIT_FILE, alone, done, systemctl, wait};
 use berth_node_tests::next_programs;
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command};
 
 #[test]
@@ -189,11 +190,31 @@ fn guest_adopt_a_unit_with_the_flag_and_a_kubelet_that_systemd_is_about_to_start
     assert!(fs::read_to_string(drop_in).unwrap().contains("--container-runtime-endpoint=unix:///run/berth/berth.sock"));
 
     versions(&node);
+    is_outdated_by_an_upgrade(&node, drop_in);
 
     node.give_back();
     node.is_on("containerd");
     node.is_untouched(&before);
     node.finish();
+}
+
+/// The unit starts the kubelet otherwise, as after an upgrade of its package, and then as before: what overrides it is told meanwhile.
+fn is_outdated_by_an_upgrade(node: &Node, drop_in: &str) {
+    let outdated = || {
+        let status = node.status();
+        let file = status["files"].as_array().unwrap().iter().find(|f| f["path"] == *drop_in).unwrap().clone();
+        let noted = status["notes"].as_array().unwrap().iter().any(|note| note.as_str().unwrap().contains(drop_in));
+        assert!(noted == (file["outdated"] == true) && file["now"] == file["after"], "{status}");
+        noted
+    };
+    assert!(!outdated());
+    let upgrade = Path::new(drop_in).with_file_name("50-upgrade.conf");
+    fs::write(&upgrade, "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet --v=9\n").unwrap();
+    systemctl(&["daemon-reload"]);
+    assert!(outdated());
+    fs::remove_file(upgrade).unwrap();
+    systemctl(&["daemon-reload"]);
+    assert!(!outdated());
 }
 
 /// `current` names another version, and the unit is started again, there and back: containers, logs, sessions and exit codes stay.

@@ -210,8 +210,11 @@ fn changes_its_driver(cluster: &Cluster, host: &Host, good: &str) {
     work.goes_on(node);
     work.session.end();
 
-    for (revision, driver, group) in [(other.as_str(), "cgroupfs", "/kubepods/"), (good, "systemd", "/kubepods.slice/")]
-    {
+    let drivers = [
+        (other.as_str(), "cgroupfs", "/kubepods/", "/sys/fs/cgroup/kubepods.slice"),
+        (good, "systemd", "/kubepods.slice/", "/sys/fs/cgroup/kubepods"),
+    ];
+    for (revision, driver, group, former) in drivers {
         cluster.tell_with(revision, "Drain");
         let status = cluster.has(revision);
         assert_eq!(
@@ -226,6 +229,8 @@ fn changes_its_driver(cluster: &Cluster, host: &Host, good: &str) {
         });
         let info = takeover::done(node.berth(&["info", "-o", "json"]).output().unwrap());
         assert_eq!(info["cgroupDriver"], driver, "{info}");
+        // The kubelet is proven by it, and has ended what it found there.
+        assert!(!Path::new(former).exists(), "{former}");
     }
     assert_ne!(takeover::main_process("kubelet.service"), kubelet);
     assert_ne!(runs(node, &host.version), daemon);

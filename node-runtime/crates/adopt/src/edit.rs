@@ -290,9 +290,8 @@ fn flag_in_line(line: &str, endpoint: &str) -> (String, bool) {
     (done, changed)
 }
 
-/// A systemd drop-in that starts the kubelet as the unit's files do, with another endpoint. `units` are the texts of the unit and its
-/// drop-ins, in systemd's order. `None` where the command that counts does not have the flag. Continued lines are joined.
-pub fn unit_override(units: &[&str], endpoint: &str) -> Option<String> {
+/// The command that counts of a unit and its drop-ins, in systemd's order. Continued lines are joined.
+fn command(units: &[&str]) -> Option<String> {
     let mut command = None;
     for unit in units {
         let joined = unit.replace("\\\n", " ");
@@ -300,12 +299,26 @@ pub fn unit_override(units: &[&str], endpoint: &str) -> Option<String> {
             command = (!value.trim().is_empty()).then(|| value.trim().to_owned());
         }
     }
-    let (command, changed) = flag_in_line(&command?, endpoint);
+    command
+}
+
+/// A systemd drop-in that starts the kubelet as the unit's files do, with another endpoint. `units` are the texts of the unit and its
+/// drop-ins, in systemd's order. `None` where the command that counts does not have the flag.
+pub fn unit_override(units: &[&str], endpoint: &str) -> Option<String> {
+    let (command, changed) = flag_in_line(&command(units)?, endpoint);
     changed.then(|| {
         format!(
             "# Written by berth adopt; berth adopt return removes it.\n[Service]\nExecStart=\nExecStart={command}\n"
         )
     })
+}
+
+/// Whether a drop-in of [`unit_override`] starts the kubelet as these texts do now, but for the endpoint; how they are broken into lines does
+/// not count.
+pub fn is_override_of(drop_in: &str, units: &[&str], endpoint: &str) -> bool {
+    let words = |command: String| command.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let now = command(units).map(|command| flag_in_line(&command, endpoint).0);
+    now.map(words) == command(&[drop_in]).map(words)
 }
 
 #[cfg(test)]
@@ -394,6 +407,21 @@ mod tests {
             unit_override(&[unit, "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet $ARGS\n"], "unix:///b"),
             None
         );
+    }
+
+    #[test]
+    fn an_override_of_another_command_is_known() {
+        let unit = "[Service]\nExecStart=/usr/bin/kubelet --container-runtime-endpoint=unix:///a --v=2\n";
+        let ours = unit_override(&[unit], "unix:///b").unwrap();
+        let still = |units: &[&str]| is_override_of(&ours, units, "unix:///b");
+        assert!(still(&[unit]) && still(&[&unit.replace(" --v", " \\\n    --v"), "[Unit]\nA=b\n"]));
+        assert!(still(&[&unit.replace("unix:///a", "unix:///c")]), "the endpoint is ours to say");
+        for other in ["--v=3", "--v=2 --config-dir=/etc/k.d", ""] {
+            assert!(!still(&[&unit.replace("--v=2", other)]), "{other}");
+        }
+        assert!(!still(&[&unit.replace("/usr/bin/", "/opt/")]));
+        assert!(!still(&[unit, "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet $ARGS\n"]));
+        assert!(!still(&["[Service]\n"]));
     }
 
     #[test]

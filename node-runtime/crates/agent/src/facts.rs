@@ -1,6 +1,9 @@
 //! What is found on a node. Plain values; who finds them is a [`crate::node::NodeSide`].
 use berth_crds::{Capabilities, Drift, KubeletConfig, PolicyDecisions, PrefetchStatus, SecretCredential};
 
+/// Kind of drift: the file is as it was left, and the unit of systemd that it overrides is not.
+pub const OUTDATED: &str = "Outdated";
+
 /// A look at the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -47,7 +50,7 @@ pub struct Adoption {
     pub message: Option<String>,
     /// That is nothing of what the operation was for: whoever did it was killed, the node was booted, the leave ended.
     pub interrupted: bool,
-    /// Files of others that the product has changed and somebody else has changed again.
+    /// Files of others that the product has changed and somebody else has changed again, or has made [`OUTDATED`].
     pub drift: Vec<Drift>,
     /// What the product sets of the kubelet's configuration; `None`: nothing is known.
     pub kubelet: Option<KubeletConfig>,

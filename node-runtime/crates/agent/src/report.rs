@@ -1,6 +1,6 @@
 //! What is said of a node: a pure function of what was found, remembered and planned. It changes only when one of them does, so that
 //! nothing is written for nothing.
-use crate::facts::{AdoptPhase, Facts};
+use crate::facts::{AdoptPhase, Facts, OUTDATED};
 use crate::journal::{Failure, Journal};
 use crate::plan::{Plan, Step, order};
 use crate::time;
@@ -89,6 +89,17 @@ fn drift(facts: &Facts) -> Vec<Drift> {
     facts.adoption.drift.iter().chain(daemon).take(MAX_ENTRIES).cloned().collect()
 }
 
+/// In words, with what to do where nobody has changed the file itself.
+fn drifted(drift: &Drift) -> String {
+    let remedy = match drift.kind.as_str() {
+        OUTDATED => {
+            ": the unit that it overrides has another command line since; give the node back (state: Absent) and take it over again"
+        }
+        _ => "",
+    };
+    format!("{} ({}{remedy})", drift.path, drift.kind)
+}
+
 fn short(text: &str) -> String {
     if text.chars().count() <= MAX_MESSAGE {
         return text.to_owned();
@@ -131,7 +142,7 @@ fn conditions(
     let (not_staged, why) = facts.staging.clone().unzip();
     let idle = status.phase == Phase::Idle;
     let said = status.message.clone().unwrap_or_default();
-    let drifted = status.drift.iter().map(|d| format!("{} ({})", d.path, d.kind)).collect::<Vec<_>>().join(", ");
+    let drifted = status.drift.iter().map(drifted).collect::<Vec<_>>().join(", ");
     let enforcing = match status.enforcement.result.as_str() {
         "Enforcing" => "True",
         "Refused" => "False",
@@ -270,7 +281,8 @@ mod tests {
         journal.refused_policies = Some(failure.clone());
         journal.give_up(failure, false);
         let mut facts = facts();
-        facts.adoption.drift = vec![Drift { path: "/etc/x".to_owned(), kind: "Changed".to_owned() }];
+        let drift = |path: &str, kind: &str| Drift { path: path.to_owned(), kind: kind.to_owned() };
+        facts.adoption.drift = vec![drift("/etc/x", "Changed"), drift("/etc/y", OUTDATED)];
         facts.staging = Some(("InsufficientDisk", "make room".to_owned()));
         if let Some(daemon) = &mut facts.daemon {
             daemon.policies = None;
@@ -291,6 +303,8 @@ mod tests {
         ];
         assert_eq!(values, wanted);
         assert_eq!(status.conditions[4].reason, "InsufficientDisk");
+        let drifted = &status.conditions[3].message;
+        assert!(drifted.starts_with("/etc/x (Changed), /etc/y (Outdated: ") && drifted.contains("state: Absent"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Owns: the groups of containers and of the runtime's own processes, from their names to their removal. Facts about the
 //! kernel's files are from Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst.
-//! Must not: touch groups it did not make (the kubelet owns the pods'), know pods or containers, start processes.
+//! Must not: touch groups it did not make (the kubelet owns the pods'), but for empty ones that it is told to remove, know pods or containers,
+//! start processes.
 #![forbid(unsafe_code)]
 
 mod apart;

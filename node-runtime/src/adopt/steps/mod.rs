@@ -4,6 +4,7 @@
 mod command;
 mod daemon;
 mod files;
+mod groups;
 mod images;
 mod kubelet;
 mod network;
@@ -77,6 +78,7 @@ pub(super) async fn perform(node: &Node<'_>, step: Step) -> Result<()> {
         Step::Commit => {
             files::commit(&plan.files);
             network::commit(node);
+            groups::leave_former(node).await;
             Ok(())
         }
         Step::StopDaemon => {

@@ -172,6 +172,18 @@ impl Configuration {
         self.file.iter().find(sets).map_or(Origin::Default, |file| Origin::File(file.path.clone()))
     }
 
+    /// The control group above those of all pods (`defaultNodeAllocatableCgroupName` in pkg/kubelet/cm/node_container_manager_linux.go), below
+    /// `cgroupRoot`, by the name that it has with one of both drivers: with systemd as a slice (`ToSystemd` in cgroup_manager_linux.go there).
+    pub fn pods_group(&self, systemd: bool) -> String {
+        let root = self.text("cgroupRoot").unwrap_or_default();
+        let parts = root.split('/').filter(|part| !part.is_empty()).chain(["kubepods"]);
+        if systemd {
+            // A `-` would nest it.
+            return parts.map(|part| part.replace('-', "_")).collect::<Vec<_>>().join("-") + ".slice";
+        }
+        parts.map(|part| format!("/{part}")).collect()
+    }
+
     /// Where it says that it is well: address and port of its healthz server; `None` where that is off. Defaults as
     /// `SetDefaults_KubeletConfiguration` has them.
     pub fn healthz(&self) -> Option<(String, u16)> {

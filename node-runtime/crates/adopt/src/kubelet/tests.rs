@@ -80,3 +80,16 @@ fn what_is_not_said_is_the_default_and_what_is_broken_is_told() {
     assert_eq!(broken, ["/gone", "/d/1.conf"]);
     assert_eq!(read.text("maxPods").as_deref(), Some("1"));
 }
+
+#[test]
+fn the_group_of_pods_is_named_as_each_driver_has_it() {
+    let names = |line: &str| {
+        let read = Configuration::read(words(line), &Memory::default());
+        (read.pods_group(false), read.pods_group(true))
+    };
+    let both = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+    assert_eq!(names("kubelet"), both("/kubepods", "kubepods.slice"));
+    assert_eq!(names("kubelet --cgroup-root=/"), both("/kubepods", "kubepods.slice"));
+    let below = both("/a-b/c/kubepods", "a_b-c-kubepods.slice");
+    assert_eq!(names("kubelet --cgroup-root=/a-b/c"), below);
+}

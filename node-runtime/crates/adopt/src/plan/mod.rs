@@ -13,6 +13,7 @@ pub use back::{Found, ReturnFacts, give_back};
 pub use configure::{ConfigureFacts, Settings, configure, obstacles, settings_file};
 pub use facts::{Carrier, CarrierKind, Facts, Grant, KubeletProcess, Manifest, Permission, Pod, Runtime, manifest};
 pub use revision::{Handed, PolicyChange, Revision, RevisionChange};
+pub use switch::{is_outdated, overridden_unit};
 
 use crate::step::{Direction, Step};
 use serde::{Deserialize, Serialize};

@@ -3,13 +3,20 @@
 //!
 //! Owns: choosing the files. Must not: read or write any.
 use super::overlay::Overlay;
-use super::{CarrierKind, Facts, FileChange, FileState, Refusal};
+use super::{Carrier, CarrierKind, Facts, FileChange, FileState, Plan, Refusal};
 use crate::edit::{self, Wish};
 use crate::kubelet::{self, Configuration, ENDPOINT, ENDPOINT_FLAG, Origin, STATS_GATE};
 use std::path::{Path, PathBuf};
 
 /// Name of our drop-ins: late in the order of names.
 const DROP_IN: &str = "99-berth.conf";
+/// Where units of the node's own, and their drop-ins, lie (systemd.unit(5)).
+const UNITS: &str = "/etc/systemd/system";
+
+/// Where our drop-in of a unit of systemd lies.
+fn unit_drop_in(unit: &str) -> PathBuf {
+    Path::new(UNITS).join(format!("{unit}.d")).join(DROP_IN)
+}
 
 /// What changes.
 pub(super) struct Switched {
@@ -63,8 +70,7 @@ impl Switch<'_> {
         let units: Vec<&str> = of(CarrierKind::Unit).map(|c| c.text.as_str()).collect();
         match (edit::unit_override(&units, &endpoint), &self.facts.kubelet.unit) {
             (Some(text), Some(unit)) => {
-                let path = Path::new("/etc/systemd/system").join(format!("{unit}.d")).join(DROP_IN);
-                self.create(&path, text);
+                self.create(&unit_drop_in(unit), text);
             }
             _ if found => {}
             _ => self.refusals.push(Refusal::new(
@@ -210,6 +216,20 @@ impl Switch<'_> {
 
 /// Files that the plan would create, so that whoever gathers facts can look whether they are there.
 pub(super) fn would_create(drop_in_dir: Option<&Path>, unit: Option<&str>) -> Vec<PathBuf> {
-    let unit = unit.map(|unit| Path::new("/etc/systemd/system").join(format!("{unit}.d")).join(DROP_IN));
-    drop_in_dir.map(|dir| dir.join(DROP_IN)).into_iter().chain(unit).collect()
+    drop_in_dir.map(|dir| dir.join(DROP_IN)).into_iter().chain(unit.map(unit_drop_in)).collect()
+}
+
+/// The unit of systemd whose command line this file takes the place of, if it is a drop-in of ours that does.
+pub fn overridden_unit(change: &FileChange) -> Option<&str> {
+    let unit = change.path.strip_prefix(UNITS).ok()?.parent()?.to_str()?.strip_suffix(".d")?;
+    (unit_drop_in(unit) == change.path).then_some(unit)
+}
+
+/// Whether the unit's own files start the kubelet otherwise now than when this drop-in of the adoption was made of them, as after an upgrade of
+/// a package: it goes on with the former command line. `carriers` are the unit's files as they are; without any nothing is known.
+pub fn is_outdated(adopted: &Plan, change: &FileChange, carriers: &[Carrier]) -> bool {
+    let others = carriers.iter().filter(|carrier| carrier.kind == CarrierKind::Unit && carrier.path != change.path);
+    let units: Vec<&str> = others.map(|carrier| carrier.text.as_str()).collect();
+    let still = |ours: &FileState| edit::is_override_of(&ours.text, &units, &adopted.to.endpoint());
+    !units.is_empty() && change.after.as_ref().is_some_and(|ours| !still(ours))
 }

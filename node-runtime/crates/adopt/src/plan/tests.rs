@@ -174,6 +174,34 @@ fn a_flag_in_a_unit_is_overridden_and_one_from_nowhere_refused() {
     assert!(refused(&facts).contains("--kubelet-flags-file"));
 }
 
+#[test]
+fn a_units_other_command_line_is_seen_behind_what_overrides_it_and_holds_after_the_return() {
+    let mut facts = example_facts();
+    facts.kubelet.kubeadm = false;
+    let carrier = |path: &str, kind, text: &str| Carrier { path: path.into(), text: text.into(), kind };
+    let line = "ExecStart=/usr/bin/kubelet --container-runtime-endpoint=unix:///run/containerd/containerd.sock $EXTRA";
+    facts.carriers =
+        vec![carrier("/lib/systemd/system/kubelet.service", CarrierKind::Unit, &format!("[Service]\n{line}\n"))];
+    let plan = adopt(&facts).unwrap();
+    let units: Vec<_> = plan.files.iter().map(overridden_unit).collect();
+    assert_eq!(units, [Some("kubelet.service"), None], "the configuration file overrides nothing");
+    let ours =
+        carrier(plan.files[0].path.to_str().unwrap(), CarrierKind::Unit, &plan.files[0].after.as_ref().unwrap().text);
+    let flags = carrier("/etc/default/kubelet", CarrierKind::Environment, "EXTRA=--v=2\n");
+    let outdated = |unit: &Carrier| is_outdated(&plan, &plan.files[0], &[unit.clone(), ours.clone(), flags.clone()]);
+    assert!(!outdated(&facts.carriers[0]));
+    let upgraded =
+        Carrier { text: facts.carriers[0].text.replace("$EXTRA", "--new $EXTRA"), ..facts.carriers[0].clone() };
+    assert!(outdated(&upgraded));
+    assert!(!is_outdated(&plan, &plan.files[0], &[ours, flags]), "without the unit's own files nothing is known");
+    // Its drop-in goes on the way back, so that the unit's own line counts, and that one is what the kubelet runs with when it is taken again.
+    let back = give_back(&plan, &return_facts()).unwrap();
+    assert!(back.files.iter().any(|change| change.path == plan.files[0].path && change.after.is_none()));
+    facts.carriers = vec![upgraded];
+    let again = adopt(&facts).unwrap();
+    assert!(again.files[0].after.as_ref().unwrap().text.contains("berth.sock --new $EXTRA"));
+}
+
 /// One that is in back-off just now.
 fn etcd() -> Manifest {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: etcd}\nspec:\n  initContainers: [{image: \"init:1\"}]\n  containers: [{image: \"etcd:1\"}, {}]\n";

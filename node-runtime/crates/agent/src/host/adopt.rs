@@ -4,7 +4,7 @@
 //! it to the end.
 use super::Host;
 use super::enter_call::{Ended, call, feed, spawn};
-use crate::facts::{AdoptPhase, Adoption};
+use crate::facts::{AdoptPhase, Adoption, OUTDATED};
 use crate::node::{Permit, Policies, Trouble};
 use crate::plan::Wanted;
 use crate::time;
@@ -63,6 +63,8 @@ struct File {
     path: String,
     after: Option<String>,
     now: Option<String>,
+    #[serde(default)]
+    outdated: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,8 +149,10 @@ fn adoption(status: Status) -> Adoption {
     };
     // Before and after an operation, files are as somebody else has them.
     let watched = phase == AdoptPhase::Adopted;
-    let drift = status.files.into_iter().filter(|file| watched && file.now != file.after).map(|file| {
+    let drifted = |file: &File| watched && (file.outdated || file.now != file.after);
+    let drift = status.files.into_iter().filter(drifted).map(|file| {
         let kind = match (&file.after, &file.now) {
+            _ if file.outdated => OUTDATED,
             (Some(_), None) => "Missing",
             (None, Some(_)) => "Replaced",
             _ => "Changed",

@@ -47,6 +47,14 @@ fn files_that_somebody_else_changed_are_drift() {
 }
 
 #[test]
+fn a_file_whose_unit_has_another_command_line_is_drift_while_the_node_is_taken_over() {
+    let file = r#""files": [{"path": "/a", "before": null, "after": "2", "now": "2", "outdated": true}]"#;
+    let drift = of(&format!(r#"{{"phase": "adopted", {file}}}"#)).drift;
+    assert_eq!(drift, [Drift { path: "/a".to_owned(), kind: OUTDATED.to_owned() }]);
+    assert!(of(&format!(r#"{{"phase": "returned", {file}}}"#)).drift.is_empty());
+}
+
+#[test]
 fn a_refusal_says_what_to_do() {
     let out = r#"{"phase": "refused", "refusals": [{"field": "--config", "found": "is a directory", "remedy": "name a file"}]}"#;
     let ended = Ended { code: Some(1), out: out.to_owned(), err: String::new() };

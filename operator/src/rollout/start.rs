@@ -46,7 +46,8 @@ fn due<'a>(rollout: &Rollout, group: &[&'a Node], judged: &Judged<'_>, size: usi
     let open = |n: &&Node| !n.wants(target) && n.within_reach(target);
     let mut due = waves::order(group.iter().copied().filter(open).collect());
     let tried = half_of_the_others_are_well(group, judged);
-    if due.iter().any(|n| !n.control_plane && !(tried && n.postponed_until > now)) {
+    let passed_over = |n: &Node| tried && n.postponed_until > now;
+    if due.iter().any(|n| !n.control_plane && !passed_over(n)) {
         due.retain(|n| !n.control_plane);
     }
     due.retain(|n| n.postponed_until <= now);

@@ -28,6 +28,7 @@ const CASES: &[Case<Api>] = &[
     Case::alone("the_file_is_applied_and_deleted", file::is_applied_and_deleted),
     Case::alone("definitions_are_upgraded_and_rolled_back", releases::upgrades_definitions),
     Case::alone("accounts_that_are_not_made_are_named", releases::names_accounts),
+    Case::alone("long_names_are_all_different", releases::long_names),
     Case::alone("an_uninstall_may_be_told_not_to_ask", uninstall::may_be_told_not_to_ask),
     Case::alone("an_uninstall_asks_as_the_operator_runs", uninstall::asks_as_the_operator_runs),
     Case::alone("an_uninstall_refuses_to_leave_nodes", uninstall::refuses_to_leave_nodes),

@@ -3,6 +3,7 @@
 //!
 //! Owns: which these are, and waiting until they are empty. Must not: end a process, or have an operation fail that is through.
 use super::Node;
+use crate::adopt::now_seconds;
 use crate::kubelets;
 use anyhow::{Result, bail};
 use berth_adopt::{Direction, Plan};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long the pods may take to end that the kubelet has found there: twice the grace that pods have who ask for none.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Time of the operation's that is left for its end.
+const MARGIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Takes them away once they are empty, as the kubelet is proven to be on the other driver. What is in the way is told.
@@ -20,7 +23,9 @@ pub(super) async fn leave_former(node: &Node<'_>) {
     let Ok(cgroups) = Cgroups::probe(former) else { return };
     let Some(pid) = kubelets::of_this_node().first().copied() else { return };
     let group = kubelets::configuration(pid).pods_group(former == Driver::Systemd);
-    if let Err(e) = go(&cgroups, &group).await {
+    // What is proven is not to fail for want of time.
+    let left = Duration::from_secs(node.plan.deadline.saturating_sub(now_seconds())).saturating_sub(MARGIN);
+    if let Err(e) = go(&cgroups, &group, LIMIT.min(left)).await {
         node.talk.say(&format!("{group}, of the former cgroup driver, stays until the node is booted: {e:#}"));
     }
 }
@@ -35,11 +40,11 @@ fn former(plan: &Plan) -> Option<Driver> {
     }
 }
 
-async fn go(cgroups: &Cgroups, group: &str) -> Result<()> {
-    let end = Instant::now() + LIMIT;
+async fn go(cgroups: &Cgroups, group: &str, limit: Duration) -> Result<()> {
+    let end = Instant::now() + limit;
     while !cgroups.remove_empty(group).await? {
         if Instant::now() > end {
-            bail!("processes are in it after {} s", LIMIT.as_secs());
+            bail!("processes are in it after {} s", limit.as_secs());
         }
         tokio::time::sleep(PAUSE).await;
     }

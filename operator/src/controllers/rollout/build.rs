@@ -38,6 +38,7 @@ pub(super) fn rollout(world: &World, pool: &Pool, drains: &Drains, now: u64) -> 
     let strategy = strategy(&pool.rollout);
     let nodes = pairs.iter().map(|(node, runtime_node)| {
         let mut made = one(world, node, runtime_node, now, strategy.node_timeout);
+        made.control_plane &= !asked_anew(node, runtime_node, &target, &strategy);
         made.pods = drains.get(&made.name).map_or(Pods::Gone, |drain| drain.pods());
         let desired = made.desired.as_ref().map(|(desired, _)| desired.0.clone());
         let ends: BTreeSet<String> = goals.iter().cloned().chain(desired).collect();
@@ -287,6 +288,13 @@ fn answers_order(spec: &RuntimeNodeSpec, failed: &FailedRevision) -> bool {
 fn refuses_as_control_plane(spec: &RuntimeNodeSpec, failed: &FailedRevision) -> bool {
     let asked_for = spec.control_plane == Some(true) && answers_order(spec, failed);
     failed.reason == FailedRevision::CONTROL_PLANE && !asked_for
+}
+
+/// Whether a node that called itself a part of the control plane is to be asked about another revision: the pod that it meant may be gone. Where
+/// such nodes are taken as well it stays one, for they come last.
+fn asked_anew(node: &ClusterNode, object: &RuntimeNode, target: &Revision, strategy: &Strategy) -> bool {
+    let about = said(object).failed.map(|failed| failed.revision);
+    strategy.control_plane == ControlPlane::Exclude && !has_role_label(node) && about.as_ref() != Some(&target.0)
 }
 
 fn has_role_label(node: &ClusterNode) -> bool {

@@ -128,7 +128,7 @@ fn a_node_of_the_control_plane_that_nobody_asked_for_makes_way_and_stops_nobody(
         (world, pool)
     };
     let told_of = |world: &World, pool: &Pool| {
-        let [y] = planned(world, &[pool.clone()], &Default::default(), NOW).try_into().unwrap();
+        let [y] = planned(world, std::slice::from_ref(pool), &Default::default(), NOW).try_into().unwrap();
         assert!(broke(std::slice::from_ref(&y)).is_empty(), "{:?}", y.plan);
         (told(&y).join(","), y.rollout.group(&y.nodes).count(), y.plan.stage)
     };
@@ -142,6 +142,25 @@ fn a_node_of_the_control_plane_that_nobody_asked_for_makes_way_and_stops_nobody(
         let last = if group == 2 { "y1" } else { "" };
         assert_eq!((next.as_str(), stage == Stage::Complete), (last, group == 1), "{asked}: {stage:?}");
     }
+}
+
+/// The pod that it meant may be gone; where it is not, it refuses again. Where such nodes are taken it comes last, whatever it refused.
+#[test]
+fn a_node_that_called_itself_one_of_the_control_plane_is_asked_about_the_next_revision() {
+    let first = |asked: &str| {
+        let mut world = world(&[("y1", None), ("y2", None)], json!({}));
+        let node = Arc::make_mut(world.runtime_nodes.get_mut("y1").unwrap());
+        let since = time::text(9000);
+        let failed =
+            json!({"revision": "former", "reason": "ControlPlane", "message": "", "at": since, "desiredSince": since});
+        (node.spec.desired_revision, node.spec.desired_since) = (Some("former".to_owned()), Some(since));
+        node.status = serde_json::from_value(json!({"nodeUID": "y1", "healthy": true, "failed": failed})).unwrap();
+        let mut pool = pool("y", &["y1", "y2"]);
+        pool.rollout.control_plane = serde_json::from_value(json!(asked)).unwrap();
+        let [y] = planned(&world, &[pool], &Default::default(), NOW).try_into().unwrap();
+        told(&y).join(",")
+    };
+    assert_eq!((first("Exclude").as_str(), first("Last").as_str()), ("y1", "y2"));
 }
 
 fn alone(key: &str, since: u64) -> Value {

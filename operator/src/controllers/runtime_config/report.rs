@@ -168,7 +168,8 @@ fn failing(world: &World, node: &Node, target: &Revision) -> Option<FailingNode>
     // An agent that never ran has said nothing.
     let object = world.runtime_nodes.get(&node.name)?;
     let status = object.status.clone().unwrap_or_default();
-    let failed = status.failed.as_ref().filter(|failed| failed.revision == target.0);
+    // What it has after all, or is asked again, failed before that.
+    let failed = status.failed.as_ref().filter(|f| f.revision == target.0 && node.failed.as_ref() == Some(target));
     let ill = node.unhealthy_since.is_some().then(|| status.message.clone().unwrap_or_else(|| "not well".to_owned()));
     let agent = agent_trouble(world, node).map(|message| format!("AgentNotRunning: {message}"));
     let unused =

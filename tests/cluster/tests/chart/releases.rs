@@ -2,6 +2,7 @@
 use crate::{Api, NAMESPACE, SERVED, repository, rights};
 use berth_cluster_tests::kubectl::Kubectl;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -72,6 +73,20 @@ pub fn names_accounts(api: &Api) {
         let rendered = api.helm(NAMESPACE, &[&template[..], &["--set", &named]].concat()).unwrap();
         assert!(rendered.contains("serviceAccountName: somebody\n"), "{part}");
     }
+}
+
+/// However long the names of namespace and release are, no two objects have the same one.
+pub fn long_names(api: &Api) {
+    let (chart, name) = (repository("charts/berth"), "fullnameOverride=a-release-of-forty-characters-all-in-all");
+    let namespace = "a-namespace-of-sixty-three-characters-all-in-all-and-not-fewer";
+    let rendered = api.helm(namespace, &["template", "berth", &chart, "--set", name]).unwrap();
+    let mut names = BTreeSet::new();
+    for document in rendered.split("\n---\n") {
+        let object: Value = serde_yaml::from_str(document).unwrap();
+        let [kind, name] = ["/kind", "/metadata/name"].map(|at| object.pointer(at).unwrap_or(&Value::Null).to_string());
+        assert!(object.is_null() || names.insert(format!("{kind} {name}")), "{kind} {name} twice");
+    }
+    assert!(names.iter().filter(|name| name.starts_with("\"ValidatingAdmissionPolicy\"")).count() == 2, "{names:?}");
 }
 
 /// Without the question before it: its Job would not end, for no node runs here (`uninstall.rs`).

@@ -75,6 +75,14 @@ async fn a_node_that_nobody_tells_is_named() {
     }
 }
 
+/// The revision that the RuntimeConfig comes to.
+async fn target(world: &World) -> String {
+    let server = server(|_, _| false);
+    run(&server, world).await.unwrap();
+    let status = server.asked("/runtimeconfigs/fleet/status").pop().unwrap().body["status"].clone();
+    status["targetRevision"].as_str().unwrap().to_owned()
+}
+
 /// One of two, or all: it is told nothing, has failed at nothing, and nobody waits for it.
 #[tokio::test]
 async fn a_node_of_the_control_plane_that_nobody_asked_for_is_named() {
@@ -84,11 +92,12 @@ async fn a_node_of_the_control_plane_that_nobody_asked_for_is_named() {
             world.nodes.remove("b");
             world.runtime_nodes.remove("b");
         }
+        let made = target(&world).await;
         let node: &mut RuntimeNode = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
         let since = "2026-01-01T00:00:00Z";
-        node.spec.desired_revision = Some("config-1".to_owned());
+        node.spec.desired_revision = Some(made.clone());
         (node.spec.desired_since, node.spec.control_plane) = (Some(since.to_owned()), Some(false));
-        let failed = json!({"revision": "config-1", "reason": "ControlPlane", "message": "static pod etcd: is it", "at": since,
+        let failed = json!({"revision": made, "reason": "ControlPlane", "message": "static pod etcd: is it", "at": since,
             "desiredSince": since});
         node.status = serde_json::from_value(json!({"failed": failed, "nodeUID": node.spec.node_uid})).unwrap();
         let (ready, told) = ready(&world).await;
@@ -105,9 +114,7 @@ async fn a_node_of_the_control_plane_that_nobody_asked_for_is_named() {
 #[tokio::test]
 async fn a_node_that_is_not_done_is_named() {
     let mut world = fleet();
-    let server = server(|_, _| false);
-    run(&server, &world).await.unwrap();
-    let made = server.asked("/runtimeconfigs/fleet/status").pop().unwrap().body["status"]["targetRevision"].clone();
+    let made = target(&world).await;
     let node: &mut RuntimeNode = Arc::make_mut(world.runtime_nodes.get_mut("a").unwrap());
     let status = json!({"phase": "Verifying", "message": "Secret x/y not found", "currentRevision": made, "nodeUID": node.spec.node_uid});
     node.status = serde_json::from_value(status).unwrap();

@@ -185,7 +185,7 @@ fn kill_the_returning(site: &Site) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
-/// `state: Absent` gives the node back to containerd; then the release goes, and nothing of it stays.
+/// `state: Absent` gives the node back to containerd; then the release goes.
 pub fn is_given_back(site: &Site) {
     is_taken_over(site);
     let kubectl = site.kubectl("default");
@@ -196,6 +196,12 @@ pub fn is_given_back(site: &Site) {
             node["status"]["state"] == "Absent" && node["status"]["phase"] == "Idle"
         });
     });
+    uninstalls(site);
+}
+
+/// The release of a node that was given back goes, and nothing of it stays.
+pub fn uninstalls(site: &Site) {
+    let kubectl = site.kubectl("default");
     is_open(site, Kind::Containerd);
     site.is_on(Kind::Containerd);
     site.timed("uninstalling", || {

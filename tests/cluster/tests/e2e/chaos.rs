@@ -126,8 +126,7 @@ pub fn heals_by_itself(site: &Site) {
         tally.kills, tally.given_up, tally.by_init
     );
     // What is left is a node that is given back already; its release goes as any other.
-    site.managed.get_or_init(|| ());
-    chain::is_given_back(site);
+    chain::uninstalls(site);
 }
 
 /// Kills one of those that run, if any of that kind does; the kubelet and the API server are started again, as a node's services are.

@@ -161,6 +161,20 @@ async fn attach_shows_output_until_the_end() {
     node.finish().await;
 }
 
+/// Waits until somebody listens on the port in the container (proc_pid_net(5)): a client that was refused once forwards no more.
+async fn listens(node: &Node, container: &str, port: u16) {
+    let (pid, local) = (node.cri().pid(container).await, format!(":{port:04X}"));
+    eventually("somebody listens", async || {
+        let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap());
+        let listening = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields.get(1).is_some_and(|at| at.ends_with(&local)) && fields.get(3) == Some(&"0A")
+        };
+        tables.iter().flat_map(|table| table.lines()).any(listening).then_some(())
+    })
+    .await;
+}
+
 /// Starts to forward; gives the address on this side.
 fn forward(node: &Node, pod: &str, transport: &str, port: u16) -> (Child, String) {
     let mut child = piped(node, &["port-forward", "-r", transport, pod, &format!(":{port}")]);
@@ -178,7 +192,8 @@ async fn ports_are_forwarded_to_localhost() {
     let node = Node::with_tools().await;
     let sandbox = pod(&node, "web");
     let web = node.cri().run(&sandbox).await;
-    node.cri().launch(&web, &daemon::container(&node, "web", &["/web"]), &sandbox).await;
+    let container = node.cri().launch(&web, &daemon::container(&node, "web", &["/web"]), &sandbox).await;
+    listens(&node, &container, 80).await;
     for transport in TRANSPORTS {
         let (mut child, address) = forward(&node, &web, transport, 80);
         let hello =
@@ -222,6 +237,7 @@ async fn sessions_outlive_the_daemon() {
         sessions.push((child, lines));
     }
     let mut attached = piped(&node, &["attach", "-i", &container]);
+    listens(&node, &container, 80).await;
     let (mut forwarding, address) = forward(&node, &pod_id, "spdy", 80);
     eventually("the page comes", async || page(&address, "/").await.filter(|text| !text.is_empty())).await;
     let mut heard = BufReader::new(attached.stdout.take().unwrap());

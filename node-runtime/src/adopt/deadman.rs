@@ -8,7 +8,7 @@ use super::record::{self, Lock, directory, try_exclusive};
 use super::steps::Node;
 use super::talk::Talk;
 use super::walk::{Interrupt, Walk};
-use super::{now_seconds, pods_group, process_start};
+use super::{now_seconds, own_group, process_start};
 use crate::layout::Layout;
 use crate::{apart, node_files};
 use anyhow::{Context, Result, bail};
@@ -174,9 +174,7 @@ fn own_group(layout: &Layout) -> apart::Left {
     if Cgroups::default_driver() == Driver::Systemd {
         return None;
     }
-    let there = |cgroups: &Cgroups| cgroups.move_apart(&pods_group::base(layout), "deadman");
-    // Whoever finds it empty may just take the group away.
-    let own = |cgroups: &Cgroups| there(cgroups).or_else(|_| there(cgroups)).map(Some);
+    let own = |cgroups: &Cgroups| own_group::enter(cgroups, layout, "deadman").map(Some);
     apart::leave(own, |e| say(&format!("the dead-man timer stays in the control group that it was started in: {e}")))
 }
 

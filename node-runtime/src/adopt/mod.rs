@@ -9,7 +9,7 @@ mod gather;
 mod hold;
 mod interrupted;
 mod node_lock;
-mod pods_group;
+mod own_group;
 mod record;
 mod report;
 mod revision;
@@ -246,8 +246,8 @@ pub fn run(layout: &Layout, options: Options) -> Result<u8> {
             Action::Recover(options) => recover(layout, &options).await,
             Action::Deadman(options) => deadman::run(layout, &options).await.map(|()| 0),
         };
-        pods_group::go_back(layout).await;
-        pods_group::clear(layout).await;
+        own_group::go_back(layout).await;
+        own_group::clear(layout).await;
         done
     })
 }
@@ -283,7 +283,7 @@ fn is_wanted(records: &[berth_adopt::journal::Record]) -> bool {
 fn try_lock(layout: &Layout) -> Result<Option<Lock>> {
     let lock = Lock::take(layout)?;
     if lock.is_some() {
-        pods_group::leave(layout);
+        own_group::leave(layout);
     }
     Ok(lock)
 }

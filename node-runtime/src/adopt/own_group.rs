@@ -7,7 +7,7 @@ use super::record::Lock;
 use super::talk::Talk;
 use crate::layout::Layout;
 use crate::{apart, node_files};
-use berth_cgroups::{Cgroups, Driver};
+use berth_cgroups::{Apart, Cgroups, Driver};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,18 +18,21 @@ const GO_BACK_LIMIT: Duration = Duration::from_secs(2);
 static FORMER: Mutex<apart::Left> = Mutex::new(None);
 
 /// The group above those of adopters and their timers.
-pub(super) fn base(layout: &Layout) -> String {
+fn base(layout: &Layout) -> String {
     format!("{}-adopt", layout.name())
+}
+
+/// Moves this process to a group of that name below it. Tried twice: whoever worked before, or finds it empty, may just take it away.
+pub(super) fn enter(cgroups: &Cgroups, layout: &Layout, name: &str) -> berth_model::Result<Apart> {
+    let there = || cgroups.move_apart(&base(layout), name);
+    there().or_else(|_| there())
 }
 
 /// Whoever is started from a pod (in the node's namespaces) must not end when that pod does. Without a pod nothing is moved.
 pub(super) fn leave(layout: &Layout) {
     let text = node_files::text("/proc/self/cgroup").unwrap_or_default();
     if text.contains("kubepods") {
-        let base = base(layout);
-        let there = |cgroups: &Cgroups| cgroups.move_apart(&base, "adopter");
-        // Whoever worked before may just take the group away.
-        let own = |cgroups: &Cgroups| there(cgroups).or_else(|_| there(cgroups)).map(Some);
+        let own = |cgroups: &Cgroups| enter(cgroups, layout, "adopter").map(Some);
         let complain = |e| {
             Talk { quiet: false }
                 .say(&format!("this process stays in a pod's control group, and may end with it: {e}"));

@@ -1,4 +1,4 @@
-//! All raw system calls of the node half, as safe functions on owned descriptors.
+//! All raw system calls of the node half, as safe functions on owned descriptors, and what it says to the C library's allocator.
 //!
 //! Owns: every `unsafe` block that is not the monitor's or init's own. Must not: decide anything; a function here does what the
 //! kernel's manual page says, with types that cannot be misused.
